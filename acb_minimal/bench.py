@@ -1,0 +1,114 @@
+"""Benchmarks of single parts. Each returns a table of figures from one run; none asserts a speed."""
+
+import statistics
+import time
+from itertools import pairwise
+
+import numpy as np
+import torch
+from rich.table import Table
+
+from . import attention as _  # defines torch.ops.acb.paged_attention
+from .errors import InputError
+from .kv_cache import PagePool
+from .request import Request
+from .results import environment
+from .scheduler import Scheduler
+from .slot import IOSlot, SlotSize
+
+PAGE_SIZE = 64
+
+
+def host(steps: int = 200) -> Table:
+    """Host microseconds of schedule, write and update in a decode step; medians over `steps` steps."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    table = _table("Host time of a decode step, us", "rows context schedule write update sum sum/row", device)
+    for rows in (32, 128, 512):
+        for context in (256, 8192):
+            times = [statistics.median(column) * 1e6 for column in zip(*_host_steps(rows, context, steps, device))]
+            total = sum(times)
+            table.add_row(f"{rows}", f"{context:,}", *(f"{t:.0f}" for t in (*times, total)), f"{total / rows:.2f}")
+    return table
+
+
+def _host_steps(rows: int, context: int, steps: int, device: torch.device) -> list[tuple[float, ...]]:
+    """Seconds of (schedule, write, update) in each of `steps` decode steps, after the prompts are through."""
+    pages = -(-(context + steps) // PAGE_SIZE)
+    prompts = rows * context  # all in one batch, so that every other step is a decode of all rows
+    scheduler = Scheduler(PagePool(rows * pages, PAGE_SIZE), rows, prompts, vocab_size=1, max_positions=1 << 20)
+    slot = IOSlot(SlotSize(rows, prompts, pages), PAGE_SIZE, device)
+    for number in range(rows):
+        scheduler.add(Request(str(number), [0] * context, steps + 1))
+    times = []
+    while scheduler.has_work():
+        marks = [time.perf_counter()]
+        batch = scheduler.schedule()
+        marks.append(time.perf_counter())
+        slot.write(batch)
+        marks.append(time.perf_counter())
+        scheduler.update(batch, np.zeros(len(batch.sampled), dtype=np.int32))
+        marks.append(time.perf_counter())
+        if batch.num_tokens == rows:
+            times.append(tuple(after - before for before, after in pairwise(marks)))
+    return times
+
+
+def attention(heads: int = 32, kv_heads: int = 8, head_dim: int = 128) -> Table:
+    """Time of one layer's decode attention in bf16 and the rate at which it reads keys and values, beside the rate of
+    a plain sum over memory, measured in the same run. Raises InputError without a CUDA GPU."""
+    if not torch.cuda.is_available():
+        raise InputError("the attention benchmark needs a CUDA GPU; torch finds none")
+    device = torch.device("cuda")
+    table = _table("Decode attention, one layer, bf16", "batch context us TB/s of-sum", device)
+    memory = torch.ones(1 << 30, dtype=torch.float32, device=device)
+    ceiling = memory.nbytes / _seconds(memory.sum)
+    del memory
+    for rows, context in ((32, 4096), (384, 1024), (32, 8192)):
+        pages = -(-context // PAGE_SIZE)
+        shape = (rows * pages, kv_heads, PAGE_SIZE, head_dim)
+        key_cache, value_cache = (torch.randn(shape, dtype=torch.bfloat16, device=device) for _ in range(2))
+        query = torch.randn(rows, heads, head_dim, dtype=torch.bfloat16, device=device)
+        key, value = (torch.randn(rows, kv_heads, head_dim, dtype=torch.bfloat16, device=device) for _ in range(2))
+        # A random page order, as after hours of serving.
+        page_table = torch.randperm(rows * pages, device=device).int().view(rows, pages)
+        seq_lens = torch.full((rows,), context, dtype=torch.int32, device=device)
+        kv_slots = page_table[:, (context - 1) // PAGE_SIZE] * PAGE_SIZE + (context - 1) % PAGE_SIZE
+        starts = torch.arange(rows + 1, dtype=torch.int32, device=device)
+        arguments = (query, key, value, key_cache, value_cache, kv_slots, page_table, seq_lens, starts)
+
+        def call(arguments=arguments):
+            torch.ops.acb.paged_attention(*arguments, 1, head_dim**-0.5, 0)
+
+        seconds = _seconds(call)
+        rate = 2 * rows * context * kv_heads * head_dim * key.itemsize / seconds
+        table.add_row(
+            f"{rows}", f"{context:,}", f"{seconds * 1e6:.1f}", f"{rate / 1e12:.2f}", f"{100 * rate / ceiling:.0f} %"
+        )
+    table.caption = f"plain sum over 4.3 GB: {ceiling / 1e12:.2f} TB/s. {table.caption}"
+    return table
+
+
+def _seconds(call, calls: int = 10, repeats: int = 20) -> float:
+    """Median GPU seconds of `call`, from replays of a graph of `calls` of them: no launch gaps in between."""
+    call()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(calls):
+            call()
+    graph.replay()
+    times = []
+    for _ in range(repeats):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        graph.replay()
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end) / 1e3 / calls)
+    return statistics.median(times)
+
+
+def _table(title: str, columns: str, device: torch.device) -> Table:
+    table = Table(title=title, caption=", ".join(f"{k} {v}" for k, v in environment(device).items()))
+    for column in columns.split():
+        table.add_column(column, justify="right")
+    return table

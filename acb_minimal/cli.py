@@ -1,0 +1,188 @@
+"""The `acb` command: reads options, prints results. What it prints is computed elsewhere."""
+
+import dataclasses
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from .errors import InputError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+bench = typer.Typer(no_args_is_help=True, help="Measure one part on its own.")
+app.add_typer(bench, name="bench")
+
+console = Console()
+
+
+@app.callback()
+def acb() -> None:
+    """Asynchronous continuous batching, step by step."""
+
+
+@app.command()
+def run(
+    chapter: Annotated[str, typer.Argument(help="A chapter (ch1_sync, ch1), or the path of a file with an Engine.")],
+    prompt: Annotated[list[str] | None, typer.Option(help="A prompt of text; repeatable.")] = None,
+    workload: Annotated[str | None, typer.Option(help="demo, long, wide, small or headline. [default: demo]")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="counter, llama-3.1-8b, llama-3.2-1b, qwen3-8b, a folder, or a hub model.")
+    ] = None,
+    requests: Annotated[int | None, typer.Option(help="Requests of the workload.")] = None,
+    context: Annotated[int | None, typer.Option(help="Tokens of each of the workload's prompts.")] = None,
+    new_tokens: Annotated[int | None, typer.Option(help="Tokens to generate for each request, at most.")] = None,
+    max_running: Annotated[int | None, typer.Option(help="Requests in a batch, at most.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cuda or cpu.")] = "auto",
+    page_size: Annotated[int, typer.Option(help="Positions per KV page.")] = 64,
+    pages: Annotated[int | None, typer.Option(help="KV pages. [default: what max-running requests need]")] = None,
+    gpu_hour_price: Annotated[float, typer.Option(help="USD per hour of this machine.")] = 5.0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write figures and tokens to this file.")] = None,
+) -> None:
+    """Serve prompts, or a workload, through one chapter's engine."""
+    from .load import Checkpoint
+    from .run import Session
+    from .workload import workload as find_workload
+
+    if json_file and (json_file.is_dir() or not json_file.parent.is_dir()):
+        raise InputError(f"cannot write {str(json_file)!r}: give the path of a file in a folder that exists")
+    if gpu_hour_price <= 0:
+        raise InputError(f"gpu hour price is {gpu_hour_price:g}; it must be above 0")
+    if prompt:
+        for name, value in (("--workload", workload), ("--requests", requests), ("--context", context)):
+            if value is not None:
+                raise InputError(f"{name} {value} does not go with --prompt: it describes a workload")
+        checkpoint = Checkpoint(model or "counter")
+        options = {"max_new_tokens": 128 if new_tokens is None else new_tokens}
+        options |= {} if max_running is None else {"max_running": max_running}
+        prompts = prompt
+    else:
+        load = find_workload(workload or "demo").override(
+            requests=requests, prompt_tokens=context, new_tokens=new_tokens, max_running=max_running, model=model
+        )
+        checkpoint = Checkpoint(load.model)
+        options = {
+            "max_new_tokens": load.new_tokens,
+            "max_running": load.max_running,
+            "max_batch_tokens": load.max_batch_tokens,
+            "ignore_stop": load.prompt_tokens is not None,
+        }
+        prompts = load.prompts(checkpoint.vocab_size)
+    session = Session(prompts, chapter, checkpoint, device, page_size=page_size, pages=pages, **options)
+    _print_refused(session.refused)
+    if not session.requests:
+        raise typer.Exit(2)
+
+    completions = []
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+        refresh_per_second=4,
+    ) as progress:
+        task = progress.add_task("requests finished", total=len(session.requests))
+        for completion in session.run():
+            completions.append(completion)
+            if completion.text is not None and isinstance(prompts[int(completion.id)], str):
+                text = Text(f"{prompts[int(completion.id)]} -> {completion.text}", no_wrap=not prompt)
+                console.print(text, overflow="fold" if prompt else "ellipsis")
+            progress.advance(task)
+    _print_figures(session, chapter, gpu_hour_price)
+    if json_file:
+        _write_json(json_file, session, chapter, completions, gpu_hour_price)
+    if session.refused:
+        raise typer.Exit(1)
+
+
+def _print_refused(refused: dict[str, str], most: int = 5) -> None:
+    for reason in list(refused.values())[:most]:
+        print(f"refused: {reason}", file=sys.stderr)
+    if len(refused) > most:
+        print(f"refused: {len(refused) - most} more", file=sys.stderr)
+
+
+def _print_figures(session, chapter: str, gpu_hour_price: float) -> None:
+    from .results import environment
+
+    figures = session.figures()
+    decode = figures.ms_per_decode_step
+    table = Table(title=f"{chapter}, {session.checkpoint.name}, {environment(session.device)['device']}")
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_row("requests", f"{figures.requests:,}")
+    table.add_row("prompt tokens", f"{figures.prompt_tokens:,}")
+    table.add_row("new tokens", f"{figures.new_tokens:,}")
+    table.add_row("seconds", f"{figures.seconds:.2f}")
+    table.add_row("new tokens/s", f"{figures.tokens_per_second:,.0f}")
+    table.add_row(f"ms per step (mean of {figures.steps:,})", f"{figures.ms_per_step:.2f}")
+    table.add_row("ms per decode step (median)", "-" if decode is None else f"{decode:.2f}")
+    cost = figures.usd_per_million_tokens(gpu_hour_price)
+    table.add_row(f"$ per million new tokens (${gpu_hour_price:g} an hour)", f"{cost:.2f}")
+    console.print(table)
+
+
+def _write_json(path: Path, session, chapter: str, completions, gpu_hour_price: float) -> None:
+    from .results import environment
+
+    figures = session.figures()
+    record = {
+        "command": " ".join(["acb", *sys.argv[1:]]),
+        "environment": environment(session.device),
+        "chapter": chapter,
+        "model": session.checkpoint.name,
+        "figures": dataclasses.asdict(figures)
+        | {"gpu_hour_price": gpu_hour_price, "usd_per_million": figures.usd_per_million_tokens(gpu_hour_price)},
+        "refused": session.refused,
+        "completions": [dataclasses.asdict(completion) for completion in completions],
+    }
+    path.write_text(json.dumps(record, indent=1) + "\n")
+
+
+@bench.command("host")
+def bench_host() -> None:
+    """Host time of schedule + write + update per step, by rows and context length. Needs no GPU."""
+    from .bench import host
+
+    console.print(host())
+
+
+@bench.command("attention")
+def bench_attention() -> None:
+    """Decode attention on the GPU: bytes of keys and values read per second."""
+    from .bench import attention
+
+    console.print(attention())
+
+
+def main() -> None:
+    """Runs the command. Whatever goes wrong is one line on stderr; ACB_TRACEBACK=1 shows the traceback as well."""
+    for library in ("TRANSFORMERS", "HF_HUB"):
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")  # their warnings would bury our one line
+    try:
+        app()
+    except InputError as error:
+        _fail(str(error), 2)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except Exception as error:
+        if os.environ.get("ACB_TRACEBACK"):
+            traceback.print_exc()
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        text = " ".join(str(error).split())
+        _fail(f"{type(error).__name__}: {text} ({where.filename}:{where.lineno})", 1)
+
+
+def _fail(message: str, status: int) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(status)

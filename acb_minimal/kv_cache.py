@@ -1,0 +1,76 @@
+"""The paged KV cache: who owns which page (PagePool, on the host) and the tensors behind them (KVCache).
+
+A page holds the keys and values of `page_size` consecutive positions of one request, in every layer. A request's
+pages need not be neighbours: its row of the page table lists them in order of position.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from .errors import InputError
+
+
+class AttentionLayer(NamedTuple):
+    """One attention layer of a model: its module's name and the shape of the keys and values it caches."""
+
+    name: str
+    kv_heads: int
+    head_dim: int
+
+
+class PagePool:
+    """Hands out page numbers 0 to num_pages - 1. Touches no device memory."""
+
+    def __init__(self, num_pages: int, page_size: int):
+        if num_pages < 1:
+            raise InputError(f"the page pool has {num_pages} pages; it needs at least 1")
+        if page_size < 1:
+            raise InputError(f"page size is {page_size}; it must be at least 1")
+        self.num_pages, self.page_size = num_pages, page_size
+        self._free = list(range(num_pages))
+        self._taken: set[int] = set()
+
+    @property
+    def num_free(self) -> int:
+        return len(self._free)
+
+    def pages_for(self, positions: int) -> int:
+        """Pages that `positions` positions fill."""
+        return -(-positions // self.page_size)
+
+    def allocate(self, count: int) -> list[int] | None:
+        """`count` pages, or None if fewer are free. The pages freed last are handed out first."""
+        if count > len(self._free):
+            return None
+        pages = [self._free.pop() for _ in range(count)]
+        self._taken.update(pages)
+        return pages
+
+    def free(self, pages: Sequence[int]) -> None:
+        """Takes pages back. Raises RuntimeError for a page nobody holds: freed twice, it would get two owners."""
+        for page in pages:
+            if page not in self._taken:
+                raise RuntimeError(f"page {page} is freed but nobody holds it")
+            self._taken.remove(page)
+            self._free.append(page)
+
+
+class KVCache:
+    """Keys and values of every layer: `keys[layer]` and `values[layer]` are [pages, kv_heads, page_size, head_dim].
+
+    One KV head's part of a page is contiguous, so attention streams it in long reads.
+    """
+
+    def __init__(self, layers: Sequence[AttentionLayer], pages: int, page_size: int, dtype: torch.dtype, device):
+        self.pages, self.page_size = pages, page_size
+        shapes = [(pages, layer.kv_heads, page_size, layer.head_dim) for layer in layers]
+        # Zeros, not empty: a masked-out position still enters a product with weight 0, and 0 * NaN is NaN.
+        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for shape in shapes]
+        self.values = [torch.zeros(shape, dtype=dtype, device=device) for shape in shapes]
+
+    @staticmethod
+    def bytes_for(layers: Sequence[AttentionLayer], pages: int, page_size: int, dtype: torch.dtype) -> int:
+        """Device bytes that a cache of this shape takes."""
+        return sum(2 * pages * layer.kv_heads * page_size * layer.head_dim * dtype.itemsize for layer in layers)

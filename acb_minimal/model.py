@@ -1,0 +1,106 @@
+"""A transformers causal LM, its code untouched, run over the batch in an I/O slot.
+
+transformers calls a registered function wherever a model computes attention. Ours writes the new keys and values to
+the paged cache and attends over it; all else in the forward pass is the model's own code. A batch is one sequence of
+all its rows' tokens to that code, which only the attention tells apart.
+
+No mask function is registered with it, on purpose: with one, transformers would look at the position ids for packed
+sequences in every forward pass, and that look makes the host wait for the GPU.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from transformers import AttentionInterface, PreTrainedModel
+
+from . import attention  # noqa: F401  (defines torch.ops.acb.paged_attention)
+from .kv_cache import AttentionLayer, KVCache
+from .request import Batch, Request, Row
+from .slot import IOSlot, SlotSize
+
+ATTENTION = "acb_paged"
+PROBE = "acb_probe"
+
+
+def _check_supported(dropout: float = 0.0, softcap=None, s_aux=None, **_) -> None:
+    """Refuses what would change the result of attention and is not built in."""
+    if dropout or softcap is not None or s_aux is not None:
+        raise NotImplementedError("attention with dropout, softcap or sinks is not supported")
+
+
+def _paged_attention(module, query, key, value, attention_mask, *, scaling, sliding_window=None, batch, **options):
+    """What transformers calls in every layer: query is [1, heads, tokens, head_dim]; returns [1, tokens, ...]."""
+    out = torch.ops.acb.paged_attention(
+        query[0].transpose(0, 1),
+        key[0].transpose(0, 1),
+        value[0].transpose(0, 1),
+        module.key_cache,
+        module.value_cache,
+        *batch,
+        scaling,
+        sliding_window or 0,
+    )
+    return out[None], None
+
+
+def _probe_attention(module, query, key, value, attention_mask, *, record, **options):
+    """Stands in for attention when a model is examined: records the module and the shape of what it would cache."""
+    _check_supported(**options)
+    if key.shape != value.shape or query.shape[-1] != key.shape[-1]:
+        raise NotImplementedError("queries, keys and values of different head sizes are not supported")
+    record.append((module, key.shape[1], key.shape[3]))
+    return query.transpose(1, 2), None
+
+
+AttentionInterface.register(ATTENTION, _paged_attention)
+AttentionInterface.register(PROBE, _probe_attention)
+
+
+class Model:
+    """A network with its KV cache, ready to run batches of up to `size`.
+
+    network  a causal LM whose attention implementation is ATTENTION
+    layers   its attention layers, in the order of `cache`
+    """
+
+    def __init__(self, network: PreTrainedModel, layers: Sequence[AttentionLayer], cache: KVCache, size: SlotSize):
+        self.network, self.cache, self.size = network, cache, size
+        # As attributes of the module the caches cost no lookup per call and torch.compile makes one graph for all
+        # layers; found through module.layer_idx they would mean one graph per layer.
+        for layer, key_cache, value_cache in zip(layers, cache.keys, cache.values, strict=True):
+            module = network.get_submodule(layer.name)
+            module.key_cache, module.value_cache = key_cache, value_cache
+
+    def new_slot(self) -> IOSlot:
+        """An I/O slot for the largest batch this model runs."""
+        return IOSlot(self.size, self.cache.page_size, self.network.device)
+
+    @torch.inference_mode()
+    def forward(self, slot: IOSlot) -> None:
+        """Runs the slot's batch and writes each sampled row's most likely next token to `slot.outputs`."""
+        inputs = slot.inputs
+        logits = self.network(
+            input_ids=inputs.input_ids[None],
+            position_ids=inputs.positions[None],
+            use_cache=False,
+            logits_to_keep=inputs.sampling_rows,
+            batch=(inputs.kv_slots, inputs.page_table, inputs.seq_lens, inputs.query_starts, slot.max_query_len),
+        ).logits
+        slot.outputs.copy_(logits[0].argmax(-1))
+
+    def warm_up(self) -> None:
+        """Runs the largest prefill and the largest decode batch once, so that compiling kernels and other first-call
+        costs stay out of what is measured. Call it before any request holds a page: it writes to all of them.
+        """
+        request = Request("warm-up", [], 1)
+        request.pages = list(range(min(self.size.pages, self.cache.pages)))
+        chunk = min(self.size.tokens, len(request.pages) * self.cache.page_size)
+        rows = min(self.size.tokens // chunk, self.size.rows)
+        prefill = Batch([Row(request, 0, chunk)] * rows, list(range(rows)), chunk * rows)
+        decode = Batch([Row(request, 0, 1)] * self.size.rows, list(range(self.size.rows)), self.size.rows)
+        slot = self.new_slot()
+        for batch in (prefill, decode):
+            slot.write(batch)
+            slot.upload()
+            self.forward(slot)
+            slot.download()

@@ -1,0 +1,200 @@
+"""Puts an engine together (chapter, model, device) and runs requests through it: the Python entry point."""
+
+import importlib.util
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .errors import InputError
+from .kv_cache import KVCache, PagePool
+from .load import Checkpoint
+from .model import Model
+from .request import FinishReason, Request
+from .results import Figures
+from .scheduler import Scheduler
+from .slot import SlotSize
+
+CHAPTERS = Path(__file__).parent.parent / "chapters"
+DEVICES = ("auto", "cuda", "cpu")
+# Device bytes left to activations, logits and the CUDA libraries when weights and KV cache are sized.
+WORKSPACE = 2 << 30
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What became of one prompt: either `error` is None, or all else but `id` is empty.
+
+    tokens  generated token ids, the stop token included
+    text    those as text, special tokens left out; None for a prompt of token ids to a model without a tokenizer
+    """
+
+    id: str
+    tokens: list[int]
+    text: str | None
+    finish_reason: FinishReason | None
+    error: str | None = None
+
+
+def generate(
+    prompts: str | Iterable[str | Sequence[int]],
+    chapter: str = "ch1",
+    model: str = "counter",
+    device: str = "auto",
+    max_new_tokens: int = 128,
+    **options,
+) -> Iterator[Completion]:
+    """Serves prompts, of text or token ids, and yields each one's completion as it finishes.
+
+    A prompt that cannot be served comes first, with its error; the others are served all the same. Raises InputError
+    for a chapter, model, device or option (those of Session) that cannot be used at all, before any work.
+    """
+    session = Session(prompts, chapter, model, device, max_new_tokens, **options)
+    return session.completions()
+
+
+class Session:
+    """Requests on their way through one chapter's engine.
+
+    prompts           text or token ids; their ids are "0", "1", ... in order
+    chapter           a chapter's name, the short form ("ch1") included, or the path of a file with an `Engine`
+    model             a name that load.Checkpoint takes, or a Checkpoint
+    device            "cuda", "cpu", or "auto": CUDA if there is one
+    max_new_tokens    tokens to generate for each prompt, at most
+    max_running       requests in a batch at most
+    max_batch_tokens  tokens in a batch at most; by default 2,048, or max_running if that is more
+    page_size         positions per KV page
+    pages             KV pages; by default as many as max_running of the longest request need
+    ignore_stop       generate max_new_tokens for every prompt, whatever the model says
+
+    Everything is checked here, before the model is loaded: `refused` maps the id of each request that cannot be
+    served to the reason; anything else that is wrong raises InputError.
+    """
+
+    def __init__(
+        self,
+        prompts: str | Iterable[str | Sequence[int]],
+        chapter: str = "ch1",
+        model: str | Checkpoint = "counter",
+        device: str = "auto",
+        max_new_tokens: int = 128,
+        *,
+        max_running: int = 16,
+        max_batch_tokens: int | None = None,
+        page_size: int = 64,
+        pages: int | None = None,
+        ignore_stop: bool = False,
+    ):
+        self.engine_class = load_chapter(chapter)
+        self.device = find_device(device)
+        self.checkpoint = model if isinstance(model, Checkpoint) else Checkpoint(model)
+        self.refused: dict[str, str] = {}
+        stop_tokens = () if ignore_stop else self.checkpoint.stop_tokens
+        requests = []
+        for number, prompt in enumerate([prompts] if isinstance(prompts, str) else prompts):
+            try:
+                ids = self.checkpoint.encode(prompt) if isinstance(prompt, str) else prompt
+                requests.append(Request(str(number), ids, max_new_tokens, stop_tokens))
+            except InputError as error:
+                self.refused[str(number)] = f"request {str(number)!r}: {error}"
+
+        longest = max((min(r.max_positions, self.checkpoint.max_positions) for r in requests), default=1)
+        per_request = PagePool(1, page_size).pages_for(max(longest, 1))
+        self.pool = PagePool(per_request * max(max_running, 1) if pages is None else pages, page_size)
+        if max_batch_tokens is None:
+            max_batch_tokens = max(2048, max_running)
+        self.scheduler = Scheduler(
+            self.pool, max_running, max_batch_tokens, self.checkpoint.vocab_size, self.checkpoint.max_positions
+        )
+        self.requests: list[Request] = []
+        for request in requests:
+            try:
+                self.scheduler.add(request)
+                self.requests.append(request)
+            except InputError as error:
+                self.refused[request.id] = str(error)
+        self.size = SlotSize(max_running, max_batch_tokens, min(per_request, self.pool.num_pages))
+        check_memory(self.checkpoint, self.pool, self.device)
+        self._started = 0.0
+
+    def completions(self) -> Iterator[Completion]:
+        """The refused requests, then every other one as it finishes."""
+        for id, reason in self.refused.items():
+            yield Completion(id, [], None, None, reason)
+        yield from self.run()
+
+    def run(self) -> Iterator[Completion]:
+        """Serves the accepted requests, yielding each as it finishes.
+
+        The time a caller takes between two of them counts: the engine stands still meanwhile.
+        """
+        if not self.requests:
+            return
+        try:
+            model = self._load()
+            engine = self.engine_class(model, self.scheduler, torch.cuda if self.device.type == "cuda" else torch.cpu)
+            self._started = time.perf_counter()
+            for request in engine.run():
+                yield Completion(request.id, request.generated, self._text(request), request.finish_reason)
+        finally:
+            self.scheduler.abort()  # nothing is left to abort unless the run was cut short
+
+    def figures(self) -> Figures:
+        """What the run measured, once it has ended."""
+        prompt_tokens = sum(request.prompt_len for request in self.requests)
+        new_tokens = sum(len(request.generated) for request in self.requests)
+        return Figures.of(len(self.requests), prompt_tokens, new_tokens, self._started, self.scheduler.steps)
+
+    def _load(self) -> Model:
+        layers = self.checkpoint.layers
+        network = self.checkpoint.load(self.device)
+        cache = KVCache(layers, self.pool.num_pages, self.pool.page_size, self.checkpoint.dtype, self.device)
+        model = Model(network, layers, cache, self.size)
+        model.warm_up()
+        return model
+
+    def _text(self, request: Request) -> str | None:
+        return None if self.checkpoint.random else self.checkpoint.decode(request.generated)
+
+
+def load_chapter(name: str) -> type:
+    """The `Engine` of a chapter, by name ("ch1_sync", "ch1") or by the path of a file. Raises InputError."""
+    paths = {path.stem: path for path in sorted(CHAPTERS.glob("ch[0-9]*.py"))}
+    short = {stem.split("_")[0]: path for stem, path in paths.items()}
+    path = Path(name) if name.endswith(".py") else paths.get(name) or short.get(name)
+    if path is None or not path.is_file():
+        raise InputError(f"unknown chapter {name!r}: give one of {', '.join(paths)}, or the path of a .py file")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        return module.Engine
+    except Exception as error:
+        raise InputError(f"chapter {name!r} cannot be used: {type(error).__name__}: {error}") from error
+
+
+def find_device(name: str) -> torch.device:
+    """The device of that name. Raises InputError for an unknown one, and for CUDA where there is none."""
+    if name not in DEVICES:
+        raise InputError(f"unknown device {name!r}: the devices are {', '.join(DEVICES)}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("device 'cuda' is not available here: torch finds no CUDA GPU; use cpu")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def check_memory(checkpoint: Checkpoint, pool: PagePool, device: torch.device) -> None:
+    """Raises InputError when the weights and the KV cache do not fit on a CUDA device."""
+    if device.type != "cuda":
+        return
+    cache = KVCache.bytes_for(checkpoint.layers, pool.num_pages, pool.page_size, checkpoint.dtype)
+    free, _ = torch.cuda.mem_get_info(device)
+    if checkpoint.weight_bytes + cache + WORKSPACE > free:
+        raise InputError(
+            f"too little GPU memory: {pool.num_pages} KV pages take {cache / 1e9:.1f} GB and the weights of "
+            f"{checkpoint.name!r} {checkpoint.weight_bytes / 1e9:.1f} GB; {free / 1e9:.1f} GB are free, of which "
+            f"{WORKSPACE / 1e9:.1f} GB are kept for activations"
+        )

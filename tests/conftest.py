@@ -1,0 +1,135 @@
+"""What the tests share: tiny random models, transformers' own greedy generation as the oracle, and a way to serve."""
+
+import os
+
+import pytest
+import torch
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: no test asks the hub
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # before triton is imported: runs its kernels on CPU tensors
+
+import transformers
+from transformers import AutoModelForCausalLM
+
+from acb_minimal.kv_cache import KVCache, PagePool
+from acb_minimal.load import Checkpoint
+from acb_minimal.model import Model
+from acb_minimal.request import Request
+from acb_minimal.run import load_chapter
+from acb_minimal.scheduler import Scheduler
+from acb_minimal.slot import SlotSize
+
+VOCAB = 89
+TINY = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 128,
+    "initializer_range": 0.3,  # large, so that the next token depends on all before it and ties do not occur
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "pad_token_id": 0,
+}
+FAMILIES = {
+    "llama": lambda: transformers.LlamaConfig(**TINY),
+    "qwen3": lambda: transformers.Qwen3Config(**TINY),
+    "mistral": lambda: transformers.MistralConfig(**TINY, sliding_window=12),
+}
+
+
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    torch.set_num_threads(1)  # the models are so small that a second thread only gets in the way
+
+
+@pytest.fixture(scope="session")
+def tiny_path(tmp_path_factory):
+    """A folder with a tiny random model of the family, as save_pretrained writes it: tiny_path("llama")."""
+    made = {}
+
+    def path(family: str) -> str:
+        if family not in made:
+            torch.manual_seed(0)
+            folder = tmp_path_factory.mktemp(family)
+            AutoModelForCausalLM.from_config(FAMILIES[family]()).save_pretrained(folder)
+            made[family] = str(folder)
+        return made[family]
+
+    return path
+
+
+class Harness:
+    """One tiny model: `serve` runs a chapter over it, `oracle` is what transformers generates."""
+
+    def __init__(self, path: str, device: str = "cpu"):
+        self.checkpoint, self.device = Checkpoint(path), torch.device(device)
+        self.network = self.checkpoint.load(self.device)
+        self.reference = AutoModelForCausalLM.from_pretrained(path).eval()
+        self.known: dict[tuple[int, ...], list[int]] = {}
+
+    def oracle(self, prompt: list[int], max_new_tokens: int, stop_tokens=(), longest: int = 16) -> list[int]:
+        """Greedy tokens of `generate`, cut where a stop token ends them; `longest` are made once per prompt."""
+        assert max_new_tokens <= longest
+        if tuple(prompt) not in self.known:
+            ids = torch.tensor([prompt])
+            mask = torch.ones_like(ids)  # left out, `generate` masks every token that happens to be pad_token_id
+            out = self.reference.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=longest)
+            self.known[tuple(prompt)] = out[0, len(prompt) :].tolist()
+        tokens = self.known[tuple(prompt)][:max_new_tokens]
+        ends = [index for index, token in enumerate(tokens) if token in stop_tokens]
+        return tokens[: ends[0] + 1] if ends else tokens
+
+    def scheduler(self, page_size=4, pages=64, max_running=4, max_batch_tokens=32) -> Scheduler:
+        pool = PagePool(pages, page_size)
+        return Scheduler(pool, max_running, max_batch_tokens, VOCAB, self.checkpoint.max_positions)
+
+    def engine(self, chapter: str, scheduler: Scheduler):
+        pool = scheduler.pool
+        layers, dtype = self.checkpoint.layers, self.checkpoint.dtype
+        cache = KVCache(layers, pool.num_pages, pool.page_size, dtype, self.device)
+        size = SlotSize(scheduler.max_running, scheduler.max_batch_tokens, pool.num_pages)
+        model = Model(self.network, layers, cache, size)
+        cuda = torch.cuda if self.device.type == "cuda" else torch.cpu
+        return load_chapter(chapter)(model, scheduler, cuda)
+
+    def serve(self, requests: list[Request], chapter: str = "ch1", arrivals=None, **limits) -> Scheduler:
+        """Serves all requests; request i is added once `arrivals[i]` others have finished (default: 0)."""
+        scheduler = self.scheduler(**limits)
+        engine = self.engine(chapter, scheduler)
+        queue = sorted(zip(arrivals or [0] * len(requests), range(len(requests)), strict=True))
+        finished = 0
+        while queue or scheduler.has_work():
+            while queue and (queue[0][0] <= finished or not scheduler.has_work()):
+                scheduler.add(requests[queue.pop(0)[1]])
+            for _ in engine.run():
+                finished += 1
+                while queue and queue[0][0] <= finished:
+                    scheduler.add(requests[queue.pop(0)[1]])
+        assert finished == len(requests)
+        assert scheduler.pool.num_free == scheduler.pool.num_pages
+        return scheduler
+
+
+@pytest.fixture(scope="session")
+def harness(tiny_path):
+    """The Harness of a family, made once: harness("llama")."""
+    made = {}
+
+    def get(family: str) -> Harness:
+        if family not in made:
+            made[family] = Harness(tiny_path(family))
+        return made[family]
+
+    return get

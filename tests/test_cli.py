@@ -1,0 +1,154 @@
+"""The `acb` command, called as its entry point calls it; in a process of its own where that matters."""
+
+import json
+import os
+import subprocess
+import sys
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from acb_minimal import cli, counter
+
+
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def acb(monkeypatch, capsys):
+    """Runs the command on a machine without CUDA: acb("run", "ch1") -> Done."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(cli.console, "_width", 120)
+    monkeypatch.setattr(cli.console, "_height", 50)
+
+    def run(*arguments) -> Done:
+        monkeypatch.setattr(sys, "argv", ["acb", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit:
+            cli.main()
+        return Done(exit.value.code or 0, *capsys.readouterr())
+
+    return run
+
+
+def process(*arguments) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", "from acb_minimal.cli import main; main()", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""})
+
+
+def test_prompts_are_answered_and_a_table_ends_the_run():
+    """In a process: nothing but the answers may reach stdout, and nothing at all stderr."""
+    done = process("run", "ch1_sync", "--prompt", "count 3 to 7", "--prompt", "count 998 to 999")
+    assert done.returncode == 0, done.stderr
+    assert "count 3 to 7 -> 3 4 5 6 7\n" in done.stdout
+    assert "count 998 to 999 -> 998 999\n" in done.stdout
+    for row in ("requests", "new tokens", "seconds", "new tokens/s", "ms per step", "$ per million new tokens"):
+        assert row in done.stdout
+    assert done.stderr == ""  # no progress bar and no noise where there is no terminal
+
+
+def test_a_bad_prompt_among_good_ones(acb):
+    done = acb("run", "ch1", "--prompt", "count 3 to 4", "--prompt", "count bananas", "--prompt", "")
+    assert done.returncode == 1
+    assert "count 3 to 4 -> 3 4\n" in done.stdout
+    assert done.stderr.splitlines() == [
+        "refused: request '1': prompt 'count bananas': model 'counter' does not know 'bananas'",
+        "refused: request '2': the prompt is empty; it needs at least one token",
+    ]
+
+
+def test_demo_answers_every_request_and_writes_json(acb, tmp_path):
+    file = tmp_path / "run.json"
+    done = acb("run", "ch1", "--workload", "demo", "--requests", 9, "--json", file, "--gpu-hour-price", 2)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(file.read_text())
+    assert record["chapter"] == "ch1"
+    assert record["figures"]["requests"] == len(record["completions"]) == 9
+    assert record["environment"].keys() >= {"device", "date", "torch", "transformers", "python"}
+    rate = record["figures"]["tokens_per_second"]
+    assert record["figures"]["usd_per_million"] == pytest.approx(2 / 3600 / rate * 1e6)
+    for completion in record["completions"]:
+        numbers = [int(word) for word in completion["text"].split()]
+        assert completion["text"] == counter.answer(numbers[0], numbers[-1])
+
+
+def test_a_workload_of_token_ids_runs_with_every_override(acb):
+    done = acb(
+        "run", "ch1", "--workload", "small", "--model", "counter", "--requests", 3, "--context", 20,
+        "--new-tokens", 5, "--max-running", 2, "--page-size", 8, "--pages", 20, "--device", "cpu",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "15" in done.stdout  # 3 requests of exactly 5 new tokens: stop tokens are ignored
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("ch0",), "unknown chapter 'ch0': give one of ch1_sync"),
+        (("ch1", "--workload", "huge"), "unknown workload 'huge': the workloads are demo, long, wide, small, headline"),
+        (("ch1", "--model", "nope"), "unknown model 'nope': not one of counter, llama-3.1-8b"),
+        (("ch1", "--device", "tpu"), "unknown device 'tpu': the devices are auto, cuda, cpu"),
+        (("ch1", "--device", "cuda"), "device 'cuda' is not available here: torch finds no CUDA GPU; use cpu"),
+        (("ch1", "--requests", "0"), "requests is 0; it must be at least 1"),
+        (("ch1", "--context", "9"), "workload 'demo' has prompts of text: a context length does not apply to it"),
+        (("ch1", "--max-running", "0"), "max_running is 0; it must be at least 1"),
+        (("ch1", "--page-size", "-4"), "page size is -4; it must be at least 1"),
+        (("ch1", "--pages", "0"), "the page pool has 0 pages; it needs at least 1"),
+        (("ch1", "--gpu-hour-price", "0"), "gpu hour price is 0; it must be above 0"),
+        (("ch1", "--prompt", "count 1 to 2", "--workload", "demo"), "--workload demo does not go with --prompt"),
+        (("ch1", "--json", "/no/such/folder/x.json"), "cannot write '/no/such/folder/x.json'"),
+        (("ch1", "--prompt", "hi", "--model", "llama-3.2-1b"), "has random weights and no tokenizer"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_bad_input_is_one_line(acb, arguments, message):
+    done = acb("run", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == ""
+
+
+def test_all_requests_refused(acb):
+    done = acb("run", "ch1", "--new-tokens", "0")
+    assert done.returncode == 2
+    assert "request '0': max_new_tokens is 0; it must be at least 1" in done.stderr
+    assert done.stderr.splitlines()[-1] == "refused: 43 more"
+    assert done.stdout == ""
+
+
+def test_an_error_in_an_engine_is_one_line_that_says_where(acb, tmp_path, monkeypatch):
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "class Engine:\n"
+        "    def __init__(self, model, scheduler, cuda):\n"
+        "        pass\n"
+        "    def run(self):\n"
+        "        yield 1 // 0\n"
+    )
+    done = acb("run", mine, "--prompt", "count 1 to 2")
+    assert done.returncode == 1
+    assert done.stderr == f"error: ZeroDivisionError: integer division or modulo by zero ({mine}:5)\n"
+    monkeypatch.setenv("ACB_TRACEBACK", "1")
+    assert "Traceback" in acb("run", mine, "--prompt", "count 1 to 2").stderr
+
+
+def test_help_does_not_wait_for_torch(acb):
+    code = "import sys, acb_minimal.cli; assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert "Serve prompts" in acb("--help").stdout
+
+
+def test_bench_host_prints_every_size(acb):
+    done = acb("bench", "host")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("8,192") == done.stdout.count("256") == 3
+
+
+def test_bench_attention_needs_a_gpu(acb):
+    done = acb("bench", "attention")
+    assert done.returncode == 2
+    assert done.stderr == "error: the attention benchmark needs a CUDA GPU; torch finds none\n"

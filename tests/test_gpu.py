@@ -1,0 +1,47 @@
+"""What only a CUDA GPU can show: `pytest -m gpu`."""
+
+import random
+
+import pytest
+import torch
+
+from acb_minimal import counter
+from acb_minimal.run import Session
+from acb_minimal.workload import workload
+
+pytestmark = pytest.mark.gpu
+CHAPTERS = ["ch1_sync"]
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_the_counter_counts(chapter):
+    """500 requests in fp32, joining and leaving, with prompts cut to fit the budget."""
+    load = workload("demo").override(requests=500)
+    prompts = load.prompts(0)
+    session = Session(
+        prompts, chapter, device="cuda", max_running=load.max_running, max_batch_tokens=18, page_size=16, pages=60
+    )
+    done = {completion.id: completion.text for completion in session.run()}
+    expected = [counter.answer(*(int(word) for word in prompt.split()[1::2])) for prompt in prompts]
+    assert [done[str(number)] for number in range(len(prompts))] == expected
+    assert session.pool.num_free == session.pool.num_pages
+
+
+def test_random_weights_give_the_same_tokens_on_the_cpu():
+    """Kernels and plain torch agree token for token in fp32, prompts longer than a page included."""
+    rng = random.Random(0)
+    prompts = [rng.choices(range(1000), k=rng.randint(1, 150)) for _ in range(20)]
+    tokens = []
+    for device in ("cpu", "cuda"):
+        session = Session(prompts, device=device, max_new_tokens=20, ignore_stop=True, page_size=16)
+        tokens.append({completion.id: completion.tokens for completion in session.run()})
+    assert tokens[0] == tokens[1]
+
+
+def test_a_pool_too_large_for_the_gpu_is_refused():
+    from acb_minimal.errors import InputError
+
+    before = torch.cuda.memory_allocated()
+    with pytest.raises(InputError, match="too little GPU memory: 100000000 KV pages take"):
+        Session([[1]], model="llama-3.2-1b", device="cuda", pages=100_000_000)
+    assert torch.cuda.memory_allocated() == before

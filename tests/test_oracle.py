@@ -1,0 +1,81 @@
+"""Every chapter must generate exactly the tokens that transformers' own greedy `generate` does."""
+
+import random
+from itertools import pairwise
+
+import pytest
+import torch
+from conftest import FAMILIES, VOCAB
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from acb_minimal.request import Request
+
+CHAPTERS = ["ch1_sync"]
+# Prompts are the beginnings of a few random streams, so that the oracle can be asked once for each.
+STREAMS = [random.Random(seed).choices(range(VOCAB), k=40) for seed in range(5)]
+
+
+@st.composite
+def workloads(draw):
+    """(prompts, new tokens, index of the token to stop at or None, arrivals, limits)"""
+    count = draw(st.integers(1, 10))
+    prompts = [draw(st.sampled_from(STREAMS))[: draw(st.integers(1, 40))] for _ in range(count)]
+    new_tokens = [draw(st.integers(1, 16)) for _ in range(count)]
+    stops = [draw(st.none() | st.integers(0, 15)) for _ in range(count)]
+    arrivals = [draw(st.integers(0, 4)) for _ in range(count)]
+    page_size = draw(st.sampled_from([1, 3, 4, 16]))
+    max_running = draw(st.integers(1, 6))
+    needed = [-(-(len(p) + n - 1) // page_size) for p, n in zip(prompts, new_tokens, strict=True)]
+    limits = {
+        "page_size": page_size,
+        # From barely the largest request to more than all together.
+        "pages": draw(st.integers(max(needed), sum(needed) + 1)),
+        "max_running": max_running,
+        "max_batch_tokens": draw(st.integers(max_running, 48)),
+    }
+    return prompts, new_tokens, stops, arrivals, limits
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_tokens_are_those_of_generate(harness, family, chapter):
+    model = harness(family)
+
+    @settings(
+        max_examples=200, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    )
+    @given(workloads())
+    def check(workload):
+        prompts, new_tokens, stops, arrivals, limits = workload
+        requests, expected = [], []
+        for number, (prompt, new, stop) in enumerate(zip(prompts, new_tokens, stops, strict=True)):
+            stop_tokens = () if stop is None else (model.oracle(prompt, 16)[stop],)
+            requests.append(Request(str(number), prompt, new, stop_tokens))
+            expected.append(model.oracle(prompt, new, stop_tokens))
+        model.serve(requests, chapter, arrivals, **limits)
+        assert [request.generated for request in requests] == expected
+        for request in requests:
+            assert request.finish_reason == ("stop" if request.generated[-1] in request.stop_tokens else "length")
+
+    check()
+
+
+def test_the_oracle_is_cut_where_generate_stops(harness):
+    model = harness("llama")
+    for stream in STREAMS:
+        stop = model.oracle(stream[:7], 16)[5]
+        out = model.reference.generate(
+            torch.tensor([stream[:7]]), do_sample=False, max_new_tokens=16, eos_token_id=stop
+        )
+        assert model.oracle(stream[:7], 16, (stop,)) == out[0, 7:].tolist()
+
+
+def test_the_oracle_is_worth_asking(harness):
+    """Tiny random models can fall into repeating one token, and then a lost or repeated token would not show."""
+    for family in FAMILIES:
+        model = harness(family)
+        for stream in STREAMS:
+            tokens = model.oracle(stream, 16)
+            assert sum(a != b for a, b in pairwise(tokens)) >= 8
+            assert len(set(tokens)) >= 4

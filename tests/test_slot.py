@@ -1,0 +1,85 @@
+"""What the slot writes, against the definition of each view, position by position."""
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from acb_minimal.kv_cache import PagePool
+from acb_minimal.request import Batch, Request, Row
+from acb_minimal.scheduler import Scheduler
+from acb_minimal.slot import Inputs, IOSlot, SlotSize
+
+CPU = torch.device("cpu")
+
+
+def test_views_tile_the_buffer_without_gaps_or_overlap():
+    size = SlotSize(rows=3, tokens=8, pages=4)
+    buffer = np.zeros(Inputs.numel(size), dtype=np.int32)
+    for number, view in enumerate(Inputs.cut(buffer, size), start=1):
+        assert not view.any()
+        view[:] = number
+    assert buffer.all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    lengths=st.lists(st.tuples(st.integers(1, 20), st.integers(1, 6)), min_size=1, max_size=8),
+    page_size=st.integers(1, 8),
+    max_running=st.integers(1, 4),
+    budget=st.integers(4, 16),
+)
+def test_every_batch_of_a_run_is_written_as_defined(lengths, page_size, max_running, budget):
+    pool = PagePool(200, page_size)
+    scheduler = Scheduler(pool, max_running, budget, vocab_size=1000, max_positions=100)
+    for number, (prompt_len, new) in enumerate(lengths):
+        scheduler.add(Request(str(number), [100 * number + i for i in range(prompt_len)], new))
+    slot = IOSlot(SlotSize(max_running, budget, 30), page_size, CPU)
+    while scheduler.has_work():
+        batch = scheduler.schedule()
+        slot.write(batch)
+        slot.upload()
+        inputs = slot.inputs
+        token = 0
+        for row, (request, start, length) in enumerate(batch.rows):
+            pages = inputs.page_table[row].tolist()[: len(request.pages)]
+            assert pages == request.pages
+            assert inputs.query_starts[row] == token
+            assert inputs.seq_lens[row] == start + length
+            for position in range(start, start + length):
+                assert inputs.input_ids[token] == request.tokens[position]
+                assert inputs.positions[token] == position
+                assert inputs.kv_slots[token] == pages[position // page_size] * page_size + position % page_size
+                token += 1
+        assert inputs.query_starts[len(batch.rows)] == token == len(inputs.input_ids)
+        last = [inputs.query_starts[row + 1] - 1 for row in batch.sampled]
+        assert inputs.sampling_rows.tolist() == last
+        assert slot.max_query_len == max(row.length for row in batch.rows)
+        slot.outputs.copy_(torch.arange(len(batch.sampled)) + 500)
+        tokens = slot.download()
+        assert tokens.tolist() == [500 + i for i in range(len(batch.sampled))]
+        scheduler.update(batch, tokens)
+
+
+def test_a_token_the_host_does_not_know_yet_is_written_as_0():
+    request = Request("a", [11, 12], 5)
+    request.pages = [3]
+    slot = IOSlot(SlotSize(1, 4, 2), 8, CPU)
+    slot.host_inputs.input_ids[:] = 99
+    slot.write(Batch([Row(request, 2, 1)], [0], 1))  # position 2 is the first generated token
+    slot.upload()
+    assert slot.inputs.input_ids.tolist() == [0]
+    assert slot.inputs.positions.tolist() == [2]
+    assert slot.inputs.kv_slots.tolist() == [26]
+
+
+def test_a_row_that_changes_hands_gets_its_new_owner_s_pages():
+    slot = IOSlot(SlotSize(2, 4, 3), 2, CPU)
+    a, b = Request("a", [1, 2], 3), Request("b", [3], 2)
+    a.pages, b.pages = [5, 6], [9]
+    for rows in ([(a, 0, 1), (b, 0, 1)], [(b, 0, 1)], [(b, 0, 1), (a, 0, 1)]):
+        batch = Batch([Row(*row) for row in rows], list(range(len(rows))), len(rows))
+        slot.write(batch)
+        slot.upload()
+        for row, (request, _, _) in enumerate(rows):
+            assert slot.inputs.page_table[row, : len(request.pages)].tolist() == request.pages
