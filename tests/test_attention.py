@@ -1,5 +1,8 @@
 """The paged attention op against a float64 reference that has never heard of pages."""
 
+import math
+import re
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -251,10 +254,11 @@ def test_compiled_layers_share_one_graph_that_copies_no_cache():
             assert cache.isnan().sum() < case.key_cache.isnan().sum()   # NaN: not written yet
 
     assert counter.frame_count == 1
-    # What inductor allocates it writes as empty_strided_cpu((shape), ...): the caches' shape is not to be there.
-    allocations = [line for line in "".join(code).splitlines() if "= empty_strided" in line]
-    assert allocations
-    assert not any(str(tuple(case.key_cache.shape)) in line for line in allocations), allocations
+    # Inductor writes its allocations as empty_strided_cpu((shape), ...). A copy of a cache would be the largest.
+    shapes = re.findall(r"= empty_strided_cpu\(\(([\d, ]+)\)", "".join(code))
+    assert shapes
+    for shape in shapes:
+        assert math.prod(int(size) for size in shape.split(",") if size.strip()) < case.key_cache.numel()
 
 
 @pytest.mark.gpu
