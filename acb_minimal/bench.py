@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from . import attention as _  # defines torch.ops.acb.paged_attention
+from . import attention as _attention  # noqa: F401  (defines torch.ops.acb.paged_attention)
 from .errors import InputError
 from .kv_cache import PagePool
 from .request import Request
@@ -25,7 +25,8 @@ def host(steps: int = 200) -> Table:
     table = _table("Host time of a decode step, us", "rows context schedule write update sum sum/row", device)
     for rows in (32, 128, 512):
         for context in (256, 8192):
-            times = [statistics.median(column) * 1e6 for column in zip(*_host_steps(rows, context, steps, device))]
+            columns = zip(*_host_steps(rows, context, steps, device), strict=True)
+            times = [1e6 * statistics.median(column) for column in columns]
             total = sum(times)
             table.add_row(f"{rows}", f"{context:,}", *(f"{t:.0f}" for t in (*times, total)), f"{total / rows:.2f}")
     return table

@@ -4,7 +4,6 @@ A name is one of the bundled ones, a local folder, or a model on the Hugging Fac
 weights: how long a forward pass takes does not depend on what the weights are.
 """
 
-import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from acb_minimal import counter
+from acb_minimal.errors import InputError
 from acb_minimal.run import Session
 from acb_minimal.workload import workload
 
@@ -38,9 +39,25 @@ def test_random_weights_give_the_same_tokens_on_the_cpu():
     assert tokens[0] == tokens[1]
 
 
-def test_a_pool_too_large_for_the_gpu_is_refused():
-    from acb_minimal.errors import InputError
+def test_a_forward_pass_never_makes_the_host_wait():
+    """Not in transformers' code either: one look at a tensor's value, and no chapter could overlap anything."""
+    session = Session([[1] * 30, [2] * 5], device="cuda", max_running=2)
+    model = session._load()
+    slot = model.new_slot()
+    for _ in range(2):  # a batch of prompts, then one of decodes
+        batch = session.scheduler.schedule()
+        slot.write(batch)
+        slot.upload()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            model.forward(slot)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        session.scheduler.update(batch, slot.download())
+    session.scheduler.abort()
 
+
+def test_a_pool_too_large_for_the_gpu_is_refused():
     before = torch.cuda.memory_allocated()
     with pytest.raises(InputError, match="too little GPU memory: 100000000 KV pages take"):
         Session([[1]], model="llama-3.2-1b", device="cuda", pages=100_000_000)

@@ -149,7 +149,9 @@ def test_an_id_is_free_again_once_its_request_has_finished():
     add(scheduler, "a", 2, 1)
 
 
-@pytest.mark.parametrize(("running", "budget", "message"), [(0, 4, "max_running is 0"), (8, 7, "max_batch_tokens is 7")])
+@pytest.mark.parametrize(
+    ("running", "budget", "message"), [(0, 4, "max_running is 0"), (8, 7, "max_batch_tokens is 7")]
+)
 def test_limits_that_could_not_make_progress_are_refused(running, budget, message):
     with pytest.raises(InputError, match=message):
         make(max_running=running, max_batch_tokens=budget)

@@ -13,13 +13,14 @@ from acb_minimal.slot import Inputs, IOSlot, SlotSize
 CPU = torch.device("cpu")
 
 
-def test_views_tile_the_buffer_without_gaps_or_overlap():
-    size = SlotSize(rows=3, tokens=8, pages=4)
+def test_views_do_not_overlap_and_start_on_16_bytes():
+    size = SlotSize(rows=3, tokens=7, pages=3)
     buffer = np.zeros(Inputs.numel(size), dtype=np.int32)
-    for number, view in enumerate(Inputs.cut(buffer, size), start=1):
+    for view, shape in zip(Inputs.cut(buffer, size), Inputs.shapes(size), strict=True):
+        assert view.shape == shape
         assert not view.any()
-        view[:] = number
-    assert buffer.all()
+        assert (view.ctypes.data - buffer.ctypes.data) % 16 == 0
+        view[:] = 1
 
 
 @settings(max_examples=100, deadline=None)
