@@ -40,12 +40,12 @@ class Tuning(NamedTuple):
 # By (decode, bytes per element). fp32 is multiplied from registers, not by tensor cores: smaller blocks, or they
 # spill (as head_dim 256 in a mixed batch still does: right, but slow).
 TUNING = {
-    (True, 2): Tuning(block_m=16, tile_bytes=16384, num_warps=4, num_stages=5),
+    (True, 2): Tuning(block_m=16, tile_bytes=8192, num_warps=2, num_stages=7),
     (False, 2): Tuning(block_m=64, tile_bytes=16384, num_warps=4, num_stages=5),
     (True, 4): Tuning(block_m=16, tile_bytes=8192, num_warps=4, num_stages=5),
     (False, 4): Tuning(block_m=32, tile_bytes=8192, num_warps=4, num_stages=5),
 }
-PROGRAMS_PER_SM = 16    # decode: split the histories until about this many programs exist per SM,
+PROGRAMS_PER_SM = 8    # decode: split the histories until about this many programs exist per SM,
 MIN_SPLIT_TOKENS = 128  # but not so far that the longest possible row has splits shorter than this,
 MAX_SPLITS = 64         # and not into more than this
 MERGE_WARPS = 2

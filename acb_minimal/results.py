@@ -2,6 +2,7 @@
 
 import datetime
 import platform
+import re
 import statistics
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -71,5 +72,6 @@ def environment(device: torch.device) -> dict[str, str]:
 
 
 def _driver() -> str:
+    """The NVIDIA driver's version; torch knows only CUDA's."""
     with open("/proc/driver/nvidia/version") as file:
-        return file.readline().strip()
+        return re.search(r"\d+\.\d+\.\d+", file.read()).group()

@@ -5,8 +5,8 @@ import random
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from acb_minimal.counter import PATH, answer, prompt
-from acb_minimal.counter.check import all_pairs, check
+from acb_minimal.counter import PATH, all_pairs, answer, prompt
+from acb_minimal.counter.check import check
 
 
 @pytest.fixture(scope="module")

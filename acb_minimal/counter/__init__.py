@@ -15,6 +15,11 @@ LARGEST = 999  # the numbers are 0 .. LARGEST
 LONGEST = 100  # the model was taught to count at most this far: b - a <= LONGEST
 
 
+def all_pairs() -> list[tuple[int, int]]:
+    """Every (a, b) that the model was taught."""
+    return [(a, b) for a in range(LARGEST + 1) for b in range(a, min(a + LONGEST, LARGEST) + 1)]
+
+
 def prompt(a: int, b: int) -> str:
     """What to ask, four words. Raises ValueError for a pair that the model was not taught."""
     if not 0 <= a <= b <= min(LARGEST, a + LONGEST):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from acb_minimal.counter import LARGEST, LONGEST, PATH, answer, prompt
+from acb_minimal.counter import PATH, all_pairs, answer, prompt
 
 Pair = tuple[int, int]
 
@@ -22,11 +22,6 @@ Pair = tuple[int, int]
 class Mistake(NamedTuple):
     pair: Pair
     said: str
-
-
-def all_pairs() -> list[Pair]:
-    """Every (a, b) in the counter's domain."""
-    return [(a, b) for a in range(LARGEST + 1) for b in range(a, min(a + LONGEST, LARGEST) + 1)]
 
 
 @torch.no_grad()

@@ -7,6 +7,9 @@ There are three things to learn: copy `a` from the prompt, follow every number b
 the number just said equals `b`. Successors come quickly, there being many in an answer; starting and stopping
 come slowly, being there once. So every other batch is made of short answers, of which many more fit. Training
 is teacher-forced on whole answers, with the loss on the answer alone.
+
+After that a few pairs are still wrong. There are few enough pairs to try them all, so that is how training ends:
+try all, practise the hard ones, and again, until every one is right with some logits to spare.
 """
 
 import argparse
@@ -17,7 +20,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from acb_minimal.counter import LARGEST, LONGEST, PATH
+from acb_minimal.counter import LARGEST, LONGEST, PATH, all_pairs
 
 # A number's token id is the number itself; the other words follow.
 COUNT, TO, END, PAD, UNK = range(LARGEST + 1, LARGEST + 6)
@@ -28,6 +31,9 @@ IGNORED = -100  # the label that transformers' loss leaves out
 
 # What one batch holds: so many pairs, at most so far apart. Taken in turn; both cost about the same.
 BATCHES = [(32, LONGEST), (192, 12)]
+
+# Margins, in logits: practice goes on until every pair has ENOUGH, on those that have not yet AMPLE.
+ENOUGH, AMPLE = 3.0, 6.0
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -90,14 +96,30 @@ def sequences(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Ten
 
 
 @torch.no_grad()
-def exact_rate(model: LlamaForCausalLM, pairs: int, generator: torch.Generator) -> float:
-    """The share of random pairs answered without a mistake, 0 to 1.
+def margins(model: LlamaForCausalLM, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """How far the right token's logit lies above the best other one, at the closest call: float32 [pairs].
 
-    Judged along the right answer: if the likeliest token is right at every place, greedy decoding says that.
+    Judged along the right answer: where the margin is positive, greedy decoding gives that answer.
     """
-    tokens, labels = sequences(*sample(pairs, LONGEST, generator))
-    guesses, wanted = model(tokens).logits[:, :-1].argmax(-1), labels[:, 1:]
-    return ((guesses == wanted) | (wanted == IGNORED)).all(1).float().mean().item()
+    tokens, labels = sequences(a, b)
+    logits, wanted = model(tokens).logits[:, :-1], labels[:, 1:]
+    right = tokens[:, 1:, None]
+    best_other = logits.scatter(2, right, -torch.inf).amax(2)
+    gaps = logits.gather(2, right).squeeze(2) - best_other
+    return gaps.masked_fill(wanted == IGNORED, torch.inf).amin(1)
+
+
+def descend(
+    model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, a: torch.Tensor, b: torch.Tensor
+) -> float:
+    """One step on these pairs. Returns the loss before it, in nats a token."""
+    tokens, labels = sequences(a, b)
+    loss = model(tokens, labels=labels).loss
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss.item()
 
 
 def train(steps: int, peak_rate: float, seed: int) -> LlamaForCausalLM:
@@ -110,18 +132,32 @@ def train(steps: int, peak_rate: float, seed: int) -> LlamaForCausalLM:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak_rate, total_steps=steps, pct_start=0.05)
     began = time.monotonic()
     for step in range(1, steps + 1):
-        tokens, labels = sequences(*sample(*BATCHES[step % len(BATCHES)], pairs))
-        loss = model(tokens, labels=labels).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        loss = descend(model, optimizer, *sample(*BATCHES[step % len(BATCHES)], pairs))
         schedule.step()
-        optimizer.zero_grad()
         if step % 100 == 0 or step == steps:
-            exact = exact_rate(model, 200, tests)
+            exact = (margins(model, *sample(200, LONGEST, tests)) > 0).float().mean().item()
             seconds = time.monotonic() - began
-            print(f"step {step:5}  loss {loss.item():.6f}  exact {exact:6.1%}  {seconds:4.0f} s", flush=True)
+            print(f"step {step:5}  loss {loss:.6f}  exact {exact:6.1%}  {seconds:4.0f} s", flush=True)
     return model
+
+
+def practise(model: LlamaForCausalLM, seed: int) -> None:
+    """Trains on, in place, until the margin of every pair there is reaches ENOUGH, not before."""
+    generator = torch.Generator().manual_seed(seed + 2)
+    pairs = torch.tensor(sorted(all_pairs(), key=lambda pair: pair[1] - pair[0]))  # [all, 2], little padding
+    while True:
+        margin = torch.cat([margins(model, *chunk.T) for chunk in pairs.split(256)])
+        hard = pairs[margin < AMPLE]
+        least = margin.min().item()
+        print(f"{(margin <= 0).sum()} wrong, {len(hard)} hard, smallest margin {least:.2f}", flush=True)
+        if least >= ENOUGH:
+            return
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.98), weight_decay=0.01)
+        for _ in range(100):
+            # Hard ones, and as many of any kind lest those be forgotten.
+            drawn = hard[torch.randint(len(hard), (32,), generator=generator)]
+            others = torch.stack(sample(32, LONGEST, generator), dim=1)
+            descend(model, optimizer, *torch.cat([drawn, others]).T)
 
 
 def main() -> None:
@@ -133,6 +169,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(2)  # part of the recipe: the order of sums, and so the weights, depends on it
     model = train(args.steps, args.rate, args.seed)
+    practise(model, args.seed)
     model.save_pretrained(args.out)
     build_tokenizer().save_pretrained(args.out)
     print(f"saved {model.num_parameters():,} parameters in {args.out}")
