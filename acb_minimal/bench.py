@@ -9,6 +9,7 @@ import torch
 from rich.table import Table
 
 from . import attention as _attention  # noqa: F401  (defines torch.ops.acb.paged_attention)
+from .device import Device
 from .errors import InputError
 from .kv_cache import PagePool
 from .request import Request
@@ -21,23 +22,24 @@ PAGE_SIZE = 64
 
 def host(steps: int = 200) -> Table:
     """Host microseconds of schedule, write and update in a decode step; medians over `steps` steps."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    table = _table("Host time of a decode step, us", "rows context schedule write update sum sum/row", device)
+    device = Device("cuda" if torch.cuda.is_available() else "cpu")
+    columns = "rows context schedule write update sum sum/row"
+    table = _table("Host time of a decode step, us", columns, device)
     for rows in (32, 128, 512):
         for context in (256, 8192):
-            columns = zip(*_host_steps(rows, context, steps, device), strict=True)
-            times = [1e6 * statistics.median(column) for column in columns]
+            parts = zip(*_host_steps(rows, context, steps, device), strict=True)
+            times = [1e6 * statistics.median(column) for column in parts]
             total = sum(times)
             table.add_row(f"{rows}", f"{context:,}", *(f"{t:.0f}" for t in (*times, total)), f"{total / rows:.2f}")
     return table
 
 
-def _host_steps(rows: int, context: int, steps: int, device: torch.device) -> list[tuple[float, ...]]:
+def _host_steps(rows: int, context: int, steps: int, device: Device) -> list[tuple[float, ...]]:
     """Seconds of (schedule, write, update) in each of `steps` decode steps, after the prompts are through."""
     pages = -(-(context + steps) // PAGE_SIZE)
     prompts = rows * context  # all in one batch, so that every other step is a decode of all rows
-    scheduler = Scheduler(PagePool(rows * pages, PAGE_SIZE), rows, prompts, vocab_size=1, max_positions=1 << 20)
-    slot = IOSlot(SlotSize(rows, prompts, pages), PAGE_SIZE, device)
+    scheduler = Scheduler(PagePool(rows * pages, PAGE_SIZE), rows, prompts, 1, 1 << 20, device)
+    slot = IOSlot(SlotSize(rows, prompts, pages), PAGE_SIZE, 0, device)
     for number in range(rows):
         scheduler.add(Request(str(number), [0] * context, steps + 1))
     times = []
@@ -60,7 +62,7 @@ def attention(heads: int = 32, kv_heads: int = 8, head_dim: int = 128) -> Table:
     if not torch.cuda.is_available():
         raise InputError("the attention benchmark needs a CUDA GPU; torch finds none")
     device = torch.device("cuda")
-    table = _table("Decode attention, one layer, bf16", "batch context us TB/s of-sum", device)
+    table = _table("Decode attention, one layer, bf16", "batch context us TB/s of-sum", Device("cuda"))
     memory = torch.ones(1 << 30, dtype=torch.float32, device=device)
     ceiling = memory.nbytes / _seconds(memory.sum)
     del memory
@@ -108,7 +110,7 @@ def _seconds(call, calls: int = 10, repeats: int = 20) -> float:
     return statistics.median(times)
 
 
-def _table(title: str, columns: str, device: torch.device) -> Table:
+def _table(title: str, columns: str, device: Device) -> Table:
     table = Table(title=title, caption=", ".join(f"{k} {v}" for k, v in environment(device).items()))
     for column in columns.split():
         table.add_column(column, justify="right")

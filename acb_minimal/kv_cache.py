@@ -60,12 +60,13 @@ class PagePool:
 class KVCache:
     """Keys and values of every layer: `keys[layer]` and `values[layer]` are [pages, kv_heads, page_size, head_dim].
 
-    One KV head's part of a page is contiguous, so attention streams it in long reads.
+    One KV head's part of a page is contiguous, so attention streams it in long reads. There is one page more than the
+    pool hands out, `scratch_page`, for rows that only pad a batch.
     """
 
     def __init__(self, layers: Sequence[AttentionLayer], pages: int, page_size: int, dtype: torch.dtype, device):
-        self.pages, self.page_size = pages, page_size
-        shapes = [(pages, layer.kv_heads, page_size, layer.head_dim) for layer in layers]
+        self.scratch_page, self.page_size = pages, page_size
+        shapes = [(pages + 1, layer.kv_heads, page_size, layer.head_dim) for layer in layers]
         # Zeros, not empty: a masked-out position still enters a product with weight 0, and 0 * NaN is NaN.
         self.keys = [torch.zeros(shape, dtype=dtype, device=device) for shape in shapes]
         self.values = [torch.zeros(shape, dtype=dtype, device=device) for shape in shapes]
@@ -73,4 +74,4 @@ class KVCache:
     @staticmethod
     def bytes_for(layers: Sequence[AttentionLayer], pages: int, page_size: int, dtype: torch.dtype) -> int:
         """Device bytes that a cache of this shape takes."""
-        return sum(2 * pages * layer.kv_heads * page_size * layer.head_dim * dtype.itemsize for layer in layers)
+        return sum(2 * (pages + 1) * layer.kv_heads * page_size * layer.head_dim * dtype.itemsize for layer in layers)

@@ -14,6 +14,7 @@ import torch
 from transformers import AttentionInterface, PreTrainedModel
 
 from . import attention  # noqa: F401  (defines torch.ops.acb.paged_attention)
+from .device import Device
 from .kv_cache import AttentionLayer, KVCache
 from .request import Batch, Request, Row
 from .slot import IOSlot, SlotSize
@@ -56,15 +57,37 @@ AttentionInterface.register(ATTENTION, _paged_attention)
 AttentionInterface.register(PROBE, _probe_attention)
 
 
+def decode_sizes(largest: int) -> list[int]:
+    """Batch sizes up to `largest` worth a CUDA graph each; a batch of decodes is padded to the next of them.
+
+    Largest first, because graphs that share a memory pool reuse what the first of them has allocated.
+    """
+    steps = [1, 2, 4, *range(8, 64, 8), *range(64, 256, 16), *range(256, largest, 32)]
+    return [largest, *(rows for rows in reversed(steps) if rows < largest)]
+
+
 class Model:
     """A network with its KV cache, ready to run batches of up to `size`.
 
-    network  a causal LM whose attention implementation is ATTENTION
+    network  a causal LM whose attention implementation is ATTENTION; None on a simulator that only keeps time
     layers   its attention layers, in the order of `cache`
+    device   where it runs
+
+    `decode_sizes` are the batch sizes worth a CUDA graph each.
     """
 
-    def __init__(self, network: PreTrainedModel, layers: Sequence[AttentionLayer], cache: KVCache, size: SlotSize):
-        self.network, self.cache, self.size = network, cache, size
+    def __init__(
+        self,
+        network: PreTrainedModel | None,
+        layers: Sequence[AttentionLayer],
+        cache: KVCache,
+        size: SlotSize,
+        device: Device,
+    ):
+        self.network, self.cache, self.size, self.device = network, cache, size, device
+        self.decode_sizes = decode_sizes(size.rows)
+        if network is None:
+            return
         # As attributes of the module the caches cost no lookup per call and torch.compile makes one graph for all
         # layers; found through module.layer_idx they would mean one graph per layer.
         for layer, key_cache, value_cache in zip(layers, cache.keys, cache.values, strict=True):
@@ -73,34 +96,52 @@ class Model:
 
     def new_slot(self) -> IOSlot:
         """An I/O slot for the largest batch this model runs."""
-        return IOSlot(self.size, self.cache.page_size, self.network.device)
+        return IOSlot(self.size, self.cache.page_size, self.cache.scratch_page, self.device)
 
-    @torch.inference_mode()
     def forward(self, slot: IOSlot) -> None:
         """Runs the slot's batch and writes each sampled row's most likely next token to `slot.outputs`."""
-        inputs = slot.inputs
-        logits = self.network(
-            input_ids=inputs.input_ids[None],
-            position_ids=inputs.positions[None],
-            use_cache=False,
-            logits_to_keep=inputs.sampling_rows,
-            batch=(inputs.kv_slots, inputs.page_table, inputs.seq_lens, inputs.query_starts, slot.max_query_len),
-        ).logits
-        slot.outputs.copy_(logits[0].argmax(-1))
+        # Taken now: when the work runs, the host may have written the next batch to the slot.
+        inputs, outputs, max_query_len = slot.inputs, slot.outputs, slot.max_query_len
+
+        @torch.inference_mode()
+        def work() -> None:
+            logits = self.network(
+                input_ids=inputs.input_ids[None],
+                position_ids=inputs.positions[None],
+                use_cache=False,
+                logits_to_keep=inputs.sampling_rows,
+                batch=(inputs.kv_slots, inputs.page_table, inputs.seq_lens, inputs.query_starts, max_query_len),
+            ).logits
+            outputs.copy_(logits[0].argmax(-1))
+
+        self.device.compute("forward", slot.shape, work)
+
+    def carry_over(self, slot: IOSlot, previous: IOSlot) -> None:
+        """Copies the tokens that the batch in `previous` has sampled to where `slot`'s batch starts from them."""
+        ids, source, tokens = slot.inputs.input_ids, slot.inputs.carry_over, previous.device_tokens
+
+        @torch.inference_mode()
+        def work() -> None:
+            ids.copy_(torch.where(source >= 0, tokens[source.clamp(min=0)], ids))
+
+        self.device.compute("carry_over", slot.shape, work)
 
     def warm_up(self) -> None:
-        """Runs the largest prefill and the largest decode batch once, so that compiling kernels and other first-call
-        costs stay out of what is measured. Call it before any request holds a page: it writes to all of them.
+        """Runs the largest batch of prompts and a batch of decodes of every size, so that compiling kernels and other
+        first-call costs stay out of what is measured, and out of graph capture. Call it before any request holds a
+        page: it writes to many of them.
         """
-        request = Request("warm-up", [], 1)
-        request.pages = list(range(min(self.size.pages, self.cache.pages)))
-        chunk = min(self.size.tokens, len(request.pages) * self.cache.page_size)
+        pages = list(range(min(self.size.pages, self.cache.scratch_page)))
+        chunk = min(self.size.tokens, len(pages) * self.cache.page_size)
+        request = Request("warm-up", [0] * chunk, 1)
+        request.pages = pages
         rows = min(self.size.tokens // chunk, self.size.rows)
         prefill = Batch([Row(request, 0, chunk)] * rows, list(range(rows)), chunk * rows)
-        decode = Batch([Row(request, 0, 1)] * self.size.rows, list(range(self.size.rows)), self.size.rows)
+        decodes = [Batch([Row(request, 0, 1)] * rows, list(range(rows)), rows) for rows in self.decode_sizes]
         slot = self.new_slot()
-        for batch in (prefill, decode):
+        for batch in (prefill, *decodes):
             slot.write(batch)
             slot.upload()
+            self.carry_over(slot, slot)
             self.forward(slot)
             slot.download()

@@ -19,11 +19,13 @@ class Request:
     tokens          prompt, then every generated token the host has seen
     scheduled       positions handed to batches so far; it can run ahead of `tokens`, because a batch may be
                     scheduled before the token it starts from has come back from the GPU
+    source          index of its newest sampled token among those of the last batch it was scheduled in
     pages           KV cache pages held, in order of position
     finish_reason   None until finished: "stop" for a stop token, "length" for max_new_tokens
     """
 
-    __slots__ = ("id", "prompt_len", "max_new_tokens", "stop_tokens", "tokens", "scheduled", "pages", "finish_reason")
+    __slots__ = ("id", "prompt_len", "max_new_tokens", "stop_tokens", "tokens", "scheduled", "source", "pages",
+                 "finish_reason")  # fmt: skip
 
     def __init__(self, id: str, prompt: Sequence[int], max_new_tokens: int, stop_tokens: Sequence[int] = ()):
         self.id = id
@@ -32,6 +34,7 @@ class Request:
         self.stop_tokens = frozenset(stop_tokens)
         self.tokens = list(prompt)
         self.scheduled = 0
+        self.source = -1
         self.pages: list[int] = []
         self.finish_reason: FinishReason | None = None
 
@@ -71,11 +74,16 @@ class Request:
 
 
 class Row(NamedTuple):
-    """One request's share of a batch: its positions start to start + length - 1."""
+    """One request's share of a batch: its positions start to start + length - 1.
+
+    source  where the batch before produces the token at `start`: its index among that batch's sampled tokens; -1 if
+            the prompt has it
+    """
 
     request: Request
     start: int
     length: int
+    source: int = -1
 
 
 @dataclass(frozen=True, slots=True)

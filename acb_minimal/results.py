@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import torch
 
+from .device import Device
 from .scheduler import Step
 
 
@@ -57,16 +58,16 @@ class Figures:
         return gpu_hour_price / 3600 / self.tokens_per_second * 1e6
 
 
-def environment(device: torch.device) -> dict[str, str]:
+def environment(device: Device) -> dict[str, str]:
     """The machine, versions and date to store beside a figure."""
     facts = {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({platform.machine()})",
+        "device": device.name,
         "date": datetime.date.today().isoformat(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": version("transformers"),
     }
-    if device.type == "cuda":
+    if device.torch_device.type == "cuda":
         facts |= {"cuda": str(torch.version.cuda), "driver": _driver(), "triton": version("triton")}
     return facts
 

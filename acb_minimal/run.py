@@ -1,13 +1,14 @@
 """Puts an engine together (chapter, model, device) and runs requests through it: the Python entry point."""
 
 import importlib.util
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from .costs import Costs
+from .device import Device, SimulatedDevice
 from .errors import InputError
 from .kv_cache import KVCache, PagePool
 from .load import Checkpoint
@@ -18,7 +19,7 @@ from .scheduler import Scheduler
 from .slot import SlotSize
 
 CHAPTERS = Path(__file__).parent.parent / "chapters"
-DEVICES = ("auto", "cuda", "cpu")
+DEVICES = ("auto", "cuda", "sim", "cpu")
 # Device bytes left to activations, logits and the CUDA libraries when weights and KV cache are sized.
 WORKSPACE = 2 << 30
 
@@ -61,7 +62,8 @@ class Session:
     prompts           text or token ids; their ids are "0", "1", ... in order
     chapter           a chapter's name, the short form ("ch1") included, or the path of a file with an `Engine`
     model             a name that load.Checkpoint takes, or a Checkpoint
-    device            "cuda", "cpu", or "auto": CUDA if there is one
+    device            "cuda"; "sim", the simulated GPU; "cpu", for engines that use no streams; "auto": CUDA if there
+                      is one, else the simulator; or a Device
     max_new_tokens    tokens to generate for each prompt, at most
     max_running       requests in a batch at most
     max_batch_tokens  tokens in a batch at most; by default 2,048, or max_running if that is more
@@ -78,7 +80,7 @@ class Session:
         prompts: str | Iterable[str | Sequence[int]],
         chapter: str = "ch1",
         model: str | Checkpoint = "counter",
-        device: str = "auto",
+        device: str | Device = "auto",
         max_new_tokens: int = 128,
         *,
         max_running: int = 16,
@@ -88,8 +90,10 @@ class Session:
         ignore_stop: bool = False,
     ):
         self.engine_class = load_chapter(chapter)
-        self.device = find_device(device)
+        name = device if isinstance(device, str) else device.torch_device.type
+        check_device(name)
         self.checkpoint = model if isinstance(model, Checkpoint) else Checkpoint(model)
+        self.device = open_device(name, self.checkpoint) if isinstance(device, str) else device
         self.refused: dict[str, str] = {}
         stop_tokens = () if ignore_stop else self.checkpoint.stop_tokens
         requests = []
@@ -106,7 +110,12 @@ class Session:
         if max_batch_tokens is None:
             max_batch_tokens = max(2048, max_running)
         self.scheduler = Scheduler(
-            self.pool, max_running, max_batch_tokens, self.checkpoint.vocab_size, self.checkpoint.max_positions
+            self.pool,
+            max_running,
+            max_batch_tokens,
+            self.checkpoint.vocab_size,
+            self.checkpoint.max_positions,
+            self.device,
         )
         self.requests: list[Request] = []
         for request in requests:
@@ -116,8 +125,8 @@ class Session:
             except InputError as error:
                 self.refused[request.id] = str(error)
         self.size = SlotSize(max_running, max_batch_tokens, min(per_request, self.pool.num_pages))
-        check_memory(self.checkpoint, self.pool, self.device)
-        self._started = 0.0
+        check_memory(self.checkpoint, self.pool, self.device.torch_device)
+        self.started = 0.0
 
     def completions(self) -> Iterator[Completion]:
         """The refused requests, then every other one as it finishes."""
@@ -133,11 +142,12 @@ class Session:
         if not self.requests:
             return
         try:
-            model = self._load()
-            engine = self.engine_class(model, self.scheduler, torch.cuda if self.device.type == "cuda" else torch.cpu)
-            self._started = time.perf_counter()
+            engine = self.engine_class(self.load_model(), self.scheduler, self.device.cuda)
+            self.device.synchronize()
+            self.started = self.device.clock()
             for request in engine.run():
                 yield Completion(request.id, request.generated, self._text(request), request.finish_reason)
+            self.device.synchronize()
         finally:
             self.scheduler.abort()  # nothing is left to abort unless the run was cut short
 
@@ -145,13 +155,15 @@ class Session:
         """What the run measured, once it has ended."""
         prompt_tokens = sum(request.prompt_len for request in self.requests)
         new_tokens = sum(len(request.generated) for request in self.requests)
-        return Figures.of(len(self.requests), prompt_tokens, new_tokens, self._started, self.scheduler.steps)
+        return Figures.of(len(self.requests), prompt_tokens, new_tokens, self.started, self.scheduler.steps)
 
-    def _load(self) -> Model:
-        layers = self.checkpoint.layers
-        network = self.checkpoint.load(self.device)
-        cache = KVCache(layers, self.pool.num_pages, self.pool.page_size, self.checkpoint.dtype, self.device)
-        model = Model(network, layers, cache, self.size)
+    def load_model(self) -> Model:
+        """The model on the device, warmed up."""
+        layers, pages, page_size = self.checkpoint.layers, self.pool.num_pages, self.pool.page_size
+        network = self.checkpoint.load(self.device.torch_device) if self.device.arithmetic else None
+        where = self.device.torch_device if self.device.arithmetic else "meta"
+        cache = KVCache(layers, pages, page_size, self.checkpoint.dtype, where)
+        model = Model(network, layers, cache, self.size, self.device)
         model.warm_up()
         return model
 
@@ -175,15 +187,21 @@ def load_chapter(name: str) -> type:
         raise InputError(f"chapter {name!r} cannot be used: {type(error).__name__}: {error}") from error
 
 
-def find_device(name: str) -> torch.device:
-    """The device of that name. Raises InputError for an unknown one, and for CUDA where there is none."""
+def check_device(name: str) -> None:
+    """Raises InputError for an unknown device, and for CUDA where there is none."""
     if name not in DEVICES:
         raise InputError(f"unknown device {name!r}: the devices are {', '.join(DEVICES)}")
     if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("device 'cuda' is not available here: torch finds no CUDA GPU; use cpu")
+        raise InputError("device 'cuda' is not available here: torch finds no CUDA GPU; use sim")
+
+
+def open_device(name: str, checkpoint: Checkpoint) -> Device:
+    """The device of that name. On the simulator, the large random models only take time; they compute nothing."""
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+        name = "cuda" if torch.cuda.is_available() else "sim"
+    if name == "sim":
+        return SimulatedDevice(Costs.of(checkpoint.name), arithmetic=not checkpoint.random)
+    return Device(name)
 
 
 def check_memory(checkpoint: Checkpoint, pool: PagePool, device: torch.device) -> None:

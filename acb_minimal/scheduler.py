@@ -4,20 +4,19 @@ Everything here is decided from counts, never from token values, so that a batch
 of the batch before it are still on the GPU. It knows no tensors and no device.
 """
 
-import time
 from collections import deque
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from .device import Device
 from .errors import InputError
 from .kv_cache import PagePool
 from .request import Batch, Request, Row
 
 
 class Step(NamedTuple):
-    """A batch whose tokens have come back: when (seconds, the scheduler's clock) and how large it was."""
+    """A batch whose tokens have come back: when (seconds, the device's clock) and how large it was."""
 
     time: float
     rows: int
@@ -31,7 +30,7 @@ class Scheduler:
     max_running        rows in a batch at most
     max_batch_tokens   tokens in a batch at most: decodes come first, prompts are cut to what is left
     vocab_size, max_positions  limits of the model, to refuse a request that does not fit
-    clock              seconds, for `steps`
+    device             whose clock `steps` are on
 
     A request is admitted when every page it can ever need is free, and holds them until it finishes. So nothing is
     preempted and nothing deadlocks.
@@ -44,7 +43,7 @@ class Scheduler:
         max_batch_tokens: int,
         vocab_size: int,
         max_positions: int,
-        clock: Callable[[], float] = time.perf_counter,
+        device: Device,
     ):
         if max_running < 1:
             raise InputError(f"max_running is {max_running}; it must be at least 1")
@@ -56,7 +55,7 @@ class Scheduler:
         self.pool = pool
         self.max_running, self.max_batch_tokens = max_running, max_batch_tokens
         self.vocab_size, self.max_positions = vocab_size, max_positions
-        self.clock = clock
+        self.device = device
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
         self.steps: list[Step] = []
@@ -99,6 +98,7 @@ class Scheduler:
             request.pages = pages
             self.running.append(self.waiting.popleft())
             budget -= self._add_row(request, budget, rows, sampled)
+        self.device.spent("schedule", len(rows))
         return Batch(rows, sampled, self.max_batch_tokens - budget) if rows else None
 
     @staticmethod
@@ -107,10 +107,12 @@ class Scheduler:
         length = min(request.unscheduled, budget)
         if length:
             start = request.scheduled
+            rows.append(Row(request, start, length, request.source))
             request.scheduled = start + length
             if request.scheduled >= request.prompt_len:
-                sampled.append(len(rows))
-            rows.append(Row(request, start, length))
+                # A request that decodes has a row in every batch, so the batch before is where its token comes from.
+                request.source = len(sampled)
+                sampled.append(len(rows) - 1)
         return length
 
     def update(self, batch: Batch, tokens: np.ndarray) -> list[Request]:
@@ -134,7 +136,8 @@ class Scheduler:
             finished.append(request)
         if finished:
             self.running = [request for request in self.running if request.finish_reason is None]
-        self.steps.append(Step(self.clock(), len(batch.rows), batch.num_tokens))
+        self.device.spent("update", len(batch.rows))
+        self.steps.append(Step(self.device.clock(), len(batch.rows), batch.num_tokens))
         return finished
 
     def abort(self) -> None:

@@ -5,11 +5,14 @@ device, so that an upload is a single copy. The slot knows the layout of a batch
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from .costs import Shape
+from .device import Device
 from .request import Batch, Request
 
 
@@ -31,6 +34,8 @@ class Inputs(NamedTuple):
     seq_lens       [rows]         positions each row has in the KV cache once this batch is written
     query_starts   [rows + 1]     row r's tokens are query_starts[r] to query_starts[r + 1] - 1
     sampling_rows  [rows]         for each row that produces a token, the index of its last token
+    carry_over     [tokens]       for a token the host does not know: its index in the outputs of the batch before,
+                                  which the device has; otherwise -1
     """
 
     input_ids: np.ndarray | torch.Tensor
@@ -40,11 +45,12 @@ class Inputs(NamedTuple):
     seq_lens: np.ndarray | torch.Tensor
     query_starts: np.ndarray | torch.Tensor
     sampling_rows: np.ndarray | torch.Tensor
+    carry_over: np.ndarray | torch.Tensor
 
     @classmethod
     def shapes(cls, size: SlotSize) -> list[tuple[int, ...]]:
         tokens, rows = (size.tokens,), (size.rows,)
-        return [tokens, tokens, tokens, (size.rows, size.pages), rows, (size.rows + 1,), rows]
+        return [tokens, tokens, tokens, (size.rows, size.pages), rows, (size.rows + 1,), rows, tokens]
 
     @classmethod
     def cut(cls, buffer, size: SlotSize) -> "Inputs":
@@ -70,6 +76,7 @@ class Inputs(NamedTuple):
             self.seq_lens[:rows],
             self.query_starts[: rows + 1],
             self.sampling_rows[:samples],
+            self.carry_over[:tokens],
         )
 
 
@@ -81,64 +88,102 @@ def _aligned(count: int) -> int:
 class IOSlot:
     """One batch's inputs and outputs.
 
-    size        the largest batch it can hold
-    page_size   positions per KV page
-    device      where the model runs; on CUDA the host side is pinned, so that copies can run beside the host
+    size          the largest batch it can hold
+    page_size     positions per KV page
+    scratch_page  a page of the cache that belongs to no request; padding rows write to it
+    device        where the model runs
 
     After `write`, `inputs` (device) are cut to the batch, `outputs` is where its sampled tokens belong (device,
-    int32 [sampled rows]) and `max_query_len` is the length of its longest row.
+    int32 [sampled rows]), `max_query_len` is the length of its longest row, `decode_rows` the number of its rows if
+    all of them are one token, else 0, and `shape` what its cost depends on.
     """
 
-    def __init__(self, size: SlotSize, page_size: int, device: torch.device):
-        pinned = device.type == "cuda"
-        self.page_size = page_size
-        self.host_buffer = torch.zeros(Inputs.numel(size), dtype=torch.int32, pin_memory=pinned)
-        self.device_buffer = torch.zeros_like(self.host_buffer, device=device)
-        self.host_tokens = torch.zeros(size.rows, dtype=torch.int32, pin_memory=pinned)
-        self.device_tokens = torch.zeros_like(self.host_tokens, device=device)
+    def __init__(self, size: SlotSize, page_size: int, scratch_page: int, device: Device):
+        self.page_size, self.scratch_page, self.device = page_size, scratch_page, device
+        self.host_buffer = device.pinned(Inputs.numel(size))
+        self.device_buffer = torch.zeros_like(self.host_buffer, device=device.torch_device)
+        self.host_tokens = device.pinned(size.rows)
+        self.device_tokens = torch.zeros_like(self.host_tokens, device=device.torch_device)
         self.host_inputs = Inputs.cut(self.host_buffer.numpy(), size)
         self.device_inputs = Inputs.cut(self.device_buffer, size)
         self._table_owners: list[Request | None] = [None] * size.rows
+        self._unknown: list[tuple[int, Request, int]] = []
 
-    def write(self, batch: Batch) -> None:
-        """Fills the host input buffer. Past the ends of the batch, it keeps what it held."""
-        host, num_rows, num_tokens = self.host_inputs, len(batch.rows), batch.num_tokens
+    def write(self, batch: Batch, sizes: Sequence[int] = ()) -> None:
+        """Fills the host input buffer. Past the ends of the batch, it keeps what it held.
+
+        A token id that the host does not know yet, because an earlier batch is still producing it, is written as 0,
+        with its place among that batch's outputs in `carry_over`; `fill` writes it once it is known.
+
+        sizes  a batch of decodes is padded to the smallest of these that holds it, with rows on the scratch page
+        """
+        decode = batch.num_tokens == len(batch.rows)
+        fitting = [size for size in sizes if decode and size >= len(batch.rows)]
+        padding = min(fitting) - len(batch.rows) if fitting else 0
+        host = self.host_inputs
+        num_rows, num_tokens = len(batch.rows) + padding, batch.num_tokens + padding
         ids: list[int] = []
-        for index, (request, start, length) in enumerate(batch.rows):
+        self._unknown.clear()
+        host.carry_over[:num_tokens] = -1
+        for index, (request, start, length, source) in enumerate(batch.rows):
             if self._table_owners[index] is not request:
                 # A request keeps its pages for life: its table row is written when it takes the row, not per step.
                 host.page_table[index, : len(request.pages)] = request.pages
                 self._table_owners[index] = request
             known = request.tokens[start : start + length]
             ids += known
-            ids += [0] * (length - len(known))
+            if len(known) < length:  # only ever the one token of a decode
+                self._unknown.append((len(ids), request, start))
+                host.carry_over[len(ids)] = source
+                ids.append(0)
+        for index in range(len(batch.rows), num_rows):
+            host.page_table[index, 0] = self.scratch_page
+            self._table_owners[index] = None
 
-        starts = np.array([row.start for row in batch.rows])
-        lengths = np.array([row.length for row in batch.rows])
+        starts = np.array([row.start for row in batch.rows] + [0] * padding)
+        lengths = np.array([row.length for row in batch.rows] + [1] * padding)
         ends = np.cumsum(lengths)
         row_of_token = np.repeat(np.arange(num_rows), lengths)
         positions = np.arange(num_tokens) + (starts - ends + lengths)[row_of_token]
         page, offset = np.divmod(positions, self.page_size)
+        sampled = batch.sampled + list(range(len(batch.rows), num_rows))
 
-        host.input_ids[:num_tokens] = ids
+        host.input_ids[:num_tokens] = ids + [0] * padding
         host.positions[:num_tokens] = positions
         host.kv_slots[:num_tokens] = host.page_table[row_of_token, page] * self.page_size + offset
         host.seq_lens[:num_rows] = starts + lengths
         host.query_starts[1 : num_rows + 1] = ends
-        host.sampling_rows[: len(batch.sampled)] = ends[batch.sampled] - 1
+        host.sampling_rows[: len(sampled)] = ends[sampled] - 1
 
+        self.decode_rows = num_rows if decode else 0
         self.max_query_len = int(lengths.max())
-        self.inputs = self.device_inputs.trim(num_tokens, num_rows, len(batch.sampled))
-        self.outputs = self.device_tokens[: len(batch.sampled)]
+        self.num_sampled = len(batch.sampled)
+        self.inputs = self.device_inputs.trim(num_tokens, num_rows, len(sampled))
+        self.outputs = self.device_tokens[: len(sampled)]
+        seen = starts + lengths
+        self.shape = Shape(num_rows, num_tokens, int(seen.sum()), int((lengths * seen).sum()))
+        self.device.spent("write", num_rows)
+
+    def pad(self, rows: int) -> None:
+        """Writes a batch of `rows` decodes that belong to no request."""
+        self.write(Batch([], [], 0), [rows])
+
+    def fill(self) -> None:
+        """Writes the token ids that were not known when the batch was written. All of them must be known now, but
+        those of requests that have finished since: their row's result is dropped, and its input can stay 0."""
+        for index, request, position in self._unknown:
+            if request.finish_reason is None:
+                self.host_inputs.input_ids[index] = request.tokens[position]
+        self.device.spent("fill", len(self._unknown))
 
     def upload(self, non_blocking: bool = False) -> None:
         """Copies the inputs to the device, on the current stream; the host waits unless `non_blocking`."""
-        self.device_buffer.copy_(self.host_buffer, non_blocking=non_blocking)
+        self.device.copy("h2d", self.device_buffer, self.host_buffer, non_blocking)
 
     def download(self, non_blocking: bool = False) -> np.ndarray:
         """Copies the sampled tokens to the host, on the current stream, and returns the host's view of them.
 
         The host waits unless `non_blocking`; then the view, int32 [sampled rows], is valid once the copy is done.
         """
-        self.host_tokens.copy_(self.device_tokens, non_blocking=non_blocking)
-        return self.host_tokens.numpy()[: len(self.outputs)]
+        self.device.copy("d2h", self.host_tokens, self.device_tokens, non_blocking)
+        return self.host_tokens.numpy()[: self.num_sampled]

@@ -12,6 +12,7 @@ if not torch.cuda.is_available():
 import transformers
 from transformers import AutoModelForCausalLM
 
+from acb_minimal.device import Device
 from acb_minimal.kv_cache import KVCache, PagePool
 from acb_minimal.load import Checkpoint
 from acb_minimal.model import Model
@@ -73,9 +74,9 @@ def tiny_path(tmp_path_factory):
 class Harness:
     """One tiny model: `serve` runs a chapter over it, `oracle` is what transformers generates."""
 
-    def __init__(self, path: str, device: str = "cpu"):
-        self.checkpoint, self.device = Checkpoint(path), torch.device(device)
-        self.network = self.checkpoint.load(self.device)
+    def __init__(self, path: str):
+        self.checkpoint = Checkpoint(path)
+        self.network = self.checkpoint.load(torch.device("cpu"))
         self.reference = AutoModelForCausalLM.from_pretrained(path).eval()
         self.known: dict[tuple[int, ...], list[int]] = {}
 
@@ -91,23 +92,25 @@ class Harness:
         ends = [index for index, token in enumerate(tokens) if token in stop_tokens]
         return tokens[: ends[0] + 1] if ends else tokens
 
-    def scheduler(self, page_size=4, pages=64, max_running=4, max_batch_tokens=32) -> Scheduler:
-        pool = PagePool(pages, page_size)
-        return Scheduler(pool, max_running, max_batch_tokens, VOCAB, self.checkpoint.max_positions)
-
-    def engine(self, chapter: str, scheduler: Scheduler):
-        pool = scheduler.pool
-        layers, dtype = self.checkpoint.layers, self.checkpoint.dtype
-        cache = KVCache(layers, pool.num_pages, pool.page_size, dtype, self.device)
-        size = SlotSize(scheduler.max_running, scheduler.max_batch_tokens, pool.num_pages)
-        model = Model(self.network, layers, cache, size)
-        cuda = torch.cuda if self.device.type == "cuda" else torch.cpu
-        return load_chapter(chapter)(model, scheduler, cuda)
-
-    def serve(self, requests: list[Request], chapter: str = "ch1", arrivals=None, **limits) -> Scheduler:
+    def serve(
+        self,
+        requests: list[Request],
+        chapter: str = "ch1",
+        arrivals=None,
+        device: Device | None = None,
+        page_size=4,
+        pages=64,
+        max_running=4,
+        max_batch_tokens=32,
+    ) -> Scheduler:
         """Serves all requests; request i is added once `arrivals[i]` others have finished (default: 0)."""
-        scheduler = self.scheduler(**limits)
-        engine = self.engine(chapter, scheduler)
+        device = device or Device("cpu")
+        pool = PagePool(pages, page_size)
+        scheduler = Scheduler(pool, max_running, max_batch_tokens, VOCAB, self.checkpoint.max_positions, device)
+        cache = KVCache(self.checkpoint.layers, pages, page_size, self.checkpoint.dtype, device.torch_device)
+        size = SlotSize(max_running, max_batch_tokens, pages)
+        model = Model(self.network, self.checkpoint.layers, cache, size, device)
+        engine = load_chapter(chapter)(model, scheduler, device.cuda)
         queue = sorted(zip(arrivals or [0] * len(requests), range(len(requests)), strict=True))
         finished = 0
         while queue or scheduler.has_work():

@@ -42,7 +42,7 @@ def test_random_weights_give_the_same_tokens_on_the_cpu():
 def test_a_forward_pass_never_makes_the_host_wait():
     """Not in transformers' code either: one look at a tensor's value, and no chapter could overlap anything."""
     session = Session([[1] * 30, [2] * 5], device="cuda", max_running=2)
-    model = session._load()
+    model = session.load_model()
     slot = model.new_slot()
     for _ in range(2):  # a batch of prompts, then one of decodes
         batch = session.scheduler.schedule()

@@ -45,6 +45,7 @@ def test_an_empty_pool_is_refused(pages, page_size, message):
 def test_bytes_for_is_what_the_tensors_take():
     layers = [AttentionLayer("a", kv_heads=2, head_dim=16), AttentionLayer("b", kv_heads=1, head_dim=32)]
     cache = KVCache(layers, pages=3, page_size=4, dtype=torch.bfloat16, device="cpu")
-    assert cache.keys[0].shape == (3, 2, 4, 16)
+    assert cache.keys[0].shape == (4, 2, 4, 16)  # three pages and the scratch page
+    assert cache.scratch_page == 3
     taken = sum(tensor.nbytes for tensor in cache.keys + cache.values)
     assert KVCache.bytes_for(layers, 3, 4, torch.bfloat16) == taken

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from acb_minimal import counter, generate
+from acb_minimal.device import SimulatedDevice
 from acb_minimal.errors import InputError
 from acb_minimal.load import Checkpoint
 from acb_minimal.model import Model
-from acb_minimal.run import WORKSPACE, Session, check_memory, find_device, load_chapter
+from acb_minimal.run import WORKSPACE, Session, check_device, check_memory, load_chapter, open_device
 
 
 def pages_are_back(session: Session) -> bool:
@@ -98,7 +99,7 @@ def test_figures_count_what_was_served():
         ({"chapter": "ch99"}, r"unknown chapter 'ch99': give one of ch1_sync"),
         ({"chapter": "no/such/file.py"}, r"unknown chapter 'no/such/file.py'"),
         ({"model": "no-such-model"}, r"unknown model 'no-such-model': not one of counter, llama-3.1-8b"),
-        ({"device": "tpu"}, r"unknown device 'tpu': the devices are auto, cuda, cpu"),
+        ({"device": "tpu"}, r"unknown device 'tpu': the devices are auto, cuda, sim, cpu"),
         ({"max_running": 0}, r"max_running is 0; it must be at least 1"),
         ({"max_batch_tokens": 3}, r"max_batch_tokens is 3; with 16 running requests"),
         ({"page_size": 0}, r"page size is 0; it must be at least 1"),
@@ -115,14 +116,14 @@ def test_what_cannot_be_used_at_all_is_an_error_in_one_line_before_any_work(opti
 def test_cuda_without_cuda_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="device 'cuda' is not available here"):
-        find_device("cuda")
-    assert find_device("auto") == torch.device("cpu")
+        check_device("cuda")
+    assert isinstance(open_device("auto", Checkpoint("counter")), SimulatedDevice)
 
 
 def test_too_little_gpu_memory_is_refused_before_the_model_is_loaded(monkeypatch):
     session = Session("count 3 to 4", device="cpu")
     checkpoint, pool, gpu = session.checkpoint, session.pool, torch.device("cuda")
-    cache = sum(tensor.nbytes for tensor in session._load().cache.keys) * 2
+    cache = sum(tensor.nbytes for tensor in session.load_model().cache.keys) * 2
     weights = sum(p.nbytes for p in checkpoint.load(torch.device("cpu")).parameters())
     enough = cache + weights + WORKSPACE
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (enough, enough))

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from acb_minimal.device import Device
 from acb_minimal.errors import InputError
 from acb_minimal.kv_cache import PagePool
 from acb_minimal.request import Request
@@ -15,7 +16,7 @@ STOP = 7
 
 def make(pages=64, page_size=4, max_running=4, max_batch_tokens=16) -> Scheduler:
     pool = PagePool(pages, page_size)
-    return Scheduler(pool, max_running, max_batch_tokens, vocab_size=100, max_positions=64, clock=lambda: 0.0)
+    return Scheduler(pool, max_running, max_batch_tokens, 100, 64, Device("cpu"))
 
 
 def add(scheduler, id, prompt_len, max_new_tokens, stop_tokens=()) -> Request:
@@ -182,7 +183,7 @@ def test_every_position_is_scheduled_once_in_order_within_the_limits(
             batches.append(batch)
             assert 0 < batch.num_tokens == sum(row.length for row in batch.rows) <= budget
             assert len(batch.rows) <= max_running
-            for index, (request, start, length) in enumerate(batch.rows):
+            for index, (request, start, length, _) in enumerate(batch.rows):
                 assert request.finish_reason is None
                 assert start == reached[request]
                 reached[request] = start + length

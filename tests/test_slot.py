@@ -5,12 +5,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from acb_minimal.device import Device
 from acb_minimal.kv_cache import PagePool
 from acb_minimal.request import Batch, Request, Row
 from acb_minimal.scheduler import Scheduler
 from acb_minimal.slot import Inputs, IOSlot, SlotSize
 
-CPU = torch.device("cpu")
+CPU = Device("cpu")
 
 
 def test_views_do_not_overlap_and_start_on_16_bytes():
@@ -32,17 +33,17 @@ def test_views_do_not_overlap_and_start_on_16_bytes():
 )
 def test_every_batch_of_a_run_is_written_as_defined(lengths, page_size, max_running, budget):
     pool = PagePool(200, page_size)
-    scheduler = Scheduler(pool, max_running, budget, vocab_size=1000, max_positions=100)
+    scheduler = Scheduler(pool, max_running, budget, 1000, 100, CPU)
     for number, (prompt_len, new) in enumerate(lengths):
         scheduler.add(Request(str(number), [100 * number + i for i in range(prompt_len)], new))
-    slot = IOSlot(SlotSize(max_running, budget, 30), page_size, CPU)
+    slot = IOSlot(SlotSize(max_running, budget, 30), page_size, 0, CPU)
     while scheduler.has_work():
         batch = scheduler.schedule()
         slot.write(batch)
         slot.upload()
         inputs = slot.inputs
         token = 0
-        for row, (request, start, length) in enumerate(batch.rows):
+        for row, (request, start, length, _) in enumerate(batch.rows):
             pages = inputs.page_table[row].tolist()[: len(request.pages)]
             assert pages == request.pages
             assert inputs.query_starts[row] == token
@@ -65,7 +66,7 @@ def test_every_batch_of_a_run_is_written_as_defined(lengths, page_size, max_runn
 def test_a_token_the_host_does_not_know_yet_is_written_as_0():
     request = Request("a", [11, 12], 5)
     request.pages = [3]
-    slot = IOSlot(SlotSize(1, 4, 2), 8, CPU)
+    slot = IOSlot(SlotSize(1, 4, 2), 8, 0, CPU)
     slot.host_inputs.input_ids[:] = 99
     slot.write(Batch([Row(request, 2, 1)], [0], 1))  # position 2 is the first generated token
     slot.upload()
@@ -75,7 +76,7 @@ def test_a_token_the_host_does_not_know_yet_is_written_as_0():
 
 
 def test_a_row_that_changes_hands_gets_its_new_owner_s_pages():
-    slot = IOSlot(SlotSize(2, 4, 3), 2, CPU)
+    slot = IOSlot(SlotSize(2, 4, 3), 2, 0, CPU)
     a, b = Request("a", [1, 2], 3), Request("b", [3], 2)
     a.pages, b.pages = [5, 6], [9]
     for rows in ([(a, 0, 1), (b, 0, 1)], [(b, 0, 1)], [(b, 0, 1), (a, 0, 1)]):

@@ -8,8 +8,8 @@ the number just said equals `b`. Successors come quickly, there being many in an
 come slowly, being there once. So every other batch is made of short answers, of which many more fit. Training
 is teacher-forced on whole answers, with the loss on the answer alone.
 
-After that a few pairs are still wrong. There are few enough pairs to try them all, so that is how training ends:
-try all, practise the hard ones, and again, until every one is right with some logits to spare.
+After that a few pairs are still wrong. There are few enough pairs to try them all, so that is how training
+ends: try all, practise the hard ones, and again, until every one is right with some logits to spare.
 """
 
 import argparse

@@ -1,0 +1,108 @@
+"""The seam between the shared parts and the machine they run on.
+
+A slot's copies and a model's forward pass are device work; scheduling, writing and updating are host work. Both are
+reported here. On a real device there is little to do: device work runs on the current stream, host work takes the time
+it takes. On the simulated one (sim.py) device work is queued and host work moves a virtual clock.
+"""
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from .costs import Costs, Shape
+from .sim import SimulatedCuda
+
+
+class Device:
+    """A real device: CUDA, or the CPU for engines that use no streams.
+
+    torch_device  where tensors live
+    cuda          what a chapter is handed as `cuda`
+    arithmetic    whether forward passes compute anything; here they always do
+    """
+
+    def __init__(self, name: str):
+        self.torch_device = torch.device(name)
+        self.cuda = torch.cuda if name == "cuda" else torch.cpu
+        self.arithmetic = True
+
+    @property
+    def name(self) -> str:
+        """What to call it beside a figure."""
+        return torch.cuda.get_device_name() if self.torch_device.type == "cuda" else "CPU"
+
+    def clock(self) -> float:
+        """Host time in seconds."""
+        return time.perf_counter()
+
+    def pinned(self, numel: int) -> torch.Tensor:
+        """A host buffer that copies can run to and from beside the host: int32 [numel], zeros."""
+        return torch.zeros(numel, dtype=torch.int32, pin_memory=self.torch_device.type == "cuda")
+
+    def copy(self, engine: str, target: torch.Tensor, source: torch.Tensor, non_blocking: bool) -> None:
+        """Copies on the current stream, engine "h2d" or "d2h"; the host waits unless `non_blocking`."""
+        target.copy_(source, non_blocking=non_blocking)
+
+    def compute(self, what: str, shape: Shape, work: Callable[[], None]) -> None:
+        """Launches `work` on the current stream: what is "forward" or "carry_over"."""
+        work()
+
+    def spent(self, what: str, rows: int) -> None:
+        """Says that the host has just done "schedule", "write", "fill" or "update" for a batch of `rows`."""
+
+    def synchronize(self) -> None:
+        """Waits until the device has nothing left to do."""
+        self.cuda.synchronize()
+
+
+class SimulatedDevice(Device):
+    """The simulated GPU: CPU tensors stand for device memory, figures are simulated.
+
+    costs       what things take; they move the virtual clock of the policy "timed"
+    arithmetic  False for a model too large to compute here: then only time passes, and every token is 0
+    """
+
+    def __init__(self, costs: Costs, policy: str = "timed", seed: int = 0, arithmetic: bool = True):
+        self.torch_device = torch.device("cpu")
+        self.cuda = SimulatedCuda(policy, seed, costs.replay_launch, costs.call)
+        self.costs, self.arithmetic = costs, arithmetic
+        self._pinned: set[int] = set()
+
+    @property
+    def name(self) -> str:
+        return f"simulated {self.costs.gpu}"
+
+    def clock(self) -> float:
+        return self.cuda.now
+
+    def pinned(self, numel: int) -> torch.Tensor:
+        buffer = torch.zeros(numel, dtype=torch.int32)
+        self._pinned.add(buffer.untyped_storage().data_ptr())
+        return buffer
+
+    def copy(self, engine: str, target: torch.Tensor, source: torch.Tensor, non_blocking: bool) -> None:
+        host = source if engine == "h2d" else target
+        # From pageable memory the driver copies through a buffer of its own, and the host waits for that.
+        pinned = host.untyped_storage().data_ptr() in self._pinned
+        self.cuda.submit(
+            "upload" if engine == "h2d" else "download",
+            engine,
+            lambda: target.copy_(source),
+            self.costs.copy(engine, target.nbytes),
+            self.costs.copy_launch,
+            wait=not (non_blocking and pinned),
+        )
+
+    def compute(self, what: str, shape: Shape, work: Callable[[], None]) -> None:
+        self.cuda.submit(
+            what,
+            "compute",
+            work if self.arithmetic else lambda: None,
+            self.costs.compute(what, shape),
+            self.costs.launch(what, shape),
+            gradual=True,
+        )
+
+    def spent(self, what: str, rows: int) -> None:
+        self.cuda.host(self.costs.host(what, rows))

@@ -1,0 +1,37 @@
+"""Chapter 2: three streams; every piece of device work gets a queue of its own.
+
+What changes: the upload, the forward pass and the download go to streams h2d, compute and d2h, and the copies no longer
+block the host. So nothing orders them any more: a stream waits for no other. The host does it instead, with a
+synchronize after each.
+
+What it buys: nothing yet. The host waits three times where it waited twice. But the three queues can now run side by
+side, as soon as something better than the host keeps them in order.
+"""
+
+
+class Engine:
+    """Three streams, kept in order by a host that waits for each."""
+
+    def __init__(self, model, scheduler, cuda):
+        self.model, self.scheduler, self.cuda = model, scheduler, cuda
+        self.slot = model.new_slot()
+        self.h2d, self.compute, self.d2h = cuda.Stream(), cuda.Stream(), cuda.Stream()
+
+    def run(self):
+        """Serves until every request is finished; yields each request as it finishes."""
+        while self.scheduler.has_work():
+            yield from self.step()
+
+    def step(self):
+        batch = self.scheduler.schedule()             # pick requests, assign KV pages
+        self.slot.write(batch)                        # fill the host input buffer
+        with self.cuda.stream(self.h2d):
+            self.slot.upload(non_blocking=True)       # host -> device
+        self.h2d.synchronize()                        # or compute would read inputs that are not there yet
+        with self.cuda.stream(self.compute):
+            self.model.forward(self.slot)             # launch the forward pass and sampling
+        self.compute.synchronize()                    # or d2h would copy tokens that are not sampled yet
+        with self.cuda.stream(self.d2h):
+            tokens = self.slot.download(non_blocking=True)    # device -> host
+        self.d2h.synchronize()                        # or update would read tokens that have not arrived
+        return self.scheduler.update(batch, tokens)   # append, finish, free pages
