@@ -2,7 +2,6 @@
 
 import statistics
 import time
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -11,7 +10,9 @@ from rich.table import Table
 from . import attention as _attention  # noqa: F401  (defines torch.ops.acb.paged_attention)
 from .device import Device
 from .errors import InputError
-from .kv_cache import PagePool
+from .kv_cache import KVCache, PagePool
+from .load import Checkpoint
+from .model import Model
 from .request import Request
 from .results import environment
 from .scheduler import Scheduler
@@ -21,38 +22,46 @@ PAGE_SIZE = 64
 
 
 def host(steps: int = 200) -> Table:
-    """Host microseconds of schedule, write and update in a decode step; medians over `steps` steps."""
+    """Host microseconds of schedule, write, fill and update in a decode step; medians over `steps` steps."""
     device = Device("cuda" if torch.cuda.is_available() else "cpu")
-    columns = "rows context schedule write update sum sum/row"
+    columns = "rows context schedule write fill update sum sum/row"
     table = _table("Host time of a decode step, us", columns, device)
     for rows in (32, 128, 512):
         for context in (256, 8192):
-            parts = zip(*_host_steps(rows, context, steps, device), strict=True)
+            parts = zip(*host_steps(rows, context, steps, device), strict=True)
             times = [1e6 * statistics.median(column) for column in parts]
             total = sum(times)
             table.add_row(f"{rows}", f"{context:,}", *(f"{t:.0f}" for t in (*times, total)), f"{total / rows:.2f}")
     return table
 
 
-def _host_steps(rows: int, context: int, steps: int, device: Device) -> list[tuple[float, ...]]:
-    """Seconds of (schedule, write, update) in each of `steps` decode steps, after the prompts are through."""
-    pages = -(-(context + steps) // PAGE_SIZE)
+def host_steps(rows: int, context: int, steps: int, device: Device) -> list[tuple[float, ...]]:
+    """Seconds of (schedule, write, fill, update) in each of `steps` decode steps, after the prompts are through.
+
+    Every batch is scheduled and written before the one before it is updated, as from chapter 4 on.
+    """
+    pages = -(-(context + steps + 1) // PAGE_SIZE)
     prompts = rows * context  # all in one batch, so that every other step is a decode of all rows
     scheduler = Scheduler(PagePool(rows * pages, PAGE_SIZE), rows, prompts, 1, 1 << 20, device)
-    slot = IOSlot(SlotSize(rows, prompts, pages), PAGE_SIZE, 0, device)
+    slots = [IOSlot(SlotSize(rows, prompts, pages), PAGE_SIZE, 0, device) for _ in range(2)]
     for number in range(rows):
-        scheduler.add(Request(str(number), [0] * context, steps + 1))
-    times = []
-    while scheduler.has_work():
-        marks = [time.perf_counter()]
+        scheduler.add(Request(str(number), [0] * context, steps + 2))
+    tokens = np.zeros(rows, dtype=np.int32)
+    before, times = scheduler.schedule(), []
+    for _ in range(steps):
+        slot = slots.pop(0)
+        slots.append(slot)
+        start = time.perf_counter()
         batch = scheduler.schedule()
-        marks.append(time.perf_counter())
+        scheduled = time.perf_counter()
         slot.write(batch)
-        marks.append(time.perf_counter())
-        scheduler.update(batch, np.zeros(len(batch.sampled), dtype=np.int32))
-        marks.append(time.perf_counter())
-        if batch.num_tokens == rows:
-            times.append(tuple(after - before for before, after in pairwise(marks)))
+        written = time.perf_counter()
+        scheduler.update(before, tokens)
+        updated = time.perf_counter()
+        slot.fill()
+        filled = time.perf_counter()
+        times.append((scheduled - start, written - scheduled, filled - updated, updated - written))
+        before = batch
     return times
 
 
@@ -64,7 +73,7 @@ def attention(heads: int = 32, kv_heads: int = 8, head_dim: int = 128) -> Table:
     device = torch.device("cuda")
     table = _table("Decode attention, one layer, bf16", "batch context us TB/s of-sum", Device("cuda"))
     memory = torch.ones(1 << 30, dtype=torch.float32, device=device)
-    ceiling = memory.nbytes / _seconds(memory.sum)
+    ceiling = memory.nbytes / gpu_seconds(memory.sum)
     del memory
     for rows, context in ((32, 4096), (384, 1024), (32, 8192)):
         pages = -(-context // PAGE_SIZE)
@@ -82,7 +91,7 @@ def attention(heads: int = 32, kv_heads: int = 8, head_dim: int = 128) -> Table:
         def call(arguments=arguments):
             torch.ops.acb.paged_attention(*arguments, 1, head_dim**-0.5, 0)
 
-        seconds = _seconds(call)
+        seconds = gpu_seconds(call)
         rate = 2 * rows * context * kv_heads * head_dim * key.itemsize / seconds
         table.add_row(
             f"{rows}", f"{context:,}", f"{seconds * 1e6:.1f}", f"{rate / 1e12:.2f}", f"{100 * rate / ceiling:.0f} %"
@@ -91,7 +100,50 @@ def attention(heads: int = 32, kv_heads: int = 8, head_dim: int = 128) -> Table:
     return table
 
 
-def _seconds(call, calls: int = 10, repeats: int = 20) -> float:
+def memory(name: str = "llama-3.1-8b", rows: int = 384, context: int = 1152) -> Table:
+    """Device bytes of what asynchrony adds, a second slot and a second set of graphs, beside all the rest. Raises
+    InputError without a CUDA GPU."""
+    if not torch.cuda.is_available():
+        raise InputError("the memory benchmark needs a CUDA GPU; torch finds none")
+    device = Device("cuda")
+    table = _table(f"Device memory, {name}, {rows} rows of {context:,}", "what MB share", device)
+    taken: dict[str, int] = {}
+
+    def took(what: str) -> None:
+        torch.cuda.synchronize()
+        free, total = torch.cuda.mem_get_info()
+        taken[what] = total - free - sum(taken.values())
+
+    torch.zeros(1, device="cuda")
+    took("CUDA context, others")
+    checkpoint = Checkpoint(name)
+    network = checkpoint.load(device.torch_device)
+    took("weights")
+    pages = -(-context // PAGE_SIZE)
+    cache = KVCache(checkpoint.layers, rows * pages, PAGE_SIZE, checkpoint.dtype, device.torch_device)
+    took("KV cache")
+    model = Model(network, checkpoint.layers, cache, SlotSize(rows, 8192, pages), device)
+    model.warm_up()
+    torch.cuda.empty_cache()
+    took("kernels, libraries")
+    pool, graphs, slots = torch.cuda.graph_pool_handle(), [], []
+    for which in ("first", "second"):
+        slots.append(model.new_slot())
+        took(f"{which} slot")
+        for size in model.decode_sizes:
+            slots[-1].pad(size)
+            graphs.append(torch.cuda.CUDAGraph())
+            with torch.cuda.graph(graphs[-1], pool=pool):
+                model.carry_over(slots[-1], slots[0])
+                model.forward(slots[-1])
+        took(f"{which} set of {len(model.decode_sizes)} graphs")
+    total = sum(taken.values())
+    for what, count in taken.items():
+        table.add_row(what, f"{count / 1e6:,.1f}", f"{count / total:.2%}")
+    return table
+
+
+def gpu_seconds(call, calls: int = 10, repeats: int = 20) -> float:
     """Median GPU seconds of `call`, from replays of a graph of `calls` of them: no launch gaps in between."""
     call()
     graph = torch.cuda.CUDAGraph()

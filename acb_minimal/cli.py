@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
@@ -40,7 +41,7 @@ def run(
     context: Annotated[int | None, typer.Option(help="Tokens of each of the workload's prompts.")] = None,
     new_tokens: Annotated[int | None, typer.Option(help="Tokens to generate for each request, at most.")] = None,
     max_running: Annotated[int | None, typer.Option(help="Requests in a batch, at most.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cuda or cpu.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cuda, sim or cpu.")] = "auto",
     page_size: Annotated[int, typer.Option(help="Positions per KV page.")] = 64,
     pages: Annotated[int | None, typer.Option(help="KV pages. [default: what max-running requests need]")] = None,
     gpu_hour_price: Annotated[float, typer.Option(help="USD per hour of this machine.")] = 5.0,
@@ -95,14 +96,18 @@ def run(
         for completion in session.run():
             completions.append(completion)
             if completion.text is not None and isinstance(prompts[int(completion.id)], str):
-                text = Text(f"{prompts[int(completion.id)]} -> {completion.text}", no_wrap=not prompt)
-                console.print(text, overflow="fold" if prompt else "ellipsis")
+                _print_answer(prompts[int(completion.id)], completion.text, whole=bool(prompt))
             progress.advance(task)
     _print_figures(session, chapter, gpu_hour_price)
     if json_file:
         _write_json(json_file, session, chapter, completions, gpu_hour_price)
     if session.refused:
         raise typer.Exit(1)
+
+
+def _print_answer(prompt: str, text: str, whole: bool) -> None:
+    """On one line, cut to the width of the terminal unless `whole`."""
+    console.print(Text(f"{prompt} -> {text}"), no_wrap=True, overflow="ignore" if whole else "ellipsis", crop=not whole)
 
 
 def _print_refused(refused: dict[str, str], most: int = 5) -> None:
@@ -113,11 +118,9 @@ def _print_refused(refused: dict[str, str], most: int = 5) -> None:
 
 
 def _print_figures(session, chapter: str, gpu_hour_price: float) -> None:
-    from .results import environment
-
     figures = session.figures()
     decode = figures.ms_per_decode_step
-    table = Table(title=f"{chapter}, {session.checkpoint.name}, {environment(session.device)['device']}")
+    table = Table(title=f"{chapter}, {session.checkpoint.name}, {session.device.name}")
     table.add_column()
     table.add_column(justify="right")
     table.add_row("requests", f"{figures.requests:,}")
@@ -149,6 +152,70 @@ def _write_json(path: Path, session, chapter: str, completions, gpu_hour_price: 
     path.write_text(json.dumps(record, indent=1) + "\n")
 
 
+@app.command()
+def compare(
+    workload: Annotated[str, typer.Option(help="demo, long, wide, small or headline.")] = "demo",
+    model: Annotated[str | None, typer.Option(help="Run the workload on this model.")] = None,
+    requests: Annotated[int | None, typer.Option(help="Requests of the workload.")] = None,
+    context: Annotated[int | None, typer.Option(help="Tokens of each of the workload's prompts.")] = None,
+    new_tokens: Annotated[int | None, typer.Option(help="Tokens to generate for each request, at most.")] = None,
+    max_running: Annotated[int | None, typer.Option(help="Requests in a batch, at most.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cuda or sim.")] = "auto",
+) -> None:
+    """Serve one workload through all chapters and put them side by side."""
+    from .compare import compare
+    from .workload import workload as find_workload
+
+    load = find_workload(workload).override(
+        requests=requests, prompt_tokens=context, new_tokens=new_tokens, max_running=max_running, model=model
+    )
+    table = Table(title_justify="left", caption_justify="left")
+    table.caption = (
+        "ms/step: mean over all batches; decode: median over batches of decodes only. GPU busy: share of time with a "
+        "batch on the GPU, launch gaps inside it included. same: share of tokens that are chapter 1's."
+    )
+    for column in ("chapter", "ms/step", "decode", "tokens/s", "GPU busy", "speed-up", "same"):
+        table.add_column(column, justify="left" if column == "chapter" else "right", no_wrap=True)
+    for done in compare(load, device):
+        if load.prompt_tokens is None and not table.rows:
+            for prompt, completion in list(zip(load.prompts(0), done.completions, strict=True))[:5]:
+                _print_answer(prompt, completion.text, whole=False)
+            console.print()
+        figures = done.figures
+        table.title = f"{load.name} ({load.model}) on {done.device}"
+        table.add_row(
+            done.chapter,
+            f"{figures.ms_per_step:.2f}",
+            "-" if figures.ms_per_decode_step is None else f"{figures.ms_per_decode_step:.2f}",
+            f"{figures.tokens_per_second:,.0f}",
+            "-" if figures.gpu_busy is None else f"{figures.gpu_busy:.2%}",
+            f"{done.speed_up:.2f}",
+            "yes" if done.same_tokens == 1 else f"{done.same_tokens:.1%}",
+        )
+    console.print(table)
+    if load.model != "counter" and done.device.startswith("simulated"):
+        console.print("The simulator only keeps time for this model: its tokens are placeholders.")
+
+
+@app.command()
+def diff(
+    old: Annotated[str, typer.Argument(help="A chapter (ch2_streams, ch2), or the path of a file.")],
+    new: Annotated[str, typer.Argument(help="Another.")],
+) -> None:
+    """What changes from one chapter to another."""
+    from .compare import diff
+
+    console.print(Syntax(diff(old, new), "diff", background_color="default", word_wrap=True))
+
+
+@app.command()
+def calibrate() -> None:
+    """Measure what things cost on this GPU and write the simulator's costs.json."""
+    from .calibrate import calibrate
+
+    console.print(calibrate())
+
+
 @bench.command("host")
 def bench_host() -> None:
     """Host time of schedule + write + update per step, by rows and context length. Needs no GPU."""
@@ -163,6 +230,14 @@ def bench_attention() -> None:
     from .bench import attention
 
     console.print(attention())
+
+
+@bench.command("memory")
+def bench_memory() -> None:
+    """Device memory of the second slot and the second set of graphs, beside all the rest."""
+    from .bench import memory
+
+    console.print(memory())
 
 
 def main() -> None:

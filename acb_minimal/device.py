@@ -7,6 +7,9 @@ it takes. On the simulated one (sim.py) device work is queued and host work move
 
 import time
 from collections.abc import Callable
+from contextlib import contextmanager
+from itertools import pairwise
+from types import SimpleNamespace
 
 import torch
 
@@ -20,12 +23,15 @@ class Device:
     torch_device  where tensors live
     cuda          what a chapter is handed as `cuda`
     arithmetic    whether forward passes compute anything; here they always do
+    timing        record when each batch begins and ends on the GPU, for `busy`
     """
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, timing: bool = False):
         self.torch_device = torch.device(name)
-        self.cuda = torch.cuda if name == "cuda" else torch.cpu
         self.arithmetic = True
+        self.timing = timing and name == "cuda"
+        self.cuda = _timed_cuda(self) if self.timing else torch.cuda if name == "cuda" else torch.cpu
+        self._windows: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
 
     @property
     def name(self) -> str:
@@ -35,6 +41,37 @@ class Device:
     def clock(self) -> float:
         """Host time in seconds."""
         return time.perf_counter()
+
+    def begin(self) -> float:
+        """Waits until the device has nothing left to do, forgets what it did before, and returns the clock."""
+        self.cuda.synchronize()
+        self._windows.clear()
+        return self.clock()
+
+    def busy(self) -> float | None:
+        """Share of time, 0 to 1, in which a batch was on the GPU, from the first one's begin to the last one's end;
+        both ends are on the GPU's clock. None if this device does not tell.
+
+        What is missing from 1 are the bubbles between batches. Gaps inside a batch, where the GPU waits for the
+        launch of its next kernel, count as busy here.
+        """
+        if not self._windows:
+            return None
+        first = self._windows[0][1]
+        spans = [(what, first.elapsed_time(start), first.elapsed_time(end)) for what, start, end in self._windows]
+        return _busy_share(spans)
+
+    @contextmanager
+    def window(self, what: str):
+        """Around device work of a batch: notes when it begins and ends, if `timing`."""
+        if not self.timing or torch.cuda.is_current_stream_capturing():
+            yield
+            return
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        yield
+        end.record()
+        self._windows.append((what, start, end))
 
     def pinned(self, numel: int) -> torch.Tensor:
         """A host buffer that copies can run to and from beside the host: int32 [numel], zeros."""
@@ -46,14 +83,32 @@ class Device:
 
     def compute(self, what: str, shape: Shape, work: Callable[[], None]) -> None:
         """Launches `work` on the current stream: what is "forward" or "carry_over"."""
-        work()
+        with self.window(what):
+            work()
 
     def spent(self, what: str, rows: int) -> None:
         """Says that the host has just done "schedule", "write", "fill" or "update" for a batch of `rows`."""
 
-    def synchronize(self) -> None:
-        """Waits until the device has nothing left to do."""
-        self.cuda.synchronize()
+
+def _timed_cuda(device: Device) -> SimpleNamespace:
+    """torch.cuda for a chapter, but that a replayed graph is timed: its work does not come by `Device.compute`."""
+
+    class CUDAGraph(torch.cuda.CUDAGraph):
+        def replay(self) -> None:
+            with device.window("replay"):
+                super().replay()
+
+    return SimpleNamespace(**{**vars(torch.cuda), "CUDAGraph": CUDAGraph})
+
+
+def _busy_share(spans: list[tuple[str, float, float]]) -> float:
+    """Share of the time from the first span's start to the last one's end that is not between two batches."""
+    bubbles = sum(
+        start - end
+        for (what, _, end), (_, start, _) in pairwise(spans)
+        if what != "carry_over"  # the forward pass that follows it is of the same batch
+    )
+    return 1 - bubbles / (spans[-1][2] - spans[0][1])
 
 
 class SimulatedDevice(Device):
@@ -75,6 +130,16 @@ class SimulatedDevice(Device):
 
     def clock(self) -> float:
         return self.cuda.now
+
+    def begin(self) -> float:
+        self.cuda.synchronize()
+        self.cuda.finished.clear()
+        return self.clock()
+
+    def busy(self) -> float | None:
+        if self.cuda.policy != "timed":
+            return None  # the other policies know no durations
+        return _busy_share([(op.what, op.start, op.end) for op in self.cuda.finished if op.engine == "compute"])
 
     def pinned(self, numel: int) -> torch.Tensor:
         buffer = torch.zeros(numel, dtype=torch.int32)

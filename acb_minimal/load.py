@@ -47,6 +47,7 @@ class Checkpoint:
             ) from error
         self.dtype = self.config.dtype or torch.float32
         self.layers, self.weight_bytes = self._probe()
+        self._loaded: dict[torch.device, PreTrainedModel] = {}
         self.vocab_size: int = self.config.vocab_size
         self.max_positions: int = self.config.max_position_embeddings
 
@@ -79,11 +80,16 @@ class Checkpoint:
         return AutoModelForCausalLM.from_config(self.config, dtype=self.dtype, attn_implementation=ATTENTION)
 
     def load(self, device: torch.device) -> PreTrainedModel:
-        """The model on `device`, in eval mode, its attention replaced by ours.
+        """The model on `device`, in eval mode, its attention replaced by ours. Loaded once, then kept.
 
         Weights are read on the CPU first: raises InputError, before anything is on a GPU, if they are missing or
         broken.
         """
+        if device not in self._loaded:
+            self._loaded[device] = self._load(device)
+        return self._loaded[device]
+
+    def _load(self, device: torch.device) -> PreTrainedModel:
         if self.random:
             torch.manual_seed(0)
             with torch.device(device):

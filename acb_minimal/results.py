@@ -22,6 +22,7 @@ class Figures:
     ms_per_step         `seconds` over all batches, those with prefill included
     ms_per_decode_step  median time from one batch's tokens to the next one's, over batches of decodes only; None if
                         there were fewer than two in a row
+    gpu_busy            Device.busy: 1 less the share of bubbles; None if it was not measured
     """
 
     requests: int
@@ -32,9 +33,18 @@ class Figures:
     tokens_per_second: float
     ms_per_step: float
     ms_per_decode_step: float | None
+    gpu_busy: float | None
 
     @classmethod
-    def of(cls, requests: int, prompt_tokens: int, new_tokens: int, started: float, steps: list[Step]) -> "Figures":
+    def of(
+        cls,
+        requests: int,
+        prompt_tokens: int,
+        new_tokens: int,
+        started: float,
+        steps: list[Step],
+        gpu_busy: float | None = None,
+    ) -> "Figures":
         """`started` is on the clock of `steps`, which are in order and not empty."""
         seconds = steps[-1].time - started
         decodes = [
@@ -51,6 +61,7 @@ class Figures:
             new_tokens / seconds,
             1e3 * seconds / len(steps),
             1e3 * statistics.median(decodes) if decodes else None,
+            gpu_busy,
         )
 
     def usd_per_million_tokens(self, gpu_hour_price: float) -> float:

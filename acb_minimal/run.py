@@ -70,6 +70,7 @@ class Session:
     page_size         positions per KV page
     pages             KV pages; by default as many as max_running of the longest request need
     ignore_stop       generate max_new_tokens for every prompt, whatever the model says
+    timing            measure what share of the time a batch is on the GPU, for `figures`
 
     Everything is checked here, before the model is loaded: `refused` maps the id of each request that cannot be
     served to the reason; anything else that is wrong raises InputError.
@@ -88,12 +89,13 @@ class Session:
         page_size: int = 64,
         pages: int | None = None,
         ignore_stop: bool = False,
+        timing: bool = False,
     ):
         self.engine_class = load_chapter(chapter)
         name = device if isinstance(device, str) else device.torch_device.type
         check_device(name)
         self.checkpoint = model if isinstance(model, Checkpoint) else Checkpoint(model)
-        self.device = open_device(name, self.checkpoint) if isinstance(device, str) else device
+        self.device = open_device(name, self.checkpoint, timing) if isinstance(device, str) else device
         self.refused: dict[str, str] = {}
         stop_tokens = () if ignore_stop else self.checkpoint.stop_tokens
         requests = []
@@ -143,11 +145,10 @@ class Session:
             return
         try:
             engine = self.engine_class(self.load_model(), self.scheduler, self.device.cuda)
-            self.device.synchronize()
-            self.started = self.device.clock()
+            self.started = self.device.begin()
             for request in engine.run():
                 yield Completion(request.id, request.generated, self._text(request), request.finish_reason)
-            self.device.synchronize()
+            self.device.cuda.synchronize()
         finally:
             self.scheduler.abort()  # nothing is left to abort unless the run was cut short
 
@@ -155,7 +156,9 @@ class Session:
         """What the run measured, once it has ended."""
         prompt_tokens = sum(request.prompt_len for request in self.requests)
         new_tokens = sum(len(request.generated) for request in self.requests)
-        return Figures.of(len(self.requests), prompt_tokens, new_tokens, self.started, self.scheduler.steps)
+        return Figures.of(
+            len(self.requests), prompt_tokens, new_tokens, self.started, self.scheduler.steps, self.device.busy()
+        )
 
     def load_model(self) -> Model:
         """The model on the device, warmed up."""
@@ -171,13 +174,24 @@ class Session:
         return None if self.checkpoint.random else self.checkpoint.decode(request.generated)
 
 
-def load_chapter(name: str) -> type:
-    """The `Engine` of a chapter, by name ("ch1_sync", "ch1") or by the path of a file. Raises InputError."""
-    paths = {path.stem: path for path in sorted(CHAPTERS.glob("ch[0-9]*.py"))}
+def chapter_paths() -> dict[str, Path]:
+    """The course's chapters, by name, in order."""
+    return {path.stem: path for path in sorted(CHAPTERS.glob("ch[0-9]*.py"))}
+
+
+def chapter_path(name: str) -> Path:
+    """The file of a chapter: by name ("ch1_sync"), short name ("ch1") or path. Raises InputError."""
+    paths = chapter_paths()
     short = {stem.split("_")[0]: path for stem, path in paths.items()}
     path = Path(name) if name.endswith(".py") else paths.get(name) or short.get(name)
     if path is None or not path.is_file():
         raise InputError(f"unknown chapter {name!r}: give one of {', '.join(paths)}, or the path of a .py file")
+    return path
+
+
+def load_chapter(name: str) -> type:
+    """The `Engine` of a chapter. Raises InputError if there is no such chapter or it cannot be imported."""
+    path = chapter_path(name)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     try:
@@ -195,13 +209,13 @@ def check_device(name: str) -> None:
         raise InputError("device 'cuda' is not available here: torch finds no CUDA GPU; use sim")
 
 
-def open_device(name: str, checkpoint: Checkpoint) -> Device:
+def open_device(name: str, checkpoint: Checkpoint, timing: bool = False) -> Device:
     """The device of that name. On the simulator, the large random models only take time; they compute nothing."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "sim"
     if name == "sim":
         return SimulatedDevice(Costs.of(checkpoint.name), arithmetic=not checkpoint.random)
-    return Device(name)
+    return Device(name, timing)
 
 
 def check_memory(checkpoint: Checkpoint, pool: PagePool, device: torch.device) -> None:

@@ -7,14 +7,13 @@ import torch
 
 from acb_minimal import counter
 from acb_minimal.errors import InputError
-from acb_minimal.run import Session
+from acb_minimal.run import Session, chapter_paths
 from acb_minimal.workload import workload
 
 pytestmark = pytest.mark.gpu
-CHAPTERS = ["ch1_sync"]
 
 
-@pytest.mark.parametrize("chapter", CHAPTERS)
+@pytest.mark.parametrize("chapter", chapter_paths())
 def test_the_counter_counts(chapter):
     """500 requests in fp32, joining and leaving, with prompts cut to fit the budget."""
     load = workload("demo").override(requests=500)
