@@ -30,9 +30,9 @@ from .slot import IOSlot, SlotSize
 MODELS = ("llama-3.1-8b", "llama-3.2-1b", "counter")
 PAGE_SIZE = 64
 POSITIONS = 420_000  # KV cache positions to measure with: 55 GB for the 8B
-# (rows, tokens of each row, context of each row once they are written)
-DECODES = [(rows, 1, context) for rows in (1, 32, 128, 256, 384) for context in (64, 1024, 4096, 8192)]
-MIXED = [(1, 512, 512), (1, 2048, 2048), (2, 4096, 4096), (8, 1024, 1024), (2, 4096, 8192), (64, 128, 1024)]
+# (rows, tokens of each row, positions each row has once they are written); what a model is too short for is left out
+DECODES = [(rows, 1, context) for rows in (1, 32, 128, 256, 384) for context in (64, 256, 1024, 4096, 8192)]
+MIXED = [(16, 4, 4), (32, 64, 64), (16, 128, 256), (1, 2048, 2048), (2, 4096, 4096), (8, 1024, 1024), (2, 4096, 8192)]
 
 
 def calibrate() -> Table:
@@ -46,7 +46,7 @@ def calibrate() -> Table:
     models, model = {}, None
     for name in MODELS:
         model = _model(name, device)
-        models[name], errors = _model_costs(model)
+        models[name], errors = _model_costs(model, Checkpoint(name).max_positions)
         for fit, (points, error) in errors.items():
             table.add_row(name, fit, str(points), f"{error:.1%}")
     record = {
@@ -84,12 +84,12 @@ def _written(model: Model, rows: int, length: int, context: int) -> IOSlot:
     return slot
 
 
-def _model_costs(model: Model) -> tuple[dict, dict[str, tuple[int, float]]]:
+def _model_costs(model: Model, max_positions: int) -> tuple[dict, dict[str, tuple[int, float]]]:
     """The model's entry in costs.json, and for each fit its number of points and largest relative error."""
     costs, errors = {}, {}
     limit = 1.2 * model.cache.scratch_page * PAGE_SIZE
     for fit, points, names in (("decode", DECODES, ("row", "position")), ("mixed", MIXED, ("token", "pair"))):
-        points = [point for point in points if point[0] * point[2] <= limit and point[2] <= 8192]
+        points = [point for point in points if point[0] * point[2] <= limit and point[2] <= max_positions]
         features, seconds = [], []
         for point in points:
             slot = _written(model, *point)
@@ -98,8 +98,12 @@ def _model_costs(model: Model) -> tuple[dict, dict[str, tuple[int, float]]]:
             seconds.append(gpu_seconds(lambda slot=slot: model.forward(slot), calls=2, repeats=5))
         costs[fit], error = _fit(names, features, seconds)
         errors[fit] = len(points), error
-        slot = _written(model, *points[1])
-        costs[f"{fit}_launch"] = _launch(lambda slot=slot: model.forward(slot))
+        slot = _written(model, *points[-1])
+        costs[f"{fit}_launch"] = _launch(lambda slot=slot: model.forward(slot), slot)
+    slot, graph = _written(model, *DECODES[5]), torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        model.forward(slot)
+    costs["replay_launch"] = _launch(graph.replay, slot)
     return costs, errors
 
 
@@ -118,24 +122,25 @@ def _fit(names: tuple[str, ...], features: list, seconds: list[float]) -> tuple[
     return dict(zip(("base", *names), prices.tolist(), strict=True)), float(np.abs(x @ prices / y - 1).max())
 
 
-def _launch(call: Callable[[], None], repeats: int = 20) -> float:
-    """Median host microseconds of a call that launches device work, the device having nothing else to do."""
+def _launch(call: Callable[[], None], slot: IOSlot, repeats: int = 30) -> float:
+    """Median host microseconds of a call that launches device work, the device having nothing else to do.
+
+    Around each, the host uploads and downloads as a serving loop does: called back to back, the same code finds all it
+    needs in the processor's caches and is faster than it ever is in use.
+    """
     times = []
     for _ in range(repeats):
-        torch.cuda.synchronize()
+        slot.upload()
         start = time.perf_counter()
         call()
         times.append(time.perf_counter() - start)
-    torch.cuda.synchronize()
+        slot.download()
     return 1e6 * statistics.median(times)
 
 
 def _common_costs(model: Model) -> dict:
     """What does not depend on the model; measured on a small one."""
     slot, other = _written(model, 32, 1, 64), _written(model, 32, 1, 64)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        model.forward(slot)
     stream, event = torch.cuda.Stream(), torch.cuda.Event()
     sizes = [1 << power for power in range(10, 22, 2)]
 
@@ -157,10 +162,9 @@ def _common_costs(model: Model) -> dict:
         for rows in (8, 32, 128, 384)
     }
     return {
-        "replay_launch": _launch(graph.replay),
-        "call": _launch(lambda: [(event.record(stream), stream.wait_event(event)) for _ in range(10)]) / 20,
-        "copy_launch": _launch(lambda: [slot.upload(non_blocking=True) for _ in range(10)]) / 10,
-        "carry_over_launch": _launch(lambda: model.carry_over(slot, other)),
+        "call": _launch(lambda: (event.record(stream), stream.wait_event(event)), slot) / 2,
+        "copy_launch": _launch(lambda: slot.upload(non_blocking=True), slot),
+        "carry_over_launch": _launch(lambda: model.carry_over(slot, other), slot),
         "carry_over": 1e6 * gpu_seconds(lambda: model.carry_over(slot, other)),
         "h2d": bus("h2d"),
         "d2h": bus("d2h"),

@@ -52,8 +52,8 @@ class Costs:
 
     @property
     def replay_launch(self) -> float:
-        """Host: launching a captured graph, whatever its size."""
-        return 1e-6 * self.figures["replay_launch"]
+        """Host: launching a captured forward pass."""
+        return 1e-6 * self.model["replay_launch"]
 
     @property
     def call(self) -> float:

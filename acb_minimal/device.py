@@ -81,8 +81,11 @@ class Device:
         """Copies on the current stream, engine "h2d" or "d2h"; the host waits unless `non_blocking`."""
         target.copy_(source, non_blocking=non_blocking)
 
-    def compute(self, what: str, shape: Shape, work: Callable[[], None]) -> None:
-        """Launches `work` on the current stream: what is "forward" or "carry_over"."""
+    def compute(self, what: str, shape: Callable[[], Shape], work: Callable[[], None]) -> None:
+        """Launches `work` on the current stream: what is "forward" or "carry_over".
+
+        shape  of the batch it is for; asked again when a graph with this work in it is replayed for another
+        """
         with self.window(what):
             work()
 
@@ -154,18 +157,18 @@ class SimulatedDevice(Device):
             "upload" if engine == "h2d" else "download",
             engine,
             lambda: target.copy_(source),
-            self.costs.copy(engine, target.nbytes),
+            lambda: self.costs.copy(engine, target.nbytes),
             self.costs.copy_launch,
             wait=not (non_blocking and pinned),
         )
 
-    def compute(self, what: str, shape: Shape, work: Callable[[], None]) -> None:
+    def compute(self, what: str, shape: Callable[[], Shape], work: Callable[[], None]) -> None:
         self.cuda.submit(
             what,
             "compute",
             work if self.arithmetic else lambda: None,
-            self.costs.compute(what, shape),
-            self.costs.launch(what, shape),
+            lambda: self.costs.compute(what, shape()),
+            self.costs.launch(what, shape()),
             gradual=True,
         )
 

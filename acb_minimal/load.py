@@ -79,6 +79,10 @@ class Checkpoint:
         """The model with freshly initialised weights on torch's current default device."""
         return AutoModelForCausalLM.from_config(self.config, dtype=self.dtype, attn_implementation=ATTENTION)
 
+    def is_loaded(self, device: torch.device) -> bool:
+        """Whether its weights are on `device` already."""
+        return device in self._loaded
+
     def load(self, device: torch.device) -> PreTrainedModel:
         """The model on `device`, in eval mode, its attention replaced by ours. Loaded once, then kept.
 

@@ -86,6 +86,7 @@ class Model:
     ):
         self.network, self.cache, self.size, self.device = network, cache, size, device
         self.decode_sizes = decode_sizes(size.rows)
+        self._attached = []
         if network is None:
             return
         # As attributes of the module the caches cost no lookup per call and torch.compile makes one graph for all
@@ -93,6 +94,13 @@ class Model:
         for layer, key_cache, value_cache in zip(layers, cache.keys, cache.values, strict=True):
             module = network.get_submodule(layer.name)
             module.key_cache, module.value_cache = key_cache, value_cache
+            self._attached.append(module)
+
+    def close(self) -> None:
+        """Lets go of the KV cache, so that the network can be given another."""
+        for module in self._attached:
+            del module.key_cache, module.value_cache
+        self._attached.clear()
 
     def new_slot(self) -> IOSlot:
         """An I/O slot for the largest batch this model runs."""
@@ -114,7 +122,7 @@ class Model:
             ).logits
             outputs.copy_(logits[0].argmax(-1))
 
-        self.device.compute("forward", slot.shape, work)
+        self.device.compute("forward", lambda: slot.shape, work)
 
     def carry_over(self, slot: IOSlot, previous: IOSlot) -> None:
         """Copies the tokens that the batch in `previous` has sampled to where `slot`'s batch starts from them."""
@@ -124,7 +132,7 @@ class Model:
         def work() -> None:
             ids.copy_(torch.where(source >= 0, tokens[source.clamp(min=0)], ids))
 
-        self.device.compute("carry_over", slot.shape, work)
+        self.device.compute("carry_over", lambda: slot.shape, work)
 
     def warm_up(self) -> None:
         """Runs the largest batch of prompts and a batch of decodes of every size, so that compiling kernels and other

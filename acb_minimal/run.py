@@ -143,14 +143,16 @@ class Session:
         """
         if not self.requests:
             return
+        model = self.load_model()
         try:
-            engine = self.engine_class(self.load_model(), self.scheduler, self.device.cuda)
+            engine = self.engine_class(model, self.scheduler, self.device.cuda)
             self.started = self.device.begin()
             for request in engine.run():
                 yield Completion(request.id, request.generated, self._text(request), request.finish_reason)
             self.device.cuda.synchronize()
         finally:
             self.scheduler.abort()  # nothing is left to abort unless the run was cut short
+            model.close()
 
     def figures(self) -> Figures:
         """What the run measured, once it has ended."""
@@ -223,8 +225,10 @@ def check_memory(checkpoint: Checkpoint, pool: PagePool, device: torch.device) -
     if device.type != "cuda":
         return
     cache = KVCache.bytes_for(checkpoint.layers, pool.num_pages, pool.page_size, checkpoint.dtype)
+    weights = 0 if checkpoint.is_loaded(device) else checkpoint.weight_bytes
+    torch.cuda.empty_cache()  # what an earlier run has left to torch's allocator is free too
     free, _ = torch.cuda.mem_get_info(device)
-    if checkpoint.weight_bytes + cache + WORKSPACE > free:
+    if weights + cache + WORKSPACE > free:
         raise InputError(
             f"too little GPU memory: {pool.num_pages} KV pages take {cache / 1e9:.1f} GB and the weights of "
             f"{checkpoint.name!r} {checkpoint.weight_bytes / 1e9:.1f} GB; {free / 1e9:.1f} GB are free, of which "

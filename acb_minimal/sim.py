@@ -121,14 +121,16 @@ class CUDAGraph:
 
     def __init__(self, cuda: SimulatedCuda):
         self.cuda = cuda
-        self.work: list[tuple[str, Callable[[], None], float]] | None = None
+        self.work: list[tuple[Callable[[], None], Callable[[], float]]] | None = None
 
     def replay(self) -> None:
         if self.work is None:
             raise RuntimeError("the graph was replayed before it was captured")
         work = list(self.work)
-        seconds = sum(seconds for _, _, seconds in work)
-        self.cuda.submit("replay", "compute", lambda: [run() for _, run, _ in work], seconds, self.cuda.replay_seconds)
+        seconds = sum(seconds() for _, seconds in work)
+        self.cuda.submit(
+            "replay", "compute", lambda: [run() for run, _ in work], lambda: seconds, self.cuda.replay_seconds
+        )
 
 
 class SimulatedCuda:
@@ -206,25 +208,26 @@ class SimulatedCuda:
         what: str,
         engine: str,
         work: Callable[[], None],
-        seconds: float = 0.0,
+        seconds: Callable[[], float] = lambda: 0.0,
         launch_seconds: float = 0.0,
         gradual: bool = False,
         wait: bool = False,
     ) -> None:
         """Queues work for an engine on the current stream; `launch_seconds` is what that costs the host.
 
+        seconds  how long the engine is busy with it; asked when it is queued, so each time a graph is replayed
         gradual  the work is many kernels: it may start with the first and cannot end before the last is launched
         wait     the host waits until it is done
         """
         if self._capturing is not None:
             if engine != "compute" or wait:
                 raise RuntimeError(f"{what!r} cannot be captured in a graph")
-            self._capturing.work.append((what, work, seconds))
+            self._capturing.work.append((work, seconds))
             return
         begin = self.now
         self._advance(launch_seconds)
         issued = begin if gradual else self.now
-        operation = Operation(self.current_stream(), what, engine, work, seconds, issued, self.now)
+        operation = Operation(self.current_stream(), what, engine, work, seconds(), issued, self.now)
         self._enqueue(operation)
         if wait:
             self._wait_for(operation)

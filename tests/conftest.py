@@ -50,6 +50,11 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
 
 
+def pytest_xdist_auto_num_workers(config):
+    """One process for each core, but a single one where all would share a GPU."""
+    return 0 if torch.cuda.is_available() else None
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     torch.set_num_threads(1)  # the models are so small that a second thread only gets in the way

@@ -9,9 +9,12 @@ from conftest import FAMILIES, VOCAB
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from acb_minimal.costs import Costs
+from acb_minimal.device import Device, SimulatedDevice
 from acb_minimal.request import Request
+from acb_minimal.run import chapter_paths
+from acb_minimal.sim import POLICIES
 
-CHAPTERS = ["ch1_sync"]
 # Prompts are the beginnings of a few random streams, so that the oracle can be asked once for each.
 STREAMS = [random.Random(seed).choices(range(VOCAB), k=40) for seed in range(5)]
 
@@ -37,28 +40,56 @@ def workloads(draw):
     return prompts, new_tokens, stops, arrivals, limits
 
 
-@pytest.mark.parametrize("chapter", CHAPTERS)
-@pytest.mark.parametrize("family", FAMILIES)
-def test_tokens_are_those_of_generate(harness, family, chapter):
-    model = harness(family)
+def serve_and_compare(model, workload, chapter, device):
+    prompts, new_tokens, stops, arrivals, limits = workload
+    requests, expected = [], []
+    for number, (prompt, new, stop) in enumerate(zip(prompts, new_tokens, stops, strict=True)):
+        stop_tokens = () if stop is None else (model.oracle(prompt, 16)[stop],)
+        requests.append(Request(str(number), prompt, new, stop_tokens))
+        expected.append(model.oracle(prompt, new, stop_tokens))
+    model.serve(requests, chapter, arrivals, device, **limits)
+    assert [request.generated for request in requests] == expected
+    for request in requests:
+        assert request.finish_reason == ("stop" if request.generated[-1] in request.stop_tokens else "length")
 
-    @settings(
+
+def many(test):
+    """200 generated workloads, the same ones in every run."""
+    return settings(
         max_examples=200, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-    )
+    )(test)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_chapter_1_on_the_cpu(harness, family):
+    @many
     @given(workloads())
     def check(workload):
-        prompts, new_tokens, stops, arrivals, limits = workload
-        requests, expected = [], []
-        for number, (prompt, new, stop) in enumerate(zip(prompts, new_tokens, stops, strict=True)):
-            stop_tokens = () if stop is None else (model.oracle(prompt, 16)[stop],)
-            requests.append(Request(str(number), prompt, new, stop_tokens))
-            expected.append(model.oracle(prompt, new, stop_tokens))
-        model.serve(requests, chapter, arrivals, **limits)
-        assert [request.generated for request in requests] == expected
-        for request in requests:
-            assert request.finish_reason == ("stop" if request.generated[-1] in request.stop_tokens else "length")
+        serve_and_compare(harness(family), workload, "ch1", Device("cpu"))
 
     check()
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("chapter", chapter_paths())
+def test_every_chapter_on_the_simulator_under_every_policy(harness, chapter, policy):
+    @many
+    @given(st.sampled_from(list(FAMILIES)), workloads(), st.integers(0, 1000))
+    def check(family, workload, seed):
+        serve_and_compare(harness(family), workload, chapter, SimulatedDevice(Costs.of("counter"), policy, seed))
+
+    check()
+
+
+@pytest.mark.parametrize("chapter", chapter_paths())
+def test_hundreds_of_requests(harness, chapter):
+    rng = random.Random(0)
+    prompts = [rng.choice(STREAMS)[: rng.randint(1, 40)] for _ in range(300)]
+    new_tokens = [rng.randint(1, 16) for _ in prompts]
+    stops = [rng.choice([None, rng.randint(0, 15)]) for _ in prompts]
+    limits = {"page_size": 4, "pages": 150, "max_running": 24, "max_batch_tokens": 40}
+    device = SimulatedDevice(Costs.of("counter"), "random", 0)
+    serve_and_compare(harness("llama"), (prompts, new_tokens, stops, None, limits), chapter, device)
 
 
 def test_the_oracle_is_cut_where_generate_stops(harness):

@@ -163,7 +163,7 @@ def practise(model: LlamaForCausalLM, seed: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the counter model.")
     parser.add_argument("--out", type=Path, default=PATH, help="folder to save into")
-    parser.add_argument("--steps", type=int, default=3600)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
