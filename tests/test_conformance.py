@@ -2,26 +2,25 @@
 
 There are two kinds of programs. In one kind streams, events and waits fix the answer, on every machine. In the other
 nothing orders a slow piece of work and whoever looks at its result: a race. A GPU may answer a race either way, so
-there the slow work is slow enough to come last; on the simulator the policy decides. At the end are tests of what only
-the simulator has: policies, seeds and a virtual clock.
+there the slow work is slow enough to come last; on the simulator the policy decides. At the end are tests of what
+only the simulator has: policies, seeds and a virtual clock.
 """
 
 import functools
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from acb_minimal.costs import Costs
 from acb_minimal.device import Device, SimulatedDevice
 from acb_minimal.sim import SimulatedCuda
 
 SLOW = 0.1  # seconds: far longer than the host needs to queue the rest of a program
 CYCLES = 200_000_000  # the same for a GPU of at most 2 GHz; a slower one is only slower
-COPY = {"base": 10, "byte": 0}
-COSTS = Costs("GPU", {"h2d": COPY, "d2h": COPY, "copy_launch": 5, "call": 5, "replay_launch": 20}, {})  # microseconds
+COSTS = SimpleNamespace(call=5e-6, replay_launch=20e-6, copy_launch=5e-6, copy=lambda engine, nbytes: 10e-6)
 
 
 @functools.cache
@@ -78,14 +77,14 @@ class Machine:
         if self.real:
             work()
         else:
-            self.cuda.submit("compute", "compute", work, 1e-5)
+            self.cuda.submit("compute", "compute", work, lambda: 1e-5)
 
     def slow(self) -> None:
         """Device work on the current stream that does nothing, for SLOW seconds."""
         if self.real:
             torch.cuda._sleep(CYCLES)
         else:
-            self.cuda.submit("slow", "compute", lambda: None, SLOW)
+            self.cuda.submit("slow", "compute", lambda: None, lambda: SLOW)
 
     def capture(self, *works, pool=None):
         graph = self.cuda.CUDAGraph()
@@ -95,7 +94,7 @@ class Machine:
         return graph
 
 
-SIMULATED = ["timed", "lazy", "eager", *(f"random-{seed}" for seed in range(5))]
+SIMULATED = ["timed", "lazy", "eager", *(f"random-{seed}" for seed in range(20))]
 EVERYWHERE = [*SIMULATED, pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
@@ -794,8 +793,9 @@ def finished(cuda: SimulatedCuda) -> list[str]:
     return [operation.what for operation in cuda.finished]
 
 
-def nothing():
-    pass
+def submit(cuda: SimulatedCuda, what: str, engine: str = "compute", seconds: float = 0.0, **options) -> None:
+    """Device work on the current stream that does nothing."""
+    cuda.submit(what, engine, lambda: None, lambda: seconds, **options)
 
 
 def test_an_unknown_policy_is_refused():
@@ -808,10 +808,10 @@ def test_lazy_runs_only_what_is_waited_for():
     first, second, third = (cuda.Stream() for _ in range(3))
     for name, stream in [("a", first), ("b", second), ("c", third)]:
         with cuda.stream(stream):
-            cuda.submit(name, "compute", nothing)
+            submit(cuda, name)
     event = second.record_event()
     with cuda.stream(second):
-        cuda.submit("after the event", "compute", nothing)
+        submit(cuda, "after the event")
     first.wait_event(event)
     assert finished(cuda) == []
     first.synchronize()
@@ -822,7 +822,7 @@ def test_lazy_runs_only_what_is_waited_for():
 
 def test_eager_runs_what_it_can_at_the_call():
     cuda = SimulatedCuda("eager")
-    cuda.submit("a", "compute", nothing, seconds=1.0)
+    submit(cuda, "a", seconds=1.0)
     assert finished(cuda) == ["a"]
 
 
@@ -834,7 +834,7 @@ def schedule(name: str) -> list[tuple[str, float, float]]:
     for step in range(3):
         for number, stream in enumerate(streams):
             with cuda.stream(stream):
-                cuda.submit(f"{number}.{step}", ["h2d", "compute", "d2h"][step], nothing, number + 1.0, 0.5)
+                submit(cuda, f"{number}.{step}", ["h2d", "compute", "d2h"][step], number + 1.0, launch_seconds=0.5)
             if number >= 2:
                 stream.wait_stream(streams[number - 2])
     cuda.synchronize()
@@ -860,7 +860,7 @@ def test_an_engine_does_one_thing_at_a_time():
     cuda = SimulatedCuda()
     for stream in (cuda.Stream(), cuda.Stream()):
         with cuda.stream(stream):
-            cuda.submit("forward", "compute", nothing, seconds=3.0)
+            submit(cuda, "forward", seconds=3.0)
     cuda.synchronize()
     assert cuda.now == 6.0
 
@@ -869,7 +869,7 @@ def test_engines_run_side_by_side():
     cuda = SimulatedCuda()
     for engine, seconds in [("h2d", 2.0), ("compute", 3.0), ("d2h", 4.0)]:
         with cuda.stream(cuda.Stream()):
-            cuda.submit(engine, engine, nothing, seconds)
+            submit(cuda, engine, engine, seconds)
     cuda.synchronize()
     assert cuda.now == 4.0
 
@@ -877,29 +877,44 @@ def test_engines_run_side_by_side():
 def test_in_one_stream_engines_take_turns():
     cuda = SimulatedCuda()
     for engine, seconds in [("h2d", 2.0), ("compute", 3.0), ("d2h", 4.0)]:
-        cuda.submit(engine, engine, nothing, seconds)
+        submit(cuda, engine, engine, seconds)
     cuda.synchronize()
     assert cuda.now == 9.0
 
 
-def test_an_engine_takes_what_is_ready_first():
+def spans(cuda: SimulatedCuda) -> dict[str, tuple[float, float]]:
+    return {operation.what: (operation.start, operation.end) for operation in cuda.finished}
+
+
+def test_work_behind_a_wait_starts_when_the_record_is_done():
     cuda = SimulatedCuda()
-    upload, waiting, ready = (cuda.Stream() for _ in range(3))
-    with cuda.stream(upload):
-        cuda.submit("upload", "h2d", nothing, seconds=2.0)
-    waiting.wait_stream(upload)
-    with cuda.stream(waiting):
-        cuda.submit("waiting", "compute", nothing, seconds=1.0)
-    with cuda.stream(ready):
-        cuda.submit("ready", "compute", nothing, seconds=3.0)
+    h2d, compute = cuda.Stream(), cuda.Stream()
+    with cuda.stream(h2d):
+        submit(cuda, "upload", "h2d", seconds=2.0)
+    compute.wait_stream(h2d)
+    with cuda.stream(compute):
+        submit(cuda, "forward", seconds=3.0)
     cuda.synchronize()
-    spans = {operation.what: (operation.start, operation.end) for operation in cuda.finished}
-    assert spans == {"upload": (0.0, 2.0), "ready": (0.0, 3.0), "waiting": (3.0, 4.0)}
+    assert spans(cuda) == {"upload": (0.0, 2.0), "forward": (2.0, 5.0)}
+
+
+def test_an_engine_takes_what_is_ready_first():
+    """All three are queued while the engine is free, "late" before "early", but it is not ready before 2.0."""
+    cuda = SimulatedCuda()
+    h2d, late, busy, early = (cuda.Stream() for _ in range(4))
+    with cuda.stream(h2d):
+        submit(cuda, "upload", "h2d", seconds=2.0)
+    late.wait_stream(h2d)
+    for name, stream in [("late", late), ("busy", busy), ("early", early)]:
+        with cuda.stream(stream):
+            submit(cuda, name, seconds=3.0)
+    cuda.synchronize()
+    assert spans(cuda) == {"upload": (0.0, 2.0), "busy": (0.0, 3.0), "early": (3.0, 6.0), "late": (6.0, 9.0)}
 
 
 def test_work_has_its_effect_when_it_completes():
     cuda, data = SimulatedCuda(), []
-    cuda.submit("forward", "compute", lambda: data.append(1), seconds=3.0)
+    cuda.submit("forward", "compute", lambda: data.append(1), lambda: 3.0)
     cuda.host(2.0)
     assert data == []
     assert not cuda.default_stream().query()
@@ -910,7 +925,7 @@ def test_work_has_its_effect_when_it_completes():
 
 def test_work_starts_when_it_is_launched():
     cuda = SimulatedCuda()
-    cuda.submit("upload", "h2d", nothing, seconds=3.0, launch_seconds=2.0)
+    submit(cuda, "upload", "h2d", seconds=3.0, launch_seconds=2.0)
     assert cuda.now == 2.0
     cuda.synchronize()
     (upload,) = cuda.finished
@@ -924,7 +939,7 @@ def test_work_starts_when_it_is_launched():
 )
 def test_gradual_work_starts_with_its_first_kernel_and_ends_after_its_last_launch(seconds, launch_seconds, end):
     cuda = SimulatedCuda()
-    cuda.submit("forward", "compute", nothing, seconds, launch_seconds, gradual=True)
+    submit(cuda, "forward", seconds=seconds, launch_seconds=launch_seconds, gradual=True)
     assert cuda.now == launch_seconds
     cuda.synchronize()
     (forward,) = cuda.finished
@@ -933,8 +948,8 @@ def test_gradual_work_starts_with_its_first_kernel_and_ends_after_its_last_launc
 
 def test_gradual_work_still_waits_for_its_stream():
     cuda = SimulatedCuda()
-    cuda.submit("upload", "h2d", nothing, seconds=4.0)
-    cuda.submit("forward", "compute", nothing, seconds=3.0, launch_seconds=2.0, gradual=True)
+    submit(cuda, "upload", "h2d", seconds=4.0)
+    submit(cuda, "forward", seconds=3.0, launch_seconds=2.0, gradual=True)
     cuda.synchronize()
     upload, forward = cuda.finished
     assert (upload.end, forward.start, forward.end) == (4.0, 4.0, 7.0)
@@ -942,9 +957,9 @@ def test_gradual_work_still_waits_for_its_stream():
 
 def test_host_and_device_work_side_by_side():
     cuda = SimulatedCuda()
-    cuda.submit("forward", "compute", nothing, seconds=3.0)
+    submit(cuda, "forward", seconds=3.0)
     cuda.host(5.0)
-    cuda.submit("forward", "compute", nothing, seconds=3.0)
+    submit(cuda, "forward", seconds=3.0)
     cuda.host(1.0)
     cuda.synchronize()
     assert [(forward.start, forward.end) for forward in cuda.finished] == [(0.0, 3.0), (5.0, 8.0)]
@@ -955,11 +970,11 @@ def test_the_host_waits_no_longer_than_it_must():
     cuda = SimulatedCuda()
     short, long = cuda.Stream(), cuda.Stream()
     with cuda.stream(long):
-        cuda.submit("long", "h2d", nothing, seconds=9.0)
+        submit(cuda, "long", "h2d", seconds=9.0)
     with cuda.stream(short):
-        cuda.submit("short", "compute", nothing, seconds=2.0)
+        submit(cuda, "short", seconds=2.0)
         event = short.record_event()
-        cuda.submit("later", "compute", nothing, seconds=3.0)
+        submit(cuda, "later", seconds=3.0)
     event.synchronize()
     assert (cuda.now, finished(cuda)) == (2.0, ["short"])
     short.synchronize()
@@ -970,7 +985,7 @@ def test_the_host_waits_no_longer_than_it_must():
 
 def test_work_the_host_waits_for_takes_launch_and_run_and_return():
     cuda = SimulatedCuda(call_seconds=0.5)
-    cuda.submit("upload", "h2d", nothing, seconds=3.0, launch_seconds=1.0, wait=True)
+    submit(cuda, "upload", "h2d", seconds=3.0, launch_seconds=1.0, wait=True)
     assert cuda.now == 4.5
 
 
@@ -982,7 +997,7 @@ def test_calls_cost_host_time():
     assert cuda.now == 0.5
     cuda.default_stream().wait_event(event)
     assert cuda.now == 1.0
-    cuda.submit("forward", "compute", nothing, seconds=3.0)
+    submit(cuda, "forward", seconds=3.0)
     cuda.default_stream().record_event().synchronize()
     assert cuda.now == 4.5
 
@@ -991,8 +1006,8 @@ def test_a_replay_costs_one_launch_whatever_is_in_the_graph():
     cuda = SimulatedCuda(replay_seconds=0.5)
     graph = cuda.CUDAGraph()
     with cuda.graph(graph):
-        cuda.submit("forward", "compute", nothing, seconds=2.0, launch_seconds=9.0)
-        cuda.submit("forward", "compute", nothing, seconds=3.0, launch_seconds=9.0)
+        submit(cuda, "forward", seconds=2.0, launch_seconds=9.0)
+        submit(cuda, "forward", seconds=3.0, launch_seconds=9.0)
     assert cuda.now == 0.0
     graph.replay()
     assert cuda.now == 0.5
@@ -1000,12 +1015,24 @@ def test_a_replay_costs_one_launch_whatever_is_in_the_graph():
     assert cuda.now == 5.5
 
 
+def test_a_replay_takes_as_long_as_its_batch_needs_now():
+    cuda, rows = SimulatedCuda(), [2.0]
+    graph = cuda.CUDAGraph()
+    with cuda.graph(graph):
+        cuda.submit("forward", "compute", lambda: None, lambda: rows[0])
+    graph.replay()
+    rows[0] = 3.0
+    graph.replay()
+    cuda.synchronize()
+    assert cuda.now == 5.0
+
+
 def test_events_read_the_virtual_clock():
     cuda = SimulatedCuda()
     start, end = cuda.Event(enable_timing=True), cuda.Event(enable_timing=True)
-    cuda.submit("upload", "h2d", nothing, seconds=2.0)
+    submit(cuda, "upload", "h2d", seconds=2.0)
     start.record()
-    cuda.submit("forward", "compute", nothing, seconds=3.0)
+    submit(cuda, "forward", seconds=3.0)
     end.record()
     cuda.synchronize()
     assert start.elapsed_time(end) == 3000.0
@@ -1015,7 +1042,7 @@ def test_only_compute_is_captured():
     """Stricter than CUDA, which captures copies too; the course has none in its graphs."""
     cuda = SimulatedCuda()
     with cuda.graph(cuda.CUDAGraph()), pytest.raises(RuntimeError, match="upload"):
-        cuda.submit("upload", "h2d", nothing)
+        submit(cuda, "upload", "h2d")
 
 
 def test_a_copy_from_pageable_memory_costs_the_host_the_copy():
