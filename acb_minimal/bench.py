@@ -8,7 +8,7 @@ import torch
 from rich.table import Table
 
 from . import attention as _attention  # noqa: F401  (defines torch.ops.acb.paged_attention)
-from .device import Device
+from .device import CpuDevice, Device
 from .errors import InputError
 from .kv_cache import KVCache, PagePool
 from .load import Checkpoint
@@ -23,7 +23,7 @@ PAGE_SIZE = 64
 
 def host(steps: int = 200) -> Table:
     """Host microseconds of schedule, write, fill and update in a decode step; medians over `steps` steps."""
-    device = Device("cuda" if torch.cuda.is_available() else "cpu")
+    device = Device() if torch.cuda.is_available() else CpuDevice()
     columns = "rows context schedule write fill update sum sum/row"
     table = _table("Host time of a decode step, us", columns, device)
     for rows in (32, 128, 512):
@@ -71,7 +71,7 @@ def attention(heads: int = 32, kv_heads: int = 8, head_dim: int = 128) -> Table:
     if not torch.cuda.is_available():
         raise InputError("the attention benchmark needs a CUDA GPU; torch finds none")
     device = torch.device("cuda")
-    table = _table("Decode attention, one layer, bf16", "batch context us TB/s of-sum", Device("cuda"))
+    table = _table("Decode attention, one layer, bf16", "batch context us TB/s of-sum", Device())
     memory = torch.ones(1 << 30, dtype=torch.float32, device=device)
     ceiling = memory.nbytes / gpu_seconds(memory.sum)
     del memory
@@ -105,7 +105,7 @@ def memory(name: str = "llama-3.1-8b", rows: int = 384, context: int = 1152) -> 
     InputError without a CUDA GPU."""
     if not torch.cuda.is_available():
         raise InputError("the memory benchmark needs a CUDA GPU; torch finds none")
-    device = Device("cuda")
+    device = Device()
     table = _table(f"Device memory, {name}, {rows} rows of {context:,}", "what MB share", device)
     taken: dict[str, int] = {}
 

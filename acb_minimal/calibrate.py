@@ -39,7 +39,7 @@ def calibrate() -> Table:
     """Writes costs.json and returns a table of each fit's errors. Raises InputError without a CUDA GPU."""
     if not torch.cuda.is_available():
         raise InputError("calibration needs a CUDA GPU; torch finds none")
-    device = Device("cuda")
+    device = Device()
     table = Table(title=f"Fits for {device.name}", caption="largest relative error of a fit over its points")
     for column in ("model", "fit", "points", "largest error"):
         table.add_column(column)

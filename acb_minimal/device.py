@@ -18,7 +18,7 @@ from .sim import SimulatedCuda
 
 
 class Device:
-    """A real device: CUDA, or the CPU for engines that use no streams.
+    """A CUDA GPU.
 
     torch_device  where tensors live
     cuda          what a chapter is handed as `cuda`
@@ -26,17 +26,17 @@ class Device:
     timing        record when each batch begins and ends on the GPU, for `busy`
     """
 
-    def __init__(self, name: str, timing: bool = False):
-        self.torch_device = torch.device(name)
+    def __init__(self, timing: bool = False):
+        self.torch_device = torch.device("cuda")
         self.arithmetic = True
-        self.timing = timing and name == "cuda"
-        self.cuda = _timed_cuda(self) if self.timing else torch.cuda if name == "cuda" else torch.cpu
+        self.timing = timing
+        self.cuda = _timed_cuda(self) if timing else torch.cuda
         self._windows: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
 
     @property
     def name(self) -> str:
         """What to call it beside a figure."""
-        return torch.cuda.get_device_name() if self.torch_device.type == "cuda" else "CPU"
+        return torch.cuda.get_device_name()
 
     def clock(self) -> float:
         """Host time in seconds."""
@@ -75,7 +75,7 @@ class Device:
 
     def pinned(self, numel: int) -> torch.Tensor:
         """A host buffer that copies can run to and from beside the host: int32 [numel], zeros."""
-        return torch.zeros(numel, dtype=torch.int32, pin_memory=self.torch_device.type == "cuda")
+        return torch.zeros(numel, dtype=torch.int32, pin_memory=True)
 
     def copy(self, engine: str, target: torch.Tensor, source: torch.Tensor, non_blocking: bool) -> None:
         """Copies on the current stream, engine "h2d" or "d2h"; the host waits unless `non_blocking`."""
@@ -125,7 +125,7 @@ class SimulatedDevice(Device):
         self.torch_device = torch.device("cpu")
         self.cuda = SimulatedCuda(policy, seed, costs.replay_launch, costs.call)
         self.costs, self.arithmetic = costs, arithmetic
-        self._pinned: set[int] = set()
+        self._pinned: dict[int, torch.Tensor] = {}  # by address, kept alive: a freed address may be handed out again
 
     @property
     def name(self) -> str:
@@ -146,7 +146,7 @@ class SimulatedDevice(Device):
 
     def pinned(self, numel: int) -> torch.Tensor:
         buffer = torch.zeros(numel, dtype=torch.int32)
-        self._pinned.add(buffer.untyped_storage().data_ptr())
+        self._pinned[buffer.untyped_storage().data_ptr()] = buffer
         return buffer
 
     def copy(self, engine: str, target: torch.Tensor, source: torch.Tensor, non_blocking: bool) -> None:
@@ -174,3 +174,27 @@ class SimulatedDevice(Device):
 
     def spent(self, what: str, rows: int) -> None:
         self.cuda.host(self.costs.host(what, rows))
+
+
+class CpuDevice(SimulatedDevice):
+    """The CPU as the device: all device work runs as soon as it may, and everything takes the time it takes."""
+
+    def __init__(self):
+        self.torch_device = torch.device("cpu")
+        self.cuda = SimulatedCuda("eager")
+        self.arithmetic = True
+
+    name = "CPU"
+    clock = Device.clock
+
+    def pinned(self, numel: int) -> torch.Tensor:
+        return torch.zeros(numel, dtype=torch.int32)
+
+    def copy(self, engine: str, target: torch.Tensor, source: torch.Tensor, non_blocking: bool) -> None:
+        self.cuda.submit(engine, engine, lambda: target.copy_(source), wait=not non_blocking)
+
+    def compute(self, what: str, shape: Callable[[], Shape], work: Callable[[], None]) -> None:
+        self.cuda.submit(what, "compute", work)
+
+    def spent(self, what: str, rows: int) -> None:
+        pass

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from .costs import Costs
-from .device import Device, SimulatedDevice
+from .device import CpuDevice, Device, SimulatedDevice
 from .errors import InputError
 from .kv_cache import KVCache, PagePool
 from .load import Checkpoint
@@ -62,7 +62,7 @@ class Session:
     prompts           text or token ids; their ids are "0", "1", ... in order
     chapter           a chapter's name, the short form ("ch1") included, or the path of a file with an `Engine`
     model             a name that load.Checkpoint takes, or a Checkpoint
-    device            "cuda"; "sim", the simulated GPU; "cpu", for engines that use no streams; "auto": CUDA if there
+    device            "cuda"; "sim", the simulated GPU; "cpu", where nothing overlaps; "auto": CUDA if there
                       is one, else the simulator; or a Device
     max_new_tokens    tokens to generate for each prompt, at most
     max_running       requests in a batch at most
@@ -217,7 +217,7 @@ def open_device(name: str, checkpoint: Checkpoint, timing: bool = False) -> Devi
         name = "cuda" if torch.cuda.is_available() else "sim"
     if name == "sim":
         return SimulatedDevice(Costs.of(checkpoint.name), arithmetic=not checkpoint.random)
-    return Device(name, timing)
+    return CpuDevice() if name == "cpu" else Device(timing)
 
 
 def check_memory(checkpoint: Checkpoint, pool: PagePool, device: torch.device) -> None:

@@ -77,8 +77,8 @@ class Stream:
             self.cuda._wait_for(self.queue[-1])
 
     def query(self) -> bool:
-        self.cuda._run()
-        return not self.queue
+        """Whether everything queued here is done."""
+        return self.cuda._look_at(self.queue[-1] if self.queue else None)
 
 
 class Event:
@@ -104,14 +104,16 @@ class Event:
             self.cuda._wait_for(self._record)
 
     def query(self) -> bool:
-        self.cuda._run()
-        return self._record is None or self._record.done
+        """Whether the latest record is done; True if there is none."""
+        return self.cuda._look_at(self._record)
 
     def elapsed_time(self, end: Event) -> float:
         """Milliseconds from this event's record to `end`'s, on the device's clock."""
         if not (self.enable_timing and end.enable_timing):
             raise ValueError("both events must have been created with enable_timing=True")
-        if not (self._record and self._record.done and end._record and end._record.done):
+        if self._record is None or end._record is None:
+            raise ValueError("both events must have been recorded")
+        if not (self._record.done and end._record.done):
             raise RuntimeError("both events must have completed")
         return (end._record.end - self._record.end) * 1e3
 
@@ -177,8 +179,8 @@ class SimulatedCuda:
         return self._current[-1]
 
     @contextmanager
-    def stream(self, stream: Stream):
-        self._current.append(stream)
+    def stream(self, stream: Stream | None):
+        self._current.append(stream or self.current_stream())
         try:
             yield
         finally:
@@ -190,8 +192,11 @@ class SimulatedCuda:
         self.synchronize()
         self._capturing, graph.work = graph, []
         try:
-            with self.stream(stream or self.Stream()):
+            with self.stream(stream):
                 yield
+        except BaseException:
+            graph.work = None  # half a capture is none
+            raise
         finally:
             self._capturing = None
 
@@ -255,6 +260,16 @@ class SimulatedCuda:
         if operation.engine is None:
             self._advance(self.call_seconds)
         self._run()
+
+    def _look_at(self, operation: Operation | None) -> bool:
+        """Whether it is done, for a host that asks and does not wait."""
+        self._may_not_be_capturing("query")
+        self._advance(self.call_seconds)
+        self._run()
+        done = operation is None or operation.done
+        if not done and self.policy == "lazy":
+            self._force(operation)  # a GPU gets on with its work: who asks again and again must be told yes in the end
+        return done
 
     def _run(self) -> None:
         """Runs what the policy runs when the host calls in and does not wait."""

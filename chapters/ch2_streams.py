@@ -1,11 +1,11 @@
 """Chapter 2: three streams; every piece of device work gets a queue of its own.
 
-What changes: the upload, the forward pass and the download go to streams h2d, compute and d2h, and the copies no longer
-block the host. So nothing orders them any more: a stream waits for no other. The host does it instead, with a
+What changes: the upload, the forward pass and the download go to streams h2d, compute and d2h, and the copies no
+longer block the host. So nothing orders them any more: a stream waits for no other. The host does it instead, with a
 synchronize after each.
 
-What it buys: nothing yet. The host waits three times where it waited twice. But the three queues can now run side by
-side, as soon as something better than the host keeps them in order.
+What it buys: three queues that can run side by side, once something better than the host keeps them in order. What it
+does not buy yet is time: the host now waits three times a step, where it waited twice.
 """
 
 

@@ -1,11 +1,11 @@
 """Chapter 3: events order the streams; the host waits once, at the end.
 
 What changes: a stream that depends on another waits for an event recorded there. `wait_event` does not stop the host:
-it holds back the stream. So upload, forward pass and download are all queued at once, and the one wait that is left is
-the host's own, for the tokens.
+it holds back the stream. So upload, forward pass and download are all queued at once, and the one wait that is left
+is the host's own, for the tokens.
 
-What it buys: two host waits less, and a GPU that starts each piece as soon as the one before is done. What it does not
-buy: while the host schedules and writes the next batch, the GPU still has nothing to run.
+What it buys: two host waits less, and a GPU that starts each piece as soon as the one before is done. What it does
+not buy: while the host schedules and writes the next batch, the GPU still has nothing to run.
 """
 
 

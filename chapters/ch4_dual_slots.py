@@ -8,8 +8,8 @@ What it buys: scheduling and writing are hidden behind the GPU. What it does not
 first, the GPU still waits for the host to take in N's tokens and fill them in.
 
 Scheduling a batch ahead, the host does not know yet which requests N finishes. Such a request has a row in N + 1 all
-the same: its token is dropped. Its pages are freed, and may be handed to another request at once, while the row in
-N + 1 has yet to write to them. That is safe because the new owner's first batch is N + 2 or later: the compute stream
+the same: its token is dropped. Its pages are freed, and may be handed to another request at once, while the row in N
++ 1 has yet to write to them. That is safe because the new owner's first batch is N + 2 or later: the compute stream
 runs it after N + 1, so what the dead row wrote is overwritten before anybody reads it.
 """
 

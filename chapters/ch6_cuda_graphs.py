@@ -1,8 +1,8 @@
 """Chapter 6: CUDA graphs; a batch of decodes is launched with one call.
 
-What changes: before serving, the carry-over and the forward pass are captured for every slot and for a number of batch
-sizes, all in one memory pool. A batch of decodes is padded to the next of these sizes, and its graph is replayed; a
-batch with prompts in it still runs kernel by kernel.
+What changes: before serving, the carry-over and the forward pass are captured for every slot and for a number of
+batch sizes, all in one memory pool. A batch of decodes is padded to the next of these sizes, and its graph is
+replayed; a batch with prompts in it still runs kernel by kernel.
 
 What it buys: launching a batch takes the host microseconds instead of milliseconds, so the GPU no longer waits for
 kernels inside a batch. A graph reads and writes the addresses it was captured with, which is why each slot needs

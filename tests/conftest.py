@@ -12,7 +12,7 @@ if not torch.cuda.is_available():
 import transformers
 from transformers import AutoModelForCausalLM
 
-from acb_minimal.device import Device
+from acb_minimal.device import CpuDevice, Device
 from acb_minimal.kv_cache import KVCache, PagePool
 from acb_minimal.load import Checkpoint
 from acb_minimal.model import Model
@@ -109,7 +109,7 @@ class Harness:
         max_batch_tokens=32,
     ) -> Scheduler:
         """Serves all requests; request i is added once `arrivals[i]` others have finished (default: 0)."""
-        device = device or Device("cpu")
+        device = device or CpuDevice()
         pool = PagePool(pages, page_size)
         scheduler = Scheduler(pool, max_running, max_batch_tokens, VOCAB, self.checkpoint.max_positions, device)
         cache = KVCache(self.checkpoint.layers, pages, page_size, self.checkpoint.dtype, device.torch_device)

@@ -54,7 +54,7 @@ class Machine:
         self.real = self.policy == "cuda"
         if self.real:
             load_real_kernels()
-        self.device = Device("cuda") if self.real else SimulatedDevice(COSTS, self.policy, int(seed or 0))
+        self.device = Device() if self.real else SimulatedDevice(COSTS, self.policy, int(seed or 0))
         self.cuda = self.device.cuda
 
     def streams(self, number: int):
@@ -1047,8 +1047,8 @@ def test_only_compute_is_captured():
 
 def test_a_copy_from_pageable_memory_costs_the_host_the_copy():
     device = SimulatedDevice(COSTS)
-    data = torch.zeros(1, dtype=torch.int32)
-    device.copy("h2d", data, device.pinned(1), non_blocking=True)
+    data, pinned = torch.zeros(1, dtype=torch.int32), device.pinned(1)
+    device.copy("h2d", data, pinned, non_blocking=True)
     assert device.clock() == pytest.approx(5e-6)  # the launch
     device.cuda.synchronize()
     before = device.clock()

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from acb_minimal.costs import Costs
-from acb_minimal.device import Device, SimulatedDevice
+from acb_minimal.device import CpuDevice, SimulatedDevice
 from acb_minimal.request import Request
 from acb_minimal.run import chapter_paths
 from acb_minimal.sim import POLICIES
@@ -65,7 +65,7 @@ def test_chapter_1_on_the_cpu(harness, family):
     @many
     @given(workloads())
     def check(workload):
-        serve_and_compare(harness(family), workload, "ch1", Device("cpu"))
+        serve_and_compare(harness(family), workload, "ch1", CpuDevice())
 
     check()
 

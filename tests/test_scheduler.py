@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acb_minimal.device import Device
+from acb_minimal.device import CpuDevice
 from acb_minimal.errors import InputError
 from acb_minimal.kv_cache import PagePool
 from acb_minimal.request import Request
@@ -16,7 +16,7 @@ STOP = 7
 
 def make(pages=64, page_size=4, max_running=4, max_batch_tokens=16) -> Scheduler:
     pool = PagePool(pages, page_size)
-    return Scheduler(pool, max_running, max_batch_tokens, 100, 64, Device("cpu"))
+    return Scheduler(pool, max_running, max_batch_tokens, 100, 64, CpuDevice())
 
 
 def add(scheduler, id, prompt_len, max_new_tokens, stop_tokens=()) -> Request:

@@ -5,13 +5,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acb_minimal.device import Device
+from acb_minimal.device import CpuDevice
 from acb_minimal.kv_cache import PagePool
 from acb_minimal.request import Batch, Request, Row
 from acb_minimal.scheduler import Scheduler
 from acb_minimal.slot import Inputs, IOSlot, SlotSize
 
-CPU = Device("cpu")
+CPU = CpuDevice()
 
 
 def test_views_do_not_overlap_and_start_on_16_bytes():
