@@ -126,10 +126,11 @@ def memory(name: str = "llama-3.1-8b", rows: int = 384, context: int = 1152) -> 
     model.warm_up()
     torch.cuda.empty_cache()
     took("kernels, libraries")
-    pool, graphs, slots = torch.cuda.graph_pool_handle(), [], []
+    pool, graphs, slots, slot_bytes = torch.cuda.graph_pool_handle(), [], [], {}
     for which in ("first", "second"):
+        before = torch.cuda.memory_allocated()  # a slot is too small to make torch ask the driver for memory
         slots.append(model.new_slot())
-        took(f"{which} slot")
+        slot_bytes[f"{which} slot"] = torch.cuda.memory_allocated() - before
         for size in model.decode_sizes:
             slots[-1].pad(size)
             graphs.append(torch.cuda.CUDAGraph())
@@ -138,8 +139,8 @@ def memory(name: str = "llama-3.1-8b", rows: int = 384, context: int = 1152) -> 
                 model.forward(slots[-1])
         took(f"{which} set of {len(model.decode_sizes)} graphs")
     total = sum(taken.values())
-    for what, count in taken.items():
-        table.add_row(what, f"{count / 1e6:,.1f}", f"{count / total:.2%}")
+    for what, count in (taken | slot_bytes).items():
+        table.add_row(what, f"{count / 1e6:,.2f}", f"{count / total:.4%}")
     return table
 
 

@@ -45,8 +45,10 @@ def calibrate() -> Table:
         table.add_column(column)
     models, model = {}, None
     for name in MODELS:
-        model = _model(name, device)
-        models[name], errors = _model_costs(model, Checkpoint(name).max_positions)
+        checkpoint = Checkpoint(name)
+        model = _model(checkpoint, device)
+        costs, errors = _model_costs(model, checkpoint.max_positions)
+        models[name] = {"weight_bytes": checkpoint.weight_bytes} | costs
         for fit, (points, error) in errors.items():
             table.add_row(name, fit, str(points), f"{error:.1%}")
     record = {
@@ -59,8 +61,7 @@ def calibrate() -> Table:
     return table
 
 
-def _model(name: str, device: Device) -> Model:
-    checkpoint = Checkpoint(name)
+def _model(checkpoint: Checkpoint, device: Device) -> Model:
     positions = POSITIONS if checkpoint.random else 100_000
     pages = positions // PAGE_SIZE
     cache = KVCache(checkpoint.layers, pages, PAGE_SIZE, checkpoint.dtype, device.torch_device)

@@ -5,6 +5,7 @@ them.
 """
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -35,7 +36,7 @@ class Shape(NamedTuple):
 class Costs:
     """Seconds that host and device work take for one model.
 
-    gpu      name of the GPU they were measured on
+    gpu      what to call a GPU simulated with them
     figures  the entries of costs.json that hold for every model, in microseconds
     model    the entry of the model
     """
@@ -45,10 +46,15 @@ class Costs:
     model: dict
 
     @classmethod
-    def of(cls, model: str) -> "Costs":
-        """Costs of a calibrated model. Raises KeyError for one that is not."""
+    def of(cls, model: str, weight_bytes: int = 0) -> "Costs":
+        """Costs of a calibrated model; of any other, those of the calibrated model whose weights are nearest in size,
+        which `gpu` then names."""
         record = json.loads(FILE.read_text())
-        return cls(record["environment"]["device"].removeprefix("NVIDIA "), record["figures"], record["models"][model])
+        gpu, models = f"simulated {record['environment']['device'].removeprefix('NVIDIA ')}", record["models"]
+        if model not in models:
+            model = min(models, key=lambda name: abs(math.log(models[name]["weight_bytes"] / max(weight_bytes, 1))))
+            gpu += f", timed as {model}"
+        return cls(gpu, record["figures"], models[model])
 
     @property
     def replay_launch(self) -> float:

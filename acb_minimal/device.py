@@ -1,8 +1,8 @@
 """The seam between the shared parts and the machine they run on.
 
 A slot's copies and a model's forward pass are device work; scheduling, writing and updating are host work. Both are
-reported here. On a real device there is little to do: device work runs on the current stream, host work takes the time
-it takes. On the simulated one (sim.py) device work is queued and host work moves a virtual clock.
+reported here. On a GPU there is little to do: device work runs on the current stream, host work takes the time it
+takes. On the simulated one (sim.py) device work is queued and host work moves a virtual clock.
 """
 
 import time
@@ -129,7 +129,7 @@ class SimulatedDevice(Device):
 
     @property
     def name(self) -> str:
-        return f"simulated {self.costs.gpu}"
+        return self.costs.gpu
 
     def clock(self) -> float:
         return self.cuda.now

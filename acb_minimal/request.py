@@ -1,5 +1,6 @@
 """A request and what has become of it so far, and its row in a batch. Token ids and counts: no text, no devices."""
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -29,10 +30,10 @@ class Request:
 
     def __init__(self, id: str, prompt: Sequence[int], max_new_tokens: int, stop_tokens: Sequence[int] = ()):
         self.id = id
-        self.prompt_len = len(prompt)
+        self.tokens = [operator.index(token) for token in prompt]  # NumPy's integers too; TypeError for anything else
+        self.prompt_len = len(self.tokens)
         self.max_new_tokens = max_new_tokens
         self.stop_tokens = frozenset(stop_tokens)
-        self.tokens = list(prompt)
         self.scheduled = 0
         self.source = -1
         self.pages: list[int] = []

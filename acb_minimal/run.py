@@ -105,6 +105,10 @@ class Session:
                 requests.append(Request(str(number), ids, max_new_tokens, stop_tokens))
             except InputError as error:
                 self.refused[str(number)] = f"request {str(number)!r}: {error}"
+            except TypeError:
+                self.refused[str(number)] = (
+                    f"request {str(number)!r}: the prompt is {prompt!r}; it must be text or a sequence of token ids"
+                )
 
         longest = max((min(r.max_positions, self.checkpoint.max_positions) for r in requests), default=1)
         per_request = PagePool(1, page_size).pages_for(max(longest, 1))
@@ -216,7 +220,7 @@ def open_device(name: str, checkpoint: Checkpoint, timing: bool = False) -> Devi
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "sim"
     if name == "sim":
-        return SimulatedDevice(Costs.of(checkpoint.name), arithmetic=not checkpoint.random)
+        return SimulatedDevice(Costs.of(checkpoint.name, checkpoint.weight_bytes), arithmetic=not checkpoint.random)
     return CpuDevice() if name == "cpu" else Device(timing)
 
 

@@ -1,7 +1,7 @@
 """Continuous batching: which requests run in the next batch, and what its tokens mean for them.
 
 Everything here is decided from counts, never from token values, so that a batch can be scheduled while the tokens
-of the batch before it are still on the GPU. It knows no tensors and no device.
+of the batch before it are still on the GPU. Of the device it knows the clock; of tensors nothing.
 """
 
 from collections import deque

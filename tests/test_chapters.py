@@ -8,12 +8,14 @@ import re
 from itertools import pairwise
 
 import pytest
+import torch
 
-from acb_minimal import counter
+from acb_minimal import counter, model
 from acb_minimal.costs import Costs
 from acb_minimal.device import SimulatedDevice
 from acb_minimal.load import Checkpoint
 from acb_minimal.run import Session, chapter_paths, load_chapter
+from acb_minimal.sim import CUDAGraph
 
 CHAPTERS = chapter_paths()
 ORDERING = re.compile(r"synchronize\(|wait_event\(|\.record\(|cuda\.stream\(|fill\(|carry_over\(self|self.other = ")
@@ -96,3 +98,26 @@ def test_a_line_that_orders_is_missed(path, number, tmp_path):
     schedules = [("lazy", 0), *(("random", seed) for seed in range(3))]
     assert all(right(str(path), *schedule) for schedule in schedules)
     assert not all(right(str(mutant), *schedule) for schedule in schedules)
+
+
+def test_a_batch_size_without_a_graph_runs_eagerly(monkeypatch):
+    """Graphs for 2 rows only: batches of 1 are padded to 2, batches of 3 find none."""
+    replays = []
+    monkeypatch.setattr(model, "decode_sizes", lambda largest: [2])
+    replay = CUDAGraph.replay
+    monkeypatch.setattr(CUDAGraph, "replay", lambda graph: (replays.append(graph), replay(graph)))
+    assert right("ch6", "lazy", 0)
+    assert len(set(replays)) == 2  # one graph for each slot, and both were used
+
+
+def test_capturing_runs_nothing_and_needs_no_request():
+    """The engine is made while requests already wait; it must not touch them, the pool or the cache."""
+    session = Session([counter.prompt(3, 9)], "ch6", CHECKPOINT, SimulatedDevice(Costs.of("counter")))
+    made = session.load_model()
+    before = [tensor.clone() for tensor in made.cache.keys + made.cache.values]
+    session.engine_class(made, session.scheduler, session.device.cuda)
+    session.device.cuda.synchronize()
+    assert all(torch.equal(old, new) for old, new in zip(before, made.cache.keys + made.cache.values, strict=True))
+    assert session.pool.num_free == session.pool.num_pages
+    assert [request.scheduled for request in session.requests] == [0]
+    made.close()

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from acb_minimal import cli, counter
+from acb_minimal.run import chapter_paths
 
 
 class Done(NamedTuple):
@@ -134,6 +135,50 @@ def test_an_error_in_an_engine_is_one_line_that_says_where(acb, tmp_path, monkey
     assert done.stderr == f"error: ZeroDivisionError: integer division or modulo by zero ({mine}:5)\n"
     monkeypatch.setenv("ACB_TRACEBACK", "1")
     assert "Traceback" in acb("run", mine, "--prompt", "count 1 to 2").stderr
+
+
+@pytest.mark.parametrize("chapter", chapter_paths())
+@pytest.mark.parametrize("device", ["sim", "cpu"])
+def test_every_chapter_runs_without_a_gpu(acb, chapter, device):
+    done = acb("run", chapter, "--device", device, "--prompt", "count 3 to 7")
+    assert done.returncode == 0, done.stderr
+    assert "count 3 to 7 -> 3 4 5 6 7\n" in done.stdout
+    assert ("simulated H200" in done.stdout) == (device == "sim")
+
+
+def test_compare_puts_all_chapters_side_by_side(acb):
+    done = acb("compare", "--requests", 6)
+    assert done.returncode == 0, done.stderr
+    assert "demo (counter) on simulated H200" in done.stdout
+    rows = [line for line in done.stdout.splitlines() if line.startswith("│ ch")]
+    assert [row.split()[1] for row in rows] == list(chapter_paths())
+    assert all(row.split()[-2] == "yes" for row in rows)
+    answers = [line for line in done.stdout.splitlines() if " -> " in line]
+    assert len(answers) == 5
+
+
+def test_compare_says_that_large_models_are_only_timed(acb):
+    done = acb("compare", "--workload", "small", "--requests", 4, "--context", 8, "--new-tokens", 4)
+    assert "small (llama-3.2-1b) on simulated H200" in done.stdout
+    assert "The simulator only keeps time for this model: its tokens are placeholders." in done.stdout
+
+
+def test_a_model_that_was_not_calibrated_is_timed_as_the_nearest(acb):
+    small = ("--workload", "small", "--requests", 2, "--context", 8, "--new-tokens", 2)
+    done = acb("compare", *small, "--model", "qwen3-8b")
+    assert "on simulated H200, timed as llama-3.1-8b" in done.stdout
+
+
+def test_diff_shows_what_a_chapter_changes(acb):
+    done = acb("diff", "ch2", "ch3_events")
+    assert "--- ch2_streams.py" in done.stdout
+    assert "+        self.compute.wait_event(self.uploaded)" in done.stdout
+    assert "-        self.compute.synchronize()" in done.stdout
+    assert acb("diff", "ch2", "ch7").stderr.startswith("error: unknown chapter 'ch7': give one of ch1_sync, ")
+
+
+def test_calibrate_needs_a_gpu(acb):
+    assert acb("calibrate").stderr == "error: calibration needs a CUDA GPU; torch finds none\n"
 
 
 def test_help_does_not_wait_for_torch(acb):

@@ -36,13 +36,15 @@ def test_max_new_tokens_ends_a_request_by_length():
 
 
 def test_a_bad_request_is_refused_by_name_and_the_good_ones_finish():
-    prompts = ["count 3 to 4", "", "count apples to 4", "count 5 to 6", [5000], [1] * 250]
+    prompts = ["count 3 to 4", "", "count apples to 4", "count 5 to 6", [5000], [1] * 250, [1.5], None]
     done = {c.id: c for c in generate(prompts, device="cpu", max_new_tokens=20)}
     assert [done[id].text for id in ("0", "3")] == ["3 4", "5 6"]
     assert "request '1': the prompt is empty" in done["1"].error
     assert "request '2': prompt 'count apples to 4': model 'counter' does not know 'apples'" in done["2"].error
     assert "request '4': token id 5000 is outside the vocabulary" in done["4"].error
     assert "request '5': 250 prompt + 20 new tokens are past the model's 256 positions" in done["5"].error
+    assert done["6"].error == "request '6': the prompt is [1.5]; it must be text or a sequence of token ids"
+    assert "request '7': the prompt is None" in done["7"].error
     assert not any("\n" in c.error for c in done.values() if c.error)
 
 
