@@ -10,7 +10,14 @@ from pathlib import Path
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from . import counter
 from .errors import InputError
@@ -48,8 +55,9 @@ class Checkpoint:
         self.dtype = self.config.dtype or torch.float32
         self.layers, self.weight_bytes = self._probe()
         self._loaded: dict[torch.device, PreTrainedModel] = {}
-        self.vocab_size: int = self.config.vocab_size
-        self.max_positions: int = self.config.max_position_embeddings
+        text_config = self.config.get_text_config()
+        self.vocab_size: int = text_config.vocab_size
+        self.max_positions: int = text_config.max_position_embeddings
 
     def _probe(self) -> tuple[list[AttentionLayer], int]:
         """Runs the model once without data (on the meta device), recording each call of the attention function."""
@@ -66,10 +74,10 @@ class Checkpoint:
                 f"model {self.name!r}: the attention of {type(self.config).__name__} cannot be replaced "
                 f"({_first_line(error)})"
             ) from error
-        if len(calls) != self.config.num_hidden_layers:
+        if len(calls) != (expected := self.config.get_text_config().num_hidden_layers):
             raise InputError(
                 f"model {self.name!r}: the attention of {type(self.config).__name__} cannot be replaced "
-                f"({len(calls)} of its {self.config.num_hidden_layers} layers go through transformers' "
+                f"({len(calls)} of its {expected} layers go through transformers' "
                 f"AttentionInterface; all must)"
             )
         layers = [AttentionLayer(names[module], heads, head_dim) for module, heads, head_dim in calls]
@@ -112,34 +120,41 @@ class Checkpoint:
         return model.to(device).eval()
 
     @cached_property
-    def tokenizer(self) -> "transformers.PreTrainedTokenizerBase":
-        """Raises InputError when the model has none."""
-        if not self.random:
-            try:
-                return AutoTokenizer.from_pretrained(self.path)
-            except Exception as error:
-                raise InputError(f"model {self.name!r}: no tokenizer ({_first_line(error)})") from error
-        raise InputError(f"model {self.name!r} has random weights and no tokenizer: give token ids or a workload")
+    def _tokenizer(self) -> PreTrainedTokenizerBase | str:
+        """The tokenizer, or the reason why there is none."""
+        if self.random:
+            return "has random weights and no tokenizer: give token ids or a workload"
+        try:
+            return AutoTokenizer.from_pretrained(self.path)
+        except Exception as error:
+            return f"has no tokenizer ({_first_line(error)})"
 
-    @property
+    @cached_property
     def stop_tokens(self) -> Sequence[int]:
-        """Token ids that end a text; none for random weights, which would stop at random."""
+        """Token ids that end a text, those that `generate` stops at; none for random weights, which would stop at
+        random."""
         if self.random:
             return ()
-        eos = self.config.eos_token_id
-        return () if eos is None else (eos,) if isinstance(eos, int) else eos
+        try:
+            eos = GenerationConfig.from_pretrained(self.path).eos_token_id
+        except OSError:  # a model without generation_config.json
+            eos = self.config.get_text_config().eos_token_id
+        return () if eos is None else (eos,) if isinstance(eos, int) else tuple(eos)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a prompt. Raises InputError naming the words that the model's vocabulary lacks."""
-        ids = self.tokenizer(text)["input_ids"]
-        if (unknown := self.tokenizer.unk_token_id) is not None and unknown in ids:
-            words = [word for word in text.split() if unknown in self.tokenizer(word)["input_ids"]]
+        """Token ids of a prompt. Raises InputError for a model without a tokenizer, and for words it does not know."""
+        tokenizer = self._tokenizer
+        if isinstance(tokenizer, str):
+            raise InputError(f"model {self.name!r} {tokenizer}")
+        ids = tokenizer(text)["input_ids"]
+        if (unknown := tokenizer.unk_token_id) is not None and unknown in ids:
+            words = [word for word in text.split() if unknown in tokenizer(word)["input_ids"]]
             raise InputError(f"prompt {text!r}: model {self.name!r} does not know {', '.join(map(repr, words))}")
         return ids
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of generated token ids, special tokens left out."""
-        return self.tokenizer.decode(ids, skip_special_tokens=True)
+    def decode(self, ids: Sequence[int]) -> str | None:
+        """The text of generated token ids, special tokens left out; None for a model without a tokenizer."""
+        return None if isinstance(self._tokenizer, str) else self._tokenizer.decode(ids, skip_special_tokens=True)
 
 
 def _first_line(error: BaseException) -> str:

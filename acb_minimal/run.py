@@ -131,7 +131,7 @@ class Session:
             except InputError as error:
                 self.refused[request.id] = str(error)
         self.size = SlotSize(max_running, max_batch_tokens, min(per_request, self.pool.num_pages))
-        check_memory(self.checkpoint, self.pool, self.device.torch_device)
+        check_gpu(self.checkpoint, self.pool, self.device.torch_device)
         self.started = 0.0
 
     def completions(self) -> Iterator[Completion]:
@@ -152,7 +152,8 @@ class Session:
             engine = self.engine_class(model, self.scheduler, self.device.cuda)
             self.started = self.device.begin()
             for request in engine.run():
-                yield Completion(request.id, request.generated, self._text(request), request.finish_reason)
+                tokens = request.generated
+                yield Completion(request.id, tokens, self.checkpoint.decode(tokens), request.finish_reason)
             self.device.cuda.synchronize()
         finally:
             self.scheduler.abort()  # nothing is left to abort unless the run was cut short
@@ -175,9 +176,6 @@ class Session:
         model = Model(network, layers, cache, self.size, self.device)
         model.warm_up()
         return model
-
-    def _text(self, request: Request) -> str | None:
-        return None if self.checkpoint.random else self.checkpoint.decode(request.generated)
 
 
 def chapter_paths() -> dict[str, Path]:
@@ -224,10 +222,15 @@ def open_device(name: str, checkpoint: Checkpoint, timing: bool = False) -> Devi
     return CpuDevice() if name == "cpu" else Device(timing)
 
 
-def check_memory(checkpoint: Checkpoint, pool: PagePool, device: torch.device) -> None:
-    """Raises InputError when the weights and the KV cache do not fit on a CUDA device."""
+def check_gpu(checkpoint: Checkpoint, pool: PagePool, device: torch.device) -> None:
+    """Raises InputError when a CUDA device cannot run the model: head size, or memory for weights and KV cache."""
     if device.type != "cuda":
         return
+    for head_dim in {layer.head_dim for layer in checkpoint.layers}:
+        if head_dim < 16 or head_dim & (head_dim - 1):
+            raise InputError(
+                f"model {checkpoint.name!r}: its head size is {head_dim}; a GPU needs a power of two, 16 or more"
+            )
     cache = KVCache.bytes_for(checkpoint.layers, pool.num_pages, pool.page_size, checkpoint.dtype)
     weights = 0 if checkpoint.is_loaded(device) else checkpoint.weight_bytes
     torch.cuda.empty_cache()  # what an earlier run has left to torch's allocator is free too

@@ -42,6 +42,15 @@ def test_a_folder_is_loaded_with_its_weights(tiny_path):
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+def test_stop_tokens_are_those_that_generate_stops_at(copy):
+    assert Checkpoint("counter").stop_tokens == (1002,)
+    config = json.loads((copy / "generation_config.json").read_text()) | {"eos_token_id": [7, 1002]}
+    (copy / "generation_config.json").write_text(json.dumps(config))
+    assert Checkpoint(str(copy)).stop_tokens == (7, 1002)
+    (copy / "generation_config.json").unlink()
+    assert Checkpoint(str(copy)).stop_tokens == (1002,)
+
+
 def test_layers_are_listed_in_the_order_they_run(tiny_path):
     checkpoint = Checkpoint(tiny_path("llama"))
     assert [layer.name for layer in checkpoint.layers] == ["model.layers.0.self_attn", "model.layers.1.self_attn"]

@@ -8,7 +8,7 @@ from acb_minimal.device import SimulatedDevice
 from acb_minimal.errors import InputError
 from acb_minimal.load import Checkpoint
 from acb_minimal.model import Model
-from acb_minimal.run import WORKSPACE, Session, check_device, check_memory, load_chapter, open_device
+from acb_minimal.run import WORKSPACE, Session, check_device, check_gpu, load_chapter, open_device
 
 
 def pages_are_back(session: Session) -> bool:
@@ -129,10 +129,24 @@ def test_too_little_gpu_memory_is_refused_before_the_model_is_loaded(monkeypatch
     weights = sum(p.nbytes for p in checkpoint.load(torch.device("cpu")).parameters())
     enough = cache + weights + WORKSPACE
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (enough, enough))
-    check_memory(checkpoint, pool, gpu)
+    check_gpu(checkpoint, pool, gpu)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (enough - 1, enough))
     with pytest.raises(InputError, match=rf"too little GPU memory: {pool.num_pages} KV pages take"):
-        check_memory(checkpoint, pool, gpu)
+        check_gpu(checkpoint, pool, gpu)
+
+
+def test_a_head_size_that_the_kernels_cannot_do_is_refused_on_a_gpu(tiny_path):
+    checkpoint = Checkpoint(tiny_path("llama"))
+    checkpoint.layers = [layer._replace(head_dim=96) for layer in checkpoint.layers]
+    with pytest.raises(InputError, match="its head size is 96; a GPU needs a power of two, 16 or more"):
+        check_gpu(checkpoint, Session([[1]], device="cpu").pool, torch.device("cuda"))
+
+
+def test_a_model_without_a_tokenizer_serves_token_ids(tiny_path):
+    (completion,) = generate([[1, 2, 3]], model=tiny_path("llama"), max_new_tokens=4)
+    assert (len(completion.tokens), completion.text) == (4, None)
+    (completion,) = generate(["text"], model=tiny_path("llama"))
+    assert "has no tokenizer" in completion.error
 
 
 def test_a_chapter_is_found_by_name_short_name_and_path(tmp_path):
