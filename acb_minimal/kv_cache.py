@@ -67,7 +67,7 @@ class KVCache:
     def __init__(self, layers: Sequence[AttentionLayer], pages: int, page_size: int, dtype: torch.dtype, device):
         self.scratch_page, self.page_size = pages, page_size
         shapes = [(pages + 1, layer.kv_heads, page_size, layer.head_dim) for layer in layers]
-        # Zeros, not empty: a masked-out position still enters a product with weight 0, and 0 * NaN is NaN.
+        # Zeros, not empty: an engine that reads before anything is written reads the same wrong thing every time.
         self.keys = [torch.zeros(shape, dtype=dtype, device=device) for shape in shapes]
         self.values = [torch.zeros(shape, dtype=dtype, device=device) for shape in shapes]
 
