@@ -1,6 +1,7 @@
 """The README promises commands; here they are held to it."""
 
 import re
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -17,3 +18,11 @@ def test_ci_runs_the_readme_s_test_command():
 def test_every_path_in_the_readme_exists():
     for path in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / path).exists(), path
+
+
+def test_every_data_file_is_installed_with_the_package():
+    package = ROOT / "acb_minimal"
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    installed = {path for pattern in settings["package-data"]["acb_minimal"] for path in package.glob(pattern)}
+    data = {path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert data == installed
