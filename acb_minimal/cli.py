@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
@@ -23,6 +23,19 @@ app.add_typer(bench, name="bench")
 
 console = Console()
 
+WORKLOADS = "demo, long, wide, small or headline."
+
+
+class TokensColumn(ProgressColumn):
+    """Tokens generated so far. Requests may all finish at the end, and a bar of them alone would seem to hang."""
+
+    def __init__(self, session):
+        super().__init__()
+        self.session = session
+
+    def render(self, task) -> Text:
+        return Text(f"{sum(len(request.generated) for request in self.session.requests):,} tokens")
+
 
 @app.callback()
 def acb() -> None:
@@ -33,7 +46,7 @@ def acb() -> None:
 def run(
     chapter: Annotated[str, typer.Argument(help="A chapter (ch1_sync, ch1), or the path of a file with an Engine.")],
     prompt: Annotated[list[str] | None, typer.Option(help="A prompt of text; repeatable.")] = None,
-    workload: Annotated[str | None, typer.Option(help="demo, long, wide, small or headline. [default: demo]")] = None,
+    workload: Annotated[str | None, typer.Option(help=WORKLOADS, show_default="demo")] = None,
     model: Annotated[
         str | None, typer.Option(help="counter, llama-3.1-8b, llama-3.2-1b, qwen3-8b, a folder, or a hub model.")
     ] = None,
@@ -43,7 +56,9 @@ def run(
     max_running: Annotated[int | None, typer.Option(help="Requests in a batch, at most.")] = None,
     device: Annotated[str, typer.Option(help="auto, cuda, sim or cpu.")] = "auto",
     page_size: Annotated[int, typer.Option(help="Positions per KV page.")] = 64,
-    pages: Annotated[int | None, typer.Option(help="KV pages. [default: what max-running requests need]")] = None,
+    pages: Annotated[
+        int | None, typer.Option(help="KV pages.", show_default="as many as max-running of the longest requests need")
+    ] = None,
     gpu_hour_price: Annotated[float, typer.Option(help="USD per hour of this machine.")] = 5.0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write figures and tokens to this file.")] = None,
 ) -> None:
@@ -86,6 +101,7 @@ def run(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        TokensColumn(session),
         TimeElapsedColumn(),
         console=console,
         disable=not console.is_terminal,
@@ -120,7 +136,7 @@ def _print_refused(refused: dict[str, str], most: int = 5) -> None:
 def _print_figures(session, chapter: str, gpu_hour_price: float) -> None:
     figures = session.figures()
     decode = figures.ms_per_decode_step
-    table = Table(title=f"{chapter}, {session.checkpoint.name}, {session.device.name}")
+    table = Table(title=f"{chapter}, {session.checkpoint.name}, {session.device.name}", show_header=False)
     table.add_column()
     table.add_column(justify="right")
     table.add_row("requests", f"{figures.requests:,}")
@@ -154,7 +170,7 @@ def _write_json(path: Path, session, chapter: str, completions, gpu_hour_price: 
 
 @app.command()
 def compare(
-    workload: Annotated[str, typer.Option(help="demo, long, wide, small or headline.")] = "demo",
+    workload: Annotated[str, typer.Option(help=WORKLOADS)] = "demo",
     model: Annotated[str | None, typer.Option(help="Run the workload on this model.")] = None,
     requests: Annotated[int | None, typer.Option(help="Requests of the workload.")] = None,
     context: Annotated[int | None, typer.Option(help="Tokens of each of the workload's prompts.")] = None,
