@@ -61,14 +61,18 @@ def run(
     ] = None,
     gpu_hour_price: Annotated[float, typer.Option(help="USD per hour of this machine.")] = 5.0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write figures and tokens to this file.")] = None,
+    trace_file: Annotated[Path | None, typer.Option("--trace", help="Write a trace for Perfetto to this file.")] = None,
 ) -> None:
     """Serve prompts, or a workload, through one chapter's engine."""
     from .load import Checkpoint
     from .run import Session
     from .workload import workload as find_workload
 
-    if json_file and (json_file.is_dir() or not json_file.parent.is_dir()):
-        raise InputError(f"cannot write {str(json_file)!r}: give the path of a file in a folder that exists")
+    for file in filter(None, (json_file, trace_file)):
+        if file.is_dir() or not file.parent.is_dir():
+            raise InputError(f"cannot write {str(file)!r}: give the path of a file in a folder that exists")
+    if trace_file and device == "cpu":
+        raise InputError("there is no trace of device 'cpu': host and device are one; use cuda or sim")
     if gpu_hour_price <= 0:
         raise InputError(f"gpu hour price is {gpu_hour_price:g}; it must be above 0")
     if prompt:
@@ -91,7 +95,8 @@ def run(
             "ignore_stop": load.prompt_tokens is not None,
         }
         prompts = load.prompts(checkpoint.vocab_size)
-    session = Session(prompts, chapter, checkpoint, device, page_size=page_size, pages=pages, **options)
+    options |= {"page_size": page_size, "pages": pages, "trace": trace_file is not None}
+    session = Session(prompts, chapter, checkpoint, device, **options)
     _print_refused(session.refused)
     if not session.requests:
         raise typer.Exit(2)
@@ -117,6 +122,8 @@ def run(
     _print_figures(session, chapter, gpu_hour_price)
     if json_file:
         _write_json(json_file, session, chapter, completions, gpu_hour_price)
+    if trace_file:
+        session.trace.save_chrome(trace_file)
     if session.refused:
         raise typer.Exit(1)
 

@@ -40,7 +40,7 @@ def compare(workload: Workload, device: str = "auto") -> Iterator[Comparison]:
             max_running=workload.max_running,
             max_batch_tokens=workload.max_batch_tokens,
             ignore_stop=workload.prompt_tokens is not None,
-            timing=True,
+            trace=True,
         )
         completions = sorted(session.completions(), key=lambda completion: int(completion.id))
         figures = session.figures()

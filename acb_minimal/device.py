@@ -8,13 +8,27 @@ takes. On the simulated one (sim.py) device work is queued and host work moves a
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
-from itertools import pairwise
 from types import SimpleNamespace
+from typing import Protocol
 
 import torch
 
 from .costs import Costs, Shape
 from .sim import SimulatedCuda
+from .trace import ENGINES, Trace
+
+
+class Work(Protocol):
+    """What device work is for; an IOSlot is that.
+
+    name   of the slot
+    batch  number of the batch it holds
+    shape  of that batch
+    """
+
+    name: str
+    batch: int | None
+    shape: Shape
 
 
 class Device:
@@ -23,15 +37,16 @@ class Device:
     torch_device  where tensors live
     cuda          what a chapter is handed as `cuda`
     arithmetic    whether forward passes compute anything; here they always do
-    timing        record when each batch begins and ends on the GPU, for `busy`
+    trace         what has happened since `begin`, if it was asked for; complete after `finish`
     """
 
-    def __init__(self, timing: bool = False):
+    def __init__(self, trace: bool = False):
         self.torch_device = torch.device("cuda")
         self.arithmetic = True
-        self.timing = timing
-        self.cuda = _timed_cuda(self) if timing else torch.cuda
-        self._windows: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
+        self.trace = Trace(self.name) if trace else None
+        self.cuda = _traced_cuda(self) if trace else torch.cuda
+        self.captured: Work | None = None
+        self._pending: list[tuple] = []  # device spans whose events have not been read yet
 
     @property
     def name(self) -> str:
@@ -45,73 +60,97 @@ class Device:
     def begin(self) -> float:
         """Waits until the device has nothing left to do, forgets what it did before, and returns the clock."""
         self.cuda.synchronize()
-        self._windows.clear()
+        if self.trace is not None:
+            self.trace.spans.clear()
+            self._pending.clear()
+            self._zero, before = torch.cuda.Event(enable_timing=True), self.clock()
+            self._zero.record()
+            self._zero.synchronize()
+            # The two clocks run at one rate. They are laid together here, to half the time this took.
+            self._zero_time = (before + self.clock()) / 2
         return self.clock()
 
-    def busy(self) -> float | None:
-        """Share of time, 0 to 1, in which a batch was on the GPU, from the first one's begin to the last one's end;
-        both ends are on the GPU's clock. None if this device does not tell.
-
-        What is missing from 1 are the bubbles between batches. Gaps inside a batch, where the GPU waits for the
-        launch of its next kernel, count as busy here.
-        """
-        if not self._windows:
-            return None
-        first = self._windows[0][1]
-        spans = [(what, first.elapsed_time(start), first.elapsed_time(end)) for what, start, end in self._windows]
-        return _busy_share(spans)
+    def finish(self) -> None:
+        """Waits until the device has nothing left to do, and completes the trace."""
+        self.cuda.synchronize()
+        for lane, name, start, end, *rest in self._pending:
+            times = [self._zero_time + self._zero.elapsed_time(event) / 1e3 for event in (start, end)]
+            self.trace.add(lane, name, *times, *rest)
+        self._pending.clear()
 
     @contextmanager
-    def window(self, what: str):
-        """Around device work of a batch: notes when it begins and ends, if `timing`."""
-        if not self.timing or torch.cuda.is_current_stream_capturing():
+    def launching(self, engine: str, name: str, work: Work | None):
+        """Around the launch of device work on the current stream: notes when it is launched and when it runs."""
+        if self.trace is None or torch.cuda.is_current_stream_capturing():
+            self.captured = work
             yield
             return
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        launched = self.clock()
         start.record()
         yield
         end.record()
-        self._windows.append((what, start, end))
+        batch, slot = (work.batch, work.name) if work else (None, None)
+        self.trace.add("CPU", name, launched, self.clock(), batch, slot)
+        self._pending.append((ENGINES[engine], name, start, end, batch, slot, launched))
 
     def pinned(self, numel: int) -> torch.Tensor:
         """A host buffer that copies can run to and from beside the host: int32 [numel], zeros."""
         return torch.zeros(numel, dtype=torch.int32, pin_memory=True)
 
-    def copy(self, engine: str, target: torch.Tensor, source: torch.Tensor, non_blocking: bool) -> None:
+    def copy(
+        self, engine: str, target: torch.Tensor, source: torch.Tensor, non_blocking: bool, work: Work | None = None
+    ) -> None:
         """Copies on the current stream, engine "h2d" or "d2h"; the host waits unless `non_blocking`."""
-        target.copy_(source, non_blocking=non_blocking)
+        with self.launching(engine, COPIES[engine], work):
+            target.copy_(source, non_blocking=non_blocking)
 
-    def compute(self, what: str, shape: Callable[[], Shape], work: Callable[[], None]) -> None:
-        """Launches `work` on the current stream: what is "forward" or "carry_over".
+    def compute(self, what: str, work: Work, run: Callable[[], None]) -> None:
+        """Launches `run` on the current stream: what is "forward" or "carry_over".
 
-        shape  of the batch it is for; asked again when a graph with this work in it is replayed for another
+        work  what it is for; looked at again when a graph with it in it is replayed for another batch
         """
-        with self.window(what):
-            work()
+        with self.launching("compute", what, work):
+            run()
 
-    def spent(self, what: str, rows: int) -> None:
-        """Says that the host has just done "schedule", "write", "fill" or "update" for a batch of `rows`."""
+    def spent(self, what: str, since: float, rows: int, batch: int | None = None, slot: str | None = None) -> None:
+        """Says that from `since` to now the host has done "schedule", "write", "fill" or "update" for `rows`."""
+        if self.trace is not None:
+            self.trace.add("CPU", what, since, self.clock(), batch, slot)
 
 
-def _timed_cuda(device: Device) -> SimpleNamespace:
-    """torch.cuda for a chapter, but that a replayed graph is timed: its work does not come by `Device.compute`."""
+COPIES = {"h2d": "upload", "d2h": "download"}
+
+
+def _traced_cuda(device: Device) -> SimpleNamespace:
+    """torch.cuda for a chapter, with a note in the trace of what does not come by the device: waits and replays."""
+
+    @contextmanager
+    def waiting():
+        start = device.clock()
+        yield
+        device.trace.add("CPU", "wait", start, device.clock())
+
+    class Event(torch.cuda.Event):
+        def synchronize(self) -> None:
+            with waiting():
+                super().synchronize()
+
+    class Stream(torch.cuda.Stream):
+        def synchronize(self) -> None:
+            with waiting():
+                super().synchronize()
 
     class CUDAGraph(torch.cuda.CUDAGraph):
+        def capture_end(self) -> None:
+            super().capture_end()
+            self.work = device.captured
+
         def replay(self) -> None:
-            with device.window("replay"):
+            with device.launching("compute", "replay", self.work):
                 super().replay()
 
-    return SimpleNamespace(**{**vars(torch.cuda), "CUDAGraph": CUDAGraph})
-
-
-def _busy_share(spans: list[tuple[str, float, float]]) -> float:
-    """Share of the time from the first span's start to the last one's end that is not between two batches."""
-    bubbles = sum(
-        start - end
-        for (what, _, end), (_, start, _) in pairwise(spans)
-        if what != "carry_over"  # the forward pass that follows it is of the same batch
-    )
-    return 1 - bubbles / (spans[-1][2] - spans[0][1])
+    return SimpleNamespace(**{**vars(torch.cuda), "Event": Event, "Stream": Stream, "CUDAGraph": CUDAGraph})
 
 
 class SimulatedDevice(Device):
@@ -121,10 +160,13 @@ class SimulatedDevice(Device):
     arithmetic  False for a model too large to compute here: then only time passes, and every token is 0
     """
 
-    def __init__(self, costs: Costs, policy: str = "timed", seed: int = 0, arithmetic: bool = True):
+    def __init__(
+        self, costs: Costs, policy: str = "timed", seed: int = 0, arithmetic: bool = True, trace: bool = False
+    ):
         self.torch_device = torch.device("cpu")
-        self.cuda = SimulatedCuda(policy, seed, costs.replay_launch, costs.call)
         self.costs, self.arithmetic = costs, arithmetic
+        self.trace = Trace(self.name) if trace else None
+        self.cuda = SimulatedCuda(policy, seed, costs.replay_launch, costs.call, self.trace)
         self._pinned: dict[int, torch.Tensor] = {}  # by address, kept alive: a freed address may be handed out again
 
     @property
@@ -137,43 +179,48 @@ class SimulatedDevice(Device):
     def begin(self) -> float:
         self.cuda.synchronize()
         self.cuda.finished.clear()
+        if self.trace is not None:
+            self.trace.spans.clear()
         return self.clock()
 
-    def busy(self) -> float | None:
-        if self.cuda.policy != "timed":
-            return None  # the other policies know no durations
-        return _busy_share([(op.what, op.start, op.end) for op in self.cuda.finished if op.engine == "compute"])
+    def finish(self) -> None:
+        self.cuda.synchronize()
 
     def pinned(self, numel: int) -> torch.Tensor:
         buffer = torch.zeros(numel, dtype=torch.int32)
         self._pinned[buffer.untyped_storage().data_ptr()] = buffer
         return buffer
 
-    def copy(self, engine: str, target: torch.Tensor, source: torch.Tensor, non_blocking: bool) -> None:
+    def copy(
+        self, engine: str, target: torch.Tensor, source: torch.Tensor, non_blocking: bool, work: Work | None = None
+    ) -> None:
         host = source if engine == "h2d" else target
         # From pageable memory the driver copies through a buffer of its own, and the host waits for that.
         pinned = host.untyped_storage().data_ptr() in self._pinned
         self.cuda.submit(
-            "upload" if engine == "h2d" else "download",
+            COPIES[engine],
             engine,
             lambda: target.copy_(source),
             lambda: self.costs.copy(engine, target.nbytes),
             self.costs.copy_launch,
             wait=not (non_blocking and pinned),
+            tag=work,
         )
 
-    def compute(self, what: str, shape: Callable[[], Shape], work: Callable[[], None]) -> None:
+    def compute(self, what: str, work: Work, run: Callable[[], None]) -> None:
         self.cuda.submit(
             what,
             "compute",
-            work if self.arithmetic else lambda: None,
-            lambda: self.costs.compute(what, shape()),
-            self.costs.launch(what, shape()),
+            run if self.arithmetic else lambda: None,
+            lambda: self.costs.compute(what, work.shape),
+            self.costs.launch(what, work.shape),
             gradual=True,
+            tag=work,
         )
 
-    def spent(self, what: str, rows: int) -> None:
+    def spent(self, what: str, since: float, rows: int, batch: int | None = None, slot: str | None = None) -> None:
         self.cuda.host(self.costs.host(what, rows))
+        super().spent(what, since, rows, batch, slot)
 
 
 class CpuDevice(SimulatedDevice):
@@ -181,20 +228,21 @@ class CpuDevice(SimulatedDevice):
 
     def __init__(self):
         self.torch_device = torch.device("cpu")
-        self.cuda = SimulatedCuda("eager")
         self.arithmetic = True
+        self.trace = None
+        self.cuda = SimulatedCuda("eager")
 
     name = "CPU"
     clock = Device.clock
+    spent = Device.spent
 
     def pinned(self, numel: int) -> torch.Tensor:
         return torch.zeros(numel, dtype=torch.int32)
 
-    def copy(self, engine: str, target: torch.Tensor, source: torch.Tensor, non_blocking: bool) -> None:
-        self.cuda.submit(engine, engine, lambda: target.copy_(source), wait=not non_blocking)
+    def copy(
+        self, engine: str, target: torch.Tensor, source: torch.Tensor, non_blocking: bool, work: Work | None = None
+    ) -> None:
+        self.cuda.submit(COPIES[engine], engine, lambda: target.copy_(source), wait=not non_blocking)
 
-    def compute(self, what: str, shape: Callable[[], Shape], work: Callable[[], None]) -> None:
-        self.cuda.submit(what, "compute", work)
-
-    def spent(self, what: str, rows: int) -> None:
-        pass
+    def compute(self, what: str, work: Work, run: Callable[[], None]) -> None:
+        self.cuda.submit(what, "compute", run)

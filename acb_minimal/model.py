@@ -87,6 +87,7 @@ class Model:
         self.network, self.cache, self.size, self.device = network, cache, size, device
         self.decode_sizes = decode_sizes(size.rows)
         self._attached = []
+        self._slots = 0
         if network is None:
             return
         # As attributes of the module the caches cost no lookup per call and torch.compile makes one graph for all
@@ -104,7 +105,12 @@ class Model:
 
     def new_slot(self) -> IOSlot:
         """An I/O slot for the largest batch this model runs."""
-        return IOSlot(self.size, self.cache.page_size, self.cache.scratch_page, self.device)
+        name = "ABCDEFGH"[self._slots % 8]
+        self._slots += 1
+        return self._slot(name)
+
+    def _slot(self, name: str) -> IOSlot:
+        return IOSlot(self.size, self.cache.page_size, self.cache.scratch_page, self.device, name)
 
     def forward(self, slot: IOSlot) -> None:
         """Runs the slot's batch and writes each sampled row's most likely next token to `slot.outputs`."""
@@ -122,7 +128,7 @@ class Model:
             ).logits
             outputs.copy_(logits[0].argmax(-1))
 
-        self.device.compute("forward", lambda: slot.shape, work)
+        self.device.compute("forward", slot, work)
 
     def carry_over(self, slot: IOSlot, previous: IOSlot) -> None:
         """Copies the tokens that the batch in `previous` has sampled to where `slot`'s batch starts from them."""
@@ -132,7 +138,7 @@ class Model:
         def work() -> None:
             ids.copy_(torch.where(source >= 0, tokens[source.clamp(min=0)], ids))
 
-        self.device.compute("carry_over", lambda: slot.shape, work)
+        self.device.compute("carry_over", slot, work)
 
     def warm_up(self) -> None:
         """Runs the largest batch of prompts and a batch of decodes of every size, so that compiling kernels and other
@@ -146,7 +152,7 @@ class Model:
         rows = min(self.size.tokens // chunk, self.size.rows)
         prefill = Batch([Row(request, 0, chunk)] * rows, list(range(rows)), chunk * rows)
         decodes = [Batch([Row(request, 0, 1)] * rows, list(range(rows)), rows) for rows in self.decode_sizes]
-        slot = self.new_slot()
+        slot = self._slot("warm-up")
         for batch in (prefill, *decodes):
             slot.write(batch)
             slot.upload()

@@ -92,8 +92,10 @@ class Batch:
     """Ragged rows, prefill chunks and decodes mixed; the tokens of all rows lie one after another.
 
     sampled  indices of the rows that produce a token: all but those that stop short of the end of their prompt
+    number   counts the batches of a run, from 0
     """
 
     rows: list[Row]
     sampled: list[int]
     num_tokens: int
+    number: int = -1

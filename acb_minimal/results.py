@@ -22,7 +22,7 @@ class Figures:
     ms_per_step         `seconds` over all batches, those with prefill included
     ms_per_decode_step  median time from one batch's tokens to the next one's, over batches of decodes only; None if
                         there were fewer than two in a row
-    gpu_busy            Device.busy: 1 less the share of bubbles; None if it was not measured
+    gpu_busy            Trace.busy: 1 less the share of bubbles; None without a trace
     """
 
     requests: int

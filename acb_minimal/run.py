@@ -17,6 +17,7 @@ from .request import FinishReason, Request
 from .results import Figures
 from .scheduler import Scheduler
 from .slot import SlotSize
+from .trace import Trace
 
 CHAPTERS = Path(__file__).parent.parent / "chapters"
 DEVICES = ("auto", "cuda", "sim", "cpu")
@@ -70,7 +71,7 @@ class Session:
     page_size         positions per KV page
     pages             KV pages; by default as many as max_running of the longest request need
     ignore_stop       generate max_new_tokens for every prompt, whatever the model says
-    timing            measure what share of the time a batch is on the GPU, for `figures`
+    trace             record what host and device do: `trace`, and the GPU's busy share in `figures`
 
     Everything is checked here, before the model is loaded: `refused` maps the id of each request that cannot be
     served to the reason; anything else that is wrong raises InputError.
@@ -89,13 +90,13 @@ class Session:
         page_size: int = 64,
         pages: int | None = None,
         ignore_stop: bool = False,
-        timing: bool = False,
+        trace: bool = False,
     ):
         self.engine_class = load_chapter(chapter)
         name = device if isinstance(device, str) else device.torch_device.type
         check_device(name)
         self.checkpoint = model if isinstance(model, Checkpoint) else Checkpoint(model)
-        self.device = open_device(name, self.checkpoint, timing) if isinstance(device, str) else device
+        self.device = open_device(name, self.checkpoint, trace) if isinstance(device, str) else device
         self.refused: dict[str, str] = {}
         stop_tokens = () if ignore_stop else self.checkpoint.stop_tokens
         requests = []
@@ -154,7 +155,7 @@ class Session:
             for request in engine.run():
                 tokens = request.generated
                 yield Completion(request.id, tokens, self.checkpoint.decode(tokens), request.finish_reason)
-            self.device.cuda.synchronize()
+            self.device.finish()
         finally:
             self.scheduler.abort()  # nothing is left to abort unless the run was cut short
             model.close()
@@ -163,9 +164,13 @@ class Session:
         """What the run measured, once it has ended."""
         prompt_tokens = sum(request.prompt_len for request in self.requests)
         new_tokens = sum(len(request.generated) for request in self.requests)
-        return Figures.of(
-            len(self.requests), prompt_tokens, new_tokens, self.started, self.scheduler.steps, self.device.busy()
-        )
+        busy = self.trace.busy() if self.trace else None
+        return Figures.of(len(self.requests), prompt_tokens, new_tokens, self.started, self.scheduler.steps, busy)
+
+    @property
+    def trace(self) -> Trace | None:
+        """What host and device did, once the run has ended; None if it was not asked for."""
+        return self.device.trace
 
     def load_model(self) -> Model:
         """The model on the device, warmed up."""
@@ -213,13 +218,14 @@ def check_device(name: str) -> None:
         raise InputError("device 'cuda' is not available here: torch finds no CUDA GPU; use sim")
 
 
-def open_device(name: str, checkpoint: Checkpoint, timing: bool = False) -> Device:
+def open_device(name: str, checkpoint: Checkpoint, trace: bool = False) -> Device:
     """The device of that name. On the simulator, the large random models only take time; they compute nothing."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "sim"
     if name == "sim":
-        return SimulatedDevice(Costs.of(checkpoint.name, checkpoint.weight_bytes), arithmetic=not checkpoint.random)
-    return CpuDevice() if name == "cpu" else Device(timing)
+        costs = Costs.of(checkpoint.name, checkpoint.weight_bytes)
+        return SimulatedDevice(costs, arithmetic=not checkpoint.random, trace=trace)
+    return CpuDevice() if name == "cpu" else Device(trace)
 
 
 def check_gpu(checkpoint: Checkpoint, pool: PagePool, device: torch.device) -> None:

@@ -60,6 +60,7 @@ class Scheduler:
         self.running: list[Request] = []
         self.steps: list[Step] = []
         self._ids: set[str] = set()
+        self._next_number = 0
 
     def add(self, request: Request) -> None:
         """Queues a request. Raises InputError, and keeps nothing of it, if it can never be served."""
@@ -85,6 +86,7 @@ class Scheduler:
         Decodes come before prompts without sorting: a request is admitted only when all before it have their whole
         prompt scheduled, so at most the last of `running` is still in prefill.
         """
+        started = self.device.clock()
         rows: list[Row] = []
         sampled: list[int] = []
         budget = self.max_batch_tokens
@@ -98,8 +100,10 @@ class Scheduler:
             request.pages = pages
             self.running.append(self.waiting.popleft())
             budget -= self._add_row(request, budget, rows, sampled)
-        self.device.spent("schedule", len(rows))
-        return Batch(rows, sampled, self.max_batch_tokens - budget) if rows else None
+        batch = Batch(rows, sampled, self.max_batch_tokens - budget, self._next_number) if rows else None
+        self.device.spent("schedule", started, len(rows), batch.number if batch else None)
+        self._next_number += len(rows) > 0
+        return batch
 
     @staticmethod
     def _add_row(request: Request, budget: int, rows: list[Row], sampled: list[int]) -> int:
@@ -120,6 +124,7 @@ class Scheduler:
 
         A finished request's pages are free at once.
         """
+        started = self.device.clock()
         finished = []
         for index, token in zip(batch.sampled, tokens.tolist(), strict=True):
             request = batch.rows[index].request
@@ -136,7 +141,7 @@ class Scheduler:
             finished.append(request)
         if finished:
             self.running = [request for request in self.running if request.finish_reason is None]
-        self.device.spent("update", len(batch.rows))
+        self.device.spent("update", started, len(batch.rows), batch.number)
         self.steps.append(Step(self.device.clock(), len(batch.rows), batch.num_tokens))
         return finished
 

@@ -24,6 +24,8 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import contextmanager
 
+from .trace import ENGINES, Trace
+
 POLICIES = ("timed", "lazy", "eager", "random")
 
 
@@ -36,11 +38,16 @@ class Operation:
     issued    when the host began to issue it; it cannot start earlier
     launched  when the host had issued all of it; it cannot end earlier
     after     for a wait: the record it waits for
+    tag       what the work is for, with the `batch` number and slot `name` that traces show
     """
 
-    def __init__(self, stream, what, engine=None, work=None, seconds=0.0, issued=0.0, launched=0.0, after=None):
+    def __init__(
+        self, stream, what, engine=None, work=None, seconds=0.0, issued=0.0, launched=0.0, after=None, tag=None
+    ):
         self.stream, self.what, self.engine, self.work, self.seconds = stream, what, engine, work, seconds
         self.issued, self.launched, self.after = issued, launched, after
+        # Read now: by the time the work runs, the slot may have been written for another batch.
+        self.batch, self.slot = (tag.batch, tag.name) if tag is not None else (None, None)
         self.number = stream.cuda._next_number()
         self.start: float | None = None
         self.end: float | None = None
@@ -124,6 +131,7 @@ class CUDAGraph:
     def __init__(self, cuda: SimulatedCuda):
         self.cuda = cuda
         self.work: list[tuple[Callable[[], None], Callable[[], float]]] | None = None
+        self.tag = None
 
     def replay(self) -> None:
         if self.work is None:
@@ -131,7 +139,12 @@ class CUDAGraph:
         work = list(self.work)
         seconds = sum(seconds() for _, seconds in work)
         self.cuda.submit(
-            "replay", "compute", lambda: [run() for run, _ in work], lambda: seconds, self.cuda.replay_seconds
+            "replay",
+            "compute",
+            lambda: [run() for run, _ in work],
+            lambda: seconds,
+            self.cuda.replay_seconds,
+            tag=self.tag,
         )
 
 
@@ -141,12 +154,21 @@ class SimulatedCuda:
     policy, seed     see above
     replay_seconds   host time to launch a graph
     call_seconds     host time of a call that only queues, records or returns from a wait
+    trace            where to report work and waits; device work only under the policy "timed", which knows its times
     """
 
-    def __init__(self, policy: str = "timed", seed: int = 0, replay_seconds: float = 0.0, call_seconds: float = 0.0):
+    def __init__(
+        self,
+        policy: str = "timed",
+        seed: int = 0,
+        replay_seconds: float = 0.0,
+        call_seconds: float = 0.0,
+        trace: Trace | None = None,
+    ):
         if policy not in POLICIES:
             raise ValueError(f"unknown policy {policy!r}: the policies are {', '.join(POLICIES)}")
         self.policy, self.replay_seconds, self.call_seconds = policy, replay_seconds, call_seconds
+        self.trace = trace
         self.now = 0.0
         self.finished: list[Operation] = []  # work only, in order of completion
         self._random = random.Random(seed)
@@ -217,22 +239,27 @@ class SimulatedCuda:
         launch_seconds: float = 0.0,
         gradual: bool = False,
         wait: bool = False,
+        tag=None,
     ) -> None:
         """Queues work for an engine on the current stream; `launch_seconds` is what that costs the host.
 
         seconds  how long the engine is busy with it; asked when it is queued, so each time a graph is replayed
         gradual  the work is many kernels: it may start with the first and cannot end before the last is launched
         wait     the host waits until it is done
+        tag      what it is for, see Operation
         """
         if self._capturing is not None:
             if engine != "compute" or wait:
                 raise RuntimeError(f"{what!r} cannot be captured in a graph")
             self._capturing.work.append((work, seconds))
+            self._capturing.tag = tag
             return
         begin = self.now
         self._advance(launch_seconds)
         issued = begin if gradual else self.now
-        operation = Operation(self.current_stream(), what, engine, work, seconds(), issued, self.now)
+        operation = Operation(self.current_stream(), what, engine, work, seconds(), issued, self.now, tag=tag)
+        if self.trace is not None:
+            self.trace.add("CPU", what, begin, self.now, operation.batch, operation.slot)
         self._enqueue(operation)
         if wait:
             self._wait_for(operation)
@@ -284,6 +311,7 @@ class SimulatedCuda:
 
     def _wait_for(self, target: Operation) -> None:
         """Runs until `target` is done; the host's clock moves to that moment."""
+        begin = self.now
         self._run()
         while not target.done:
             if self.policy == "timed":
@@ -293,6 +321,8 @@ class SimulatedCuda:
             else:
                 self._complete(self._random.choice(self._ready()))
         self.now = max(self.now, target.end) + self.call_seconds
+        if self.trace is not None:
+            self.trace.add("CPU", "wait", begin, self.now)
 
     def _ready(self) -> list[Operation]:
         """Operations at the head of a stream that nothing holds back."""
@@ -304,6 +334,9 @@ class SimulatedCuda:
         if operation.work is not None:
             operation.work()
             self.finished.append(operation)
+            if self.trace is not None and operation.start is not None:
+                op, lane = operation, ENGINES[operation.engine]
+                self.trace.add(lane, op.what, op.start, op.end, op.batch, op.slot, op.issued)
         if operation.end is None:
             operation.end = self.now  # only the timed policy knows better
         operation.done = True

@@ -92,14 +92,16 @@ class IOSlot:
     page_size     positions per KV page
     scratch_page  a page of the cache that belongs to no request; padding rows write to it
     device        where the model runs
+    name          a letter, for traces
 
     After `write`, `inputs` (device) are cut to the batch, `outputs` is where its sampled tokens belong (device,
     int32 [sampled rows]), `max_query_len` is the length of its longest row, `decode_rows` the number of its rows if
-    all of them are one token, else 0, and `shape` what its cost depends on.
+    all of them are one token, else 0, `shape` what its cost depends on, and `batch` its number.
     """
 
-    def __init__(self, size: SlotSize, page_size: int, scratch_page: int, device: Device):
-        self.page_size, self.scratch_page, self.device = page_size, scratch_page, device
+    def __init__(self, size: SlotSize, page_size: int, scratch_page: int, device: Device, name: str = "A"):
+        self.page_size, self.scratch_page, self.device, self.name = page_size, scratch_page, device, name
+        self.batch: int | None = None
         self.host_buffer = device.pinned(Inputs.numel(size))
         self.device_buffer = torch.zeros_like(self.host_buffer, device=device.torch_device)
         self.host_tokens = device.pinned(size.rows)
@@ -117,6 +119,7 @@ class IOSlot:
 
         sizes  a batch of decodes is padded to the smallest of these that holds it, with rows on the scratch page
         """
+        started = self.device.clock()
         decode = batch.num_tokens == len(batch.rows)
         fitting = [size for size in sizes if decode and size >= len(batch.rows)]
         padding = min(fitting) - len(batch.rows) if fitting else 0
@@ -162,7 +165,8 @@ class IOSlot:
         self.outputs = self.device_tokens[: len(sampled)]
         seen = starts + lengths
         self.shape = Shape(num_rows, num_tokens, int(seen.sum()), int((lengths * seen).sum()))
-        self.device.spent("write", num_rows)
+        self.batch = batch.number
+        self.device.spent("write", started, num_rows, self.batch, self.name)
 
     def pad(self, rows: int) -> None:
         """Writes a batch of `rows` decodes that belong to no request."""
@@ -171,19 +175,20 @@ class IOSlot:
     def fill(self) -> None:
         """Writes the token ids that were not known when the batch was written. All of them must be known now, but
         those of requests that have finished since: their row's result is dropped, and its input can stay 0."""
+        started = self.device.clock()
         for index, request, position in self._unknown:
             if request.finish_reason is None:
                 self.host_inputs.input_ids[index] = request.tokens[position]
-        self.device.spent("fill", len(self._unknown))
+        self.device.spent("fill", started, len(self._unknown), self.batch, self.name)
 
     def upload(self, non_blocking: bool = False) -> None:
         """Copies the inputs to the device, on the current stream; the host waits unless `non_blocking`."""
-        self.device.copy("h2d", self.device_buffer, self.host_buffer, non_blocking)
+        self.device.copy("h2d", self.device_buffer, self.host_buffer, non_blocking, self)
 
     def download(self, non_blocking: bool = False) -> np.ndarray:
         """Copies the sampled tokens to the host, on the current stream, and returns the host's view of them.
 
         The host waits unless `non_blocking`; then the view, int32 [sampled rows], is valid once the copy is done.
         """
-        self.device.copy("d2h", self.host_tokens, self.device_tokens, non_blocking)
+        self.device.copy("d2h", self.host_tokens, self.device_tokens, non_blocking, self)
         return self.host_tokens.numpy()[: self.num_sampled]

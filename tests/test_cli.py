@@ -101,6 +101,8 @@ def test_a_workload_of_token_ids_runs_with_every_override(acb):
         (("ch1", "--gpu-hour-price", "0"), "gpu hour price is 0; it must be above 0"),
         (("ch1", "--prompt", "count 1 to 2", "--workload", "demo"), "--workload demo does not go with --prompt"),
         (("ch1", "--json", "/no/such/folder/x.json"), "cannot write '/no/such/folder/x.json'"),
+        (("ch1", "--trace", "/no/such/folder/x.json"), "cannot write '/no/such/folder/x.json'"),
+        (("ch1", "--trace", "/tmp/x.json", "--device", "cpu"), "there is no trace of device 'cpu'"),
         (("ch1", "--prompt", "hi", "--model", "llama-3.2-1b"), "has random weights and no tokenizer"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
@@ -144,6 +146,15 @@ def test_every_chapter_runs_without_a_gpu(acb, chapter, device):
     assert done.returncode == 0, done.stderr
     assert "count 3 to 7 -> 3 4 5 6 7\n" in done.stdout
     assert ("simulated H200" in done.stdout) == (device == "sim")
+
+
+def test_a_trace_is_written_for_perfetto(acb, tmp_path):
+    file = tmp_path / "trace.json"
+    assert acb("run", "ch5", "--prompt", "count 3 to 7", "--trace", file).returncode == 0
+    events = json.loads(file.read_text())["traceEvents"]
+    assert {event["args"]["name"] for event in events if event["name"] == "thread_name"} == {
+        "CPU", "H2D", "compute", "D2H"
+    }  # fmt: skip
 
 
 def test_compare_puts_all_chapters_side_by_side(acb):
