@@ -14,20 +14,14 @@ from typing import Protocol
 import torch
 
 from .costs import Costs, Shape
+from .queues import Tag
 from .sim import SimulatedCuda
 from .trace import ENGINES, Trace
 
 
-class Work(Protocol):
-    """What device work is for; an IOSlot is that.
+class Work(Tag, Protocol):
+    """What device work is for: the slot's name, the number of the batch it holds, and its shape. An IOSlot is that."""
 
-    name   of the slot
-    batch  number of the batch it holds
-    shape  of that batch
-    """
-
-    name: str
-    batch: int | None
     shape: Shape
 
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from acb_minimal.costs import Costs
 from acb_minimal.device import CpuDevice, SimulatedDevice
+from acb_minimal.queues import POLICIES
 from acb_minimal.request import Request
 from acb_minimal.run import chapter_paths
-from acb_minimal.sim import POLICIES
 
 # Prompts are the beginnings of a few random streams, so that the oracle can be asked once for each.
 STREAMS = [random.Random(seed).choices(range(VOCAB), k=40) for seed in range(5)]
