@@ -23,8 +23,7 @@ def paged_attention(
     key, value      [tokens, kv_heads, head_dim]; heads is a multiple of kv_heads
     key_cache,      [pages, kv_heads, page_size, head_dim], contiguous; **mutated**. A page of one head is
       value_cache     one unbroken piece of memory, which is what lets a kernel read it at full speed
-    kv_slots        [tokens] int32: where a token's key and value go, page * page_size + offset;
-                      negative: nowhere, the token is padding
+    kv_slots        [tokens] int32: where a token's key and value go, page * page_size + offset
     page_table      [rows, max_pages] int32: the row's pages in order; entries past its length are never read
     seq_lens        [rows] int32: tokens the row has in the cache once this batch is written
     query_starts    [rows + 1] int32: row r's queries are tokens query_starts[r] to query_starts[r + 1] - 1,
@@ -35,23 +34,19 @@ def paged_attention(
                       what `sliding_window` means in transformers.masking_utils
 
     query, key and value may be strided views, as long as head_dim is contiguous; they are not copied.
-    Returns [tokens, heads, head_dim], contiguous, in query's dtype. A row with seq_lens 0 (padding) gets
-    zeros; tokens from query_starts[rows] on are undefined. Raises ValueError on a layout the kernels cannot
-    read.
+    Returns [tokens, heads, head_dim], contiguous, in query's dtype. Raises ValueError on a layout the kernels
+    cannot read.
     """
     check_layout(query, key, value, key_cache, value_cache, seq_lens, max_query_len)
     _, kv_heads, page_size, head_dim = key_cache.shape
-    kept = kv_slots >= 0
-    page, offset = kv_slots[kept] // page_size, kv_slots[kept] % page_size
-    key_cache[page, :, offset] = key[kept]
-    value_cache[page, :, offset] = value[kept]
+    page, offset = kv_slots // page_size, kv_slots % page_size
+    key_cache[page, :, offset] = key
+    value_cache[page, :, offset] = value
 
-    out = torch.zeros(query.shape, dtype=query.dtype)
+    out = torch.empty(query.shape, dtype=query.dtype)
     starts = query_starts.tolist()
     for row, length in enumerate(seq_lens.tolist()):
         start, end = starts[row], starts[row + 1]
-        if length == 0 or start == end:
-            continue
         # The row's history, gathered page by page: [kv_heads, length, head_dim].
         pages_of_row = page_table[row, : -(-length // page_size)]
         keys = key_cache[pages_of_row].transpose(0, 1).reshape(kv_heads, -1, head_dim)[:, :length]

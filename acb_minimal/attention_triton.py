@@ -153,8 +153,6 @@ def write_kernel(
     """One token per program: all its heads, key and value."""
     token = tl.program_id(0).to(tl.int64)
     slot = tl.load(kv_slots + token)
-    if slot < 0:
-        return      # padding
     page = (slot // PAGE_SIZE).to(tl.int64)     # a cache has more elements than an int32 can count
     head = tl.arange(0, BLOCK_HEADS)[:, None]
     dim = tl.arange(0, HEAD_DIM)[None, :]
@@ -274,7 +272,7 @@ def attend_kernel(
         acc = tl.dot(weights.to(v.dtype), v, acc=acc * shrink[:, None], input_precision="ieee")
         best = new_best
 
-    # Nothing seen (an empty split, a padding row): total is 0, acc is 0. Divide by 1, and let logsum be EMPTY,
+    # Nothing seen (an empty split): total is 0, acc is 0. Divide by 1, and let logsum be EMPTY,
     # which gives this split weight 0 beside any split that has seen something.
     total = tl.where(total > 0, total, 1.0)
     acc /= total[:, None]
