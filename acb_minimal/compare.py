@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from .errors import InputError
 from .load import Checkpoint
 from .results import Figures
 from .run import Completion, Session, chapter_path, chapter_paths
@@ -27,7 +28,10 @@ class Comparison:
 
 
 def compare(workload: Workload, device: str = "auto") -> Iterator[Comparison]:
-    """Runs the workload through every chapter, on one and the same loaded model; yields each as it is done."""
+    """Runs the workload through every chapter, on one and the same loaded model; yields each as it is done.
+
+    Raises InputError if any of its requests cannot be served: the chapters would be compared on something else.
+    """
     checkpoint = Checkpoint(workload.model)
     first: Comparison | None = None
     for chapter in chapter_paths():
@@ -42,7 +46,9 @@ def compare(workload: Workload, device: str = "auto") -> Iterator[Comparison]:
             ignore_stop=workload.prompt_tokens is not None,
             trace=True,
         )
-        completions = sorted(session.completions(), key=lambda completion: int(completion.id))
+        if session.refused:
+            raise InputError(next(iter(session.refused.values())))
+        completions = sorted(session.run(), key=lambda completion: int(completion.id))
         figures = session.figures()
         speed_up = figures.tokens_per_second / first.figures.tokens_per_second if first else 1.0
         same = _same(first.completions, completions) if first else 1.0

@@ -168,6 +168,21 @@ def test_compare_puts_all_chapters_side_by_side(acb):
     assert len(answers) == 5
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--new-tokens", 0), "request '0': max_new_tokens is 0; it must be at least 1"),
+        (("--workload", "long", "--context", 200_000), "are past the model's 131072 positions"),
+        (("--device", "tpu"), "unknown device 'tpu'"),
+    ],
+)
+def test_compare_refuses_what_it_cannot_serve(acb, arguments, message):
+    done = acb("compare", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_compare_says_that_large_models_are_only_timed(acb):
     done = acb("compare", "--workload", "small", "--requests", 4, "--context", 8, "--new-tokens", 4)
     assert "small (llama-3.2-1b) on simulated H200" in done.stdout
