@@ -121,3 +121,18 @@ def test_capturing_runs_nothing_and_needs_no_request():
     assert session.pool.num_free == session.pool.num_pages
     assert [request.scheduled for request in session.requests] == [0]
     made.close()
+
+
+def test_a_forward_pass_keeps_the_shape_it_was_launched_with():
+    """As a kernel does its arguments; only what lies at the addresses can still change."""
+    session = Session([counter.prompt(3, 9)], "ch2", CHECKPOINT, SimulatedDevice(Costs.of("counter"), "lazy"))
+    made = session.load_model()
+    slot = made.new_slot()
+    slot.pad(1)
+    slot.upload()
+    slot.device_tokens.fill_(-1)
+    made.forward(slot)
+    slot.pad(4)
+    session.device.cuda.synchronize()
+    assert [token >= 0 for token in slot.device_tokens[:4].tolist()] == [True, False, False, False]
+    made.close()

@@ -85,3 +85,15 @@ def test_a_row_that_changes_hands_gets_its_new_owner_s_pages():
         slot.upload()
         for row, (request, _, _) in enumerate(rows):
             assert slot.inputs.page_table[row, : len(request.pages)].tolist() == request.pages
+
+
+def test_a_row_that_was_padding_gets_its_owner_s_pages_back():
+    slot = IOSlot(SlotSize(2, 4, 3), 2, 7, CPU)
+    a, b = Request("a", [1], 3), Request("b", [2], 3)
+    a.pages, b.pages = [5, 6], [3, 4]
+    both = Batch([Row(a, 0, 1), Row(b, 0, 1)], [0, 1], 2)
+    slot.write(both)
+    slot.write(Batch([Row(a, 0, 1)], [0], 1), sizes=[2])
+    assert slot.host_inputs.page_table[1, 0] == 7
+    slot.write(both)
+    assert slot.host_inputs.page_table[1, :2].tolist() == b.pages
