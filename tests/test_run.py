@@ -68,6 +68,14 @@ def test_pages_are_back_after_a_run_and_after_one_that_is_left_early():
     assert pages_are_back(session)
 
 
+def test_a_run_lets_go_of_its_kv_cache():
+    """The loaded network lives on, for the next chapter of a comparison; two caches would not fit beside it."""
+    session = Session(counter.prompt(3, 7), device="cpu")
+    assert len(list(session.run())) == 1
+    network = session.checkpoint.load(session.device.torch_device)
+    assert not [name for name, module in network.named_modules() if hasattr(module, "key_cache")]
+
+
 def test_pages_are_back_after_an_error_in_the_middle(monkeypatch):
     session = Session([counter.prompt(a, a + 9) for a in range(6)], device="cpu", max_running=3)
     forward, calls = Model.forward, []
