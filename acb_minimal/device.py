@@ -88,6 +88,14 @@ class Device:
         self.trace.add("CPU", name, launched, self.clock(), batch, slot)
         self._pending.append((ENGINES[engine], name, start, end, batch, slot, launched))
 
+    @contextmanager
+    def waiting(self):
+        """Around what makes the host wait: notes how long."""
+        start = self.clock()
+        yield
+        if self.trace is not None:
+            self.trace.add("CPU", "wait", start, self.clock())
+
     def pinned(self, numel: int) -> torch.Tensor:
         """A host buffer that copies can run to and from beside the host: int32 [numel], zeros."""
         return torch.zeros(numel, dtype=torch.int32, pin_memory=True)
@@ -97,7 +105,10 @@ class Device:
     ) -> None:
         """Copies on the current stream, engine "h2d" or "d2h"; the host waits unless `non_blocking`."""
         with self.launching(engine, COPIES[engine], work):
-            target.copy_(source, non_blocking=non_blocking)
+            target.copy_(source, non_blocking=True)
+        if not non_blocking:  # all that a blocking copy from pinned memory is, but visible to the trace
+            with self.waiting():
+                torch.cuda.current_stream().synchronize()
 
     def compute(self, what: str, work: Work, run: Callable[[], None]) -> None:
         """Launches `run` on the current stream: what is "forward" or "carry_over".
@@ -119,20 +130,14 @@ COPIES = {"h2d": "upload", "d2h": "download"}
 def _traced_cuda(device: Device) -> SimpleNamespace:
     """torch.cuda for a chapter, with a note in the trace of what does not come by the device: waits and replays."""
 
-    @contextmanager
-    def waiting():
-        start = device.clock()
-        yield
-        device.trace.add("CPU", "wait", start, device.clock())
-
     class Event(torch.cuda.Event):
         def synchronize(self) -> None:
-            with waiting():
+            with device.waiting():
                 super().synchronize()
 
     class Stream(torch.cuda.Stream):
         def synchronize(self) -> None:
-            with waiting():
+            with device.waiting():
                 super().synchronize()
 
     class CUDAGraph(torch.cuda.CUDAGraph):

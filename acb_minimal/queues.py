@@ -168,7 +168,8 @@ class Queues:
             self.finished.append(operation)
             if self.trace is not None and operation.start is not None:
                 op, lane = operation, ENGINES[operation.engine]
-                self.trace.add(lane, op.what, op.start, op.end, op.batch, op.slot, op.issued)
+                kernels = op.seconds if op.engine == "compute" else None
+                self.trace.add(lane, op.what, op.start, op.end, op.batch, op.slot, op.issued, kernels)
         if operation.end is None:
             operation.end = self.now  # only the timed policy knows better
         operation.done = True

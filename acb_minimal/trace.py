@@ -27,6 +27,7 @@ class Span:
     batch     number of the batch, from 0; None for a wait, which may be for anything
     slot      the slot's letter; None if no slot is involved
     launched  device spans: when the host launched it
+    kernels   compute spans: seconds of it in which a kernel runs, where that is known (the simulator knows)
     """
 
     lane: Lane
@@ -36,6 +37,7 @@ class Span:
     batch: int | None = None
     slot: str | None = None
     launched: float | None = None
+    kernels: float | None = None
 
     @property
     def seconds(self) -> float:
@@ -52,8 +54,9 @@ class Trace:
     device: str = ""
     spans: list[Span] = field(default_factory=list)
 
-    def add(self, lane: Lane, name: str, start: float, end: float, batch=None, slot=None, launched=None) -> None:
-        self.spans.append(Span(lane, name, start, end, batch, slot, launched))
+    def add(self, lane: Lane, name: str, start: float, end: float, *details, **named) -> None:
+        """Reports a span; `details` are Span's other fields."""
+        self.spans.append(Span(lane, name, start, end, *details, **named))
 
     def lane(self, lane: Lane) -> list[Span]:
         """A lane's spans, by start."""
