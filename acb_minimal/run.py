@@ -61,7 +61,8 @@ class Session:
     """Requests on their way through one chapter's engine.
 
     prompts           text or token ids; their ids are "0", "1", ... in order
-    chapter           a chapter's name, the short form ("ch1") included, or the path of a file with an `Engine`
+    chapter           a chapter's name, the short form ("ch1") included, the path of a file with an `Engine`, or such a
+                      class itself
     model             a name that load.Checkpoint takes, or a Checkpoint
     device            "cuda"; "sim", the simulated GPU; "cpu", where nothing overlaps; "auto": CUDA if there
                       is one, else the simulator; or a Device
@@ -80,7 +81,7 @@ class Session:
     def __init__(
         self,
         prompts: str | Iterable[str | Sequence[int]],
-        chapter: str = "ch1",
+        chapter: str | type = "ch1",
         model: str | Checkpoint = "counter",
         device: str | Device = "auto",
         max_new_tokens: int = 128,
@@ -92,7 +93,7 @@ class Session:
         ignore_stop: bool = False,
         trace: bool = False,
     ):
-        self.engine_class = load_chapter(chapter)
+        self.engine_class = chapter if isinstance(chapter, type) else load_chapter(chapter)
         name = device if isinstance(device, str) else device.torch_device.type
         check_device(name)
         self.checkpoint = model if isinstance(model, Checkpoint) else Checkpoint(model)
