@@ -15,8 +15,10 @@ from .load import Checkpoint
 from .model import Model
 from .request import Request
 from .results import environment
+from .run import Session
 from .scheduler import Scheduler
 from .slot import IOSlot, SlotSize
+from .workload import workload
 
 PAGE_SIZE = 64
 
@@ -141,6 +143,26 @@ def memory(name: str = "llama-3.1-8b", rows: int = 384, context: int = 1152) -> 
     total = sum(taken.values())
     for what, count in (taken | slot_bytes).items():
         table.add_row(what, f"{count / 1e6:,.2f}", f"{count / total:.4%}")
+    return table
+
+
+def trace(name: str = "wide", chapter: str = "ch6", repeats: int = 3) -> Table:
+    """What tracing costs: tokens per second of one workload with a trace and without, in turns. Raises InputError
+    without a CUDA GPU: on the simulator a trace costs no virtual time."""
+    if not torch.cuda.is_available():
+        raise InputError("the trace benchmark needs a CUDA GPU; torch finds none")
+    load, rates = workload(name), {False: [], True: []}
+    checkpoint = Checkpoint(load.model)
+    for turn in range(2 * repeats):
+        session = Session.of(load, chapter, checkpoint, "cuda", trace=bool(turn % 2))
+        list(session.run())
+        rates[bool(turn % 2)].append(session.figures().tokens_per_second)
+    table = _table(f"Cost of a trace: {chapter}, {name}, new tokens a second", "trace median all", Device())
+    for traced, found in rates.items():
+        values = " ".join(f"{rate:,.0f}" for rate in found)
+        table.add_row("on" if traced else "off", f"{statistics.median(found):,.0f}", values)
+    ratio = statistics.median(rates[True]) / statistics.median(rates[False])
+    table.caption = f"on / off: {ratio:.4f}. {table.caption}"
     return table
 
 

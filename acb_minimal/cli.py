@@ -23,7 +23,17 @@ app.add_typer(bench, name="bench")
 
 console = Console()
 
+CHAPTER = "A chapter (ch1_sync, ch1), or the path of a file with an Engine."
+Chapter = Annotated[str, typer.Argument(help=CHAPTER)]
 WORKLOADS = "demo, long, wide, small or headline."
+WorkloadName = Annotated[str, typer.Option(help=WORKLOADS)]
+ModelName = Annotated[
+    str | None, typer.Option(help="counter, llama-3.1-8b, llama-3.2-1b, qwen3-8b, a folder, or a hub model.")
+]
+Requests = Annotated[int | None, typer.Option(help="Requests of the workload.")]
+Context = Annotated[int | None, typer.Option(help="Tokens of each of the workload's prompts.")]
+NewTokens = Annotated[int | None, typer.Option(help="Tokens to generate for each request, at most.")]
+MaxRunning = Annotated[int | None, typer.Option(help="Requests in a batch, at most.")]
 
 
 class TokensColumn(ProgressColumn):
@@ -44,16 +54,14 @@ def acb() -> None:
 
 @app.command()
 def run(
-    chapter: Annotated[str, typer.Argument(help="A chapter (ch1_sync, ch1), or the path of a file with an Engine.")],
+    chapter: Chapter,
     prompt: Annotated[list[str] | None, typer.Option(help="A prompt of text; repeatable.")] = None,
     workload: Annotated[str | None, typer.Option(help=WORKLOADS, show_default="demo")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="counter, llama-3.1-8b, llama-3.2-1b, qwen3-8b, a folder, or a hub model.")
-    ] = None,
-    requests: Annotated[int | None, typer.Option(help="Requests of the workload.")] = None,
-    context: Annotated[int | None, typer.Option(help="Tokens of each of the workload's prompts.")] = None,
-    new_tokens: Annotated[int | None, typer.Option(help="Tokens to generate for each request, at most.")] = None,
-    max_running: Annotated[int | None, typer.Option(help="Requests in a batch, at most.")] = None,
+    model: ModelName = None,
+    requests: Requests = None,
+    context: Context = None,
+    new_tokens: NewTokens = None,
+    max_running: MaxRunning = None,
     device: Annotated[str, typer.Option(help="auto, cuda, sim or cpu.")] = "auto",
     page_size: Annotated[int, typer.Option(help="Positions per KV page.")] = 64,
     pages: Annotated[
@@ -61,18 +69,13 @@ def run(
     ] = None,
     gpu_hour_price: Annotated[float, typer.Option(help="USD per hour of this machine.")] = 5.0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write figures and tokens to this file.")] = None,
-    trace_file: Annotated[Path | None, typer.Option("--trace", help="Write a trace for Perfetto to this file.")] = None,
 ) -> None:
     """Serve prompts, or a workload, through one chapter's engine."""
     from .load import Checkpoint
     from .run import Session
     from .workload import workload as find_workload
 
-    for file in filter(None, (json_file, trace_file)):
-        if file.is_dir() or not file.parent.is_dir():
-            raise InputError(f"cannot write {str(file)!r}: give the path of a file in a folder that exists")
-    if trace_file and device == "cpu":
-        raise InputError("there is no trace of device 'cpu': host and device are one; use cuda or sim")
+    _check_writable(json_file)
     if gpu_hour_price <= 0:
         raise InputError(f"gpu hour price is {gpu_hour_price:g}; it must be above 0")
     if prompt:
@@ -95,7 +98,7 @@ def run(
             "ignore_stop": load.prompt_tokens is not None,
         }
         prompts = load.prompts(checkpoint.vocab_size)
-    options |= {"page_size": page_size, "pages": pages, "trace": trace_file is not None}
+    options |= {"page_size": page_size, "pages": pages}
     session = Session(prompts, chapter, checkpoint, device, **options)
     _print_refused(session.refused)
     if not session.requests:
@@ -122,10 +125,14 @@ def run(
     _print_figures(session, chapter, gpu_hour_price)
     if json_file:
         _write_json(json_file, session, chapter, completions, gpu_hour_price)
-    if trace_file:
-        session.trace.save_chrome(trace_file)
     if session.refused:
         raise typer.Exit(1)
+
+
+def _check_writable(*files: Path | None) -> None:
+    for file in filter(None, files):
+        if file.is_dir() or not file.parent.is_dir():
+            raise InputError(f"cannot write {str(file)!r}: give the path of a file in a folder that exists")
 
 
 def _print_answer(prompt: str, text: str, whole: bool) -> None:
@@ -176,48 +183,131 @@ def _write_json(path: Path, session, chapter: str, completions, gpu_hour_price: 
 
 
 @app.command()
-def compare(
-    workload: Annotated[str, typer.Option(help=WORKLOADS)] = "demo",
-    model: Annotated[str | None, typer.Option(help="Run the workload on this model.")] = None,
-    requests: Annotated[int | None, typer.Option(help="Requests of the workload.")] = None,
-    context: Annotated[int | None, typer.Option(help="Tokens of each of the workload's prompts.")] = None,
-    new_tokens: Annotated[int | None, typer.Option(help="Tokens to generate for each request, at most.")] = None,
-    max_running: Annotated[int | None, typer.Option(help="Requests in a batch, at most.")] = None,
+def profile(
+    chapter: Chapter,
+    workload: WorkloadName = "demo",
+    model: ModelName = None,
+    requests: Requests = None,
+    context: Context = None,
+    new_tokens: NewTokens = None,
+    max_running: MaxRunning = None,
     device: Annotated[str, typer.Option(help="auto, cuda or sim.")] = "auto",
+    trace: Annotated[Path | None, typer.Option(help="Write a trace of the run, for Perfetto.")] = None,
+    kernels: Annotated[Path | None, typer.Option(help="Write what torch's profiler saw of a few batches.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw a few steps: a .png, .svg or .pdf file.")] = None,
 ) -> None:
-    """Serve one workload through all chapters and put them side by side."""
-    from .compare import compare
+    """Where the time of a chapter's steps goes: kernels, launch gaps, bubbles."""
+    import torch
+
+    from . import report
+    from .compare import Comparison
+    from .profile import profile
     from .workload import workload as find_workload
 
+    _check_writable(trace, kernels)
+    _check_plot(plot)
     load = find_workload(workload).override(
         requests=requests, prompt_tokens=context, new_tokens=new_tokens, max_running=max_running, model=model
     )
-    table = Table(title_justify="left", caption_justify="left")
-    table.caption = (
-        "ms/step: mean over all batches; decode: median over batches of decodes only. GPU busy: share of time with a "
-        "batch on the GPU, launch gaps inside it included. same: share of tokens that are chapter 1's."
+    if kernels and (device == "sim" or not torch.cuda.is_available()):
+        raise InputError(f"cannot write {str(kernels)!r}: there are kernels on a CUDA GPU only")
+    done = profile(chapter, load, device)
+    console.print(report.comparison(report.entry(load, [Comparison(done, 1.0, 1.0)])))
+    if done.profiled_bubbles is not None:
+        console.print(f"bubbles by the kernels' own times, under torch's profiler: {done.profiled_bubbles:.2%}")
+    if trace:
+        done.trace.save_chrome(trace)
+    if kernels and done.kernel_trace:
+        kernels.write_text(json.dumps(done.kernel_trace))
+    if plot:
+        from .plot import timeline
+
+        batches = sorted(done.trace.batches())
+        middle = batches[len(batches) // 2]
+        timeline(done.trace, middle, min(middle + 3, batches[-1]), title=f"{chapter}, {load.name}").savefig(plot)
+
+
+def _check_plot(file: Path | None) -> None:
+    _check_writable(file)
+    if file and file.suffix not in (".png", ".svg", ".pdf"):
+        raise InputError(f"cannot draw {str(file)!r}: its name must end in .png, .svg or .pdf")
+
+
+@app.command()
+def compare(
+    workload: WorkloadName = "demo",
+    chapter: Annotated[list[str] | None, typer.Option(help="Only this chapter; repeatable.")] = None,
+    model: ModelName = None,
+    requests: Requests = None,
+    context: Context = None,
+    new_tokens: NewTokens = None,
+    max_running: MaxRunning = None,
+    device: Annotated[str, typer.Option(help="auto, cuda or sim.")] = "auto",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Put the figures into this file.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the breakdowns: a .png, .svg or .pdf file.")] = None,
+) -> None:
+    """Serve one workload through all chapters and put them side by side."""
+    from . import report, results
+    from .compare import compare
+    from .workload import workload as find_workload
+
+    _check_writable(json_file)
+    _check_plot(plot)
+    if json_file and json_file.exists():
+        results.load(json_file)  # nothing but results may be overwritten, and now is the time to say so
+    load = find_workload(workload).override(
+        requests=requests, prompt_tokens=context, new_tokens=new_tokens, max_running=max_running, model=model
     )
-    for column in ("chapter", "ms/step", "decode", "tokens/s", "GPU busy", "speed-up", "same"):
-        table.add_column(column, justify="left" if column == "chapter" else "right", no_wrap=True)
-    for done in compare(load, device):
-        if load.prompt_tokens is None and not table.rows:
-            for prompt, completion in list(zip(load.prompts(0), done.completions, strict=True))[:5]:
+    done = []
+    for comparison in compare(load, device, chapter or ()):
+        if load.prompt_tokens is None and not done:
+            for prompt, completion in list(zip(load.prompts(0), comparison.profile.completions, strict=True))[:5]:
                 _print_answer(prompt, completion.text, whole=False)
             console.print()
-        figures = done.figures
-        table.title = f"{load.name} ({load.model}) on {done.device}"
-        table.add_row(
-            done.chapter,
-            f"{figures.ms_per_step:.2f}",
-            "-" if figures.ms_per_decode_step is None else f"{figures.ms_per_decode_step:.2f}",
-            f"{figures.tokens_per_second:,.0f}",
-            "-" if figures.gpu_busy is None else f"{figures.gpu_busy:.2%}",
-            f"{done.speed_up:.2f}",
-            "yes" if done.same_tokens == 1 else f"{done.same_tokens:.1%}",
-        )
-    console.print(table)
-    if load.model != "counter" and done.device.startswith("simulated"):
+        done.append(comparison)
+    entry = report.entry(load, done)
+    console.print(report.comparison(entry))
+    if load.model != "counter" and entry["environment"]["device"].startswith("simulated"):
         console.print("The simulator only keeps time for this model: its tokens are placeholders.")
+    if json_file:
+        results.save(json_file, load.name, entry)
+    if plot:
+        _plot_breakdowns(entry, plot)
+
+
+def _plot_breakdowns(entry: dict, file: Path) -> None:
+    from . import plot, report
+
+    plot.breakdown(report.breakdowns(entry), title=report.title(entry)).savefig(file)
+
+
+@app.command()
+def results(
+    file: Annotated[Path, typer.Argument(help="What `acb compare --json` wrote.")],
+    plot: Annotated[Path | None, typer.Option(help="Draw the breakdowns, each workload to NAME-WORKLOAD.")] = None,
+) -> None:
+    """Show stored results as they looked when they were measured."""
+    from . import report
+    from .results import load
+
+    _check_plot(plot)
+    for name, entry in load(file).items():
+        console.print(report.comparison(entry))
+        if name == "headline":
+            console.print(report.headline(entry))
+        if plot:
+            _plot_breakdowns(entry, plot.with_stem(f"{plot.stem}-{name}"))
+
+
+@app.command()
+def idle(
+    trace: Annotated[Path, typer.Argument(help="A trace of torch's profiler, or any Chrome trace; .json or .json.gz.")],
+) -> None:
+    """How busy the GPU is in a trace, of any engine, and what the host does while it is not."""
+    from . import idle
+
+    for report in idle.analyse(idle.read(trace)):
+        console.print(idle.render(report))
 
 
 @app.command()
@@ -261,6 +351,14 @@ def bench_memory() -> None:
     from .bench import memory
 
     console.print(memory())
+
+
+@bench.command("trace")
+def bench_trace() -> None:
+    """Tokens per second with a trace and without."""
+    from .bench import trace
+
+    console.print(trace())
 
 
 def main() -> None:

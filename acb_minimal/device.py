@@ -38,7 +38,7 @@ class Device:
         self.torch_device = torch.device("cuda")
         self.arithmetic = True
         self.trace = Trace(self.name) if trace else None
-        self.cuda = _traced_cuda(self) if trace else torch.cuda
+        self.cuda = traced_cuda(self) if trace else torch.cuda
         self.captured: Work | None = None
         self._pending: list[tuple] = []  # device spans whose events have not been read yet
 
@@ -127,8 +127,8 @@ class Device:
 COPIES = {"h2d": "upload", "d2h": "download"}
 
 
-def _traced_cuda(device: Device) -> SimpleNamespace:
-    """torch.cuda for a chapter, with a note in the trace of what does not come by the device: waits and replays."""
+def traced_cuda(device: Device) -> SimpleNamespace:
+    """torch.cuda for a chapter, with word to the device of what does not come by it: waits and replays."""
 
     class Event(torch.cuda.Event):
         def synchronize(self) -> None:

@@ -1,17 +1,20 @@
-"""What a run measured, and the machine it was measured on."""
+"""What a run measured, the machine it was measured on, and the file that keeps both."""
 
 import datetime
+import json
 import platform
 import re
 import statistics
 from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import pairwise
+from pathlib import Path
 
 import torch
 
 from .device import Device
+from .errors import InputError
 from .scheduler import Step
+from .trace import Trace
 
 
 @dataclass(frozen=True)
@@ -20,8 +23,8 @@ class Figures:
 
     seconds             from the first batch being scheduled to the last one's tokens being on the host
     ms_per_step         `seconds` over all batches, those with prefill included
-    ms_per_decode_step  median time from one batch's tokens to the next one's, over batches of decodes only; None if
-                        there were fewer than two in a row
+    ms_per_decode_step  median time from one batch's tokens to the next one's, over `decode_batches`; None if there are
+                        none
     gpu_busy            Trace.busy: 1 less the share of bubbles; None without a trace
     """
 
@@ -47,11 +50,7 @@ class Figures:
     ) -> "Figures":
         """`started` is on the clock of `steps`, which are in order and not empty."""
         seconds = steps[-1].time - started
-        decodes = [
-            after.time - before.time
-            for before, after in pairwise(steps)
-            if before.rows == before.tokens and after.rows == after.tokens
-        ]
+        decodes = [steps[number].time - steps[number - 1].time for number in decode_batches(steps)]
         return cls(
             requests,
             prompt_tokens,
@@ -67,6 +66,51 @@ class Figures:
     def usd_per_million_tokens(self, gpu_hour_price: float) -> float:
         """Cost of a million generated tokens at `gpu_hour_price` USD per hour of this machine."""
         return gpu_hour_price / 3600 / self.tokens_per_second * 1e6
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """Where the time of a step goes: means over `widest_decodes`, in seconds.
+
+    step          from one batch's tokens being on the host to the next one's, by the host's clock
+    kernels       with a kernel running
+    launch_gaps   with a batch on the GPU and no kernel running
+    bubbles       with no batch on the GPU
+    kernel_count  kernels in a batch; None on the simulator, which does not know them one by one
+
+    The last three add up to the time from one batch's end to the next one's, by the GPU's clock.
+    """
+
+    step: float
+    kernels: float
+    launch_gaps: float
+    bubbles: float
+    kernel_count: float | None
+
+    @classmethod
+    def of(cls, trace: Trace, steps: list[Step], kernels: float, kernel_count: float | None) -> "Breakdown":
+        """From a run's trace and steps, and the mean time (seconds) and number of kernels in one of its batches."""
+        decodes = widest_decodes(steps)
+        windows, bubbles = trace.batches(), trace.bubbles()
+        window = statistics.fmean(windows[number][1] - windows[number][0] for number in decodes)
+        step = statistics.fmean(steps[number].time - steps[number - 1].time for number in decodes)
+        return cls(step, kernels, window - kernels, statistics.fmean(bubbles[n] for n in decodes), kernel_count)
+
+
+def decode_batches(steps: list[Step]) -> list[int]:
+    """Numbers of the batches of decodes that come between batches of decodes, or after one at the very end.
+
+    The one after matters because from chapter 5 on it is launched before this one's tokens are taken in.
+    """
+    decode = [step.rows == step.tokens for step in steps] + [True]
+    return [number for number in range(1, len(steps)) if all(decode[number - 1 : number + 2])]
+
+
+def widest_decodes(steps: list[Step]) -> list[int]:
+    """Those of `decode_batches` that have the most rows: at the end of a run, batches shrink as requests finish."""
+    decodes = decode_batches(steps)
+    most = max((steps[number].rows for number in decodes), default=0)
+    return [number for number in decodes if steps[number].rows == most]
 
 
 def environment(device: Device) -> dict[str, str]:
@@ -87,3 +131,21 @@ def _driver() -> str:
     """The NVIDIA driver's version; torch knows only CUDA's."""
     with open("/proc/driver/nvidia/version") as file:
         return re.search(r"\d+\.\d+\.\d+", file.read()).group()
+
+
+def save(path: Path, workload: str, entry: dict) -> None:
+    """Writes a workload's results to a file that may hold others': `entry` replaces what it had for this one."""
+    results = load(path) if path.exists() else {}
+    path.write_text(json.dumps(results | {workload: entry}, indent=1) + "\n")
+
+
+def load(path: Path) -> dict[str, dict]:
+    """The results in a file that `save` wrote, by workload. Raises InputError for any other file."""
+    try:
+        results = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read results from {str(path)!r}: {error}") from error
+    keys = {"command", "environment", "workload", "chapters"}
+    if not (isinstance(results, dict) and all(isinstance(e, dict) and keys <= e.keys() for e in results.values())):
+        raise InputError(f"{str(path)!r} holds no results: give a file that `acb compare --json` wrote")
+    return results

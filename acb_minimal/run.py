@@ -1,5 +1,6 @@
 """Puts an engine together (chapter, model, device) and runs requests through it: the Python entry point."""
 
+import gc
 import importlib.util
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from .results import Figures
 from .scheduler import Scheduler
 from .slot import SlotSize
 from .trace import Trace
+from .workload import Workload
 
 CHAPTERS = Path(__file__).parent.parent / "chapters"
 DEVICES = ("auto", "cuda", "sim", "cpu")
@@ -136,6 +138,28 @@ class Session:
         check_gpu(self.checkpoint, self.pool, self.device.torch_device)
         self.started = 0.0
 
+    @classmethod
+    def of(
+        cls,
+        workload: Workload,
+        chapter: str | type,
+        checkpoint: Checkpoint,
+        device: str | Device = "auto",
+        **options,
+    ) -> "Session":
+        """The requests of a workload; `options` are those above that the workload leaves open."""
+        return cls(
+            workload.prompts(checkpoint.vocab_size),
+            chapter,
+            checkpoint,
+            device,
+            workload.new_tokens,
+            max_running=workload.max_running,
+            max_batch_tokens=workload.max_batch_tokens,
+            ignore_stop=workload.prompt_tokens is not None,
+            **options,
+        )
+
     def completions(self) -> Iterator[Completion]:
         """The refused requests, then every other one as it finishes."""
         for id, reason in self.refused.items():
@@ -152,12 +176,17 @@ class Session:
         model = self.load_model()
         try:
             engine = self.engine_class(model, self.scheduler, self.device.cuda)
+            # A full garbage collection walks all of torch and transformers, for longer than a step. From here on it
+            # leaves out what is there already.
+            gc.collect()
+            gc.freeze()
             self.started = self.device.begin()
             for request in engine.run():
                 tokens = request.generated
                 yield Completion(request.id, tokens, self.checkpoint.decode(tokens), request.finish_reason)
             self.device.finish()
         finally:
+            gc.unfreeze()
             self.scheduler.abort()  # nothing is left to abort unless the run was cut short
             model.close()
 

@@ -101,8 +101,6 @@ def test_a_workload_of_token_ids_runs_with_every_override(acb):
         (("ch1", "--gpu-hour-price", "0"), "gpu hour price is 0; it must be above 0"),
         (("ch1", "--prompt", "count 1 to 2", "--workload", "demo"), "--workload demo does not go with --prompt"),
         (("ch1", "--json", "/no/such/folder/x.json"), "cannot write '/no/such/folder/x.json'"),
-        (("ch1", "--trace", "/no/such/folder/x.json"), "cannot write '/no/such/folder/x.json'"),
-        (("ch1", "--trace", "/tmp/x.json", "--device", "cpu"), "there is no trace of device 'cpu'"),
         (("ch1", "--prompt", "hi", "--model", "llama-3.2-1b"), "has random weights and no tokenizer"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
@@ -148,24 +146,77 @@ def test_every_chapter_runs_without_a_gpu(acb, chapter, device):
     assert ("simulated H200" in done.stdout) == (device == "sim")
 
 
-def test_a_trace_is_written_for_perfetto(acb, tmp_path):
-    file = tmp_path / "trace.json"
-    assert acb("run", "ch5", "--prompt", "count 3 to 7", "--trace", file).returncode == 0
-    events = json.loads(file.read_text())["traceEvents"]
-    assert {event["args"]["name"] for event in events if event["name"] == "thread_name"} == {
-        "CPU", "H2D", "compute", "D2H"
-    }  # fmt: skip
+def test_a_profile_prints_a_breakdown_and_writes_trace_and_picture(acb, tmp_path):
+    trace, plot = tmp_path / "trace.json", tmp_path / "steps.png"
+    done = acb("profile", "ch5", "--requests", 6, "--trace", trace, "--plot", plot)
+    assert done.returncode == 0, done.stderr
+    (row,) = [line.split() for line in done.stdout.splitlines() if line.startswith("ch5")]
+    decode, *parts = map(float, row[1:5])
+    assert sum(parts) == pytest.approx(decode, abs=0.02)
+    lanes = {e["args"]["name"] for e in json.loads(trace.read_text())["traceEvents"] if e["name"] == "thread_name"}
+    assert lanes == {"CPU", "H2D", "compute", "D2H"}
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("profile", "ch1", "--trace", "/no/such/folder/x.json"), "cannot write '/no/such/folder/x.json'"),
+        (("profile", "ch1", "--device", "cpu"), "there is no profile of device 'cpu'"),
+        (("profile", "ch1", "--plot", "steps.txt"), "cannot draw 'steps.txt': its name must end in .png, .svg or .pdf"),
+        (("profile", "ch1", "--kernels", "k.json"), "cannot write 'k.json': there are kernels on a CUDA GPU only"),
+        (("compare", "--plot", "/no/such/folder/x.png"), "cannot write '/no/such/folder/x.png'"),
+        (("compare", "--chapter", "ch9"), "unknown chapter 'ch9'"),
+        (("results", "no/such/file.json"), "cannot read results from 'no/such/file.json'"),
+        (("idle", "no/such/trace.json"), "no/such/trace.json"),
+    ],
+)
+def test_what_cannot_be_measured_or_written_is_one_line(acb, arguments, message):
+    done = acb(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_compare_puts_all_chapters_side_by_side(acb):
     done = acb("compare", "--requests", 6)
     assert done.returncode == 0, done.stderr
     assert "demo (counter) on simulated H200" in done.stdout
-    rows = [line for line in done.stdout.splitlines() if line.startswith("│ ch")]
-    assert [row.split()[1] for row in rows] == list(chapter_paths())
-    assert all(row.split()[-2] == "yes" for row in rows)
+    rows = [line.split() for line in done.stdout.splitlines() if line.startswith("ch")]
+    assert [row[0] for row in rows[1:]] == list(chapter_paths())  # the first is the head of the table
+    assert all(row[-1] == "yes" for row in rows[1:])
     answers = [line for line in done.stdout.splitlines() if " -> " in line]
     assert len(answers) == 5
+
+
+def test_results_are_stored_and_shown_again(acb, tmp_path):
+    file, plot = tmp_path / "results.json", tmp_path / "results.svg"
+    options = ("--workload", "small", "--requests", 2, "--context", 8, "--new-tokens", 9, "--chapter", "ch1")
+    live = acb("compare", *options, "--chapter", "ch6", "--json", file)
+    assert live.returncode == 0, live.stderr
+    again = acb("results", file, "--plot", plot)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.strip() in live.stdout
+    assert "ch6_cuda_graphs" in again.stdout
+    assert (tmp_path / "results-small.svg").is_file()
+    (entry,) = json.loads(file.read_text()).values()
+    assert entry["command"] == f"acb compare {' '.join(map(str, options))} --chapter ch6 --json {file}"
+
+
+def test_compare_does_not_write_over_what_holds_no_results(acb, tmp_path):
+    file = tmp_path / "thesis.json"
+    file.write_text("[]")
+    assert "holds no results" in acb("compare", "--json", file).stderr
+    assert file.read_text() == "[]"
+
+
+def test_the_headline_run_stands_beside_the_published_one(acb, tmp_path):
+    file = tmp_path / "results.json"
+    small = ("--requests", 2, "--context", 8, "--new-tokens", 4)
+    assert acb("compare", "--workload", "headline", *small, "--json", file).returncode == 0
+    shown = acb("results", file).stdout
+    assert "300.6" in shown
+    assert "76.0%" in shown
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def test_two_slots_take_turns(chapter):
 def test_bubbles_shrink_from_chapter_to_chapter():
     """In virtual time, on batches wide enough for the GPU, and not the launching of kernels, to set the pace."""
     load = workload("wide").override(new_tokens=8)
-    share = {done.chapter: 1 - done.figures.gpu_busy for done in compare(load, "sim")}
+    share = {done.profile.chapter: 1 - done.profile.figures.gpu_busy for done in compare(load, "sim")}
     assert share["ch3_events"] > 2 * share["ch4_dual_slots"] > 4 * share["ch5_carry_over"]
     assert share["ch6_cuda_graphs"] < 1e-4
 

@@ -1,0 +1,113 @@
+"""Results as tables for a terminal, drawn from what `entry` stores: a stored result looks as it did live."""
+
+import dataclasses
+import sys
+from collections.abc import Iterable
+
+from rich import box
+from rich.table import Table
+
+from .compare import Comparison
+from .results import Breakdown, environment
+from .workload import Workload
+
+COLUMNS = ("chapter", "decode", "kernels", "launch\ngaps", "bubbles", "active", "tokens\n/s", "speed-\nup", "same")
+# "Unlocking asynchronicity in continuous batching", Hugging Face, May 2026: 8,192 tokens each for 32 requests, 8B.
+PUBLISHED = {"synchronous": (300.6, 0.760), "asynchronous": (234.5, 0.994)}
+
+
+def command() -> str:
+    """The command line that is running."""
+    return " ".join(["acb", *sys.argv[1:]])
+
+
+def entry(workload: Workload, comparisons: Iterable[Comparison]) -> dict:
+    """What to store of a comparison: all of its figures, the machine, the date and the command."""
+    comparisons = list(comparisons)
+    chapters = [
+        {
+            "chapter": done.profile.chapter,
+            "figures": dataclasses.asdict(done.profile.figures),
+            "breakdown": dataclasses.asdict(done.profile.breakdown) if done.profile.breakdown else None,
+            "profiled_bubbles": done.profile.profiled_bubbles,
+            "speed_up": done.speed_up,
+            "same_tokens": done.same_tokens,
+        }
+        for done in comparisons
+    ]
+    return {
+        "command": command(),
+        "environment": environment(comparisons[0].profile.device),
+        "workload": dataclasses.asdict(workload),
+        "chapters": chapters,
+    }
+
+
+def title(entry: dict) -> str:
+    """The workload, model and machine of an entry."""
+    workload, machine = entry["workload"], entry["environment"]
+    return f"{workload['name']} ({workload['model']}) on {machine['device']}, {machine['date']}"
+
+
+def breakdowns(entry: dict) -> dict[str, Breakdown]:
+    """The breakdown of each chapter of an entry that has one."""
+    return {row["chapter"]: Breakdown(**row["breakdown"]) for row in entry["chapters"] if row["breakdown"]}
+
+
+def comparison(entry: dict) -> Table:
+    """The chapters of an entry side by side."""
+    table = Table(
+        title=title(entry),
+        caption=(
+            "decode: mean ms of the widest batches of decodes, which is kernels + launch gaps (a batch is on the GPU, "
+            "no kernel runs) + bubbles (no batch is). active: share of the whole run with a batch on the GPU. same: "
+            "share of tokens that are the first row's."
+        ),
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+    )
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column == "chapter" else "right", no_wrap=True, vertical="bottom")
+    for row in entry["chapters"]:
+        figures, parts = row["figures"], row["breakdown"]
+        names = ("step", "kernels", "launch_gaps", "bubbles")
+        table.add_row(
+            row["chapter"],
+            *(f"{max(1e3 * parts[name], 0):.2f}" if parts else "-" for name in names),
+            f"{figures['gpu_busy']:.2%}",
+            f"{figures['tokens_per_second']:,.0f}",
+            f"{row['speed_up']:.2f}",
+            "yes" if row["same_tokens"] == 1 else f"{row['same_tokens']:.1%}",
+        )
+    return table
+
+
+def headline(entry: dict) -> Table:
+    """The first and the last chapter of an entry beside the published run."""
+    rows = [entry["chapters"][0], entry["chapters"][-1]]
+    table = Table(
+        title="32 requests of 8,192 new tokens, an 8B model: this run beside the published one",
+        caption=(
+            "GPU active: share of time with a batch on the GPU. The published run is of another engine (transformers' "
+            "own) with weights, prompts and kernels of its own, and its two rows differ in asynchrony alone. Ours have "
+            "random weights, prompts of 128 tokens, and differ in CUDA graphs too: compare each pair with itself."
+        ),
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
+    for column in ("", "seconds", "GPU active", "published seconds", "published GPU active"):
+        table.add_column(column, justify="right" if column else "left")
+    for row, (name, (seconds, active)) in zip(rows, PUBLISHED.items(), strict=True):
+        ours = row["figures"]
+        table.add_row(
+            f"{name} ({row['chapter']})",
+            f"{ours['seconds']:.1f}",
+            f"{ours['gpu_busy']:.2%}",
+            f"{seconds:.1f}",
+            f"{active:.1%}",
+        )
+    return table
