@@ -28,7 +28,7 @@ Chapter = Annotated[str, typer.Argument(help=CHAPTER)]
 WORKLOADS = "demo, long, wide, small or headline."
 WorkloadName = Annotated[str, typer.Option(help=WORKLOADS)]
 ModelName = Annotated[
-    str | None, typer.Option(help="counter, llama-3.1-8b, llama-3.2-1b, qwen3-8b, a folder, or a hub model.")
+    str | None, typer.Option(help="counter, llama-3.1-8b, llama-3.2-1b, qwen3-8b, qwen3-32b, a folder, or a hub model.")
 ]
 Requests = Annotated[int | None, typer.Option(help="Requests of the workload.")]
 Context = Annotated[int | None, typer.Option(help="Tokens of each of the workload's prompts.")]
@@ -243,6 +243,7 @@ def compare(
     new_tokens: NewTokens = None,
     max_running: MaxRunning = None,
     device: Annotated[str, typer.Option(help="auto, cuda or sim.")] = "auto",
+    kernels: Annotated[bool, typer.Option(help="On a GPU, run again under torch's profiler to see kernels.")] = True,
     json_file: Annotated[Path | None, typer.Option("--json", help="Put the figures into this file.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the breakdowns: a .png, .svg or .pdf file.")] = None,
 ) -> None:
@@ -259,7 +260,7 @@ def compare(
         requests=requests, prompt_tokens=context, new_tokens=new_tokens, max_running=max_running, model=model
     )
     done = []
-    for comparison in compare(load, device, chapter or ()):
+    for comparison in compare(load, device, chapter or (), kernels):
         if load.prompt_tokens is None and not done:
             for prompt, completion in list(zip(load.prompts(0), comparison.profile.completions, strict=True))[:5]:
                 _print_answer(prompt, completion.text, whole=False)
@@ -271,7 +272,7 @@ def compare(
         console.print("The simulator only keeps time for this model: its tokens are placeholders.")
     if json_file:
         results.save(json_file, load.name, entry)
-    if plot:
+    if plot and report.breakdowns(entry):
         _plot_breakdowns(entry, plot)
 
 
@@ -295,7 +296,7 @@ def results(
         console.print(report.comparison(entry))
         if name == "headline":
             console.print(report.headline(entry))
-        if plot:
+        if plot and report.breakdowns(entry):
             _plot_breakdowns(entry, plot.with_stem(f"{plot.stem}-{name}"))
 
 
@@ -359,6 +360,32 @@ def bench_trace() -> None:
     from .bench import trace
 
     console.print(trace())
+
+
+@bench.command("regimes")
+def bench_regimes(
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the points to this file.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the map: a .png, .svg or .pdf file.")] = None,
+) -> None:
+    """Bubbles of a synchronous engine by model and batch size, on the GPU."""
+    import torch
+
+    from . import report
+    from .regimes import regimes
+
+    _check_writable(json_file)
+    _check_plot(plot)
+    if not torch.cuda.is_available():
+        raise InputError("the regime map needs a CUDA GPU; torch finds none")
+    entry = report.regime_entry(regimes("cuda"))
+    console.print(report.regimes(entry))
+    if json_file:
+        json_file.write_text(json.dumps(entry, indent=1) + "\n")
+    if plot:
+        from .plot import regimes as draw
+
+        title = f"Bubbles of a synchronous engine with CUDA graphs, {entry['environment']['device']}"
+        draw(report.regime_points(entry), title=title).savefig(plot)
 
 
 def main() -> None:

@@ -23,9 +23,11 @@ class Comparison:
     same_tokens: float
 
 
-def compare(workload: Workload, device: str = "auto", chapters: Sequence[str] = ()) -> Iterator[Comparison]:
+def compare(
+    workload: Workload, device: str = "auto", chapters: Sequence[str] = (), kernels: bool = True
+) -> Iterator[Comparison]:
     """Profiles the workload in every chapter, or those named, on one and the same loaded model; yields each as it is
-    done.
+    done. `kernels` is as in `profile`.
 
     Raises InputError if any of its requests cannot be served: the chapters would be compared on something else.
     """
@@ -33,7 +35,7 @@ def compare(workload: Workload, device: str = "auto", chapters: Sequence[str] = 
     paths = [chapter_path(name) for name in chapters] or list(chapter_paths().values())
     first: Profile | None = None
     for path in paths:
-        done = profile(str(path), workload, device, checkpoint, path.stem)
+        done = profile(str(path), workload, device, checkpoint, path.stem, kernels)
         first = first or done
         speed_up = done.figures.tokens_per_second / first.figures.tokens_per_second
         yield Comparison(done, speed_up, _same(first.completions, done.completions))

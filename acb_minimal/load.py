@@ -25,7 +25,7 @@ from .kv_cache import AttentionLayer
 from .model import ATTENTION, PROBE
 
 CONFIGS = Path(__file__).parent / "configs"
-SHAPES = ("llama-3.1-8b", "llama-3.2-1b", "qwen3-8b")
+SHAPES = ("llama-3.1-8b", "llama-3.2-1b", "qwen3-8b", "qwen3-32b")
 
 
 class Checkpoint:

@@ -4,18 +4,24 @@ On a GPU this takes two runs. The first is timed by events on the compute stream
 batch was on the GPU and how long the GPU waited for the next one. The second runs a few batches in the middle under
 torch's profiler, which sees every kernel. Profiling slows the launching of kernels, not the kernels: so of the second
 run only their times are used, and a batch's launch gaps are its time on the GPU in the first run less its kernels' in
-the second. The simulator knows it all from one run.
+the second. It has a process of its own, because the slowness stays: measured on an H200, a process in which torch's
+profiler had run once launched kernels a quarter slower ever after.
+
+The simulator knows it all from one run.
 """
 
 import json
+import linecache
 import re
 import statistics
 import tempfile
 from bisect import bisect_right
 from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -37,7 +43,7 @@ class Profile:
     """One chapter on one workload.
 
     trace              the run at full speed
-    breakdown          None if the workload has no batches of decodes in a row
+    breakdown          None without kernels, and if the workload has no batches of decodes in a row
     profiled_bubbles   share of time, 0 to 1, between batches by the kernels' own times, in the run under the profiler;
                        None on the simulator
     kernel_trace       what torch's profiler wrote, as JSON; None on the simulator
@@ -60,11 +66,13 @@ def profile(
     device: str = "auto",
     checkpoint: Checkpoint | None = None,
     name: str | None = None,
+    kernels: bool = True,
 ) -> Profile:
     """Runs a workload through a chapter and says where the time of its steps went.
 
     chapter     as Session takes it; what to call it is `name`, by default the same
     checkpoint  the workload's model if it is already there
+    kernels     on a GPU, whether to run it again under torch's profiler; without, there is no breakdown
 
     Raises InputError if any request cannot be served, and for the device "cpu", where host and device are one.
     """
@@ -78,15 +86,15 @@ def profile(
     trace, steps = session.trace, session.scheduler.steps
     decodes = widest_decodes(steps)
     breakdown = bubbles = kernel_trace = None
-    if decodes and session.device.torch_device.type == "cuda":
+    if decodes and kernels and session.device.torch_device.type == "cuda":
         sample = range(decodes[len(decodes) // 2], decodes[-1] + 1)[:SAMPLE]
-        kernel_trace = profiled(workload, chapter, checkpoint, sample)
+        kernel_trace = profiled(workload, chapter, sample)
         runs = kernel_runs(kernel_trace, sample)
         typical = [runs[number] for number in decodes if number in runs]
-        kernels = statistics.fmean(sum(end - start for start, end in run) for run, _ in typical)
-        breakdown = Breakdown.of(trace, steps, kernels, statistics.fmean(count for _, count in typical))
+        seconds = statistics.fmean(sum(end - start for start, end in run) for run, _ in typical)
+        breakdown = Breakdown.of(trace, steps, seconds, statistics.fmean(count for _, count in typical))
         bubbles = bubble_share([run for run, _ in runs.values()])
-    elif decodes:
+    elif decodes and session.device.torch_device.type == "cpu":
         seconds = defaultdict(float)
         for span in trace.lane("compute"):
             seconds[span.batch] += span.kernels
@@ -134,14 +142,24 @@ class ProfiledDevice(Device):
                 yield
 
 
-def profiled(workload: Workload, chapter: str | type, checkpoint: Checkpoint, sample: range) -> dict:
-    """What torch's profiler writes about these batches of a run on the GPU."""
+def profiled(workload: Workload, chapter: str | type, sample: range) -> dict:
+    """What torch's profiler writes about these batches of a run on the GPU, in a process of its own."""
+    torch.cuda.empty_cache()  # the other process needs room for the model and the KV cache
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "trace.json")
-        device = ProfiledDevice(sample, file)
-        with device.profiler, suppress(Enough):
-            list(Session.of(workload, chapter, checkpoint, device).run())
+        if isinstance(chapter, type):
+            source = linecache.getlines(chapter.run.__code__.co_filename)
+            chapter = str(Path(folder, "engine.py"))
+            Path(chapter).write_text("".join(source))
+        with ProcessPoolExecutor(1, get_context("spawn")) as process:
+            process.submit(_profile, workload, chapter, sample, file).result()
         return json.loads(file.read_text())
+
+
+def _profile(workload: Workload, chapter: str, sample: range, file: Path) -> None:
+    device = ProfiledDevice(sample, file)
+    with device.profiler, suppress(Enough):
+        list(Session.of(workload, chapter, Checkpoint(workload.model), device).run())
 
 
 def kernel_runs(kernel_trace: dict, sample: range) -> dict[int, tuple[list[tuple[float, float]], int]]:

@@ -8,6 +8,8 @@ from rich import box
 from rich.table import Table
 
 from .compare import Comparison
+from .device import Device
+from .regimes import Regime
 from .results import Breakdown, environment
 from .workload import Workload
 
@@ -59,9 +61,9 @@ def comparison(entry: dict) -> Table:
     table = Table(
         title=title(entry),
         caption=(
-            "decode: mean ms of the widest batches of decodes, which is kernels + launch gaps (a batch is on the GPU, "
-            "no kernel runs) + bubbles (no batch is). active: share of the whole run with a batch on the GPU. same: "
-            "share of tokens that are the first row's."
+            "decode: ms of a batch of decodes, mean of the widest, which is kernels + launch gaps (a batch is on the "
+            "GPU, no kernel runs) + bubbles (no batch is). active: share of the whole run with a batch on the GPU. "
+            "same: share of tokens that are the first row's."
         ),
         title_justify="left",
         caption_justify="left",
@@ -73,15 +75,47 @@ def comparison(entry: dict) -> Table:
         table.add_column(column, justify="left" if column == "chapter" else "right", no_wrap=True, vertical="bottom")
     for row in entry["chapters"]:
         figures, parts = row["figures"], row["breakdown"]
+        decode = "-" if figures["ms_per_decode_step"] is None else f"{figures['ms_per_decode_step']:.2f}"
         names = ("step", "kernels", "launch_gaps", "bubbles")
         table.add_row(
             row["chapter"],
-            *(f"{max(1e3 * parts[name], 0):.2f}" if parts else "-" for name in names),
+            *((f"{max(1e3 * parts[name], 0):.2f}" for name in names) if parts else (decode, "-", "-", "-")),
             f"{figures['gpu_busy']:.2%}",
             f"{figures['tokens_per_second']:,.0f}",
             f"{row['speed_up']:.2f}",
             "yes" if row["same_tokens"] == 1 else f"{row['same_tokens']:.1%}",
         )
+    return table
+
+
+def regime_entry(points: Iterable[Regime]) -> dict:
+    """What to store of a regime map."""
+    points = [point._asdict() for point in points]
+    return {"command": command(), "environment": environment(Device()), "points": points}
+
+
+def regime_points(entry: dict) -> list[Regime]:
+    """The points of a stored regime map."""
+    return [Regime(**point) for point in entry["points"]]
+
+
+def regimes(entry: dict) -> Table:
+    """A regime map as a table: bubble share and ms per step, by model and rows."""
+    points = regime_points(entry)
+    table = Table(
+        title=f"Bubbles of a synchronous engine with CUDA graphs, {entry['environment']['device']}",
+        caption="share of a decode step without a batch on the GPU, and ms per step; rows x context",
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
+    table.add_column("model")
+    cases = list(dict.fromkeys((point.rows, point.context) for point in points))
+    for rows, context in cases:
+        table.add_column(f"{rows} x {context}", justify="right")
+    for name in dict.fromkeys(point.model for point in points):
+        found = {(point.rows, point.context): point for point in points if point.model == name}
+        table.add_row(name, *(f"{found[case].bubble_share:.1%}, {1e3 * found[case].step:.2f}" for case in cases))
     return table
 
 

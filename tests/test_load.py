@@ -17,7 +17,8 @@ CPU = torch.device("cpu")
 # Published sizes: 8.03 and 1.24 billion parameters for the Llamas, 8.19 for Qwen3-8B, two bytes each.
 @pytest.mark.parametrize(
     ("name", "layers", "head_dim", "billions"),
-    [("llama-3.1-8b", 32, 128, 8.03), ("llama-3.2-1b", 16, 64, 1.24), ("qwen3-8b", 36, 128, 8.19)],
+    [("llama-3.1-8b", 32, 128, 8.03), ("llama-3.2-1b", 16, 64, 1.24), ("qwen3-8b", 36, 128, 8.19),
+     ("qwen3-32b", 64, 128, 32.76)],
 )
 def test_the_bundled_shapes_have_the_published_sizes(name, layers, head_dim, billions):
     checkpoint = Checkpoint(name)
@@ -26,7 +27,7 @@ def test_the_bundled_shapes_have_the_published_sizes(name, layers, head_dim, bil
     assert checkpoint.dtype == torch.bfloat16
     assert checkpoint.weight_bytes == pytest.approx(2e9 * billions, rel=0.005)
     assert checkpoint.stop_tokens == ()
-    assert set(SHAPES) == {"llama-3.1-8b", "llama-3.2-1b", "qwen3-8b"}
+    assert set(SHAPES) == {"llama-3.1-8b", "llama-3.2-1b", "qwen3-8b", "qwen3-32b"}
 
 
 def test_random_weights_have_no_tokenizer():

@@ -1,0 +1,36 @@
+"""The regime map on the simulator, and its way into a file and back."""
+
+import json
+
+import pytest
+
+from acb_minimal import report
+from acb_minimal.plot import regimes as draw
+from acb_minimal.regimes import Regime, regimes
+
+
+def test_bubbles_grow_with_the_batch_and_shrink_with_the_model():
+    """In virtual time: the host works for every row, the GPU for every weight."""
+    points = list(regimes("sim", ("llama-3.2-1b", "llama-3.1-8b"), (8, 128)))
+    assert [(point.model, point.rows) for point in points] == [
+        ("llama-3.2-1b", 8), ("llama-3.2-1b", 128), ("llama-3.1-8b", 8), ("llama-3.1-8b", 128)
+    ]  # fmt: skip
+    small_few, small_many, large_few, large_many = (point.bubble_share for point in points)
+    assert small_many > small_few > large_few > 0
+    assert small_many > large_many > large_few
+
+
+def test_a_map_is_stored_shown_and_drawn(monkeypatch):
+    points = [Regime("a", 10, 8, 512, 0.002, 0.25), Regime("a", 10, 32, 512, 0.003, 0.5)]
+    monkeypatch.setattr(report, "environment", lambda device: {"device": "a machine"})
+    entry = json.loads(json.dumps(report.regime_entry(points)))
+    assert report.regime_points(entry) == points
+    (cells,) = [[list(column.cells)[0] for column in report.regimes(entry).columns]]
+    assert cells == ["a", "25.0%, 2.00", "50.0%, 3.00"]
+    assert draw(report.regime_points(entry)).axes
+
+
+@pytest.mark.gpu
+def test_a_point_on_the_gpu():
+    (point,) = regimes("cuda", ("llama-3.2-1b",), (8,))
+    assert 0 < point.bubble_share < 1
