@@ -94,6 +94,25 @@ def test_the_chrome_trace_is_valid():
         check_chrome(trace)
 
 
+def test_perfetto_reads_the_bubbles_back(tmp_path):
+    """In Perfetto's own parser. Its Python package downloads that on first use; where it cannot, there is no test."""
+    processor = pytest.importorskip("perfetto.trace_processor")
+    trace = traced("ch1_sync", "sim")
+    trace.save_chrome(tmp_path / "trace.json")
+    try:
+        parser = processor.TraceProcessor(trace=str(tmp_path / "trace.json"))
+    except Exception as error:
+        pytest.skip(f"no trace processor: {error}")
+    spans = parser.query("""
+        select slice.ts as start, slice.ts + slice.dur as end
+        from slice join thread_track on slice.track_id = thread_track.id join thread using (utid)
+        where thread.name = 'compute' order by start
+    """)
+    times = [(span.start / 1e9, span.end / 1e9) for span in spans]
+    bubbles = [start - end for (_, end), (start, _) in pairwise(times)]
+    assert bubbles == pytest.approx(list(trace.bubbles().values()), abs=2e-9)
+
+
 def traced(chapter: str, device: str) -> Trace:
     prompts = [counter.prompt(a, a + a % 13) for a in range(0, 200, 10)]
     session = Session(prompts, chapter, device=device, max_running=6, max_batch_tokens=12, page_size=8, trace=True)
