@@ -307,7 +307,7 @@ def idle(
     """How busy the GPU is in a trace, of any engine, and what the host does while it is not."""
     from . import idle
 
-    for report in idle.analyse(idle.read(trace)):
+    for report in idle.analyse(idle.read(trace)["traceEvents"]):
         console.print(idle.render(report))
 
 

@@ -110,6 +110,8 @@ class Trace:
             tid, start = LANES.index(span.lane) + 1, 1e6 * (span.start - zero)
             where = {"pid": 1, "tid": tid, "ts": start}
             details = {"batch": span.batch, "slot": span.slot}
+            if span.kernels is not None:
+                details["kernels"] = 1e6 * span.kernels
             timed.append(
                 {"ph": "X", "name": span.name, "cat": span.lane, **where, "dur": 1e6 * span.seconds, "args": details}
             )
