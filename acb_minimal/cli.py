@@ -199,12 +199,11 @@ def check(
     engine_class = load_chapter(chapter)
     with console.status("") as status:
         if deletions:
-            table, well = report.deletions(chapter, device, status.update)
-        else:
-            verdict = search(engine_class, schedules, progress=status.update)
-            table, well = report.verdict(chapter, verdict), verdict.outcome is None
-    console.print(table)
-    if not well:
+            console.print(report.deletions(chapter, device, status.update))
+            return
+        verdict = search(engine_class, schedules, progress=status.update)
+    console.print(report.verdict(chapter, verdict))
+    if verdict.outcome is not None:
         raise typer.Exit(1)
 
 

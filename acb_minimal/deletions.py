@@ -71,13 +71,12 @@ class Finding:
 
 def deletions(chapter: str) -> Iterator[Deletion]:
     """Every statement of a chapter that orders anything, in order, taken away. Raises InputError for no chapter."""
-    path = chapter_path(chapter)
-    source = path.read_text()
+    source = chapter_path(chapter).read_text()
     statements = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt)]
     for node in sorted(statements, key=lambda node: node.lineno):
         if change := _change(node):
             line = source.splitlines()[node.lineno - 1]
-            yield Deletion(path.stem, node.lineno, line.split("#")[0].strip(), _replaced(source, *change))
+            yield Deletion(chapter, node.lineno, line.split("#")[0].strip(), _replaced(source, *change))
 
 
 def find(deletion: Deletion) -> Finding:

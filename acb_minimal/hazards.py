@@ -95,7 +95,7 @@ class Memory:
     def __init__(self, name: str, tensor: torch.Tensor | None, pieces: int = 1, block: int = 1):
         self.name, self.tensor, self.pieces, self.block = name, tensor, pieces, block  # kept alive: so is its address
         self.start, self.nbytes = (tensor.data_ptr(), tensor.nbytes) if tensor is not None else (0, 0)
-        self._last = np.zeros((2, 1, pieces), dtype=np.int64)  # [reads and writes, actors, pieces]
+        self._last = np.zeros((2, 5, pieces), dtype=np.int64)  # [reads and writes, actors, pieces]; actors may grow
 
     def pieces_of(self, start: int, end: int) -> slice:
         """The pieces that the bytes from `start` to `end` are part of, whole blocks of them."""
