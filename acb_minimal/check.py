@@ -221,6 +221,8 @@ def serve(
             failure = f"the engine stopped without finishing request {', '.join(missing)}"
     except WrongTokenError as error:
         failure, wrong_batch = str(error), error.batch
+    except InputError:
+        raise  # not the engine's: the policy's
     except Exception as error:
         failure = _where(error, file)
     finally:

@@ -193,7 +193,7 @@ def check(
 
     check_device(device)
     if device not in ("sim", "cuda") or (device == "cuda" and not deletions):
-        raise InputError(f"device {device!r} does not go with check: schedules are tried on sim, deletions also on cuda")
+        raise InputError(f"device {device!r} does not go with this check: only --deletions runs on cuda, all on sim")
     if schedules < 1:
         raise InputError(f"schedules is {schedules}; it must be at least 1")
     engine_class = load_chapter(chapter)

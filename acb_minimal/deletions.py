@@ -19,7 +19,7 @@ from .variants import engine
 from .workload import workload
 
 ORDERING = ("record", "record_event", "wait", "wait_event", "wait_stream", "synchronize", "fill", "carry_over")
-SEEDS = 40  # that a deletion is tried with
+SEEDS = 20  # that a deletion is tried with
 WORKLOAD = workload("wide").override(new_tokens=12)  # GPU-bound, so that a bubble shows
 
 
@@ -146,5 +146,6 @@ def _replaced(source: str, node: ast.AST, text: str) -> str:
     """The source with `text` in the place of a node, and as many lines as before."""
     lines = source.encode().splitlines(keepends=True)  # ast counts columns in bytes
     first, last = node.lineno - 1, node.end_lineno - 1
-    filled = lines[first][: node.col_offset] + text.encode() + b"\n" * (last - first) + lines[last][node.end_col_offset :]
-    return b"".join([*lines[:first], filled, *lines[last + 1 :]]).decode()
+    before, after = lines[first][: node.col_offset], lines[last][node.end_col_offset :]
+    changed = before + text.encode() + b"\n" * (last - first) + after
+    return b"".join([*lines[:first], changed, *lines[last + 1 :]]).decode()

@@ -52,9 +52,12 @@ def _process(chapter: str, line: int, sanitize: bool) -> dict:
     command = [sys.executable, "-m", "acb_minimal.deletions_cuda", chapter, str(line)]
     try:
         done = subprocess.run(
-            command, env=environment | ({SANITIZER: "1"} if sanitize else {}), text=True, timeout=TIMEOUT,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+            command,
+            env=environment | ({SANITIZER: "1"} if sanitize else {}),
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+        )
         return json.loads(done.stdout.splitlines()[-1])
     except subprocess.TimeoutExpired:
         error = f"not done after {TIMEOUT} s"

@@ -81,7 +81,8 @@ class Hazard:
     def __str__(self) -> str:
         does, did = ("writes" if writes else "reads" for writes in (self.second_writes, self.first_writes))
         them, (waits, awaited) = "them too" if does == did else "them", self.edge
-        return f"{self.second} {does} {self.memory}; {self.first} {did} {them}; nothing makes {waits} wait for {awaited}"
+        accesses = f"{self.second} {does} {self.memory}; {self.first} {did} {them}"
+        return f"{accesses}; nothing makes {waits} wait for {awaited}"
 
 
 class Memory:
@@ -92,7 +93,7 @@ class Memory:
     block          pieces that cannot be told apart by address: the positions of a page
     """
 
-    def __init__(self, name: str, tensor: torch.Tensor | None, pieces: int = 1, block: int = 1):
+    def __init__(self, name: str, tensor: torch.Tensor | None = None, pieces: int = 1, block: int = 1):
         self.name, self.tensor, self.pieces, self.block = name, tensor, pieces, block  # kept alive: so is its address
         self.start, self.nbytes = (tensor.data_ptr(), tensor.nbytes) if tensor is not None else (0, 0)
         self._last = np.zeros((2, 5, pieces), dtype=np.int64)  # [reads and writes, actors, pieces]; actors may grow
@@ -179,7 +180,8 @@ class Checker(Observer):
         self.events.append(("done", self._running))
 
     def replayed(self, pool: object) -> None:
-        _, memory = self._pools.setdefault(id(pool), (pool, Memory("the intermediate results of graphs that share a pool", None)))
+        # The memory itself is torch's business. One piece stands for it, and who replays writes it.
+        _, memory = self._pools.setdefault(id(pool), (pool, Memory("the results in between in the graphs' pool")))
         self._access(self._running, memory, slice(None), True)
 
     def saw(self, operation: Operation) -> None:
@@ -314,6 +316,6 @@ class _Watch(TorchDispatchMode):
         for pages, length in zip(page_table.numpy(), seq_lens.tolist(), strict=True):
             page, offset = np.divmod(np.arange(length), page_size)
             read.append(pages[page] * page_size + offset)
-        for cache in (key_cache, value_cache):
-            self.checker.touch_positions(cache, kv_slots.numpy(), True)
-            self.checker.touch_positions(cache, np.concatenate(read), False)
+        for keys_or_values in (key_cache, value_cache):
+            self.checker.touch_positions(keys_or_values, kv_slots.numpy(), True)
+            self.checker.touch_positions(keys_or_values, np.concatenate(read), False)

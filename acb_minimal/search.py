@@ -28,9 +28,10 @@ def replay(engine_class: type, seed: str) -> Outcome:
         rounds, index = divmod(int(seed), len(CASES))
         policy = FIXED[rounds] if rounds < len(FIXED) else "random"
         return serve(engine_class, CASES[index], policy, int(seed))
-    if name not in cases or not all(choice.isdecimal() for choice in choices.split(".") if choices):
-        raise InputError(f"unknown seed {seed!r}: give a number from 0, or a case and choices, as acb check prints them")
-    return serve(engine_class, cases[name], Script(map(int, choices.split(".") if choices else ())))
+    digits = choices.split(".") if choices else []
+    if name not in cases or not all(digit.isdecimal() for digit in digits):
+        raise InputError(f"unknown seed {seed!r}: give a number from 0, or what acb check has printed")
+    return serve(engine_class, cases[name], Script([int(digit) for digit in digits]))
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,7 @@ PROGRAMS = {
     "nothing makes compute wait for h2d",
     replay_then_upload: "the upload of batch 1 writes data; the graph replay of batch 0 reads them; "
     "nothing makes h2d wait for compute",
-    replays_from_one_pool: "the graph replay of batch 0 writes the intermediate results of graphs that share a pool; "
+    replays_from_one_pool: "the graph replay of batch 0 writes the results in between in the graphs' pool; "
     "the graph replay of batch 0 writes them too; nothing makes h2d wait for compute",
     a_page_handed_on: "the forward pass of batch 1 writes keys, page 3; the forward pass of batch 0 reads them; "
     "nothing makes h2d wait for compute",
