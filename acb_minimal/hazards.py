@@ -6,31 +6,24 @@ order, a wait_event holds a stream back, a synchronize holds the host back. Each
 over before it begins, one entry for each stream and one for the host (a vector clock). So one run finds every hazard
 of what the host did in it, however kind the schedule was.
 
-Accesses are taken from the work itself. While an operation runs, every torch operation in it is looked at: its schema
-says which arguments it reads and which it writes. Attention is looked at page by page, so that requests that share
-the KV cache do not seem to share a page. What the host reads and writes, the shared parts report (Device.spent).
-
-Only memory that host and device, or batch and batch, share is watched (Device.watch). A strided view of it counts as
-everything between its ends.
+What device work reads and writes is taken from the work itself (accesses.py); what the host does, the shared parts
+report (Device.spent). An engine that looks at host memory with its own code is not seen doing it.
 """
 
 import linecache
 import sys
 from bisect import bisect, insort
 from dataclasses import dataclass, field
-from functools import cache
 from itertools import zip_longest
 from operator import attrgetter
 
 import numpy as np
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from . import attention  # noqa: F401  (defines torch.ops.acb.paged_attention)
+from .accesses import Memory, Watch
 from .queues import Observer, Operation, Queue
 
 HOST = 0
-_start = attrgetter("start")
 NOUNS = {"forward": "forward pass", "carry_over": "carry-over", "replay": "graph replay"}
 
 
@@ -85,50 +78,14 @@ class Hazard:
         return f"{accesses}; nothing makes {waits} wait for {awaited}"
 
 
-class Memory:
-    """Watched memory, cut into pieces, and for each piece which action of each actor last read and last wrote it.
-
-    start, nbytes  where it is
-    pieces         how many; elements of a buffer, positions of a KV cache
-    block          pieces that cannot be told apart by address: the positions of a page
-    """
-
-    def __init__(self, name: str, tensor: torch.Tensor | None = None, pieces: int = 1, block: int = 1):
-        self.name, self.tensor, self.pieces, self.block = name, tensor, pieces, block  # kept alive: so is its address
-        self.start, self.nbytes = (tensor.data_ptr(), tensor.nbytes) if tensor is not None else (0, 0)
-        self._last = np.zeros((2, 5, pieces), dtype=np.int64)  # [reads and writes, actors, pieces]; actors may grow
-
-    def pieces_of(self, start: int, end: int) -> slice:
-        """The pieces that the bytes from `start` to `end` are part of, whole blocks of them."""
-        size = self.nbytes // self.pieces * self.block
-        return slice((start - self.start) // size * self.block, -((self.start - end) // size) * self.block)
-
-    def access(self, action: Action, pieces: slice | np.ndarray, writes: bool) -> tuple[int, bool, int] | None:
-        """Notes an access. If there was one before that it is not ordered after, returns that one's action, whether
-        it wrote, and the piece."""
-        actors = self._last.shape[1]
-        if (new := len(action.past) - actors) > 0:
-            self._last = np.pad(self._last, ((0, 0), (0, new), (0, 0)))
-        past = np.array(action.past + [0] * -new)
-        # Earlier accesses are all there is to look at: what has to come after this one has not run yet.
-        last = self._last[0 if writes else 1 :, :, pieces]
-        late = last > past[:, None]
-        found = None
-        if late.any():
-            number = last[late].max()
-            kind, _, place = np.argwhere(late & (last == number))[-1]
-            found = int(number), bool(kind or not writes), int(np.arange(self.pieces)[pieces][place])
-        self._last[int(writes), action.actor, pieces] = action.number
-        return found
-
-
 @dataclass
 class Checker(Observer):
     """Looks on while an engine runs on a simulated device, and collects hazards.
 
     file    the engine's source; actions then know their lines
     names   what to call the streams, by queue
-    events  what happened, in order: ("issued", "done" or "seen", action); the host's own actions are "done" at once
+    events  what happened, in order: what kind ("issued", "done", "asked" for by the host, "seen" by the host to be
+            done) and the action; the host's own actions are "done" at once
     """
 
     file: str | None = None
@@ -145,7 +102,7 @@ class Checker(Observer):
         self._by_address: list[Memory] = []
         self._pools: dict[int, tuple[object, Memory]] = {}  # by id; the pool is kept, so that its id is not reused
         self._running: Action | None = None
-        self._torch = _Watch(self)
+        self._torch = Watch(self.touch, self.touch_positions)
 
     @property
     def hazards(self) -> list[Hazard]:
@@ -183,6 +140,9 @@ class Checker(Observer):
         # The memory itself is torch's business. One piece stands for it, and who replays writes it.
         _, memory = self._pools.setdefault(id(pool), (pool, Memory("the results in between in the graphs' pool")))
         self._access(self._running, memory, slice(None), True)
+
+    def asked(self, operation: Operation) -> None:
+        self.events.append(("asked", self._issued[operation]))
 
     def saw(self, operation: Operation) -> None:
         action = self._issued[operation]
@@ -235,7 +195,7 @@ class Checker(Observer):
         return action
 
     def _access(self, action: Action, memory: Memory, pieces: slice | np.ndarray, writes: bool) -> None:
-        found = memory.access(action, pieces, writes)
+        found = memory.access(action.actor, action.past, pieces, writes)
         if found is None:
             return
         number, wrote, piece = found
@@ -267,55 +227,8 @@ class Checker(Observer):
         return linecache.getline(self.file, action.line).strip() if action.line else ""
 
 
+_start = attrgetter("start")
+
+
 def _joined(a: list[int], b: list[int]) -> list[int]:
     return [max(x, y) for x, y in zip_longest(a, b, fillvalue=0)]
-
-
-@cache
-def _arguments(func: torch._ops.OpOverload) -> list[tuple[str, bool, bool]]:
-    """For each argument its name, whether the result can be a view of it, and whether it is written."""
-    infos = [(argument.name, argument.alias_info) for argument in func._schema.arguments]
-    return [(name, info is not None, info is not None and info.is_write) for name, info in infos]
-
-
-class _Watch(TorchDispatchMode):
-    """Tells a checker what every torch operation reads and writes."""
-
-    def __init__(self, checker: Checker):
-        super().__init__()
-        self.checker = checker
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if func is torch.ops.acb.paged_attention.default:
-            self._attention(*args)
-            return func(*args, **kwargs)
-        aliased = []
-        for value, (name, alias, writes) in zip_longest(args, _arguments(func)):
-            value = kwargs.get(name) if value is None else value
-            for tensor in value if isinstance(value, list | tuple) else (value,):
-                if not isinstance(tensor, torch.Tensor):
-                    continue
-                if alias and not writes:
-                    aliased.append(tensor)
-                else:
-                    # What is written may be read as well; whoever may not overlap a read may not overlap a write.
-                    self.checker.touch(tensor, writes)
-        result = func(*args, **kwargs)
-        for tensor in aliased:  # a view reads nothing, but some operations return a view only if they can
-            if isinstance(result, torch.Tensor) and result.untyped_storage()._cdata != tensor.untyped_storage()._cdata:
-                self.checker.touch(tensor, False)
-        return result
-
-    def _attention(self, query, key, value, key_cache, value_cache, kv_slots, page_table, seq_lens, query_starts, *_):
-        """Reads and writes of torch.ops.acb.paged_attention, by position."""
-        for tensor in (kv_slots, page_table, seq_lens, query_starts):
-            self.checker.touch(tensor, False)
-        page_size = key_cache.shape[2]
-        read = []
-        for pages, length in zip(page_table.numpy(), seq_lens.tolist(), strict=True):
-            page, offset = np.divmod(np.arange(length), page_size)
-            read.append(pages[page] * page_size + offset)
-        for keys_or_values in (key_cache, value_cache):
-            self.checker.touch_positions(keys_or_values, kv_slots.numpy(), True)
-            self.checker.touch_positions(keys_or_values, np.concatenate(read), False)

@@ -107,8 +107,11 @@ class Observer:
     def replayed(self, pool: object) -> None:
         """The work that runs uses the memory of a graph pool."""
 
+    def asked(self, operation: Operation) -> None:
+        """The host asks whether it is done."""
+
     def saw(self, operation: Operation) -> None:
-        """The host has waited for it or asked about it, and so knows that it is done."""
+        """The host has waited for it, or asked, and knows that it is done."""
 
     def touched(
         self, what: str, batch: int | None, slot: str | None, reads: np.ndarray | None, writes: torch.Tensor | None
@@ -166,11 +169,14 @@ class Queues:
     def look_at(self, operation: Operation | None) -> bool:
         """Whether it is done (None: nothing to be done), for a host that asks and does not wait."""
         self.now += self.call_seconds
+        if operation is None:
+            return True
+        self.observer.asked(operation)
         self.run()
-        done = operation is None or operation.done
-        if done and operation is not None:
+        done = operation.done
+        if done:
             self.observer.saw(operation)
-        elif not done and (self.policy == "lazy" or callable(self.policy)):
+        elif self.policy == "lazy" or callable(self.policy):
             self._force(operation)  # a GPU gets on with its work: who asks again and again must be told yes in the end
         return done
 
@@ -189,7 +195,6 @@ class Queues:
     def wait_for(self, target: Operation) -> None:
         """Runs until `target` is done; the host's clock moves to that moment."""
         begin = self.now
-        self.run()
         while not target.done:
             if self.policy == "timed":
                 self._step(float("inf"))

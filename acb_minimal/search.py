@@ -150,13 +150,17 @@ class Exploration:
 
 
 class State(NamedTuple):
-    """All that what follows depends on: what has happened, in whatever order the device's part of it did, and memory.
+    """All that what follows depends on.
 
-    What the host has learned is no part of it: it follows from these, as long as the engine never asks (`query`).
+    events  how many there were
+    host    what the host has done, asked and seen, in order: a hash
+    device  what the device has done, in whatever order
+    memory  what is in it: a hash
     """
 
     events: int
-    done: frozenset[int]
+    host: int
+    device: frozenset[tuple[str, int]]
     memory: int
 
 
@@ -169,11 +173,12 @@ class _Walk(Script):
         self.state: State | None = None
 
     def choose(self, options: int, must: bool) -> int:
-        if must:
-            # The host waits, and when it began to, nothing was to run. What runs now could have run then.
+        state = self._look()
+        if must and state == self.state:
+            # The host waits, and since the choice to run nothing, nothing has happened: what runs now could have run
+            # then, so there is no schedule here that the other choices do not lead to.
             self.arrive(VOID)
             raise Stopped
-        state = self._look()
         self.arrive(state)
         self.state = state
         if len(self.made) < len(self.choices):
@@ -192,6 +197,7 @@ class _Walk(Script):
             self.exploration._next[self.state][self.made[-1]] = state
 
     def _look(self) -> State:
-        events = self.checker.events
-        done = frozenset(action.number for kind, action in events if kind == "done" and action.actor != HOST)
-        return State(len(events), done, self.checker.fingerprint())
+        host, device = [], []
+        for kind, action in self.checker.events:
+            (host if kind != "done" or action.actor == HOST else device).append((kind, action.number))
+        return State(len(host) + len(device), hash(tuple(host)), frozenset(device), self.checker.fingerprint())

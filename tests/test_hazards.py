@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from acb_minimal import attention  # noqa: F401  (defines torch.ops.acb.paged_attention)
+from acb_minimal.accesses import Watch
 from acb_minimal.costs import Costs, Shape
 from acb_minimal.device import SimulatedDevice
 from acb_minimal.hazards import Checker
@@ -366,22 +366,16 @@ def test_a_page_s_last_writer_is_told_from_its_last_reader():
     ],
 )
 @pytest.mark.parametrize("inference", [False, True])
-def test_an_operation_tells_what_it_reads_and_writes(operation, touched, inference, monkeypatch):
-    on, seen = Machine("lazy"), set()
-    names = {on.data.untyped_storage().data_ptr(): "a", on.result.untyped_storage().data_ptr(): "b"}
+def test_an_operation_tells_what_it_reads_and_writes(operation, touched, inference):
+    a, b = torch.zeros(8, dtype=torch.int32), torch.zeros(8, dtype=torch.int32)
+    names, seen = {a.data_ptr(): "a", b.data_ptr(): "b"}, set()
 
-    def touch(checker, tensor, writes, action=None):
+    def touch(tensor, writes):
         if name := names.get(tensor.untyped_storage().data_ptr()):
             seen.add((name, writes))
 
-    monkeypatch.setattr(Checker, "touch", touch)
-
-    def run() -> None:
-        with torch.inference_mode(inference):
-            operation(on.data, on.result)
-
-    on.device.compute("forward", on.work(0), run)
-    on.cuda.synchronize()
+    with Watch(touch, None), torch.inference_mode(inference):
+        operation(a, b)
     assert seen == touched
 
 
