@@ -99,6 +99,8 @@ class Script:
                 return operation
         options = ready if must else [*ready, None]
         self.made.append(self.choose(len(options), must))
+        if self.made[-1] >= len(options):
+            raise InputError(f"choice {self.made[-1]} of a seed: there are only {len(options)} at that point")
         return options[self.made[-1]]
 
     def choose(self, options: int, must: bool) -> int:
