@@ -187,7 +187,7 @@ def check(
     device: Annotated[str, typer.Option(help="sim; for deletions also cuda.")] = "sim",
 ) -> None:
     """Look for races in a chapter's engine, under all schedules of a few small cases."""
-    from . import report
+    from . import verdicts
     from .run import check_device, load_chapter
     from .search import search
 
@@ -199,22 +199,22 @@ def check(
     engine_class = load_chapter(chapter)
     with console.status("") as status:
         if deletions:
-            console.print(report.deletions(chapter, device, status.update))
+            console.print(verdicts.deletions(chapter, device, status.update))
             return
         verdict = search(engine_class, schedules, progress=status.update)
-    console.print(report.verdict(chapter, verdict))
+    console.print(verdicts.verdict(chapter, verdict))
     if verdict.outcome is not None:
         raise typer.Exit(1)
 
 
 def _replay(chapter: str, seed: str) -> None:
     """Prints what happened in a schedule, in order."""
-    from . import report
+    from . import verdicts
     from .run import load_chapter
     from .search import replay
 
     outcome = replay(load_chapter(chapter), seed)
-    console.print(report.timeline(chapter, seed, outcome))
+    console.print(verdicts.timeline(chapter, seed, outcome))
     if not outcome.clean:
         raise typer.Exit(1)
 
