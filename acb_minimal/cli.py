@@ -69,8 +69,12 @@ def run(
     ] = None,
     gpu_hour_price: Annotated[float, typer.Option(help="USD per hour of this machine.")] = 5.0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write figures and tokens to this file.")] = None,
+    replay: Annotated[str | None, typer.Option(help="Show the schedule of this seed, as check found it.")] = None,
 ) -> None:
     """Serve prompts, or a workload, through one chapter's engine."""
+    if replay is not None:
+        _replay(chapter, replay)
+        return
     from .load import Checkpoint
     from .run import Session
     from .workload import workload as find_workload
@@ -180,6 +184,46 @@ def _write_json(path: Path, session, chapter: str, completions, gpu_hour_price: 
         "completions": [dataclasses.asdict(completion) for completion in completions],
     }
     path.write_text(json.dumps(record, indent=1) + "\n")
+
+
+@app.command()
+def check(
+    chapter: Chapter,
+    schedules: Annotated[int, typer.Option(help="Different schedules to run one by one.")] = 100,
+    deletions: Annotated[bool, typer.Option("--deletions", help="Instead, take away each line that orders.")] = False,
+    device: Annotated[str, typer.Option(help="sim; for deletions also cuda.")] = "sim",
+) -> None:
+    """Look for races in a chapter's engine, under all schedules of a few small cases."""
+    from . import verdicts
+    from .run import check_device, load_chapter
+    from .search import search
+
+    check_device(device)
+    if device not in ("sim", "cuda") or (device == "cuda" and not deletions):
+        raise InputError(f"device {device!r} does not go with this check: only --deletions runs on cuda, all on sim")
+    if schedules < 1:
+        raise InputError(f"schedules is {schedules}; it must be at least 1")
+    engine_class = load_chapter(chapter)
+    with console.status("") as status:
+        if deletions:
+            console.print(verdicts.deletions(chapter, device, status.update))
+            return
+        verdict = search(engine_class, schedules, progress=status.update)
+    console.print(verdicts.verdict(chapter, verdict))
+    if verdict.outcome is not None:
+        raise typer.Exit(1)
+
+
+def _replay(chapter: str, seed: str) -> None:
+    """Prints what happened in a schedule, in order."""
+    from . import verdicts
+    from .run import load_chapter
+    from .search import replay
+
+    outcome = replay(load_chapter(chapter), seed)
+    console.print(verdicts.timeline(chapter, seed, outcome))
+    if not outcome.clean:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from .costs import Costs, Shape
-from .queues import Tag
+from .queues import Choice, Observer, Tag
 from .sim import SimulatedCuda
 from .trace import ENGINES, Trace
 
@@ -100,6 +101,12 @@ class Device:
         """A host buffer that copies can run to and from beside the host: int32 [numel], zeros."""
         return torch.zeros(numel, dtype=torch.int32, pin_memory=True)
 
+    def watch(self, name: str, memory: torch.Tensor, page_size: int | None = None) -> None:
+        """Names memory that host and device, or batch and batch, share: for who checks that they take turns.
+
+        page_size  positions per page, of a KV cache
+        """
+
     def copy(
         self, engine: str, target: torch.Tensor, source: torch.Tensor, non_blocking: bool, work: Work | None = None
     ) -> None:
@@ -118,8 +125,18 @@ class Device:
         with self.launching("compute", what, work):
             run()
 
-    def spent(self, what: str, since: float, rows: int, batch: int | None = None, slot: str | None = None) -> None:
-        """Says that from `since` to now the host has done "schedule", "write", "fill" or "update" for `rows`."""
+    def spent(
+        self,
+        what: str,
+        since: float,
+        rows: int,
+        batch: int | None = None,
+        slot: str | None = None,
+        reads: np.ndarray | None = None,
+        writes: torch.Tensor | None = None,
+    ) -> None:
+        """Says that from `since` to now the host has done "schedule", "write", "fill" or "update" for `rows`, and which
+        memory that copies run to or from it has read and written."""
         if self.trace is not None:
             self.trace.add("CPU", what, since, self.clock(), batch, slot)
 
@@ -157,15 +174,22 @@ class SimulatedDevice(Device):
 
     costs       what things take; they move the virtual clock of the policy "timed"
     arithmetic  False for a model too large to compute here: then only time passes, and every token is 0
+    observer    who looks on: see queues.Observer
     """
 
     def __init__(
-        self, costs: Costs, policy: str = "timed", seed: int = 0, arithmetic: bool = True, trace: bool = False
+        self,
+        costs: Costs,
+        policy: str | Choice = "timed",
+        seed: int = 0,
+        arithmetic: bool = True,
+        trace: bool = False,
+        observer: Observer | None = None,
     ):
         self.torch_device = torch.device("cpu")
         self.costs, self.arithmetic = costs, arithmetic
         self.trace = Trace(self.name) if trace else None
-        self.cuda = SimulatedCuda(policy, seed, costs.replay_launch, costs.call, self.trace)
+        self.cuda = SimulatedCuda(policy, seed, costs.replay_launch, costs.call, self.trace, observer)
         self._pinned: dict[int, torch.Tensor] = {}  # by address, kept alive: a freed address may be handed out again
 
     @property
@@ -189,6 +213,9 @@ class SimulatedDevice(Device):
         buffer = torch.zeros(numel, dtype=torch.int32)
         self._pinned[buffer.untyped_storage().data_ptr()] = buffer
         return buffer
+
+    def watch(self, name: str, memory: torch.Tensor, page_size: int | None = None) -> None:
+        self.cuda.queues.observer.watch(name, memory, page_size)
 
     def copy(
         self, engine: str, target: torch.Tensor, source: torch.Tensor, non_blocking: bool, work: Work | None = None
@@ -217,7 +244,17 @@ class SimulatedDevice(Device):
             tag=work,
         )
 
-    def spent(self, what: str, since: float, rows: int, batch: int | None = None, slot: str | None = None) -> None:
+    def spent(
+        self,
+        what: str,
+        since: float,
+        rows: int,
+        batch: int | None = None,
+        slot: str | None = None,
+        reads: np.ndarray | None = None,
+        writes: torch.Tensor | None = None,
+    ) -> None:
+        self.cuda.queues.observer.touched(what, batch, slot, reads, writes)
         self.cuda.host(self.costs.host(what, rows))
         super().spent(what, since, rows, batch, slot)
 

@@ -86,6 +86,9 @@ class Model:
     ):
         self.network, self.cache, self.size, self.device = network, cache, size, device
         self.decode_sizes = decode_sizes(size.rows)
+        for number, (keys, values) in enumerate(zip(cache.keys, cache.values, strict=True)):
+            device.watch(f"the keys of layer {number}", keys, cache.page_size)
+            device.watch(f"the values of layer {number}", values, cache.page_size)
         self._attached = []
         self._slots = 0
         if network is None:

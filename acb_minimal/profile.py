@@ -63,7 +63,7 @@ class Profile:
 def profile(
     chapter: str | type,
     workload: Workload,
-    device: str = "auto",
+    device: str | Device = "auto",
     checkpoint: Checkpoint | None = None,
     name: str | None = None,
     kernels: bool = True,
@@ -124,8 +124,8 @@ class ProfiledDevice(Device):
             on_trace_ready=lambda profiler: profiler.export_chrome_trace(str(file)),
         )
 
-    def spent(self, what: str, since: float, rows: int, batch: int | None = None, slot: str | None = None) -> None:
-        super().spent(what, since, rows, batch, slot)
+    def spent(self, what: str, since: float, rows: int, batch: int | None = None, *rest, **touched) -> None:
+        super().spent(what, since, rows, batch, *rest, **touched)
         if what == "schedule" and batch == self.sample.stop:
             self.finish()  # what is not done when the profiler stops, it does not see
             raise Enough

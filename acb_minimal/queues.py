@@ -13,6 +13,8 @@ When queued operations run is the policy:
     lazy    not before the host waits for them, and then only those it waits for
     random  any of those that are ready, at any point where the host calls in; the seed picks the schedule
 
+A function can be the policy too: it is asked at the same points as `random` and picks for itself.
+
 This file knows operations and order. What the host calls them (streams, events, graphs) is in sim.py.
 """
 
@@ -20,6 +22,9 @@ import random
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
+
+import numpy as np
+import torch
 
 from .trace import ENGINES, Trace
 
@@ -34,10 +39,12 @@ class Tag(Protocol):
 
 
 class Queue:
-    """Operations that run in order. `time` is when the last one finished, in seconds."""
+    """Operations that run in order: `operations` have not, `last` is the newest of all. `time` is when the last one
+    finished, in seconds."""
 
     def __init__(self):
         self.operations: deque[Operation] = deque()
+        self.last: Operation | None = None
         self.time = 0.0
 
 
@@ -75,23 +82,70 @@ class Operation:
         self.done = False
 
 
+# From the operations that are ready and whether one of them has to run: the one that runs next.
+Choice = Callable[[list[Operation], bool], Operation | None]
+
+
+def _at_random(seed: int) -> Choice:
+    rng = random.Random(seed)
+    return lambda ready, must: rng.choice(ready) if must or rng.random() < 0.5 else None
+
+
+class Observer:
+    """Who looks on (hazards.py): is told of everything that has to do with the order of things. This one looks away."""
+
+    def watch(self, name: str, memory: torch.Tensor, page_size: int | None) -> None:
+        """Host and device share `memory`; a KV cache has a page size."""
+
+    def queued(self, operation: Operation) -> None:
+        """The host has issued it."""
+
+    def run(self, operation: Operation) -> None:
+        """Its time has come: runs its work."""
+        operation.work()
+
+    def replayed(self, pool: object) -> None:
+        """The work that runs uses the memory of a graph pool."""
+
+    def asked(self, operation: Operation) -> None:
+        """The host asks whether it is done."""
+
+    def saw(self, operation: Operation) -> None:
+        """The host has waited for it, or asked, and knows that it is done."""
+
+    def touched(
+        self, what: str, batch: int | None, slot: str | None, reads: np.ndarray | None, writes: torch.Tensor | None
+    ) -> None:
+        """The host itself has read and written this memory; None: none."""
+
+
 class Queues:
     """All queues of a simulated GPU, and the host's clock.
 
-    policy, seed   see above
+    policy, seed   see above; a function gets the operations that are ready and whether one of them has to run now,
+                   and returns one of them, or None for none
     call_seconds   host time of a call that only queues, records, looks or returns from a wait
     trace          where to report waits and, under the policy "timed", which alone knows its times, device work
+    observer       who looks on
 
     `now` is the host's clock in seconds; `finished` is the work that has run, in order of completion.
     """
 
-    def __init__(self, policy: str, seed: int, call_seconds: float, trace: Trace | None):
-        if policy not in POLICIES:
+    def __init__(
+        self,
+        policy: str | Choice,
+        seed: int = 0,
+        call_seconds: float = 0.0,
+        trace: Trace | None = None,
+        observer: Observer | None = None,
+    ):
+        if not callable(policy) and policy not in POLICIES:
             raise ValueError(f"unknown policy {policy!r}: the policies are {', '.join(POLICIES)}")
         self.policy, self.call_seconds, self.trace = policy, call_seconds, trace
+        self.observer = observer or Observer()
         self.now = 0.0
         self.finished: list[Operation] = []
-        self._random = random.Random(seed)
+        self._choose = policy if callable(policy) else _at_random(seed)
         self._queues: list[Queue] = []
         self._queued = 0
         self._engine_free = {engine: 0.0 for engine in ENGINES}
@@ -106,6 +160,8 @@ class Queues:
         operation.number = self._queued
         self._queued += 1
         operation.queue.operations.append(operation)
+        operation.queue.last = operation
+        self.observer.queued(operation)
         if operation.engine is None:
             self.now += self.call_seconds
         self.run()
@@ -113,9 +169,14 @@ class Queues:
     def look_at(self, operation: Operation | None) -> bool:
         """Whether it is done (None: nothing to be done), for a host that asks and does not wait."""
         self.now += self.call_seconds
+        if operation is None:
+            return True
+        self.observer.asked(operation)
         self.run()
-        done = operation is None or operation.done
-        if not done and self.policy == "lazy":
+        done = operation.done
+        if done:
+            self.observer.saw(operation)
+        elif self.policy == "lazy" or callable(self.policy):
             self._force(operation)  # a GPU gets on with its work: who asks again and again must be told yes in the end
         return done
 
@@ -127,29 +188,32 @@ class Queues:
         elif self.policy == "eager":
             while ready := self._ready():
                 self._complete(min(ready, key=lambda operation: operation.number))
-        elif self.policy == "random":
-            while (ready := self._ready()) and self._random.random() < 0.5:
-                self._complete(self._random.choice(ready))
+        elif self.policy != "lazy":
+            while (ready := self._ready()) and (chosen := self._choose(ready, False)):
+                self._complete(chosen)
 
     def wait_for(self, target: Operation) -> None:
         """Runs until `target` is done; the host's clock moves to that moment."""
         begin = self.now
-        self.run()
         while not target.done:
             if self.policy == "timed":
                 self._step(float("inf"))
             elif self.policy == "lazy":
                 self._force(target)
             else:
-                self._complete(self._random.choice(self._ready()))
+                self._complete(self._choose(self._ready(), True))
+        self.observer.saw(target)
         self.now = max(self.now, target.end) + self.call_seconds
         if self.trace is not None:
             self.trace.add("CPU", "wait", begin, self.now)
+        self.run()  # before the host goes on, and looks at memory
 
     def wait_for_all(self, queue: Queue) -> None:
         """Runs until the queue is empty."""
         if queue.operations:
             self.wait_for(queue.operations[-1])
+        elif queue.last is not None:
+            self.observer.saw(queue.last)
 
     def drain(self) -> None:
         """Runs until every queue is empty."""
@@ -164,7 +228,7 @@ class Queues:
     def _complete(self, operation: Operation) -> None:
         assert operation.queue.operations.popleft() is operation
         if operation.work is not None:
-            operation.work()
+            self.observer.run(operation)
             self.finished.append(operation)
             if self.trace is not None and operation.start is not None:
                 op, lane = operation, ENGINES[operation.engine]
@@ -188,11 +252,12 @@ class Queues:
         An operation's start is fixed once no operation can still become ready before it: the one with the earliest
         start of all is that far, since what is not at the head of a queue yet waits for something that ends later.
         """
-        while markers := [head for head in self._ready() if head.engine is None]:
+        if markers := [head for head in self._ready() if head.engine is None]:
             for marker in markers:
                 marker.end = max(marker.queue.time, marker.issued, marker.after.end if marker.after else 0.0)
                 marker.queue.time = marker.end
                 self._complete(marker)
+            return True  # whoever waits for one of them must look before anything else happens
         ending = min(self._running, key=lambda operation: (operation.end, operation.number), default=None)
         starting = min(
             (head for head in self._ready() if head.start is None),

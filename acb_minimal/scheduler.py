@@ -141,7 +141,7 @@ class Scheduler:
             finished.append(request)
         if finished:
             self.running = [request for request in self.running if request.finish_reason is None]
-        self.device.spent("update", started, len(batch.rows), batch.number)
+        self.device.spent("update", started, len(batch.rows), batch.number, reads=tokens)
         self.steps.append(Step(self.device.clock(), len(batch.rows), batch.num_tokens))
         return finished
 

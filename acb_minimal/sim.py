@@ -12,7 +12,7 @@ from __future__ import annotations  # SimulatedCuda has methods named like the c
 from collections.abc import Callable
 from contextlib import contextmanager
 
-from .queues import Operation, Queues, Tag
+from .queues import Choice, Observer, Operation, Queues, Tag
 from .trace import Trace
 
 
@@ -44,8 +44,7 @@ class Stream:
     def query(self) -> bool:
         """Whether everything queued here is done."""
         self.cuda.not_while_capturing("query a stream")
-        operations = self.queue.operations
-        return self.cuda.queues.look_at(operations[-1] if operations else None)
+        return self.cuda.queues.look_at(self.queue.last)
 
 
 class Event:
@@ -93,21 +92,29 @@ class CUDAGraph:
 
     work  what was captured: what to run, and how to ask how long it takes; None before and after a failed capture
     tag   what the last of it was for
+    pool  stands for the memory that lies between its inputs and outputs; graphs can share it
     """
 
     def __init__(self, cuda: SimulatedCuda):
         self.cuda = cuda
         self.work: list[tuple[Callable[[], None], Callable[[], float]]] | None = None
         self.tag: Tag | None = None
+        self.pool: object = None
 
     def replay(self) -> None:
         if self.work is None:
             raise RuntimeError("the graph was replayed before it was captured")
         work = list(self.work)
+
+        def run_all() -> None:
+            self.cuda.queues.observer.replayed(self.pool)
+            for run, _ in work:
+                run()
+
         self.cuda.submit(
             "replay",
             "compute",
-            lambda: [run() for run, _ in work],
+            run_all,
             lambda: sum(seconds() for _, seconds in work),
             self.cuda.replay_seconds,
             tag=self.tag,
@@ -117,19 +124,20 @@ class CUDAGraph:
 class SimulatedCuda:
     """Stands in for the module torch.cuda.
 
-    policy, seed, call_seconds, trace   see queues.Queues
-    replay_seconds                      host time to launch a graph
+    policy, seed, call_seconds, trace, observer   see queues.Queues
+    replay_seconds                                host time to launch a graph
     """
 
     def __init__(
         self,
-        policy: str = "timed",
+        policy: str | Choice = "timed",
         seed: int = 0,
         replay_seconds: float = 0.0,
         call_seconds: float = 0.0,
         trace: Trace | None = None,
+        observer: Observer | None = None,
     ):
-        self.queues = Queues(policy, seed, call_seconds, trace)
+        self.queues = Queues(policy, seed, call_seconds, trace, observer)
         self.replay_seconds = replay_seconds
         self._capturing: CUDAGraph | None = None
         self._default = Stream(self)
@@ -167,7 +175,7 @@ class SimulatedCuda:
     def graph(self, graph: CUDAGraph, pool: object = None, stream: Stream | None = None):
         """Work submitted inside is captured, not run. Like torch.cuda.graph, it begins with a synchronize."""
         self.synchronize()
-        self._capturing, graph.work = graph, []
+        self._capturing, graph.work, graph.pool = graph, [], pool or object()
         try:
             with self.stream(stream):
                 yield

@@ -108,6 +108,10 @@ class IOSlot:
         self.device_tokens = torch.zeros_like(self.host_tokens, device=device.torch_device)
         self.host_inputs = Inputs.cut(self.host_buffer.numpy(), size)
         self.device_inputs = Inputs.cut(self.device_buffer, size)
+        device.watch(f"slot {name}'s pinned inputs", self.host_buffer)
+        device.watch(f"slot {name}'s inputs", self.device_buffer)
+        device.watch(f"slot {name}'s pinned outputs", self.host_tokens)
+        device.watch(f"slot {name}'s outputs", self.device_tokens)
         self._table_owners: list[Request | None] = [None] * size.rows
         self._unknown: list[tuple[int, Request, int]] = []
 
@@ -166,7 +170,7 @@ class IOSlot:
         seen = starts + lengths
         self.shape = Shape(num_rows, num_tokens, int(seen.sum()), int((lengths * seen).sum()))
         self.batch = batch.number
-        self.device.spent("write", started, num_rows, self.batch, self.name)
+        self.device.spent("write", started, num_rows, self.batch, self.name, writes=self.host_buffer)
 
     def pad(self, rows: int) -> None:
         """Writes a batch of `rows` decodes that belong to no request."""
@@ -179,7 +183,8 @@ class IOSlot:
         for index, request, position in self._unknown:
             if request.finish_reason is None:
                 self.host_inputs.input_ids[index] = request.tokens[position]
-        self.device.spent("fill", started, len(self._unknown), self.batch, self.name)
+        written = self.host_buffer if self._unknown else None
+        self.device.spent("fill", started, len(self._unknown), self.batch, self.name, writes=written)
 
     def upload(self, non_blocking: bool = False) -> None:
         """Copies the inputs to the device, on the current stream; the host waits unless `non_blocking`."""

@@ -274,3 +274,66 @@ def test_bench_attention_needs_a_gpu(acb):
     done = acb("bench", "attention")
     assert done.returncode == 2
     assert done.stderr == "error: the attention benchmark needs a CUDA GPU; torch finds none\n"
+
+
+def test_check_says_what_a_clean_chapter_was_put_through(acb):
+    done = acb("check", "ch2", "--schedules", 12)
+    assert done.returncode == 0, done.stderr
+    assert "ch2: no hazard, no wrong token" in done.stdout
+    rows = [line.split() for line in done.stdout.splitlines() if line.startswith("│")]
+    assert [(row[1], row[3:5]) for row in rows] == [
+        (case, ["all", "1"]) for case in ("pages", "rows", "prefill", "mixed")
+    ]
+
+
+def test_check_shows_the_hazard_its_lines_and_how_to_see_it_again(acb, tmp_path):
+    mine = tmp_path / "mine.py"
+    source = chapter_paths()["ch5_carry_over"].read_text()
+    mine.write_text(source.replace("self.compute.wait_event(self.uploaded)", "pass"))
+    done = acb("check", mine)
+    assert done.returncode == 1
+    text = " ".join(done.stdout.split())
+    assert (
+        "Hazard: the carry-over of batch 0 reads slot A's inputs; the upload of batch 0 writes them; nothing makes "
+        "compute wait for h2d. line 43: self.slot.upload(non_blocking=True)"
+    ) in text
+    assert "--replay 0" in text
+    again = acb("run", mine, "--replay", 0)
+    assert again.returncode == 1
+    rows = [line for line in again.stdout.splitlines() if line.startswith("│")]
+    assert "the host (schedule, batch 0)" in rows[0]
+    assert any("compute" in row and "the forward pass of batch 0" in row for row in rows)
+    assert "nothing makes compute wait for h2d" in " ".join(again.stdout.split())
+
+
+def test_replay_of_a_clean_schedule(acb):
+    done = acb("run", "ch3", "--replay", "rows:1.0.1")
+    assert done.returncode == 0
+    assert "ch3, seed rows:1.0.1: in order of completion" in done.stdout
+
+
+def test_check_takes_lines_away(acb):
+    done = acb("check", "ch3", "--deletions")
+    assert done.returncode == 0, done.stderr
+    rows = {line.split("│")[1].strip(): line for line in done.stdout.splitlines() if line.startswith("│")}
+    assert "batch 0" in rows["32"]
+    assert "as before" in rows["18"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("check", "ch9"), "unknown chapter 'ch9'"),
+        (("check", "ch5", "--schedules", 0), "schedules is 0; it must be at least 1"),
+        (("check", "ch5", "--device", "cpu"), "device 'cpu' does not go with this check"),
+        (("check", "ch5", "--device", "tpu"), "unknown device 'tpu'"),
+        (("check", "ch5", "--deletions", "--device", "cuda"), "device 'cuda' is not available here"),
+        (("run", "ch5", "--replay", "seven"), "unknown seed 'seven'"),
+        (("run", "ch9", "--replay", "7"), "unknown chapter 'ch9'"),
+    ],
+)
+def test_a_check_that_cannot_be_made_is_one_line(acb, arguments, message):
+    done = acb(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1

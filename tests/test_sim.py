@@ -274,3 +274,43 @@ def test_a_copy_from_pageable_memory_costs_the_host_the_copy():
     device.copy("h2d", data, torch.ones(1, dtype=torch.int32), non_blocking=True)
     assert device.clock() - before == pytest.approx(20e-6)  # launch, copy, return
     assert data.tolist() == [1]
+
+
+def test_a_function_can_be_the_policy():
+    """It is asked when the host calls in, and when the host waits, which it cannot answer with nothing."""
+    asked = []
+
+    def last(ready, must):
+        asked.append(([operation.what for operation in ready], must))
+        return ready[-1] if must else None
+
+    cuda = SimulatedCuda(last)
+    first, second = cuda.Stream(), cuda.Stream()
+    for name, stream in [("a", first), ("b", second)]:
+        with cuda.stream(stream):
+            submit(cuda, name)
+    assert finished(cuda) == []
+    first.synchronize()
+    assert finished(cuda) == ["b", "a"]
+    assert asked == [(["a"], False), (["a", "b"], False), (["a", "b"], True), (["a"], True)]
+
+
+@pytest.mark.parametrize("policy", ["lazy", lambda ready, must: None])
+def test_who_asks_again_and_again_is_told_yes_in_the_end(policy):
+    cuda = SimulatedCuda(policy)
+    submit(cuda, "a")
+    assert [cuda.default_stream().query() for _ in range(2)] == [False, True]
+
+
+def test_a_wait_ends_before_what_comes_later():
+    """Under `timed`, a host that waits for a copy must not see what another stream finishes after it."""
+    cuda, done = SimulatedCuda(), []
+    side = cuda.Stream()
+    cuda.submit("sleep", "compute", lambda: done.append("sleep"), lambda: 0.05)
+    with cuda.stream(side):
+        cuda.submit("upload", "h2d", lambda: done.append("upload"), lambda: 0.001)
+        copied = side.record_event()
+    copied.synchronize()
+    assert (done, cuda.now) == (["upload"], 0.001)
+    cuda.synchronize()
+    assert (done, cuda.now) == (["upload", "sleep"], 0.05)

@@ -1,0 +1,102 @@
+"""The deletions of deletions.py on a real GPU: what goes wrong there, and what torch's CUDA sanitizer sees.
+
+A GPU runs what it is given as soon as it can, so most statements are missed by luck or not at all: that is what the
+simulator is for. The sanitizer compares accesses on the GPU as hazards.py does, but it knows nothing of the host's
+accesses, nor of what a graph does when it is replayed.
+
+Every run has a process of its own: a race can leave the GPU in a state in which nothing works any more.
+
+    python -m acb_minimal.deletions_cuda CHAPTER LINE    one such run; line 0 is the chapter as it is
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from rich.table import Table
+
+from . import counter
+from .deletions import deletions
+from .run import Session, chapter_path
+from .variants import engine
+from .workload import workload
+
+RUNS, TIMEOUT, AT_ONCE = 3, 180, 4
+SANITIZER = "TORCH_CUDA_SANITIZER"
+
+
+def table(chapter: str, progress: Callable[[str], None]) -> Table:
+    """For the chapter as it is, and without each line that orders: answers that are wrong, and what the sanitizer
+    says."""
+    lines = [(0, "as it is"), *((deletion.line, deletion.text) for deletion in deletions(chapter))]
+    progress("what the sanitizer sees")
+    with ThreadPoolExecutor(AT_ONCE) as pool:  # what the sanitizer sees does not depend on who else uses the GPU
+        sanitized = list(pool.map(lambda line: _process(chapter, line[0], sanitize=True), lines))
+    table = Table(title=f"{chapter}, each line taken away by itself, on CUDA", title_justify="left")
+    for column in ("line", "", f"wrong answers in {RUNS} runs", "sanitizer"):
+        table.add_column(column, justify="right" if column == "line" else "left", overflow="fold")
+    for (line, text), seen in zip(lines, sanitized, strict=True):
+        progress(f"without line {line}")
+        done = _process(chapter, line, sanitize=False)
+        wrong = done["error"] or ", ".join(f"{wrong} of {done['answers']}" for wrong in done["wrong"])
+        table.add_row(str(line or ""), text, wrong, seen["race"] or seen["error"] or "nothing")
+    return table
+
+
+def _process(chapter: str, line: int, sanitize: bool) -> dict:
+    """What `run` returns, from a process of its own."""
+    environment = {name: value for name, value in os.environ.items() if name != SANITIZER}
+    command = [sys.executable, "-m", "acb_minimal.deletions_cuda", chapter, str(line)]
+    try:
+        done = subprocess.run(
+            command,
+            env=environment | ({SANITIZER: "1"} if sanitize else {}),
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+        )
+        return json.loads(done.stdout.splitlines()[-1])
+    except subprocess.TimeoutExpired:
+        error = f"not done after {TIMEOUT} s"
+    except (IndexError, json.JSONDecodeError):  # it died
+        error = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+    return {"answers": 0, "wrong": [], "race": None, "error": error}
+
+
+def run(chapter: str, line: int) -> dict:
+    """Serves the counter's workload a few times: how many answers were wrong each time, the race that the sanitizer
+    has seen, or the error that it ended in."""
+    if line:
+        engine_class = next(deletion for deletion in deletions(chapter) if deletion.line == line).engine()
+    else:
+        engine_class = engine(chapter_path(chapter).read_text(), chapter)
+    load = workload("demo").override(requests=200)
+    prompts = load.prompts(0)
+    right = [counter.answer(*(int(word) for word in prompt.split()[1::2])) for prompt in prompts]
+    found = {"answers": len(prompts), "wrong": [], "race": None, "error": None}
+    for _ in range(1 if SANITIZER in os.environ else RUNS):
+        session = Session(
+            prompts, engine_class, device="cuda", max_running=load.max_running, max_batch_tokens=18,
+            page_size=16, pages=60,
+        )  # fmt: skip
+        try:
+            texts = {int(completion.id): completion.text for completion in session.run()}
+        except Exception as error:
+            races = getattr(error, "errors", None)  # CUDASanitizerErrors has them
+            found["race" if races else "error"] = _race(races[0]) if races else " ".join(f"{error!r}".split())[:200]
+            break
+        found["wrong"].append(sum(texts.get(number) != text for number, text in enumerate(right)))
+    return found
+
+
+def _race(error) -> str:
+    """A torch.cuda._sanitizer.UnsynchronizedAccessError on one line."""
+    accesses = (error.current_access, error.previous_access)
+    return " after ".join(f"{access.operator.split('(')[0]} {access.type} it" for access in accesses)
+
+
+if __name__ == "__main__":
+    print(json.dumps(run(sys.argv[1], int(sys.argv[2]))))
