@@ -24,25 +24,34 @@ from .run import Session, chapter_path
 from .variants import engine
 from .workload import workload
 
-RUNS, TIMEOUT, AT_ONCE = 3, 180, 4
+RUNS, TIMEOUT = 3, 300
+AT_ONCE = max((os.cpu_count() or 1) - 4, 1)  # processes that share the GPU; each keeps a core busy
 SANITIZER = "TORCH_CUDA_SANITIZER"
 
 
-def table(chapter: str, progress: Callable[[str], None]) -> Table:
-    """For the chapter as it is, and without each line that orders: answers that are wrong, and what the sanitizer
-    says."""
+def rows(chapter: str, progress: Callable[[str], None]) -> list[dict]:
+    """For the chapter as it is (line 0), and without each line that orders: what `run` returns, plain and sanitized."""
     lines = [(0, "as it is"), *((deletion.line, deletion.text) for deletion in deletions(chapter))]
-    progress("what the sanitizer sees")
-    with ThreadPoolExecutor(AT_ONCE) as pool:  # what the sanitizer sees does not depend on who else uses the GPU
-        sanitized = list(pool.map(lambda line: _process(chapter, line[0], sanitize=True), lines))
+    found = []
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for sanitize in (True, False):
+            progress(f"{len(lines)} runs, {'sanitized' if sanitize else 'plain'}")
+            found.append(list(pool.map(lambda line, how=sanitize: _process(chapter, line[0], how), lines)))
+    return [
+        {"line": line, "text": text, "plain": plain, "sanitized": sanitized}
+        for (line, text), sanitized, plain in zip(lines, *found, strict=True)
+    ]
+
+
+def table(chapter: str, rows: list[dict]) -> Table:
+    """Answers that are wrong, and what the sanitizer says, with each line taken away by itself."""
     table = Table(title=f"{chapter}, each line taken away by itself, on CUDA", title_justify="left")
     for column in ("line", "", f"wrong answers in {RUNS} runs", "sanitizer"):
         table.add_column(column, justify="right" if column == "line" else "left", overflow="fold")
-    for (line, text), seen in zip(lines, sanitized, strict=True):
-        progress(f"without line {line}")
-        done = _process(chapter, line, sanitize=False)
-        wrong = done["error"] or ", ".join(f"{wrong} of {done['answers']}" for wrong in done["wrong"])
-        table.add_row(str(line or ""), text, wrong, seen["race"] or seen["error"] or "nothing")
+    for row in rows:
+        plain, seen = row["plain"], row["sanitized"]
+        wrong = plain["error"] or ", ".join(f"{wrong} of {plain['answers']}" for wrong in plain["wrong"])
+        table.add_row(str(row["line"] or ""), row["text"], wrong, seen["race"] or seen["error"] or "nothing")
     return table
 
 
@@ -73,11 +82,12 @@ def run(chapter: str, line: int) -> dict:
         engine_class = next(deletion for deletion in deletions(chapter) if deletion.line == line).engine()
     else:
         engine_class = engine(chapter_path(chapter).read_text(), chapter)
-    load = workload("demo").override(requests=200)
+    sanitized = SANITIZER in os.environ
+    load = workload("demo").override(requests=20 if sanitized else 200)  # it looks at every kernel, and takes its time
     prompts = load.prompts(0)
     right = [counter.answer(*(int(word) for word in prompt.split()[1::2])) for prompt in prompts]
     found = {"answers": len(prompts), "wrong": [], "race": None, "error": None}
-    for _ in range(1 if SANITIZER in os.environ else RUNS):
+    for _ in range(1 if sanitized else RUNS):
         session = Session(
             prompts, engine_class, device="cuda", max_running=load.max_running, max_batch_tokens=18,
             page_size=16, pages=60,
@@ -95,7 +105,7 @@ def run(chapter: str, line: int) -> dict:
 def _race(error) -> str:
     """A torch.cuda._sanitizer.UnsynchronizedAccessError on one line."""
     accesses = (error.current_access, error.previous_access)
-    return " after ".join(f"{access.operator.split('(')[0]} {access.type} it" for access in accesses)
+    return " after ".join(f"{str(access.operator).split('(')[0]} {access.type} it" for access in accesses)
 
 
 if __name__ == "__main__":

@@ -120,6 +120,7 @@ class ProfiledDevice(Device):
         warmup = min(sample.start, 2)
         self.profiler = torch.profiler.profile(
             activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA],
+            acc_events=True,  # there is only one cycle; without this torch warns of losing those before
             schedule=schedule(wait=sample.start - warmup, warmup=warmup, active=len(sample), repeat=1),
             on_trace_ready=lambda profiler: profiler.export_chrome_trace(str(file)),
         )

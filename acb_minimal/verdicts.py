@@ -67,7 +67,7 @@ def deletions(chapter: str, device: str, progress: Callable[[str], None]) -> Ren
     if device == "cuda":
         from . import deletions_cuda
 
-        return deletions_cuda.table(chapter, progress)
+        return deletions_cuda.table(chapter, deletions_cuda.rows(chapter, progress))
     table = Table(title=f"{chapter}, each line taken away by itself", title_justify="left", caption_justify="left")
     for column in ("line", "", "hazard", "wrong token", "bubble (us)"):
         left = column == ""

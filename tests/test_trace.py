@@ -113,6 +113,15 @@ def test_perfetto_reads_the_bubbles_back(tmp_path):
     assert bubbles == pytest.approx(list(trace.bubbles().values()), abs=2e-9)
 
 
+def test_kernel_time_is_exported_where_it_is_known():
+    trace = Trace()
+    trace.add("compute", "forward", 1.0, 5.0, 0, kernels=3.0)
+    trace.add("compute", "forward", 5.0, 6.0, 1)
+    known, unknown = (event["args"] for event in trace.chrome()["traceEvents"] if event["ph"] == "X")
+    assert known["kernels"] == 3e6
+    assert "kernels" not in unknown
+
+
 def traced(chapter: str, device: str) -> Trace:
     prompts = [counter.prompt(a, a + a % 13) for a in range(0, 200, 10)]
     session = Session(prompts, chapter, device=device, max_running=6, max_batch_tokens=12, page_size=8, trace=True)
