@@ -12,8 +12,9 @@ import torch
 from .costs import Costs
 from .device import SimulatedDevice
 from .errors import InputError
+from .experiments import slower_host
 from .kv_cache import KVCache
-from .lab import PAIRS, SCHEDULES, Measured, answers, counted, host_seconds, middle, right, simulated, slower_host
+from .lab import PAIRS, SCHEDULES, Measured, answers, counted, host_seconds, middle, right, simulated
 from .load import Checkpoint
 from .model import Model, decode_sizes
 from .profile import profile

@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import statistics
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from IPython.display import HTML, Image, Markdown
@@ -25,9 +25,10 @@ from . import compare, counter, plot, report, variants
 from .costs import Costs
 from .device import Device, SimulatedDevice
 from .load import Checkpoint
-from .profile import Profile, profile
-from .results import Breakdown, environment, widest_decodes
+from .profile import Profile
+from .results import environment
 from .run import Session, chapter_path, open_device
+from .timeline import timeline as draw
 from .workload import Workload, workload
 
 # What the counter is asked. So few run at once, in batches so small, that requests join and leave all the time.
@@ -77,7 +78,7 @@ def changes(old: str, new: str) -> HTML:
 def serve(chapter: str) -> Table:
     """A few counter prompts, served on this machine."""
     device = machine()
-    made = _table(f"{chapter} on {device.name}", "prompt", "answer", "")
+    made = plain_table(f"{chapter} on {device.name}", "prompt", "answer", "")
     for pair, text in zip(PAIRS, answers(chapter, device), strict=True):
         made.add_row(counter.prompt(*pair), text, "right" if text == counter.answer(*pair) else "WRONG")
     return made
@@ -115,7 +116,7 @@ def right(said: list[str] | str) -> int:
 def simulate(engines: Mapping[str, str | type]) -> Table:
     """How many answers each engine gets right on a simulated GPU, under every schedule, and one that is wrong."""
     checkpoint = Checkpoint("counter")
-    made = _table("right answers on a simulated GPU, by schedule", "engine", *SCHEDULES, "for example")
+    made = plain_table("right answers on a simulated GPU, by schedule", "engine", *SCHEDULES, "for example")
     for name, engine in engines.items():
         cells, wrong = [], ""
         for schedules in SCHEDULES.values():
@@ -133,7 +134,7 @@ def simulated(policy: str, seed: int = 0) -> SimulatedDevice:
 
 def try_here(name: str, engine: type) -> Table:
     """The same on this machine's own device, in a process of its own: an error on a GPU ends the process it is in."""
-    made = _table(f"right answers on {machine().name}", "engine", "right", "for example")
+    made = plain_table(f"right answers on {machine().name}", "engine", "right", "for example")
     with multiprocessing.get_context("spawn").Pool(1, _silent) as pool:
         try:
             said = pool.apply_async(_answers_here, (_source_of(engine),)).get(PATIENCE)
@@ -210,36 +211,36 @@ def timeline(measured: Measured, chapter: str, batches: int = 2) -> Image:
     """What host and device did for a few batches in the middle of the run."""
     trace = measured[chapter].trace
     first = middle(trace.batches(), batches)[0]
-    figure = plot.timeline(trace, first, first + batches - 1, title=f"{measured.workload.name}, {chapter}")
-    return _picture(figure, f"Timeline of {chapter}: {measured.title}")
+    figure = draw(trace, first, first + batches - 1, title=f"{measured.workload.name}, {chapter}")
+    return picture(figure, f"Timeline of {chapter}: {measured.title}")
 
 
 def bars(*measured: Measured) -> Image:
     """The parts of a decode step as bars, for every chapter on every workload."""
     rows = {f"{each.workload.name}, {name}": each[name].breakdown for each in measured for name in each.comparisons}
     title = f"where a decode step goes on {measured[0].device}"
-    return _picture(plot.breakdown(rows, title=title), f"Bars: {title}")
+    return picture(plot.breakdown(rows, title=title), f"Bars: {title}")
 
 
 def left_to_gain(measured: Measured) -> Markdown:
     """A sentence on the last chapter measured: what it still loses, and what it took off the one before."""
     *before, (name, last) = ((name, measured[name].breakdown) for name in measured.comparisons)
     text = (
-        f"**{measured.title}:** a decode step of {name} takes {_ms(last.step)}, of which a kernel runs for "
-        f"{_ms(last.kernels)}. Launch gaps are {_share(last.launch_gaps, last.step)} of the step and bubbles "
+        f"**{measured.title}:** a decode step of {name} takes {milliseconds(last.step)}, of which a kernel runs for "
+        f"{milliseconds(last.kernels)}. Launch gaps are {_share(last.launch_gaps, last.step)} of the step and bubbles "
         f"{_share(last.bubbles, last.step)}. Without any bubbles it would be "
         f"{last.step / (last.step - last.bubbles):.2f} times as fast, without launch gaps as well "
         f"{last.step / last.kernels:.2f} times."
     )
     for old, parts in before:
         less = parts.step - last.step
-        text += f" Beside {old}, that is {_ms(abs(less))} {'less' if less >= 0 else 'more'} for a step."
+        text += f" Beside {old}, that is {milliseconds(abs(less))} {'less' if less >= 0 else 'more'} for a step."
     return Markdown(text)
 
 
 def host_work(measured: Measured) -> Table:
     """Mean host time of a batch by what it was for, waits left out, and the bubble before the batch."""
-    made = _table(f"host work for a batch, ms: {measured.title}", "", *measured.comparisons)
+    made = plain_table(f"host work for a batch, ms: {measured.title}", "", *measured.comparisons)
     means = {name: host_seconds(measured[name]) for name in measured.comparisons}
     for what in dict.fromkeys(what for mean in means.values() for what in mean):
         made.add_row(what, *(f"{1e3 * mean[what]:.3f}" if what in mean else "" for mean in means.values()))
@@ -263,123 +264,10 @@ def middle(batches: Iterable, count: int) -> list:
     return batches[first : first + count]
 
 
-def slower_host(chapter: str, name: str, factor: float) -> Breakdown:
-    """A workload on the simulated GPU, with a host that takes `factor` times as long to schedule, write, fill and
-    update."""
-    load = workload(name)
-    checkpoint = Checkpoint(load.model)
-    costs = Costs.of(load.model)
-    slow = {
-        what: {part: factor * value for part, value in costs.figures[what].items()}
-        for what in ("schedule", "write", "fill", "update")
-    }
-    device = SimulatedDevice(replace(costs, figures=costs.figures | slow), arithmetic=False, trace=True)
-    return profile(chapter, load, device, checkpoint).breakdown
-
-
-def slower_hosts(chapter: str, name: str, factors: Iterable[float]) -> Image:
-    """The same for several factors, as bars."""
-    rows = {f"host work x {factor:g}": slower_host(chapter, name, factor) for factor in factors}
-    title = f"{name}, {chapter} on {Costs.of(workload(name).model).gpu}"
-    return _picture(plot.breakdown(rows, title=title), f"Bars: {title}")
-
-
-# --- asynchrony and graphs ---
-
-
-def two_by_two(name: str, new_tokens: int) -> Table:
-    """A workload in all four: synchronous or asynchronous, launched kernel by kernel or as graphs.
-
-    new_tokens  for each request, to keep it short; there must be steps in which all requests decode
-    """
-    load = workload(name).override(new_tokens=new_tokens)
-    checkpoint = Checkpoint(load.model)
-    engines = {
-        "synchronous, eager": variants.synchronous("ch5"),
-        "asynchronous, eager (ch5)": "ch5",
-        "synchronous, graphs": variants.synchronous("ch6"),
-        "asynchronous, graphs (ch6)": "ch6",
-    }
-    made, base = None, 0.0
-    for label, engine in engines.items():
-        session = Session.of(load, engine, checkpoint, trace=True)
-        for _ in session.run():
-            pass
-        steps = session.scheduler.steps
-        decodes = widest_decodes(steps)
-        step = statistics.fmean(steps[number].time - steps[number - 1].time for number in decodes)
-        bubble = statistics.fmean(session.trace.bubbles()[number] for number in decodes)
-        base = base or step
-        made = made or _table(
-            f"{name} ({load.model}) on {session.device.name}", "engine", "ms per decode step", "bubbles", "time saved"
-        )
-        made.add_row(label, f"{1e3 * step:.2f}", f"{bubble / step:.2%}", f"{1 - step / base:.1%}")
-    return made
-
-
-def decode_rows(max_running: int) -> list[int]:
-    """The rows of every batch of decodes, padding left out, when chapter 6 serves the counter prompts."""
-    session = counted("ch6", machine(), max_running=max_running, max_batch_tokens=max_running)
-    return [step.rows for step in session.scheduler.steps if step.rows == step.tokens]
-
-
-# --- streams and copies, without any engine ---
-
-
-def default_stream() -> Table:
-    """How long a small copy takes to arrive while the compute engine is busy, in the same stream and in another."""
-    device = machine()
-    cuda = device.cuda
-    default, side = cuda.default_stream(), cuda.Stream()
-    target, origin = torch.zeros(1, dtype=torch.int32, device=device.torch_device), device.pinned(1)
-
-    def run(busy, copying) -> float:
-        cuda.synchronize()
-        start = device.clock()
-        with cuda.stream(busy):
-            _sleep(device)
-        with cuda.stream(copying):
-            device.copy("h2d", target, origin, True)
-            copied = cuda.current_stream().record_event()
-        copied.synchronize()
-        return device.clock() - start
-
-    made = _table(f"streams on {device.name}", "slow kernel in", "copy in", "copy arrives after")
-    names = {default: "the default stream", side: "a side stream"}
-    for busy, copying in ((default, default), (side, side), (default, side), (side, default)):
-        run(busy, copying)  # the first time, a GPU loads what it runs
-        made.add_row(names[busy], names[copying], _ms(run(busy, copying)))
-    return made
-
-
-def _sleep(device: Device) -> None:
-    """Device work on the current stream that does nothing, for some 50 ms."""
-    if isinstance(device, SimulatedDevice):
-        device.cuda.submit("sleep", "compute", lambda: None, lambda: 0.05)
-    else:
-        torch.cuda._sleep(90_000_000)
-
-
-def pageable_copies(megabytes: int = 64) -> Table:
-    """How long a "non-blocking" upload holds the host, from pinned memory and from ordinary, pageable memory."""
-    device, numel = machine(), megabytes * 250_000
-    target = torch.zeros(numel, dtype=torch.int32, device=device.torch_device)
-    made = _table(f"copies of {megabytes} MB on {device.name}", "from", "host held for", "copy done after")
-    for name, origin in ("pinned", device.pinned(numel)), ("pageable", torch.zeros(numel, dtype=torch.int32)):
-        for _ in range(2):  # the first one touches the memory
-            device.cuda.synchronize()
-            start = device.clock()
-            device.copy("h2d", target, origin, True)
-            held = device.clock() - start
-            device.cuda.synchronize()
-        made.add_row(f"{name} memory", _ms(held), _ms(device.clock() - start))
-    return made
-
-
 # --- presentation ---
 
 
-def _table(title: str, *columns: str) -> Table:
+def plain_table(title: str, *columns: str) -> Table:
     made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     made.min_width = len(title)  # or the title would be broken to the width of a narrow table
     for column in columns:
@@ -393,13 +281,13 @@ def _code(text: str, language: str) -> HTML:
     return HTML(highlight(text, get_lexer_by_name(language), made))
 
 
-def _picture(figure: Figure, what: str) -> Image:
+def picture(figure: Figure, what: str) -> Image:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=150)
     return Image(file.getvalue(), width=int(100 * figure.get_figwidth()), alt=what)
 
 
-def _ms(seconds: float) -> str:
+def milliseconds(seconds: float) -> str:
     return f"{1e3 * seconds:.3g} ms"
 
 

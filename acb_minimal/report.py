@@ -88,6 +88,25 @@ def comparison(entry: dict) -> Table:
     return table
 
 
+def markdown(results: dict[str, dict]) -> str:
+    """The steps of all workloads that have breakdowns, a row for each chapter, for a page in Markdown."""
+    parts = {name: breakdowns(entry) for name, entry in results.items()}
+    parts = {name: chapters for name, chapters in parts.items() if chapters}
+    lines = [
+        f"| ms per decode step | {' | '.join(f'`{name}`' for name in parts)} |",
+        f"| --- |{' --- |' * len(parts)}",
+    ]
+    for chapter in next(iter(parts.values())):
+        cells = (chapters[chapter] for chapters in parts.values())
+        values = (
+            f"**{1e3 * each.step:.2f}** = {1e3 * each.kernels:.2f} + {1e3 * each.launch_gaps:.2f} + "
+            f"{1e3 * each.bubbles:.2f}"
+            for each in cells
+        )
+        lines.append(f"| {chapter} | {' | '.join(values)} |")
+    return "\n".join(lines)
+
+
 def regime_entry(points: Iterable[Regime]) -> dict:
     """What to store of a regime map."""
     points = [point._asdict() for point in points]

@@ -3,6 +3,7 @@
 import gzip
 import json
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,9 @@ from rich.console import Console
 from test_trace import made, traced
 
 from acb_minimal.errors import InputError
-from acb_minimal.idle import NOTHING, Report, analyse, read, render, verdict
+from acb_minimal.idle import analyse, read, render, verdict
+from acb_minimal.kineto import NOTHING, Report
+from acb_minimal.profile import bubble_share, kernel_runs
 from acb_minimal.run import chapter_paths
 from acb_minimal.trace import Trace
 
@@ -616,3 +619,15 @@ def test_copies_alone_are_no_work(tmp_path):
     tape.download()
     with pytest.raises(InputError, match="only copies"):
         analyse(tape.events)
+
+
+@pytest.mark.parametrize(("name", "bubbles"), [("ch1_demo_h200.json.gz", 7), ("ch6_demo_h200.json.gz", 0)])
+def test_a_recorded_run_agrees_with_its_breakdown(name, bubbles):
+    """Eight batches on an H200 under torch's profiler, where the launches say which batch a kernel belongs to."""
+    trace = read(Path(__file__).parent / "data" / name)
+    (report,) = analyse(trace["traceEvents"])
+    runs = [run for run, _ in kernel_runs(trace, range(1000)).values()]
+    assert (report.batches, report.bubbles.count) == (8, bubbles)
+    assert report.bubbles.seconds / report.window == pytest.approx(bubble_share(runs), abs=0.01)
+    known = sum(end - start for run in runs for start, end in run)
+    assert report.kernel_seconds * (1 - report.assumed) == pytest.approx(known, rel=0.02)

@@ -59,8 +59,8 @@ def test_a_notebook_runs_without_a_gpu_and_says_what_is_simulated(path, monkeypa
     for cell in code_cells(notebook):
         cell.outputs = []
     folder = {"metadata": {"path": str(Path(path).parent)}}
-    manager = ThisPython()
-    nbclient.NotebookClient(notebook, timeout=300, km=manager, resources=folder).execute()  # raises for any error
+    client = nbclient.NotebookClient(notebook, timeout=300, kernel_manager_class=ThisPython, resources=folder)
+    client.execute()  # raises for any error
     first, *others = code_cells(notebook)
     assert "SIMULATED" in text_of(first)
     assert "This ran on: simulated H200" in text_of(first)

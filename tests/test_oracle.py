@@ -22,10 +22,10 @@ STREAMS = [random.Random(seed).choices(range(VOCAB), k=40) for seed in range(5)]
 @st.composite
 def workloads(draw):
     """(prompts, new tokens, index of the token to stop at or None, arrivals, limits)"""
-    count = draw(st.integers(1, 10))
+    count = draw(st.integers(1, 8))
     prompts = [draw(st.sampled_from(STREAMS))[: draw(st.integers(1, 40))] for _ in range(count)]
-    new_tokens = [draw(st.integers(1, 16)) for _ in range(count)]
-    stops = [draw(st.none() | st.integers(0, 15)) for _ in range(count)]
+    new_tokens = [draw(st.integers(1, 10)) for _ in range(count)]
+    stops = [draw(st.none() | st.integers(0, 9)) for _ in range(count)]
     arrivals = [draw(st.integers(0, 4)) for _ in range(count)]
     page_size = draw(st.sampled_from([1, 3, 4, 16]))
     max_running = draw(st.integers(1, 6))

@@ -16,9 +16,11 @@ from matplotlib.transforms import Bbox
 
 from acb_minimal.errors import InputError
 from acb_minimal.load import Checkpoint
-from acb_minimal.plot import DARK, LIGHT, THINNEST, breakdown, regimes, timeline
+from acb_minimal.plot import breakdown, regimes
 from acb_minimal.regimes import Regime
 from acb_minimal.run import Session
+from acb_minimal.theme import DARK, LIGHT, THINNEST
+from acb_minimal.timeline import timeline
 from acb_minimal.trace import LANES, Trace
 from acb_minimal.workload import workload
 
@@ -445,7 +447,8 @@ def test_letters_next_to_each_other_have_different_colours():
 
 def test_drawing_leaves_nothing_behind_in_pyplot():
     code = (
-        "import sys; from acb_minimal.plot import timeline; from acb_minimal.trace import Trace; trace = Trace('gpu');"
+        "import sys; from acb_minimal.timeline import timeline; from acb_minimal.trace import Trace;"
+        "trace = Trace('gpu');"
         "trace.add('compute', 'forward', 0, 1, 0, 'A'); timeline(trace, 0, 0).savefig(sys.stdout.buffer);"
         "assert 'matplotlib.pyplot' not in sys.modules and 'torch' not in sys.modules"
     )

@@ -4,6 +4,9 @@ import re
 import tomllib
 from pathlib import Path
 
+from acb_minimal import report
+from acb_minimal.results import load
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
@@ -26,3 +29,7 @@ def test_every_data_file_is_installed_with_the_package():
     installed = {path for pattern in settings["package-data"]["acb_minimal"] for path in package.glob(pattern)}
     data = {path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
     assert data == installed
+
+
+def test_the_readme_s_figures_are_the_stored_ones():
+    assert report.markdown(load(ROOT / "docs" / "results" / "h200.json")) in README

@@ -1,0 +1,208 @@
+"""The commands of `acb` that measure, and those that show what was measured."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .cli_options import (
+    Chapter,
+    Context,
+    MaxRunning,
+    ModelName,
+    NewTokens,
+    Requests,
+    WorkloadName,
+    check_plot,
+    check_writable,
+    console,
+    print_answer,
+)  # fmt: skip
+from .errors import InputError
+
+bench = typer.Typer(no_args_is_help=True, help="Measure one part on its own.")
+
+
+def profile(
+    chapter: Chapter,
+    workload: WorkloadName = "demo",
+    model: ModelName = None,
+    requests: Requests = None,
+    context: Context = None,
+    new_tokens: NewTokens = None,
+    max_running: MaxRunning = None,
+    device: Annotated[str, typer.Option(help="auto, cuda or sim.")] = "auto",
+    trace: Annotated[Path | None, typer.Option(help="Write a trace of the run, for Perfetto.")] = None,
+    kernels: Annotated[Path | None, typer.Option(help="Write what torch's profiler saw of a few batches.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw a few steps: a .png, .svg or .pdf file.")] = None,
+) -> None:
+    """Where the time of a chapter's steps goes: kernels, launch gaps, bubbles."""
+    import torch
+
+    from . import report
+    from .compare import Comparison
+    from .profile import profile
+    from .workload import workload as find_workload
+
+    check_writable(trace, kernels)
+    check_plot(plot)
+    load = find_workload(workload).override(
+        requests=requests, prompt_tokens=context, new_tokens=new_tokens, max_running=max_running, model=model
+    )
+    if kernels and (device == "sim" or not torch.cuda.is_available()):
+        raise InputError(f"cannot write {str(kernels)!r}: there are kernels on a CUDA GPU only")
+    done = profile(chapter, load, device)
+    console.print(report.comparison(report.entry(load, [Comparison(done, 1.0, 1.0)])))
+    if done.profiled_bubbles is not None:
+        console.print(f"bubbles by the kernels' own times, under torch's profiler: {done.profiled_bubbles:.2%}")
+    if trace:
+        done.trace.save_chrome(trace)
+    if kernels and done.kernel_trace:
+        kernels.write_text(json.dumps(done.kernel_trace))
+    if plot:
+        from .timeline import timeline
+
+        batches = sorted(done.trace.batches())
+        middle = batches[len(batches) // 2]
+        timeline(done.trace, middle, min(middle + 3, batches[-1]), title=f"{chapter}, {load.name}").savefig(plot)
+
+
+def compare(
+    workload: WorkloadName = "demo",
+    chapter: Annotated[list[str] | None, typer.Option(help="Only this chapter; repeatable.")] = None,
+    model: ModelName = None,
+    requests: Requests = None,
+    context: Context = None,
+    new_tokens: NewTokens = None,
+    max_running: MaxRunning = None,
+    device: Annotated[str, typer.Option(help="auto, cuda or sim.")] = "auto",
+    kernels: Annotated[bool, typer.Option(help="On a GPU, run again under torch's profiler to see kernels.")] = True,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Put the figures into this file.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the breakdowns: a .png, .svg or .pdf file.")] = None,
+) -> None:
+    """Serve one workload through all chapters and put them side by side."""
+    from . import report, results
+    from .compare import compare
+    from .workload import workload as find_workload
+
+    check_writable(json_file)
+    check_plot(plot)
+    if json_file and json_file.exists():
+        results.load(json_file)  # nothing but results may be overwritten, and now is the time to say so
+    load = find_workload(workload).override(
+        requests=requests, prompt_tokens=context, new_tokens=new_tokens, max_running=max_running, model=model
+    )
+    done = []
+    for comparison in compare(load, device, chapter or (), kernels):
+        if load.prompt_tokens is None and not done:
+            for prompt, completion in list(zip(load.prompts(0), comparison.profile.completions, strict=True))[:5]:
+                print_answer(prompt, completion.text, whole=False)
+            console.print()
+        done.append(comparison)
+    entry = report.entry(load, done)
+    console.print(report.comparison(entry))
+    if load.model != "counter" and entry["environment"]["device"].startswith("simulated"):
+        console.print("The simulator only keeps time for this model: its tokens are placeholders.")
+    if json_file:
+        results.save(json_file, load.name, entry)
+    if plot and report.breakdowns(entry):
+        _plot_breakdowns(entry, plot)
+
+
+def _plot_breakdowns(entry: dict, file: Path) -> None:
+    from . import plot, report
+
+    plot.breakdown(report.breakdowns(entry), title=report.title(entry)).savefig(file)
+
+
+def results(
+    file: Annotated[Path, typer.Argument(help="What `acb compare --json` wrote.")],
+    plot: Annotated[Path | None, typer.Option(help="Draw the breakdowns, each workload to NAME-WORKLOAD.")] = None,
+) -> None:
+    """Show stored results as they looked when they were measured."""
+    from . import report
+    from .results import load
+
+    check_plot(plot)
+    for name, entry in load(file).items():
+        console.print(report.comparison(entry))
+        if name == "headline":
+            console.print(report.headline(entry))
+        if plot and report.breakdowns(entry):
+            _plot_breakdowns(entry, plot.with_stem(f"{plot.stem}-{name}"))
+
+
+def idle(
+    trace: Annotated[Path, typer.Argument(help="A trace of torch's profiler, or any Chrome trace; .json or .json.gz.")],
+) -> None:
+    """How busy the GPU is in a trace, of any engine, and what the host does while it is not."""
+    from . import idle
+
+    for report in idle.analyse(idle.read(trace)["traceEvents"]):
+        console.print(idle.render(report))
+
+
+def calibrate() -> None:
+    """Measure what things cost on this GPU and write the simulator's costs.json."""
+    from .calibrate import calibrate
+
+    console.print(calibrate())
+
+
+@bench.command("host")
+def bench_host() -> None:
+    """Host time of schedule + write + update per step, by rows and context length. Needs no GPU."""
+    from .bench import host
+
+    console.print(host())
+
+
+@bench.command("attention")
+def bench_attention() -> None:
+    """Decode attention on the GPU: bytes of keys and values read per second."""
+    from .bench import attention
+
+    console.print(attention())
+
+
+@bench.command("memory")
+def bench_memory() -> None:
+    """Device memory of the second slot and the second set of graphs, beside all the rest."""
+    from .bench import memory
+
+    console.print(memory())
+
+
+@bench.command("trace")
+def bench_trace() -> None:
+    """Tokens per second with a trace and without."""
+    from .bench import trace
+
+    console.print(trace())
+
+
+@bench.command("regimes")
+def bench_regimes(
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the points to this file.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the map: a .png, .svg or .pdf file.")] = None,
+) -> None:
+    """Bubbles of a synchronous engine by model and batch size, on the GPU."""
+    import torch
+
+    from . import report
+    from .regimes import regimes
+
+    check_writable(json_file)
+    check_plot(plot)
+    if not torch.cuda.is_available():
+        raise InputError("the regime map needs a CUDA GPU; torch finds none")
+    entry = report.regime_entry(regimes("cuda"))
+    console.print(report.regimes(entry))
+    if json_file:
+        json_file.write_text(json.dumps(entry, indent=1) + "\n")
+    if plot:
+        from .plot import regimes as draw
+
+        title = f"Bubbles of a synchronous engine with CUDA graphs, {entry['environment']['device']}"
+        draw(report.regime_points(entry), title=title).savefig(plot)

@@ -1,0 +1,129 @@
+"""Experiments of single notebooks: a slower host, asynchrony with and without graphs, streams and copies by themselves.
+
+Like lab.py they return what Jupyter shows, and say on which machine it was measured.
+"""
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from IPython.display import Image
+from rich.table import Table
+
+from . import plot, variants
+from .costs import Costs
+from .device import Device, SimulatedDevice
+from .lab import counted, machine, milliseconds, picture, plain_table
+from .load import Checkpoint
+from .profile import profile
+from .results import Breakdown, widest_decodes
+from .run import Session
+from .workload import workload
+
+
+def slower_host(chapter: str, name: str, factor: float) -> Breakdown:
+    """A workload on the simulated GPU, with a host that takes `factor` times as long to schedule, write, fill and
+    update."""
+    load = workload(name)
+    checkpoint = Checkpoint(load.model)
+    costs = Costs.of(load.model)
+    slow = {
+        what: {part: factor * value for part, value in costs.figures[what].items()}
+        for what in ("schedule", "write", "fill", "update")
+    }
+    device = SimulatedDevice(replace(costs, figures=costs.figures | slow), arithmetic=False, trace=True)
+    return profile(chapter, load, device, checkpoint).breakdown
+
+
+def slower_hosts(chapter: str, name: str, factors: Iterable[float]) -> Image:
+    """The same for several factors, as bars."""
+    rows = {f"host work x {factor:g}": slower_host(chapter, name, factor) for factor in factors}
+    title = f"{name}, {chapter} on {Costs.of(workload(name).model).gpu}"
+    return picture(plot.breakdown(rows, title=title), f"Bars: {title}")
+
+
+def two_by_two(name: str, new_tokens: int) -> Table:
+    """A workload in all four: synchronous or asynchronous, launched kernel by kernel or as graphs.
+
+    new_tokens  for each request, to keep it short; there must be steps in which all requests decode
+    """
+    load = workload(name).override(new_tokens=new_tokens)
+    checkpoint = Checkpoint(load.model)
+    engines = {
+        "synchronous, eager": variants.synchronous("ch5"),
+        "asynchronous, eager (ch5)": "ch5",
+        "synchronous, graphs": variants.synchronous("ch6"),
+        "asynchronous, graphs (ch6)": "ch6",
+    }
+    made, base = None, 0.0
+    for label, engine in engines.items():
+        session = Session.of(load, engine, checkpoint, trace=True)
+        for _ in session.run():
+            pass
+        steps = session.scheduler.steps
+        decodes = widest_decodes(steps)
+        step = statistics.fmean(steps[number].time - steps[number - 1].time for number in decodes)
+        bubble = statistics.fmean(session.trace.bubbles()[number] for number in decodes)
+        base = base or step
+        made = made or plain_table(
+            f"{name} ({load.model}) on {session.device.name}", "engine", "ms per decode step", "bubbles", "time saved"
+        )
+        made.add_row(label, f"{1e3 * step:.2f}", f"{bubble / step:.2%}", f"{1 - step / base:.1%}")
+    return made
+
+
+def decode_rows(max_running: int) -> list[int]:
+    """The rows of every batch of decodes, padding left out, when chapter 6 serves the counter prompts."""
+    session = counted("ch6", machine(), max_running=max_running, max_batch_tokens=max_running)
+    return [step.rows for step in session.scheduler.steps if step.rows == step.tokens]
+
+
+def default_stream() -> Table:
+    """How long a small copy takes to arrive while the compute engine is busy, in the same stream and in another."""
+    device = machine()
+    cuda = device.cuda
+    default, side = cuda.default_stream(), cuda.Stream()
+    target, origin = torch.zeros(1, dtype=torch.int32, device=device.torch_device), device.pinned(1)
+
+    def run(busy, copying) -> float:
+        cuda.synchronize()
+        start = device.clock()
+        with cuda.stream(busy):
+            _sleep(device)
+        with cuda.stream(copying):
+            device.copy("h2d", target, origin, True)
+            copied = cuda.current_stream().record_event()
+        copied.synchronize()
+        return device.clock() - start
+
+    made = plain_table(f"streams on {device.name}", "slow kernel in", "copy in", "copy arrives after")
+    names = {default: "the default stream", side: "a side stream"}
+    for busy, copying in ((default, default), (side, side), (default, side), (side, default)):
+        run(busy, copying)  # the first time, a GPU loads what it runs
+        made.add_row(names[busy], names[copying], milliseconds(run(busy, copying)))
+    return made
+
+
+def _sleep(device: Device) -> None:
+    """Device work on the current stream that does nothing, for some 50 ms."""
+    if isinstance(device, SimulatedDevice):
+        device.cuda.submit("sleep", "compute", lambda: None, lambda: 0.05)
+    else:
+        torch.cuda._sleep(90_000_000)
+
+
+def pageable_copies(megabytes: int = 64) -> Table:
+    """How long a "non-blocking" upload holds the host, from pinned memory and from ordinary, pageable memory."""
+    device, numel = machine(), megabytes * 250_000
+    target = torch.zeros(numel, dtype=torch.int32, device=device.torch_device)
+    made = plain_table(f"copies of {megabytes} MB on {device.name}", "from", "host held for", "copy done after")
+    for name, origin in ("pinned", device.pinned(numel)), ("pageable", torch.zeros(numel, dtype=torch.int32)):
+        for _ in range(2):  # the first one touches the memory
+            device.cuda.synchronize()
+            start = device.clock()
+            device.copy("h2d", target, origin, True)
+            held = device.clock() - start
+            device.cuda.synchronize()
+        made.add_row(f"{name} memory", milliseconds(held), milliseconds(device.clock() - start))
+    return made
