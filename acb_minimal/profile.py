@@ -4,8 +4,8 @@ On a GPU this takes two runs. The first is timed by events on the compute stream
 batch was on the GPU and how long the GPU waited for the next one. The second runs a few batches in the middle under
 torch's profiler, which sees every kernel. Profiling slows the launching of kernels, not the kernels: so of the second
 run only their times are used, and a batch's launch gaps are its time on the GPU in the first run less its kernels' in
-the second. It has a process of its own, because the slowness stays: measured on an H200, a process in which torch's
-profiler had run once launched kernels a quarter slower ever after.
+the second. It has a process of its own, because the slowness stays: a process in which torch's profiler has run once
+launches kernels more slowly ever after.
 
 The simulator knows it all from one run.
 """
