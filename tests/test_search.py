@@ -105,6 +105,31 @@ def test_what_the_host_does_not_wait_for_can_come_at_any_time():
     assert exploration.schedules() == len(found) > 10
 
 
+OWN = """
+class Engine:
+    def __init__(self, model, scheduler, cuda):
+        self.model, self.scheduler, self.cuda = model, scheduler, cuda
+        self.slot, self.h2d = model.new_slot(), cuda.Stream()
+    def run(self):
+        while self.scheduler.has_work():
+            batch = self.scheduler.schedule()
+            self.slot.write(batch)
+            with self.cuda.stream(self.h2d):
+                self.slot.upload(non_blocking=True)
+            self.slot.host_inputs.input_ids[:] = 0
+            self.h2d.synchronize()
+            self.model.forward(self.slot)
+            yield from self.scheduler.update(batch, self.slot.download())
+"""
+
+
+def test_what_an_engine_does_to_memory_by_itself_is_found_by_its_tokens():
+    """Nobody sees it write, so there is no hazard; but that memory differs makes these two different states."""
+    _, outcome = Exploration(engine(OWN, "own"), TINY).follow(100)
+    assert outcome.hazards == []
+    assert outcome.wrong_batch is not None
+
+
 def test_two_streams_that_do_not_wait_for_each_other_can_take_turns_in_any_order():
     """Chapter 5 without its waits: from here on anything goes, and wrong tokens are found with their schedule."""
     without = changed("ch5", ("self.compute.wait_event(self.uploaded)", "pass"))
