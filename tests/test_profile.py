@@ -93,12 +93,14 @@ def test_a_kernel_belongs_to_the_batch_that_launched_it():
         event("cuda_runtime", "cudaMemcpyAsync", 2.15, 0.01, tid=7, args={"correlation": 2}),
         event("cuda_driver", "cuLaunchKernel", 2.6, 0.1, tid=7, args={"correlation": 3}),
         event("cuda_runtime", "cudaLaunchKernel", 2.6, 0.1, tid=8, args={"correlation": 4}),
+        event("cuda_runtime", "cudaLaunchKernel", 2.05, 0.01, tid=7, args={"correlation": 6}),
         event("kernel", "matmul", 3.0, 1.0, args={"correlation": 1}),
         event("kernel", "add", 3.5, 1.0, args={"correlation": 1}),
         event("gpu_memcpy", "Memcpy HtoD (Pinned -> Device)", 4.0, 1.0, args={"correlation": 2}),
         event("kernel", "matmul", 6.0, 1.0, args={"correlation": 3}),
         event("gpu_memcpy", "Memcpy DtoD (Device -> Device)", 8.0, 1.0, args={"correlation": 3}),
         event("kernel", "another thread's", 9.0, 1.0, args={"correlation": 4}),
+        event("kernel", "launched between two batches", 2.1, 0.5, args={"correlation": 6}),
         event("kernel", "launched before", 0.0, 1.0, args={"correlation": 5}),
     ]
     runs = kernel_runs({"traceEvents": events}, range(10))

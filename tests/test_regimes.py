@@ -6,7 +6,10 @@ import pytest
 
 from acb_minimal import report
 from acb_minimal.plot import regimes as draw
-from acb_minimal.regimes import Regime, regimes
+from acb_minimal.profile import profile
+from acb_minimal.regimes import CONTEXT, NEW_TOKENS, Regime, regimes
+from acb_minimal.variants import synchronous
+from acb_minimal.workload import Workload
 
 
 def test_bubbles_grow_with_the_batch_and_shrink_with_the_model():
@@ -18,6 +21,14 @@ def test_bubbles_grow_with_the_batch_and_shrink_with_the_model():
     small_few, small_many, large_few, large_many = (point.bubble_share for point in points)
     assert small_many > small_few > large_few > 0
     assert small_many > large_many > large_few
+
+
+def test_a_share_is_what_a_profile_of_the_same_engine_says():
+    (point,) = regimes("sim", ("llama-3.2-1b",), (128,))
+    load = Workload("regimes", "llama-3.2-1b", 128, CONTEXT, NEW_TOKENS, 128, 8192)
+    parts = profile(synchronous("ch6"), load, "sim").breakdown
+    assert point.bubble_share == pytest.approx(parts.bubbles / (parts.kernels + parts.launch_gaps + parts.bubbles))
+    assert point.step == pytest.approx(parts.step, rel=0.01)
 
 
 def test_a_map_is_stored_shown_and_drawn(monkeypatch):

@@ -1,5 +1,7 @@
 """The Python entry point: what it yields, what it refuses and when, and that no run leaves a page behind."""
 
+import gc
+
 import pytest
 import torch
 
@@ -74,6 +76,15 @@ def test_a_run_lets_go_of_its_kv_cache():
     assert len(list(session.run())) == 1
     network = session.checkpoint.load(session.device.torch_device)
     assert not [name for name, module in network.named_modules() if hasattr(module, "key_cache")]
+
+
+def test_garbage_collection_is_as_before_after_a_run_and_after_one_that_is_left_early():
+    frozen = gc.get_freeze_count()
+    run = Session([counter.prompt(0, 5), counter.prompt(0, 30)], device="cpu", max_running=2).run()
+    next(run)
+    assert gc.get_freeze_count() > frozen
+    run.close()
+    assert gc.get_freeze_count() == 0
 
 
 def test_pages_are_back_after_an_error_in_the_middle(monkeypatch):
