@@ -1,17 +1,17 @@
-"""Benchmarks of single parts. Each returns a table of figures from one run; none asserts a speed."""
+"""Benchmarks of single parts. Each returns the figures of one run; none asserts a speed."""
 
 import statistics
 import time
 
 import numpy as np
 import torch
-from rich.table import Table
 
 from . import attention as _attention  # noqa: F401  (defines torch.ops.acb.paged_attention)
 from .device import CpuDevice, Device
 from .errors import InputError
 from .kv_cache import KVCache, PagePool
 from .load import Checkpoint
+from .measured import Measured
 from .model import Model
 from .request import Request
 from .results import environment
@@ -23,18 +23,18 @@ from .workload import workload
 PAGE_SIZE = 64
 
 
-def host(steps: int = 200) -> Table:
+def host(steps: int = 200) -> Measured:
     """Host microseconds of schedule, write, fill and update in a decode step; medians over `steps` steps."""
     device = Device() if torch.cuda.is_available() else CpuDevice()
-    columns = "rows context schedule write fill update sum sum/row"
-    table = _table("Host time of a decode step, us", columns, device)
+    columns = {"rows": "d", "context": ",d"}
+    columns |= dict.fromkeys(("schedule", "write", "fill", "update", "sum"), ".0f") | {"sum/row": ".2f"}
+    found = []
     for rows in (32, 128, 512):
         for context in (256, 8192):
             parts = zip(*host_steps(rows, context, steps, device), strict=True)
             times = [1e6 * statistics.median(column) for column in parts]
-            total = sum(times)
-            table.add_row(f"{rows}", f"{context:,}", *(f"{t:.0f}" for t in (*times, total)), f"{total / rows:.2f}")
-    return table
+            found.append([rows, context, *times, sum(times), sum(times) / rows])
+    return Measured("Host time of a decode step, us", columns, found, "", environment(device))
 
 
 def host_steps(rows: int, context: int, steps: int, device: Device) -> list[tuple[float, ...]]:
@@ -67,13 +67,13 @@ def host_steps(rows: int, context: int, steps: int, device: Device) -> list[tupl
     return times
 
 
-def attention(heads: int = 32, kv_heads: int = 8, head_dim: int = 128) -> Table:
+def attention(heads: int = 32, kv_heads: int = 8, head_dim: int = 128) -> Measured:
     """Time of one layer's decode attention in bf16 and the rate at which it reads keys and values, beside the rate of
     a plain sum over memory, measured in the same run. Raises InputError without a CUDA GPU."""
     if not torch.cuda.is_available():
         raise InputError("the attention benchmark needs a CUDA GPU; torch finds none")
     device = torch.device("cuda")
-    table = _table("Decode attention, one layer, bf16", "batch context us TB/s of-sum", Device())
+    found = []
     memory = torch.ones(1 << 30, dtype=torch.float32, device=device)
     ceiling = memory.nbytes / gpu_seconds(memory.sum)
     del memory
@@ -95,20 +95,18 @@ def attention(heads: int = 32, kv_heads: int = 8, head_dim: int = 128) -> Table:
 
         seconds = gpu_seconds(call)
         rate = 2 * rows * context * kv_heads * head_dim * key.itemsize / seconds
-        table.add_row(
-            f"{rows}", f"{context:,}", f"{seconds * 1e6:.1f}", f"{rate / 1e12:.2f}", f"{100 * rate / ceiling:.0f} %"
-        )
-    table.caption = f"plain sum over 4.3 GB: {ceiling / 1e12:.2f} TB/s. {table.caption}"
-    return table
+        found.append([rows, context, 1e6 * seconds, rate / 1e12, rate / ceiling])
+    columns = {"batch": "d", "context": ",d", "us": ".1f", "TB/s": ".2f", "of a sum's": ".0%"}
+    note = f"A plain sum over 4.3 GB reads {ceiling / 1e12:.2f} TB/s."
+    return Measured("Decode attention, one layer, bf16", columns, found, note, environment(Device()))
 
 
-def memory(name: str = "llama-3.1-8b", rows: int = 384, context: int = 1152) -> Table:
+def memory(name: str = "llama-3.1-8b", rows: int = 384, context: int = 1152) -> Measured:
     """Device bytes of what asynchrony adds, a second slot and a second set of graphs, beside all the rest. Raises
     InputError without a CUDA GPU."""
     if not torch.cuda.is_available():
         raise InputError("the memory benchmark needs a CUDA GPU; torch finds none")
     device = Device()
-    table = _table(f"Device memory, {name}, {rows} rows of {context:,}", "what MB share", device)
     taken: dict[str, int] = {}
 
     def took(what: str) -> None:
@@ -141,12 +139,12 @@ def memory(name: str = "llama-3.1-8b", rows: int = 384, context: int = 1152) -> 
                 model.forward(slots[-1])
         took(f"{which} set of {len(model.decode_sizes)} graphs")
     total = sum(taken.values())
-    for what, count in (taken | slot_bytes).items():
-        table.add_row(what, f"{count / 1e6:,.2f}", f"{count / total:.4%}")
-    return table
+    found = [[what, count / 1e6, count / total] for what, count in (taken | slot_bytes).items()]
+    title, columns = f"Device memory, {name}, {rows} rows of {context:,}", {"what": "", "MB": ",.2f", "share": ".4%"}
+    return Measured(title, columns, found, "", environment(device))
 
 
-def trace(name: str = "wide", chapter: str = "ch6", repeats: int = 3) -> Table:
+def trace(name: str = "wide", chapter: str = "ch6", repeats: int = 3) -> Measured:
     """What tracing costs: tokens per second of one workload with a trace and without, in turns. Raises InputError
     without a CUDA GPU: on the simulator a trace costs no virtual time."""
     if not torch.cuda.is_available():
@@ -157,13 +155,12 @@ def trace(name: str = "wide", chapter: str = "ch6", repeats: int = 3) -> Table:
         session = Session.of(load, chapter, checkpoint, "cuda", trace=bool(turn % 2))
         list(session.run())
         rates[bool(turn % 2)].append(session.figures().tokens_per_second)
-    table = _table(f"Cost of a trace: {chapter}, {name}, new tokens a second", "trace median all", Device())
-    for traced, found in rates.items():
-        values = " ".join(f"{rate:,.0f}" for rate in found)
-        table.add_row("on" if traced else "off", f"{statistics.median(found):,.0f}", values)
-    ratio = statistics.median(rates[True]) / statistics.median(rates[False])
-    table.caption = f"on / off: {ratio:.4f}. {table.caption}"
-    return table
+    medians = {traced: statistics.median(found) for traced, found in rates.items()}
+    title = f"Cost of a trace: {chapter}, {name}, new tokens a second"
+    columns = {"trace": "", "median": ",.0f"} | {f"run {number}": ",.0f" for number in range(1, repeats + 1)}
+    found = [["on" if traced else "off", medians[traced], *rates[traced]] for traced in rates]
+    note = f"On / off: {medians[True] / medians[False]:.4f}."
+    return Measured(title, columns, found, note, environment(Device()))
 
 
 def gpu_seconds(call, calls: int = 10, repeats: int = 20) -> float:
@@ -184,9 +181,3 @@ def gpu_seconds(call, calls: int = 10, repeats: int = 20) -> float:
         times.append(start.elapsed_time(end) / 1e3 / calls)
     return statistics.median(times)
 
-
-def _table(title: str, columns: str, device: Device) -> Table:
-    table = Table(title=title, caption=", ".join(f"{k} {v}" for k, v in environment(device).items()))
-    for column in columns.split():
-        table.add_column(column, justify="right")
-    return table

@@ -23,6 +23,7 @@ from .cli_options import (
     ModelName,
     NewTokens,
     Requests,
+    check_figures,
     check_writable,
     console,
     print_answer,
@@ -177,10 +178,11 @@ def check(
     schedules: Annotated[int, typer.Option(help="Different schedules to run one by one.")] = 100,
     deletions: Annotated[bool, typer.Option("--deletions", help="Instead, take away each line that orders.")] = False,
     device: Annotated[str, typer.Option(help="sim; for deletions also cuda.")] = "sim",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Put the deletions into this file.")] = None,
 ) -> None:
     """Look for races in a chapter's engine, under all schedules of a few small cases."""
     from . import verdicts
-    from .run import check_device, load_chapter
+    from .run import chapter_path, check_device, load_chapter
     from .search import search
 
     check_device(device)
@@ -188,10 +190,16 @@ def check(
         raise InputError(f"device {device!r} does not go with this check: only --deletions runs on cuda, all on sim")
     if schedules < 1:
         raise InputError(f"schedules is {schedules}; it must be at least 1")
+    if json_file and not deletions:
+        raise InputError(f"nothing to put into {str(json_file)!r}: --json goes with --deletions")
+    check_figures(json_file)
     engine_class = load_chapter(chapter)
     with console.status("") as status:
         if deletions:
-            console.print(verdicts.deletions(chapter, device, status.update))
+            found = verdicts.deletions(chapter, device, status.update)
+            console.print(found.table())
+            if json_file:
+                found.save(json_file, chapter_path(chapter).stem)
             return
         verdict = search(engine_class, schedules, progress=status.update)
     console.print(verdicts.verdict(chapter, verdict))

@@ -14,6 +14,7 @@ from .cli_options import (
     NewTokens,
     Requests,
     WorkloadName,
+    check_figures,
     check_plot,
     check_writable,
     console,
@@ -63,9 +64,7 @@ def profile(
     if plot:
         from .timeline import timeline
 
-        batches = sorted(done.trace.batches())
-        middle = batches[len(batches) // 2]
-        timeline(done.trace, middle, min(middle + 3, batches[-1]), title=f"{chapter}, {load.name}").savefig(plot)
+        timeline(done.trace, *done.trace.middle(4), title=f"{chapter}, {load.name}").savefig(plot)
 
 
 def compare(
@@ -79,6 +78,7 @@ def compare(
     device: Annotated[str, typer.Option(help="auto, cuda or sim.")] = "auto",
     kernels: Annotated[bool, typer.Option(help="On a GPU, run again under torch's profiler to see kernels.")] = True,
     json_file: Annotated[Path | None, typer.Option("--json", help="Put the figures into this file.")] = None,
+    traces: Annotated[Path | None, typer.Option(help="Write a trace of a few steps of each into this folder.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the breakdowns: a .png, .svg or .pdf file.")] = None,
 ) -> None:
     """Serve one workload through all chapters and put them side by side."""
@@ -88,6 +88,8 @@ def compare(
 
     check_writable(json_file)
     check_plot(plot)
+    if traces and not traces.is_dir():
+        raise InputError(f"cannot write traces into {str(traces)!r}: give a folder that exists")
     if json_file and json_file.exists():
         results.load(json_file)  # nothing but results may be overwritten, and now is the time to say so
     load = find_workload(workload).override(
@@ -100,6 +102,8 @@ def compare(
                 print_answer(prompt, completion.text, whole=False)
             console.print()
         done.append(comparison)
+        if traces:
+            _save_middle(comparison.profile, traces / f"{load.name}-{comparison.profile.chapter}.json")
     entry = report.entry(load, done)
     console.print(report.comparison(entry))
     if load.model != "counter" and entry["environment"]["device"].startswith("simulated"):
@@ -108,6 +112,14 @@ def compare(
         results.save(json_file, load.name, entry)
     if plot and report.breakdowns(entry):
         _plot_breakdowns(entry, plot)
+
+
+def _save_middle(profile, file: Path) -> None:
+    """A trace of a few steps from the middle of a run, with all that says where it is from."""
+    from .results import command, environment
+
+    part = profile.trace.part(*profile.trace.middle(6))
+    part.save_chrome(file, chapter=profile.chapter, command=command(), **environment(profile.device))
 
 
 def _plot_breakdowns(entry: dict, file: Path) -> None:
@@ -150,36 +162,42 @@ def calibrate() -> None:
     console.print(calibrate())
 
 
-@bench.command("host")
-def bench_host() -> None:
-    """Host time of schedule + write + update per step, by rows and context length. Needs no GPU."""
-    from .bench import host
+BenchJson = Annotated[Path | None, typer.Option("--json", help="Put the figures into this file.")]
 
-    console.print(host())
+
+def _bench(name: str, json_file: Path | None) -> None:
+    """Runs a benchmark of bench.py, shows what it measured, and keeps it if there is a file for it."""
+    from . import bench
+
+    check_figures(json_file)
+    found = getattr(bench, name)()
+    console.print(found.table())
+    if json_file:
+        found.save(json_file, name)
+
+
+@bench.command("host")
+def bench_host(json_file: BenchJson = None) -> None:
+    """Host time of schedule + write + update per step, by rows and context length. Needs no GPU."""
+    _bench("host", json_file)
 
 
 @bench.command("attention")
-def bench_attention() -> None:
+def bench_attention(json_file: BenchJson = None) -> None:
     """Decode attention on the GPU: bytes of keys and values read per second."""
-    from .bench import attention
-
-    console.print(attention())
+    _bench("attention", json_file)
 
 
 @bench.command("memory")
-def bench_memory() -> None:
+def bench_memory(json_file: BenchJson = None) -> None:
     """Device memory of the second slot and the second set of graphs, beside all the rest."""
-    from .bench import memory
-
-    console.print(memory())
+    _bench("memory", json_file)
 
 
 @bench.command("trace")
-def bench_trace() -> None:
+def bench_trace(json_file: BenchJson = None) -> None:
     """Tokens per second with a trace and without."""
-    from .bench import trace
-
-    console.print(trace())
+    _bench("trace", json_file)
 
 
 @bench.command("regimes")

@@ -40,3 +40,12 @@ def check_plot(file: Path | None) -> None:
     check_writable(file)
     if file and file.suffix not in (".png", ".svg", ".pdf"):
         raise InputError(f"cannot draw {str(file)!r}: its name must end in .png, .svg or .pdf")
+
+
+def check_figures(file: Path | None) -> None:
+    """Raises InputError unless figures can be kept there: nothing but figures may be overwritten."""
+    from . import measured
+
+    check_writable(file)
+    if file and file.exists():
+        measured.load(file)

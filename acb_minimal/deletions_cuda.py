@@ -16,10 +16,11 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from rich.table import Table
-
 from . import counter
 from .deletions import deletions
+from .device import Device
+from .measured import Measured
+from .results import environment
 from .run import Session, chapter_path
 from .variants import engine
 from .workload import workload
@@ -29,30 +30,25 @@ AT_ONCE = max((os.cpu_count() or 1) - 4, 1)  # processes that share the GPU; eac
 SANITIZER = "TORCH_CUDA_SANITIZER"
 
 
-def rows(chapter: str, progress: Callable[[str], None]) -> list[dict]:
-    """For the chapter as it is (line 0), and without each line that orders: what `run` returns, plain and sanitized."""
+def measure(chapter: str, progress: Callable[[str], None]) -> Measured:
+    """The chapter as it is (line 0), and without each line that orders: answers that are wrong, each of RUNS times,
+    and what the sanitizer says of another, shorter run."""
     lines = [(0, "as it is"), *((deletion.line, deletion.text) for deletion in deletions(chapter))]
     found = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for sanitize in (True, False):
             progress(f"{len(lines)} runs, {'sanitized' if sanitize else 'plain'}")
             found.append(list(pool.map(lambda line, how=sanitize: _process(chapter, line[0], how), lines)))
-    return [
-        {"line": line, "text": text, "plain": plain, "sanitized": sanitized}
-        for (line, text), sanitized, plain in zip(lines, *found, strict=True)
-    ]
-
-
-def table(chapter: str, rows: list[dict]) -> Table:
-    """Answers that are wrong, and what the sanitizer says, with each line taken away by itself."""
-    table = Table(title=f"{chapter}, each line taken away by itself, on CUDA", title_justify="left")
-    for column in ("line", "", f"wrong answers in {RUNS} runs", "sanitizer"):
-        table.add_column(column, justify="right" if column == "line" else "left", overflow="fold")
-    for row in rows:
-        plain, seen = row["plain"], row["sanitized"]
-        wrong = plain["error"] or ", ".join(f"{wrong} of {plain['answers']}" for wrong in plain["wrong"])
-        table.add_row(str(row["line"] or ""), row["text"], wrong, seen["race"] or seen["error"] or "nothing")
-    return table
+    rows = []
+    for (line, text), seen, plain in zip(lines, *found, strict=True):
+        wrong = [f"{count} of {plain['answers']}" for count in plain["wrong"]]
+        what = ", ".join(wrong + [plain["error"]] * bool(plain["error"]))
+        bad = sum(map(bool, plain["wrong"])) + bool(plain["error"])
+        rows.append([line or None, text, bad, what, seen["race"] or seen["error"]])
+    columns = {"line": "d", "without": "", "bad runs": "d", f"wrong answers in {RUNS} runs": "", "sanitizer": ""}
+    title = f"{chapter}, each line taken away by itself, on CUDA"
+    note = f"{min(AT_ONCE, len(lines))} processes share the GPU. A run that ends in an error is the last."
+    return Measured(title, columns, rows, note, environment(Device()))
 
 
 def _process(chapter: str, line: int, sanitize: bool) -> dict:
@@ -71,7 +67,8 @@ def _process(chapter: str, line: int, sanitize: bool) -> dict:
     except subprocess.TimeoutExpired:
         error = f"not done after {TIMEOUT} s"
     except (IndexError, json.JSONDecodeError):  # it died
-        error = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        said = [line for line in done.stderr.splitlines() if "Error: " in line or "CUDA error" in line]
+        error = said[0].strip().removeprefix("what():").strip() if said else f"exit status {done.returncode}"
     return {"answers": 0, "wrong": [], "race": None, "error": error}
 
 
@@ -96,7 +93,7 @@ def run(chapter: str, line: int) -> dict:
             texts = {int(completion.id): completion.text for completion in session.run()}
         except Exception as error:
             races = getattr(error, "errors", None)  # CUDASanitizerErrors has them
-            found["race" if races else "error"] = _race(races[0]) if races else " ".join(f"{error!r}".split())[:200]
+            found["race" if races else "error"] = _race(races[0]) if races else f"{error}".partition("\n")[0]
             break
         found["wrong"].append(sum(texts.get(number) != text for number, text in enumerate(right)))
     return found

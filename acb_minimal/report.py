@@ -1,7 +1,6 @@
 """Results as tables for a terminal, drawn from what `entry` stores: a stored result looks as it did live."""
 
 import dataclasses
-import sys
 from collections.abc import Iterable
 
 from rich import box
@@ -10,17 +9,12 @@ from rich.table import Table
 from .compare import Comparison
 from .device import Device
 from .regimes import Regime
-from .results import Breakdown, environment
+from .results import Breakdown, command, environment
 from .workload import Workload
 
 COLUMNS = ("chapter", "decode", "kernels", "launch\ngaps", "bubbles", "active", "tokens\n/s", "speed-\nup", "same")
 # "Unlocking asynchronicity in continuous batching", Hugging Face, May 2026: 8,192 tokens each for 32 requests, 8B.
 PUBLISHED = {"synchronous": (300.6, 0.760), "asynchronous": (234.5, 0.994)}
-
-
-def command() -> str:
-    """The command line that is running."""
-    return " ".join(["acb", *sys.argv[1:]])
 
 
 def entry(workload: Workload, comparisons: Iterable[Comparison]) -> dict:

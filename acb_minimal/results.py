@@ -5,6 +5,8 @@ import json
 import platform
 import re
 import statistics
+import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -133,19 +135,26 @@ def _driver() -> str:
         return re.search(r"\d+\.\d+\.\d+", file.read()).group()
 
 
-def save(path: Path, workload: str, entry: dict) -> None:
-    """Writes a workload's results to a file that may hold others': `entry` replaces what it had for this one."""
-    results = load(path) if path.exists() else {}
-    path.write_text(json.dumps(results | {workload: entry}, indent=1) + "\n")
+COMPARISON = {"command", "environment", "workload", "chapters"}  # what `acb compare` stores of a workload
 
 
-def load(path: Path) -> dict[str, dict]:
-    """The results in a file that `save` wrote, by workload. Raises InputError for any other file."""
+def command() -> str:
+    """The command line that is running."""
+    return " ".join(["acb", *sys.argv[1:]])
+
+
+def save(path: Path, name: str, entry: dict, keys: Collection[str] = COMPARISON) -> None:
+    """Writes an entry to a file that may hold others of its kind: it replaces what was there under this name."""
+    results = load(path, keys) if path.exists() else {}
+    path.write_text(json.dumps(results | {name: entry}, indent=1) + "\n")
+
+
+def load(path: Path, keys: Collection[str] = COMPARISON) -> dict[str, dict]:
+    """The entries of a file that `save` wrote, by name. Raises InputError for any other file."""
     try:
         results = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read results from {str(path)!r}: {error}") from error
-    keys = {"command", "environment", "workload", "chapters"}
-    if not (isinstance(results, dict) and all(isinstance(e, dict) and keys <= e.keys() for e in results.values())):
-        raise InputError(f"{str(path)!r} holds no results: give a file that `acb compare --json` wrote")
+    if not (isinstance(results, dict) and all(isinstance(e, dict) and set(keys) <= e.keys() for e in results.values())):
+        raise InputError(f"{str(path)!r} holds no results of this kind: give a file that this command wrote")
     return results

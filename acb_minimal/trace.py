@@ -12,6 +12,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
+from .errors import InputError
+
 Lane = Literal["CPU", "H2D", "compute", "D2H"]
 LANES: tuple[Lane, ...] = ("CPU", "H2D", "compute", "D2H")
 ENGINES: dict[str, Lane] = {"h2d": "H2D", "compute": "compute", "d2h": "D2H"}
@@ -96,6 +98,24 @@ class Trace:
             for number, (start, end) in sorted(windows.items())
         ]
 
+    def middle(self, count: int) -> tuple[int, int]:
+        """The numbers of the first and last of `count` batches from the middle of the run; of all, if there are fewer.
+
+        Raises InputError without any batch.
+        """
+        known = sorted(self.batches())
+        if not known:
+            raise InputError("the trace has no batches")
+        first = max(min(len(known) // 2, len(known) - count), 0)
+        return known[first], known[min(first + count, len(known)) - 1]
+
+    def part(self, first: int, last: int) -> "Trace":
+        """The spans of batches `first` to `last`, and the waits between them."""
+        of_batches = [span for span in self.spans if span.batch is not None and first <= span.batch <= last]
+        begin, end = min(span.start for span in of_batches), max(span.end for span in of_batches)
+        waits = [span for span in self.spans if span.batch is None and begin <= span.start and span.end <= end]
+        return Trace(self.device, sorted(of_batches + waits, key=lambda span: span.start))
+
     def chrome(self) -> dict:
         """The trace in Chrome's format, for Perfetto: a named lane each, and an arrow from launch to execution."""
         events: list[dict] = [
@@ -122,6 +142,25 @@ class Trace:
         events += sorted(timed, key=lambda event: event["ts"])
         return {"displayTimeUnit": "ms", "traceEvents": events, "otherData": {"device": self.device}}
 
-    def save_chrome(self, path: Path) -> None:
-        """Writes `chrome()` as JSON."""
-        path.write_text(json.dumps(self.chrome()))
+    @classmethod
+    def of_chrome(cls, chrome: dict) -> "Trace":
+        """The trace from which `chrome` was made; its times begin at 0."""
+        events = defaultdict(list)
+        for event in chrome["traceEvents"]:
+            events[event["ph"]].append(event)
+        calls = {event["id"]: 1e-6 * event["ts"] for event in events["s"]}
+        launched = {(event["tid"], event["ts"]): calls[event["id"]] for event in events["f"]}
+        trace = cls(chrome["otherData"]["device"])
+        for event in events["X"]:
+            place, details = (event["tid"], event["ts"]), event["args"]
+            start, kernels = 1e-6 * event["ts"], details.get("kernels")
+            trace.add(
+                event["cat"], event["name"], start, start + 1e-6 * event["dur"], details["batch"], details["slot"],
+                launched.get(place), None if kernels is None else 1e-6 * kernels,
+            )  # fmt: skip
+        return trace
+
+    def save_chrome(self, path: Path, **facts: str) -> None:
+        """Writes `chrome()` as JSON, with what else is to be known about it."""
+        chrome = self.chrome()
+        path.write_text(json.dumps(chrome | {"otherData": chrome["otherData"] | facts}) + "\n")

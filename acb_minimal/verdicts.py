@@ -7,8 +7,12 @@ from rich.table import Table
 from rich.text import Text
 
 from .check import Outcome
-from .deletions import Finding, find
+from .costs import Costs
+from .deletions import WORKLOAD, Finding, find
 from .deletions import deletions as deletions_of
+from .device import SimulatedDevice
+from .measured import Measured
+from .results import environment
 from .search import Verdict
 
 
@@ -62,31 +66,30 @@ def timeline(chapter: str, seed: str, outcome: Outcome) -> RenderableType:
     return table if outcome.clean else Group(table, problem(outcome))
 
 
-def deletions(chapter: str, device: str, progress: Callable[[str], None]) -> RenderableType:
+def deletions(chapter: str, device: str, progress: Callable[[str], None]) -> Measured:
     """Each line that orders, and how it is missed."""
     if device == "cuda":
-        from . import deletions_cuda
+        from .deletions_cuda import measure
 
-        return deletions_cuda.table(chapter, deletions_cuda.rows(chapter, progress))
-    table = Table(title=f"{chapter}, each line taken away by itself", title_justify="left", caption_justify="left")
-    for column in ("line", "", "hazard", "wrong token", "bubble (us)"):
-        left = column == ""
-        table.add_column(column, justify="left" if left else "right", no_wrap=not left, overflow="fold")
-    table.caption = (
+        return measure(chapter, progress)
+    rows = []
+    for deletion in deletions_of(chapter):
+        progress(f"without line {deletion.line}")
+        rows.append([deletion.line, deletion.text, *_cells(find(deletion))])
+    columns = {"line": "d", "without": ""} | dict.fromkeys(("hazard", "wrong token", "bubble (us)"), "")
+    note = (
         "Hazard, wrong token: in which batch the first one came. Bubble: before a batch, on average, with the line "
         "and without it; simulated."
     )
-    for deletion in deletions_of(chapter):
-        progress(f"without line {deletion.line}")
-        table.add_row(str(deletion.line), deletion.text, *_cells(find(deletion)))
-    return table
+    machine = environment(SimulatedDevice(Costs.of(WORKLOAD.model)))
+    return Measured(f"{chapter}, each line taken away by itself", columns, rows, note, machine)
 
 
-def _cells(finding: Finding) -> tuple[str, str, str]:
-    hazard = f"batch {finding.hazard.second.batch}" if finding.hazard else "-"
+def _cells(finding: Finding) -> tuple[str | None, str | None, str | None]:
+    hazard = f"batch {finding.hazard.second.batch}" if finding.hazard else None
     failure = "error" if finding.wrong_batch is None else f"batch {finding.wrong_batch}"
-    failure = f"{failure}, seed {finding.seed}" if finding.failure else "-"
+    failure = f"{failure}, seed {finding.seed}" if finding.failure else None
     if finding.bubble is None:
-        return hazard, failure, "-"
+        return hazard, failure, None
     grew = f"{1e6 * finding.bubble_before:.1f} to {1e6 * finding.bubble:.1f}"
     return hazard, failure, grew if finding.caught else "as before"

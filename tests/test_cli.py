@@ -9,8 +9,9 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from acb_minimal import cli, counter
+from acb_minimal import cli, counter, measured
 from acb_minimal.run import chapter_paths
+from acb_minimal.trace import Trace
 
 
 class Done(NamedTuple):
@@ -192,7 +193,8 @@ def test_compare_puts_all_chapters_side_by_side(acb):
 def test_results_are_stored_and_shown_again(acb, tmp_path):
     file, plot = tmp_path / "results.json", tmp_path / "results.svg"
     options = ("--workload", "small", "--requests", 2, "--context", 8, "--new-tokens", 9, "--chapter", "ch1")
-    live = acb("compare", *options, "--chapter", "ch6", "--json", file)
+    options += ("--chapter", "ch6", "--json", file, "--traces", tmp_path)
+    live = acb("compare", *options)
     assert live.returncode == 0, live.stderr
     again = acb("results", file, "--plot", plot)
     assert again.returncode == 0, again.stderr
@@ -200,7 +202,10 @@ def test_results_are_stored_and_shown_again(acb, tmp_path):
     assert "ch6_cuda_graphs" in again.stdout
     assert (tmp_path / "results-small.svg").is_file()
     (entry,) = json.loads(file.read_text()).values()
-    assert entry["command"] == f"acb compare {' '.join(map(str, options))} --chapter ch6 --json {file}"
+    assert entry["command"] == f"acb compare {' '.join(map(str, options))}"
+    chrome = json.loads((tmp_path / "small-ch6_cuda_graphs.json").read_text())
+    assert chrome["otherData"]["command"] == entry["command"]
+    assert len(Trace.of_chrome(chrome).batches()) == 6
 
 
 def test_compare_does_not_write_over_what_holds_no_results(acb, tmp_path):
@@ -312,12 +317,26 @@ def test_replay_of_a_clean_schedule(acb):
     assert "ch3, seed rows:1.0.1: in order of completion" in done.stdout
 
 
-def test_check_takes_lines_away(acb):
-    done = acb("check", "ch3", "--deletions")
+def test_check_takes_lines_away_and_keeps_what_it_found(acb, tmp_path):
+    file = tmp_path / "deletions.json"
+    done = acb("check", "ch3", "--deletions", "--json", file)
     assert done.returncode == 0, done.stderr
-    rows = {line.split("│")[1].strip(): line for line in done.stdout.splitlines() if line.startswith("│")}
-    assert "batch 0" in rows["32"]
-    assert "as before" in rows["18"]
+    found = measured.load(file)["ch3_events"]
+    rows = {row[0]: row for row in found.rows}
+    assert rows[32][1:] == ["self.compute.wait_event(self.uploaded)", "batch 0", "batch 0, seed 4", None]
+    assert rows[18][-1] == "as before"
+    assert found.environment["device"] == "simulated H200"
+    assert all(row[1].split(".")[0] in done.stdout for row in found.rows)
+
+
+def test_check_keeps_nothing_else(acb, tmp_path):
+    file = tmp_path / "deletions.json"
+    assert "--json goes with --deletions" in acb("check", "ch3", "--json", file).stderr
+    file.write_text("{}")
+    assert acb("bench", "host", "--json", tmp_path).stderr.startswith("error: cannot write")
+    file.write_text('{"wide": {}}')
+    assert "holds no results of this kind" in acb("bench", "host", "--json", file).stderr
+    assert file.read_text() == '{"wide": {}}'
 
 
 @pytest.mark.parametrize(

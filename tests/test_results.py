@@ -54,7 +54,7 @@ def test_results_are_kept_by_workload(tmp_path):
     [
         (None, "cannot read results from '.*results.json': .*No such file"),
         ("{", "cannot read results from '.*results.json': Expecting property name"),
-        ("[]", "holds no results: give a file that `acb compare --json` wrote"),
+        ("[]", "holds no results of this kind: give a file that this command wrote"),
         ('{"wide": {"command": "acb"}}', "holds no results"),
     ],
 )

@@ -1,5 +1,6 @@
 """Traces: what follows from spans, how they are exported, and what runs on either kind of GPU report."""
 
+import json
 from collections import defaultdict
 from itertools import pairwise
 
@@ -7,6 +8,7 @@ import pytest
 
 from acb_minimal import counter
 from acb_minimal.compare import compare
+from acb_minimal.errors import InputError
 from acb_minimal.run import Session, chapter_paths
 from acb_minimal.trace import LANES, Trace
 from acb_minimal.workload import workload
@@ -188,3 +190,39 @@ def test_a_run_without_a_trace_has_none():
     list(session.run())
     assert session.trace is None
     assert session.figures().gpu_busy is None
+
+
+def test_a_trace_can_be_had_back_from_its_file(tmp_path):
+    trace = made()
+    trace.add("compute", "replay", 12.0, 13.0, 2, "A", 7.25, 0.75)
+    trace.add("CPU", "wait", 12.5, 13.0)
+    trace.save_chrome(tmp_path / "trace.json", command="acb")
+    chrome = json.loads((tmp_path / "trace.json").read_text())
+    assert chrome["otherData"] == {"device": "a machine", "command": "acb"}
+    back = Trace.of_chrome(chrome)
+    assert back.device == trace.device
+    assert back.spans == sorted(trace.spans, key=lambda span: span.start)
+
+
+def test_a_part_has_its_batches_and_the_waits_among_them():
+    trace = made()
+    trace.add("CPU", "wait", 6.5, 7.0)
+    trace.add("CPU", "wait", 3.0, 4.0)  # of batch 0
+    part = trace.part(1, 1)
+    assert (part.device, part.batches(), part.bubbles()) == ("a machine", {1: (7.0, 11.0)}, {})
+    assert [span.start for span in part.spans] == [5.0, 6.0, 6.5, 7.0, 8.0]
+
+
+@pytest.mark.parametrize(
+    ("batches", "count", "middle"), [(9, 3, (4, 6)), (9, 6, (3, 8)), (2, 6, (0, 1)), (1, 1, (0, 0))]
+)
+def test_the_middle_is_as_many_batches_as_there_are(batches, count, middle):
+    trace = Trace()
+    for number in range(batches):
+        trace.add("compute", "forward", number, number + 0.5, number)
+    assert trace.middle(count) == middle
+
+
+def test_nothing_has_no_middle():
+    with pytest.raises(InputError, match="the trace has no batches"):
+        Trace().middle(3)
