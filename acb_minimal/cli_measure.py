@@ -200,6 +200,26 @@ def bench_trace(json_file: BenchJson = None) -> None:
     _bench("trace", json_file)
 
 
+@bench.command("myths")
+def bench_myths(json_file: BenchJson = None) -> None:
+    """Beliefs about streams, copies and graphs, each put to the test. Some of them need a GPU."""
+    from . import myths, myths_cuda
+    from .load import Checkpoint
+    from .run import open_device
+
+    check_figures(json_file)
+    device = open_device("auto", Checkpoint("counter"))
+    on_gpu = device.torch_device.type == "cuda"
+    for experiment in myths.EXPERIMENTS + (myths_cuda.EXPERIMENTS if on_gpu else ()):
+        found = experiment(device)
+        console.print(found.table())
+        if json_file:
+            found.save(json_file, experiment.__name__)
+    if not on_gpu:
+        names = ", ".join(experiment.__name__ for experiment in myths_cuda.EXPERIMENTS)
+        console.print(f"Left out, since torch finds no CUDA GPU: {names}.")
+
+
 @bench.command("regimes")
 def bench_regimes(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the points to this file.")] = None,

@@ -7,13 +7,12 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import replace
 
-import torch
 from IPython.display import Image
 from rich.table import Table
 
-from . import plot, variants
+from . import myths, plot, variants
 from .costs import Costs
-from .device import Device, SimulatedDevice
+from .device import SimulatedDevice
 from .lab import counted, machine, milliseconds, picture, plain_table
 from .load import Checkpoint
 from .profile import profile
@@ -82,48 +81,16 @@ def decode_rows(max_running: int) -> list[int]:
 def default_stream() -> Table:
     """How long a small copy takes to arrive while the compute engine is busy, in the same stream and in another."""
     device = machine()
-    cuda = device.cuda
-    default, side = cuda.default_stream(), cuda.Stream()
-    target, origin = torch.zeros(1, dtype=torch.int32, device=device.torch_device), device.pinned(1)
-
-    def run(busy, copying) -> float:
-        cuda.synchronize()
-        start = device.clock()
-        with cuda.stream(busy):
-            _sleep(device)
-        with cuda.stream(copying):
-            device.copy("h2d", target, origin, True)
-            copied = cuda.current_stream().record_event()
-        copied.synchronize()
-        return device.clock() - start
-
     made = plain_table(f"streams on {device.name}", "slow kernel in", "copy in", "copy arrives after")
-    names = {default: "the default stream", side: "a side stream"}
-    for busy, copying in ((default, default), (side, side), (default, side), (side, default)):
-        run(busy, copying)  # the first time, a GPU loads what it runs
-        made.add_row(names[busy], names[copying], milliseconds(run(busy, copying)))
+    for busy, copying, _, arrived in myths.default_stream(device).rows:
+        made.add_row(busy, copying, milliseconds(arrived / 1e3))
     return made
-
-
-def _sleep(device: Device) -> None:
-    """Device work on the current stream that does nothing, for some 50 ms."""
-    if isinstance(device, SimulatedDevice):
-        device.cuda.submit("sleep", "compute", lambda: None, lambda: 0.05)
-    else:
-        torch.cuda._sleep(90_000_000)
 
 
 def pageable_copies(megabytes: int = 64) -> Table:
     """How long a "non-blocking" upload holds the host, from pinned memory and from ordinary, pageable memory."""
-    device, numel = machine(), megabytes * 250_000
-    target = torch.zeros(numel, dtype=torch.int32, device=device.torch_device)
+    device = machine()
     made = plain_table(f"copies of {megabytes} MB on {device.name}", "from", "host held for", "copy done after")
-    for name, origin in ("pinned", device.pinned(numel)), ("pageable", torch.zeros(numel, dtype=torch.int32)):
-        for _ in range(2):  # the first one touches the memory
-            device.cuda.synchronize()
-            start = device.clock()
-            device.copy("h2d", target, origin, True)
-            held = device.clock() - start
-            device.cuda.synchronize()
-        made.add_row(f"{name} memory", milliseconds(held), milliseconds(device.clock() - start))
+    for name, _, held, done in myths.pageable_copies(device, megabytes).rows:
+        made.add_row(f"{name} memory", milliseconds(held / 1e3), milliseconds(done / 1e3))
     return made

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from . import results
 
@@ -46,7 +47,7 @@ class Measured:
         for name, how in self.columns.items():
             table.add_column(name, justify="right" if how else "left", overflow="fold")
         for cells in self.cells():
-            table.add_row(*cells)
+            table.add_row(*map(Text, cells))  # as it is: in "t[mask]", rich would take "[mask]" for a style
         return table
 
     def markdown(self) -> str:

@@ -1,0 +1,176 @@
+"""What is put into the pages of the site when it is built: figures, tables, numbers, code and diffs.
+
+Pages are Jinja templates; what they may call are the methods of Page. Nothing measured is written in a page by hand: it
+comes from docs/results, and a page that asks for what is not there does not build.
+"""
+
+import ast
+import functools
+import io
+import json
+import posixpath
+from pathlib import Path
+from types import SimpleNamespace
+
+import code_views
+import jinja2
+import matplotlib
+import notebooks
+from matplotlib.figure import Figure
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+from acb_minimal import measured, plot, report, results
+from acb_minimal.run import chapter_path, chapter_paths
+from acb_minimal.timeline import timeline
+from acb_minimal.trace import Trace
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "docs" / "results"
+templates = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+templates.filters["ms"] = lambda seconds: f"{1e3 * seconds:.2f} ms"
+templates.filters["percent"] = lambda share, digits=1: f"{share:.{digits}%}".replace("%", " %")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds what is not in docs/: the figures, light and dark, and the notebooks with their pictures."""
+    for name in drawings():
+        for theme in ("light", "dark"):
+            files.append(File.generated(config, f"figures/{name}-{theme}.svg", content=svg(name, theme == "dark")))
+    for stem in chapter_paths():
+        path = ROOT / "chapters" / f"{stem}.ipynb"
+        files.append(File.generated(config, f"chapters/{stem}.ipynb", abs_src_path=str(path)))
+        for name, picture in notebooks.pictures(path).items():
+            files.append(File.generated(config, f"figures/{name}", content=picture))
+    return files
+
+
+def on_page_markdown(markdown: str, page, config: MkDocsConfig, files: Files) -> str:
+    view = Page(page.file.src_uri)
+    names = {name: getattr(view, name) for name in dir(view) if not name.startswith("_")}
+    return templates.from_string(markdown).render(names)
+
+
+# --- figures ---
+
+
+@functools.cache
+def stored(file: str) -> dict:
+    """A file of docs/results."""
+    return json.loads((RESULTS / file).read_text())
+
+
+@functools.cache
+def drawings() -> dict[str, tuple]:
+    """For every figure of the site, by name: a function of `dark` that draws it, and where its figures are from."""
+    found = {}
+    for path in sorted((RESULTS / "traces").glob("*.json")):
+        chrome = stored(f"traces/{path.name}")
+        trace = Trace.of_chrome(chrome)
+        found[f"timeline-{path.stem}"] = functools.partial(timeline, trace, *trace.middle(3)), chrome["otherData"]
+    for name, entry in results.load(RESULTS / "h200.json").items():
+        if rows := report.breakdowns(entry):
+            source = entry["environment"] | {"command": entry["command"]}
+            found[f"breakdown-{name}"] = functools.partial(plot.breakdown, rows), source
+    regimes = stored("regimes.json")
+    source = regimes["environment"] | {"command": regimes["command"]}
+    found["regimes"] = functools.partial(plot.regimes, report.regime_points(regimes)), source
+    return found
+
+
+@functools.cache
+def svg(name: str, dark: bool) -> str:
+    draw, _ = drawings()[name]
+    figure: Figure = draw(dark=dark)
+    file = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": name}):  # the same picture is the same file
+        figure.savefig(file, format="svg", metadata={"Date": None}, transparent=not dark)
+    return file.getvalue()
+
+
+def origin(facts: dict[str, str]) -> str:
+    """Where figures are from, in a line: machine, date, versions, command."""
+    versions = ", ".join(f"{name} {facts[name]}" for name in facts if name not in ("device", "date", "command", "chapter"))
+    return f"{facts['device']}, {facts['date']} ({versions}): `{facts['command']}`"
+
+
+class Page:
+    """What the page at `uri` (relative to docs/) may call; all of it returns Markdown, but `step`, `run` and `entry`."""
+
+    def __init__(self, uri: str):
+        self._folder = posixpath.dirname(uri)
+
+    def figure(self, name: str, caption: str) -> str:
+        """A figure, drawn for light and dark pages, with its caption and where it is from."""
+        _, source = drawings()[name]
+        links = (self._link(f"figures/{name}-{theme}.svg") + f"#only-{theme}" for theme in ("light", "dark"))
+        alt = caption.replace("`", "").replace('"', "").replace("[", "").replace("]", "")
+        images = "".join(f"![{alt}]({link})" for link in links)
+        return (
+            f'<figure class="wide" markdown>\n<div class="scroll" markdown="span">{images}</div>\n'
+            f'<figcaption markdown="span">{caption}<br><small>{origin(source)}</small></figcaption>\n</figure>'
+        )
+
+    def table(self, file: str, name: str) -> str:
+        """A stored table, its note and where it is from."""
+        found = measured.load(RESULTS / file)[name]
+        facts = found.environment | {"command": found.command}
+        return f"{found.markdown()}\n\n{found.note}\n\n<small markdown>{origin(facts)}</small>"
+
+    def entry(self, file: str, name: str) -> measured.Measured:
+        """A stored table, to take values from."""
+        return measured.load(RESULTS / file)[name]
+
+    def steps(self, file: str = "h200.json") -> str:
+        """What a decode step is made of: a column for each workload, a row for each chapter."""
+        return report.markdown(results.load(RESULTS / file))
+
+    def step(self, workload: str, chapter: str, file: str = "h200.json") -> SimpleNamespace:
+        """A stored Breakdown: step, kernels, launch_gaps, bubbles, in seconds."""
+        return SimpleNamespace(**self._chapter(file, workload, chapter)["breakdown"])
+
+    def run(self, workload: str, chapter: str, file: str = "h200.json") -> SimpleNamespace:
+        """Stored Figures: seconds, tokens_per_second, gpu_busy and so on."""
+        return SimpleNamespace(**self._chapter(file, workload, chapter)["figures"])
+
+    def source(self, file: str, name: str | None = None) -> str:
+        """Where the figures of a file are from."""
+        entry = stored(file) if name is None else stored(file)[name]
+        return f"<small markdown>{origin(entry['environment'] | {'command': entry['command']})}</small>"
+
+    def chapter(self, name: str) -> str:
+        """All of a chapter's code."""
+        path = chapter_path(name)
+        return f'```python title="chapters/{path.name}" linenums="1"\n{path.read_text()}```'
+
+    def code(self, file: str, name: str) -> str:
+        """A function, class or method ("Class.method") of a file, as it is there."""
+        text = (ROOT / file).read_text()
+        node = ast.parse(text)
+        for part in name.split("."):
+            node = next(child for child in node.body if getattr(child, "name", None) == part)
+        first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+        lines = "\n".join(text.splitlines()[first - 1 : node.end_lineno])
+        return f'```python title="{file}" linenums="{first}"\n{lines}\n```'
+
+    def changes(self, old: str, new: str) -> str:
+        """What one chapter changes in the one before, side by side or in one column."""
+        return code_views.changes(chapter_path(old), chapter_path(new))
+
+    def notebook(self, chapter: str, heading: str) -> str:
+        """A section of a chapter's notebook, with what its cells printed and drew."""
+        return notebooks.section(self._notebook(chapter), heading, self._link("figures"))
+
+    def exercises(self, chapter: str) -> str:
+        """The exercises of a chapter's notebook, solutions folded."""
+        return notebooks.exercises(self._notebook(chapter))
+
+    def _notebook(self, chapter: str) -> Path:
+        return chapter_path(chapter).with_suffix(".ipynb")
+
+    def _chapter(self, file: str, workload: str, chapter: str) -> dict:
+        stem = chapter_path(chapter).stem
+        return next(row for row in stored(file)[workload]["chapters"] if row["chapter"] == stem)
+
+    def _link(self, uri: str) -> str:
+        return posixpath.relpath(uri, self._folder or ".")
