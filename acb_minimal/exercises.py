@@ -14,7 +14,7 @@ from .device import SimulatedDevice
 from .errors import InputError
 from .experiments import slower_host
 from .kv_cache import KVCache
-from .lab import PAIRS, SCHEDULES, Measured, answers, counted, host_seconds, middle, right, simulated
+from .lab import PAIRS, SCHEDULES, Profiles, answers, counted, host_seconds, middle, right, simulated
 from .load import Checkpoint
 from .model import Model, decode_sizes
 from .profile import profile
@@ -125,8 +125,8 @@ def host_waits_in_a_step(answer: int) -> str:
 
 
 @exercise("ch1.2")
-def best_speed_up(answer: tuple[float, float], measured: Measured) -> str:
-    parts = measured["ch1"].breakdown
+def best_speed_up(answer: tuple[float, float], profiles: Profiles) -> str:
+    parts = profiles["ch1"].breakdown
     no_bubbles, kernels_only = answer
     return near(
         no_bubbles, parts.step / (parts.step - parts.bubbles), "without bubbles, a step is step - bubbles long"
@@ -153,12 +153,12 @@ def two_waits(answer: type) -> str:
 
 
 @exercise("ch2.2")
-def share_of_copies(answer: float, measured: Measured) -> str:
-    trace = measured["ch2"].trace
+def share_of_copies(answer: float, profiles: Profiles) -> str:
+    trace = profiles["ch2"].trace
     copies = seconds_in(trace, "H2D", "upload") + seconds_in(trace, "D2H", "download")
     return near(
         answer,
-        copies / measured["ch2"].breakdown.step,
+        copies / profiles["ch2"].breakdown.step,
         "the mean time of an upload and of a download, over the time of a step",
         0.2,
     )
@@ -179,8 +179,8 @@ def without_the_last_wait(answer: Sequence[int]) -> str:
 
 
 @exercise("ch3.1")
-def share_of_waiting(answer: float, measured: Measured) -> str:
-    share = seconds_in(measured["ch3"].trace, "CPU", "wait") / measured["ch3"].breakdown.step
+def share_of_waiting(answer: float, profiles: Profiles) -> str:
+    share = seconds_in(profiles["ch3"].trace, "CPU", "wait") / profiles["ch3"].breakdown.step
     return near(answer, share, "the CPU lane's spans named `wait`, over the time of a step", 0.1)
 
 
@@ -206,9 +206,9 @@ def unseen_race(answer: type) -> str:
 
 
 @exercise("ch4.1")
-def predicted_step(answer: float, measured: Measured) -> str:
-    work = host_seconds(measured["ch3"])
-    hidden = measured["ch3"].breakdown.step - work["schedule"] - work["write"]
+def predicted_step(answer: float, profiles: Profiles) -> str:
+    work = host_seconds(profiles["ch3"])
+    hidden = profiles["ch3"].breakdown.step - work["schedule"] - work["write"]
     hint = "chapter 3's step, less what the host now does while the GPU is busy: scheduling and writing; in seconds"
     return near(answer, hidden, hint)
 
@@ -240,8 +240,8 @@ def one_slot(answer: type) -> str:
 
 
 @exercise("ch5.1")
-def who_sets_the_pace(answer: dict[str, str], *measured: Measured) -> str:
-    for each in measured:
+def who_sets_the_pace(answer: dict[str, str], *profiles: Profiles) -> str:
+    for each in profiles:
         # Chapter 4's: in chapter 5, a host that is ahead waits inside `forward` for room to launch.
         host, kernels = sum(host_seconds(each["ch4"]).values()), each["ch5"].breakdown.kernels
         if answer[each.workload.name] != ("CPU" if host > kernels else "GPU"):

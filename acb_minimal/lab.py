@@ -175,7 +175,7 @@ def _short(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Profiles:
     """Chapters on one workload: `comparisons` by the names they were asked for, `[...]` is a chapter's Profile."""
 
     workload: Workload
@@ -193,40 +193,40 @@ class Measured:
         return f"{self.workload.name} ({self.workload.model}) on {self.device}"
 
 
-def measure(name: str, *chapters: str) -> Measured:
+def measure(name: str, *chapters: str) -> Profiles:
     """Profiles a workload in these chapters, on this machine."""
     load = workload(name)
-    return Measured(load, dict(zip(chapters, compare.compare(load, chapters=chapters), strict=True)))
+    return Profiles(load, dict(zip(chapters, compare.compare(load, chapters=chapters), strict=True)))
 
 
-def table(measured: Measured) -> Table:
+def table(profiles: Profiles) -> Table:
     """Where the time of a decode step goes, a row for each chapter."""
-    made = report.comparison(report.entry(measured.workload, measured.comparisons.values()))
-    if not next(iter(measured.comparisons.values())).profile.device.arithmetic:
+    made = report.comparison(report.entry(profiles.workload, profiles.comparisons.values()))
+    if not next(iter(profiles.comparisons.values())).profile.device.arithmetic:
         made.caption = f"{made.caption} The simulator only keeps time for this model: its tokens are placeholders."
     return made
 
 
-def timeline(measured: Measured, chapter: str, batches: int = 2) -> Image:
+def timeline(profiles: Profiles, chapter: str, batches: int = 2) -> Image:
     """What host and device did for a few batches in the middle of the run."""
-    trace = measured[chapter].trace
+    trace = profiles[chapter].trace
     first = middle(trace.batches(), batches)[0]
-    figure = draw(trace, first, first + batches - 1, title=f"{measured.workload.name}, {chapter}")
-    return picture(figure, f"Timeline of {chapter}: {measured.title}")
+    figure = draw(trace, first, first + batches - 1, title=f"{profiles.workload.name}, {chapter}")
+    return picture(figure, f"Timeline of {chapter}: {profiles.title}")
 
 
-def bars(*measured: Measured) -> Image:
+def bars(*profiles: Profiles) -> Image:
     """The parts of a decode step as bars, for every chapter on every workload."""
-    rows = {f"{each.workload.name}, {name}": each[name].breakdown for each in measured for name in each.comparisons}
-    title = f"where a decode step goes on {measured[0].device}"
+    rows = {f"{each.workload.name}, {name}": each[name].breakdown for each in profiles for name in each.comparisons}
+    title = f"where a decode step goes on {profiles[0].device}"
     return picture(plot.breakdown(rows, title=title), f"Bars: {title}")
 
 
-def left_to_gain(measured: Measured) -> Markdown:
+def left_to_gain(profiles: Profiles) -> Markdown:
     """A sentence on the last chapter measured: what it still loses, and what it took off the one before."""
-    *before, (name, last) = ((name, measured[name].breakdown) for name in measured.comparisons)
+    *before, (name, last) = ((name, profiles[name].breakdown) for name in profiles.comparisons)
     text = (
-        f"**{measured.title}:** a decode step of {name} takes {milliseconds(last.step)}, of which a kernel runs for "
+        f"**{profiles.title}:** a decode step of {name} takes {milliseconds(last.step)}, of which a kernel runs for "
         f"{milliseconds(last.kernels)}. Launch gaps are {_share(last.launch_gaps, last.step)} of the step and bubbles "
         f"{_share(last.bubbles, last.step)}. Without any bubbles it would be "
         f"{last.step / (last.step - last.bubbles):.2f} times as fast, without launch gaps as well "
@@ -238,14 +238,14 @@ def left_to_gain(measured: Measured) -> Markdown:
     return Markdown(text)
 
 
-def host_work(measured: Measured) -> Table:
+def host_work(profiles: Profiles) -> Table:
     """Mean host time of a batch by what it was for, waits left out, and the bubble before the batch."""
-    made = plain_table(f"host work for a batch, ms: {measured.title}", "", *measured.comparisons)
-    means = {name: host_seconds(measured[name]) for name in measured.comparisons}
+    made = plain_table(f"host work for a batch, ms: {profiles.title}", "", *profiles.comparisons)
+    means = {name: host_seconds(profiles[name]) for name in profiles.comparisons}
     for what in dict.fromkeys(what for mean in means.values() for what in mean):
         made.add_row(what, *(f"{1e3 * mean[what]:.3f}" if what in mean else "" for mean in means.values()))
     made.add_section()
-    bubbles = (measured[name].breakdown.bubbles for name in measured.comparisons)
+    bubbles = (profiles[name].breakdown.bubbles for name in profiles.comparisons)
     made.add_row("bubble", *(f"{1e3 * seconds:.3f}" for seconds in bubbles))
     return made
 

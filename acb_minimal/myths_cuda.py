@@ -160,7 +160,7 @@ def launch_queue(device: Device) -> Measured:
     columns |= {"next one held the host for, ms": ".0f"}
     note = (
         f"One launch after another, {MOST:,} at most, is queued behind slow work, until one takes {1e3 * HELD:.0f} ms "
-        "or more. A - means that none did."
+        "or more. A dash means that none did."
     )
     title = "The host can run ahead of the GPU as far as it likes."
     return Measured(title, columns, rows(run, [(name,) for name in launches]), note, environment(device))
@@ -182,8 +182,8 @@ def profiler_leaves_traces(device: Device) -> Measured:
             found.append([name, *process.submit(launch_times, profiled, teardown).result()])
     columns = {"process": "", "before, us": ".1f", "while it records, us": ".1f", "after, us": ".1f"}
     note = (
-        f"Host time of one x.add_(1), from medians of {ROUNDS} times {LAUNCHES:,} launches. Each row is a process of its "
-        "own, its columns were measured one after the other. In the first row no column has a profiler."
+        f"Host time of one x.add_(1), medians of {ROUNDS} rounds of {LAUNCHES:,}. Each row is a process of its own, "
+        "measured from left to right; the first has no profiler in any column."
     )
     return Measured("A profiler costs only while it runs.", columns, found, note, environment(device))
 

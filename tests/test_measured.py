@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from acb_minimal.errors import InputError
 from acb_minimal.measured import Measured, load
@@ -23,6 +24,12 @@ def test_markdown_aligns_numbers_and_escapes_what_would_end_a_cell():
         "| 8 | a \\| b | 25.0% | - |",
         "| 4,096 | c | 100.0% | why |",
     ]
+
+
+def test_a_terminal_shows_cells_as_they_are(capsys):
+    """Not as rich's markup, which has square brackets too."""
+    Console(width=80).print(Measured("Calls", {"call": ""}, [["t[mask]"], ["[bold]"]], "", {}, "").table())
+    assert [line.strip() for line in capsys.readouterr().out.splitlines()][-3:-1] == ["t[mask]", "[bold]"]
 
 
 def test_a_file_keeps_what_it_has_under_other_names(tmp_path):

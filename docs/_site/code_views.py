@@ -17,6 +17,7 @@ BEFORE_COMMENT = re.compile(r" {2,}(?=(</span>)?(<span[^>]*>)?#)")
 
 class Line(NamedTuple):
     number: int
+    indent: int
     html: str
 
 
@@ -34,9 +35,9 @@ def changes(old: Path, new: Path) -> str:
     found = list(_pairs(before, after))
     tabs = {"Side by side": _side_by_side(found), "In one column": _one_column(found)}
     views = "\n\n".join(f'=== "{title}"\n\n    {view}' for title, view in tabs.items())
-    changed = [pair for pair in found if pair.kind == "changed"]
-    gone, come = (sum(side is not None for side in sides) for sides in zip(*((p.old, p.new) for p in changed), strict=True))
-    return f"{views}\n\n`{old.name}` to `{new.name}`: {come} lines are new, {gone} are gone.\n"
+    changed = [pair[1:] for pair in found if pair.kind == "changed"]
+    gone, come = ([line for line in side if line] for side in zip(*changed, strict=True))
+    return f"{views}\n\n`{old.name}` to `{new.name}`: {len(come)} lines are new, {len(gone)} are gone.\n"
 
 
 def _lines(path: Path) -> list[tuple[str, Line]]:
@@ -44,7 +45,9 @@ def _lines(path: Path) -> list[tuple[str, Line]]:
     text = path.read_text()
     skipped = text[: text.index("class Engine")].count("\n")
     shown = highlight(text, PythonLexer(), HtmlFormatter(nowrap=True)).splitlines()
-    return [(plain, Line(n, html)) for n, (plain, html) in enumerate(zip(text.splitlines(), shown), 1) if n > skipped]
+    lines = zip(text.splitlines(), shown, strict=True)
+    found = [(plain, Line(n, len(plain) - len(plain.lstrip()), html)) for n, (plain, html) in enumerate(lines, 1)]
+    return found[skipped:]
 
 
 def _pairs(before: list[tuple[str, Line]], after: list[tuple[str, Line]]) -> Iterator[Pair]:
@@ -99,4 +102,6 @@ def _cells(line: Line | None, mark: str) -> str:
     """The number and the text of a line. The sign is said by CSS alone, so that copied code is clean."""
     if line is None:
         return f'<td class="number {mark}"></td><td class="{mark}"></td>'
-    return f'<td class="number {mark}">{line.number}</td><td class="{mark}"><code>{line.html.translate(LITERAL)}</code></td>'
+    text = line.html.translate(LITERAL)
+    code = f'<code style="--indent: {line.indent}ch">{text}</code>'  # a line that is wrapped goes on under its start
+    return f'<td class="number {mark}">{line.number}</td><td class="{mark}">{code}</td>'

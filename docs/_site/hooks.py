@@ -90,12 +90,13 @@ def svg(name: str, dark: bool) -> str:
 
 def origin(facts: dict[str, str]) -> str:
     """Where figures are from, in a line: machine, date, versions, command."""
-    versions = ", ".join(f"{name} {facts[name]}" for name in facts if name not in ("device", "date", "command", "chapter"))
+    told = ("device", "date", "command", "chapter")
+    versions = ", ".join(f"{name} {value}" for name, value in facts.items() if name not in told)
     return f"{facts['device']}, {facts['date']} ({versions}): `{facts['command']}`"
 
 
 class Page:
-    """What the page at `uri` (relative to docs/) may call; all of it returns Markdown, but `step`, `run` and `entry`."""
+    """What the page at `uri`, relative to docs/, may call. All but `step`, `run` and `entry` return Markdown."""
 
     def __init__(self, uri: str):
         self._folder = posixpath.dirname(uri)
