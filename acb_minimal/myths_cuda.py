@@ -66,6 +66,7 @@ CALLS = (
     "t.copy_(pinned, non_blocking=True)",
     "t.copy_(pageable, non_blocking=True)",
     "pinned.copy_(t, non_blocking=True)",
+    "pageable.copy_(t, non_blocking=True)",
     "t.to('cpu', non_blocking=True)",
     "t.cpu()",
     "t[0].item()",

@@ -1,9 +1,15 @@
-"""What the tests share: tiny random models, transformers' own greedy generation as the oracle, and a way to serve."""
+"""What the tests share: tiny random models, transformers' own greedy generation as the oracle, a way to serve, the site."""
 
+import json
 import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
+from filelock import FileLock
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: no test asks the hub
 if not torch.cuda.is_available():
@@ -141,3 +147,27 @@ def harness(tiny_path):
         return made[family]
 
     return get
+
+
+class Site(NamedTuple):
+    """The documentation site as mkdocs built it. With warnings alone the folder is complete, but `status` is not 0."""
+
+    folder: Path
+    status: int
+    output: str
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory) -> Site:
+    """Built once: of the processes that test, the first that asks builds it for all."""
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
+    folder, log = shared / "site", shared / "site.json"
+    with FileLock(shared / "site.lock"):
+        if not log.exists():
+            command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder]
+            environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}  # advertising of the theme's
+            root = Path(__file__).parent.parent
+            done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+            log.write_text(json.dumps([done.returncode, done.stdout + done.stderr]))
+    return Site(folder, *json.loads(log.read_text()))

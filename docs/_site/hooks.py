@@ -12,10 +12,17 @@ import posixpath
 from pathlib import Path
 from types import SimpleNamespace
 
+import batching
+import closeup
 import code_views
+import examples
+import imports
 import jinja2
 import matplotlib
 import notebooks
+import tables
+import unordered
+import worked
 from matplotlib.figure import Figure
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -62,12 +69,15 @@ def stored(file: str) -> dict:
 
 @functools.cache
 def drawings() -> dict[str, tuple]:
-    """For every figure of the site, by name: a function of `dark` that draws it, and where its figures are from."""
+    """For every figure of the site, by name: a function of `dark` that draws it, and where its figures are from, as
+    facts for `origin` or in words."""
     found = {}
     for path in sorted((RESULTS / "traces").glob("*.json")):
         chrome = stored(f"traces/{path.name}")
         trace = Trace.of_chrome(chrome)
-        found[f"timeline-{path.stem}"] = functools.partial(timeline, trace, *trace.middle(3)), chrome["otherData"]
+        source, (first, last) = chrome["otherData"], trace.middle(3)
+        found[f"timeline-{path.stem}"] = functools.partial(timeline, trace, first, last), source
+        found[f"closeup-{path.stem}"] = functools.partial(closeup.closeup, trace, first + 1), source
     for name, entry in results.load(RESULTS / "h200.json").items():
         if rows := report.breakdowns(entry):
             source = entry["environment"] | {"command": entry["command"]}
@@ -75,6 +85,11 @@ def drawings() -> dict[str, tuple]:
     regimes = stored("regimes.json")
     source = regimes["environment"] | {"command": regimes["command"]}
     found["regimes"] = functools.partial(plot.regimes, report.regime_points(regimes)), source
+    found["batching"] = batching.batching, "Steps, counted by the scheduler that all chapters use; nothing is timed."
+    trace, source = unordered.unordered()
+    found["unordered"] = functools.partial(closeup.closeup, trace, trace.middle(1)[0], before=1.2e-3), source
+    found["imports"] = imports.draw, "Read from the source when this page was built."
+    found["carry-over"] = worked.carried_over, "What chapter 5 did on the simulated GPU when this page was built."
     return found
 
 
@@ -96,7 +111,7 @@ def origin(facts: dict[str, str]) -> str:
 
 
 class Page:
-    """What the page at `uri`, relative to docs/, may call. All but `step`, `run` and `entry` return Markdown."""
+    """What the page at `uri`, relative to docs/, may call: Markdown, or (`step`, `run`, `trace`, `entry`) values."""
 
     def __init__(self, uri: str):
         self._folder = posixpath.dirname(uri)
@@ -104,12 +119,13 @@ class Page:
     def figure(self, name: str, caption: str) -> str:
         """A figure, drawn for light and dark pages, with its caption and where it is from."""
         _, source = drawings()[name]
+        source = source if isinstance(source, str) else origin(source)
         links = (self._link(f"figures/{name}-{theme}.svg") + f"#only-{theme}" for theme in ("light", "dark"))
         alt = caption.replace("`", "").replace('"', "").replace("[", "").replace("]", "")
         images = "".join(f"![{alt}]({link})" for link in links)
         return (
             f'<figure class="wide" markdown>\n<div class="scroll" markdown="span">{images}</div>\n'
-            f'<figcaption markdown="span">{caption}<br><small>{origin(source)}</small></figcaption>\n</figure>'
+            f'<figcaption markdown="span">{caption}<br><small>{source}</small></figcaption>\n</figure>'
         )
 
     def table(self, file: str, name: str) -> str:
@@ -126,6 +142,20 @@ class Page:
         """What a decode step is made of: a column for each workload, a row for each chapter."""
         return report.markdown(results.load(RESULTS / file))
 
+    def parts(self, *chapters: str) -> str:
+        """What a decode step of these chapters is made of, in ms: a row for each, workload by workload."""
+        lines = ["| workload | chapter | step | kernels | launch gaps | bubbles |"]
+        lines.append("| --- | --- |" + " ---: |" * 4)
+        for name, entry in stored("h200.json").items():
+            made, load = report.breakdowns(entry), entry["workload"]
+            what = f"`{name}`: {load['model']}, {load['max_running']} requests"
+            for stem in (chapter_path(chapter).stem for chapter in chapters):
+                if stem in made:
+                    values = (made[stem].step, made[stem].kernels, made[stem].launch_gaps, made[stem].bubbles)
+                    lines.append(f"| {what} | {stem} | {' | '.join(f'{1e3 * value:.2f}' for value in values)} |")
+                    what = ""
+        return "\n".join(lines)
+
     def step(self, workload: str, chapter: str, file: str = "h200.json") -> SimpleNamespace:
         """A stored Breakdown: step, kernels, launch_gaps, bubbles, in seconds."""
         return SimpleNamespace(**self._chapter(file, workload, chapter)["breakdown"])
@@ -134,10 +164,54 @@ class Page:
         """Stored Figures: seconds, tokens_per_second, gpu_busy and so on."""
         return SimpleNamespace(**self._chapter(file, workload, chapter)["figures"])
 
+    def same_tokens(self, workload: str, chapter: str) -> float:
+        """Share of a chapter's tokens, 0 to 1, that are chapter 1's, place by place."""
+        return self._chapter("h200.json", workload, chapter)["same_tokens"]
+
+    def trace(self, workload: str, chapter: str) -> Trace:
+        """A stored trace, to take values from."""
+        return Trace.of_chrome(stored(f"traces/{workload}-{chapter_path(chapter).stem}.json"))
+
     def source(self, file: str, name: str | None = None) -> str:
         """Where the figures of a file are from."""
         entry = stored(file) if name is None else stored(file)[name]
         return f"<small markdown>{origin(entry['environment'] | {'command': entry['command']})}</small>"
+
+    def predictions(self) -> str:
+        """Measured and simulated steps side by side."""
+        return tables.predictions(stored("h200.json"), stored("simulated.json"))
+
+    def ratios(self) -> dict[tuple[str, str], float]:
+        """Simulated step over measured step, by workload and chapter."""
+        return tables.ratios(stored("h200.json"), stored("simulated.json"))
+
+    def deletions(self, *chapters: str) -> list[tables.Deletion]:
+        """Every line that orders in these chapters, taken away by itself: on the simulator and on the GPU."""
+        simulated, real = (measured.load(RESULTS / file) for file in ("deletions.json", "deletions_cuda.json"))
+        stems = [chapter_path(chapter).stem for chapter in chapters]
+        return [found for stem in stems for found in tables.joined(simulated[stem], real[stem])]
+
+    def deletions_table(self, chapter: str) -> str:
+        return tables.deletions(self.deletions(chapter))
+
+    def deletions_counted(self, *chapters: str) -> SimpleNamespace:
+        return tables.counted(self.deletions(*chapters))
+
+    def written(self) -> str:
+        """A batch as a slot holds it, view by view."""
+        return examples.written()
+
+    def clocks(self, chapter: str, *without: str) -> str:
+        """The actions of a chapter's first batch and what is over before each begins."""
+        return examples.clocks(chapter, *without)
+
+    def problem(self, chapter: str, *without: str) -> str:
+        """What `acb check` says of a chapter without these statements."""
+        return examples.problem(chapter, *without)
+
+    def handed_on(self) -> str:
+        """The page of a finished request and its next owner, as chapter 4 ran."""
+        return worked.handed_on()
 
     def chapter(self, name: str) -> str:
         """All of a chapter's code."""

@@ -68,7 +68,8 @@ def exercises(path: Path) -> str:
 def _output(path: Path, number: int, output: nbformat.NotebookNode, figures: str) -> str:
     data = output.get("data", {})
     if "image/png" in data:
-        return f"![{data.get('text/plain', 'A figure')}]({figures}/{_picture(path, number)}){{ .notebook }}"
+        alt = output.metadata["image/png"]["alt"]
+        return f"![{alt}]({figures}/{_picture(path, number)}){{ .notebook }}"
     if "text/markdown" in data:
         return data["text/markdown"]
     text = ANSI.sub("", data.get("text/plain") or output.get("text", "")).rstrip()

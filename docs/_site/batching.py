@@ -1,0 +1,80 @@
+"""What continuous batching is good for: the same requests in batches that stay together and in batches that do not.
+
+Who runs in which step is asked of the scheduler. Steps are counted; nothing is timed.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from acb_minimal import counter
+from acb_minimal.costs import Costs
+from acb_minimal.device import SimulatedDevice
+from acb_minimal.kv_cache import PagePool
+from acb_minimal.lab import PAIRS
+from acb_minimal.request import Request
+from acb_minimal.scheduler import Scheduler
+from acb_minimal.theme import DARK, FONT, LIGHT, WIDTH, Theme, bare_axes
+
+PLACES = 4  # requests in a batch at most
+ROW = 0.21  # inches
+
+
+def batching(*, dark: bool = False) -> Figure:
+    """Two panels, a line for each place in the batch: who has it in which step, and which are empty."""
+    theme = DARK if dark else LIGHT
+    numbers = range(len(PAIRS))
+    fixed = served([numbers[first : first + PLACES] for first in numbers[::PLACES]])
+    panels = {"batches that stay together until all of them are finished": fixed}
+    panels["a new batch before every step"] = served([numbers])
+    tall = PLACES * ROW
+    figure = Figure((WIDTH, 2 * tall + 1.25), facecolor=theme.page)
+    for bottom, (title, steps) in zip((tall + 0.95, 0.5), panels.items(), strict=True):
+        axes = bare_axes(figure, theme, 0.78, bottom, WIDTH - 0.78 - 0.3, tall)
+        axes.set_xlim(0, len(fixed))
+        axes.set_ylim(PLACES, 0)
+        axes.set_yticks([PLACES / 2], ["batch"], size=FONT + 1)
+        axes.set_xticks([])
+        taken = sum(map(len, steps)) / (PLACES * len(steps))
+        text = f"{title}: {len(steps)} steps, {100 * taken:.0f} % of the places taken"
+        axes.text(0, -0.25, text, color=theme.ink, size=FONT + 1, weight="bold", va="bottom")
+        draw(axes, theme, steps)
+    axes.set_xticks(range(0, len(fixed) + 1, 5))
+    axes.set_xlabel("steps", color=theme.faint, size=FONT)
+    return figure
+
+
+def served(groups: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The requests, by number, of every step; a group may start once the group before is finished."""
+    scheduler = Scheduler(PagePool(len(PAIRS), 64), PLACES, 64, 1, 64, SimulatedDevice(Costs.of("counter")))
+    steps = []
+    for group in groups:
+        for number in group:
+            a, b = PAIRS[number]
+            prompt = [0] * len(counter.prompt(a, b).split())  # a token each
+            scheduler.add(Request(str(number), prompt, b - a + 2))  # the numbers and the end token
+        while scheduler.has_work():
+            batch = scheduler.schedule()
+            steps.append([int(row.request.id) for row in batch.rows])
+            scheduler.update(batch, np.zeros(len(batch.sampled), dtype=int))
+    return steps
+
+
+def draw(axes: Axes, theme: Theme, steps: list[list[int]]) -> None:
+    """A bar for each request, its number inside; the step that takes in its prompt is darker."""
+    places: list[int | None] = [None] * PLACES
+    axes.add_patch(Rectangle((0, 0), len(steps), PLACES, **theme.styles()["wait"]))
+    for step, running in enumerate(steps):
+        places = [number if number in running else None for number in places]
+        for number in running:
+            if number not in places and number != 4:
+                place = places.index(None)
+                places[place] = number
+                length = sum(number in batch for batch in steps)
+                axes.add_patch(Rectangle((step, place), length, 1, facecolor=theme.kernels, edgecolor=theme.page))
+                axes.add_patch(Rectangle((step, place), 1, 1, facecolor=theme.ink, edgecolor=theme.page))
+                style = {"size": FONT, "ha": "center", "va": "center_baseline"}
+                axes.text(step + 0.5, place + 0.5, str(number + 1), color=theme.page, **style)

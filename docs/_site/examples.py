@@ -1,0 +1,76 @@
+"""Small examples that the real code runs when the site is built: a batch in its slot, a hazard and the clocks behind it.
+
+Nothing here is measured. Each returns Markdown.
+"""
+
+import re
+
+from acb_minimal import variants, verdicts
+from acb_minimal.check import Outcome
+from acb_minimal.costs import Costs
+from acb_minimal.device import SimulatedDevice
+from acb_minimal.hazards import HOST, Action
+from acb_minimal.kv_cache import PagePool
+from acb_minimal.request import Request
+from acb_minimal.scheduler import Scheduler
+from acb_minimal.search import replay
+from acb_minimal.slot import Inputs, IOSlot, SlotSize
+
+PROMPTS = {"A": [11, 12, 13], "B": [21, 22, 23, 24, 25, 26, 27]}
+PAGES, PAGE_SIZE, BUDGET = 8, 4, 6
+SEED = "0"  # of the schedule under which an engine is looked at; clocks are the same under any
+FIELD = re.compile(r"^    (\w+) +(\[.*?\]) +(.*(?:\n {10,}.*)*)", re.MULTILINE)
+
+
+def written() -> str:
+    """The second batch of two requests as a slot holds it, the first one being still on the GPU: every view, its
+    shape, what is in it, and what that means."""
+    device = SimulatedDevice(Costs.of("counter"))
+    scheduler = Scheduler(PagePool(PAGES, PAGE_SIZE), len(PROMPTS), BUDGET, 100, 100, device)
+    for name, prompt in PROMPTS.items():
+        scheduler.add(Request(name, prompt, 4))
+    slot = IOSlot(SlotSize(len(PROMPTS), BUDGET, PAGES), PAGE_SIZE, PAGES, device)
+    for _ in range(2):
+        batch = scheduler.schedule()
+        slot.write(batch)
+    views = slot.host_inputs.trim(batch.num_tokens, len(batch.rows), len(batch.sampled))
+    lines = ["| view | shape | in this batch | what it says |", "| --- | --- | --- | --- |"]
+    for name, shape, text in FIELD.findall(Inputs.__doc__):
+        value = getattr(views, name)
+        if name == "page_table":  # past a row's pages it holds what nobody reads
+            value = [row.request.pages for row in batch.rows]
+        shown = str(value if isinstance(value, list) else value.tolist())
+        lines.append(f"| `{name}` | `{shape}` | `{shown}` | {' '.join(text.split()).replace('*', chr(92) + '*')} |")
+    return "\n".join(lines)
+
+
+def clocks(chapter: str, *without: str) -> str:
+    """The actions of a chapter's first batch up to its forward pass; of each, what is over before it begins."""
+    checker = _served(chapter, *without).checker
+    actions: list[Action] = []
+    for kind, action in checker.events:
+        if kind == "issued" or (kind == "done" and action.actor == HOST):
+            actions.append(action)
+            if action.what == "forward":
+                break
+    actors = range(max(action.actor for action in actions) + 1)
+    names = [checker.name(actor) for actor in actors]
+    lines = [f"| number | who | what | {' | '.join(f'{name} up to' for name in names)} |"]
+    lines.append("| ---: | --- | --- |" + " ---: |" * len(names))
+    for action in actions:
+        past = [*action.past, *[0] * len(names)][: len(names)]
+        cells = ["" if actor == action.actor else str(past[actor]) for actor in actors]
+        lines.append(f"| {action.number} | {names[action.actor]} | {action.what} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def problem(chapter: str, *without: str) -> str:
+    """What `acb check` says of a chapter without these statements. Raises ValueError if there is nothing to say."""
+    outcome = _served(chapter, *without)
+    if outcome.clean:
+        raise ValueError(f"nothing is wrong with {chapter} without {without}")
+    return f"```text\n{verdicts.problem(outcome)}\n```"
+
+
+def _served(chapter: str, *without: str) -> Outcome:
+    return replay(variants.without(chapter, *without), SEED)

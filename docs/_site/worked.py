@@ -1,0 +1,186 @@
+"""Worked examples from engines at work: which tokens are carried over, and how a page changes hands.
+
+The counter serves five prompts, at most four at a time, on the simulated GPU; each request fits into one page. Tokens
+are shown as what they stand for. The counter's token 0 is the number 0, so the id that stands where the host knows none
+reads 0. A request is called by what it counts.
+"""
+
+import functools
+
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from acb_minimal import counter
+from acb_minimal.costs import Costs
+from acb_minimal.device import SimulatedDevice
+from acb_minimal.load import Checkpoint
+from acb_minimal.request import Batch, Request
+from acb_minimal.run import Session
+from acb_minimal.slot import IOSlot
+from acb_minimal.theme import DARK, FONT, LIGHT, WIDTH, bare_axes
+
+PAIRS = [(3, 4), (10, 14), (7, 9), (50, 54), (20, 24)]
+LINE = 0.25  # inches
+
+
+class Watched(SimulatedDevice):
+    """Keeps what batches take in and bring out.
+
+    log      what the host did for a batch, in order: what, and the batch's number
+    batches  each batch, by number; `pages` and `dead`: each one's pages, and its requests that had finished before it
+             was launched
+    ids      token ids of each batch as the host wrote them, and as the forward pass reads them
+    source   its carry-over index
+    sampled  the tokens it made
+    """
+
+    def __init__(self):
+        super().__init__(Costs.of("counter"))
+        self.log: list[tuple[str, int]] = []
+        self.batches: dict[int, Batch] = {}
+        self.pages: dict[int, list[int]] = {}
+        self.dead: dict[int, list[Request]] = {}
+        self.ids: dict[int, tuple[list[str], list[str]]] = {}
+        self.source: dict[int, list[int]] = {}
+        self.sampled: dict[int, list[str]] = {}
+
+    def spent(self, what: str, since: float, rows: int, batch: int | None = None, *rest, **touched) -> None:
+        super().spent(what, since, rows, batch, *rest, **touched)
+        self.log.append((what, batch))
+
+    def compute(self, what: str, work: IOSlot, run) -> None:
+        number, ids, source, outputs = work.batch, work.inputs.input_ids, work.inputs.carry_over, work.outputs
+
+        def watched() -> None:
+            written = words(ids)
+            run()
+            if what == "carry_over":
+                self.ids[number], self.source[number] = (written, words(ids)), source.tolist()
+            else:
+                self.sampled[number] = words(outputs)
+
+        if what == "forward":
+            self.log.append(("launch", number))
+            requests = [row.request for row in self.batches[number].rows] if number in self.batches else []
+            self.dead[number] = [request for request in requests if request.finish_reason]
+        super().compute(what, work, watched)
+
+
+@functools.cache
+def checkpoint() -> Checkpoint:
+    return Checkpoint("counter")
+
+
+def words(ids) -> list[str]:
+    return [checkpoint().decode([token]) or "end" for token in ids.tolist()]
+
+
+def name(request: Request) -> str:
+    return "{} to {}".format(*PAIRS[int(request.id)])
+
+
+@functools.cache
+def served(chapter: str) -> Watched:
+    """What a chapter's engine did for the five prompts."""
+    device = Watched()
+    session = Session(
+        [counter.prompt(*pair) for pair in PAIRS], chapter, checkpoint(), device, max_new_tokens=8,
+        max_running=4, max_batch_tokens=16, page_size=16,
+    )  # fmt: skip
+    schedule = session.scheduler.schedule
+
+    def watched() -> Batch | None:
+        if batch := schedule():
+            device.batches[batch.number] = batch
+            device.pages[batch.number] = [row.request.pages[0] for row in batch.rows]
+        return batch
+
+    session.scheduler.schedule = watched
+    list(session.run())
+    return device
+
+
+# --- chapter 4: how a page changes hands ---
+
+
+def handed_on() -> str:
+    """What becomes of the page of the first request that finishes with a row in the next batch: a table in Markdown,
+    up to when that row's writing is written over."""
+    seen = served("ch4")
+    late = next(number for number, dead in sorted(seen.dead.items()) if dead)
+    row = next(row for row in seen.batches[late].rows if row.request in seen.dead[late])
+    page = seen.pages[late][seen.batches[late].rows.index(row)]
+    told = {
+        ("schedule", late): f"schedules batch {late}, with a row for `{name(row.request)}`",
+        ("update", late - 1): f"takes in batch {late - 1}: **`{name(row.request)}` is finished, its page is free**",
+        ("update", late): f"takes in batch {late}: drops the token of `{name(row.request)}`",
+    }
+    owner, lines = row.request, ["| the host, in order | page written | page read |", "| --- | --- | --- |"]
+    for did in seen.log[seen.log.index(("launch", late - 1)) :]:
+        what, number = did
+        users = [row for row, its in zip(seen.batches[number].rows, seen.pages[number], strict=True) if its == page]
+        if what == "schedule" and users and users[0].request is not owner:
+            owner = users[0].request
+            told[did] = f"schedules batch {number}: **`{name(owner)}` gets the page**"
+        if what != "launch":
+            lines += [f"| {told[did]} | | |"] if did in told else []
+        elif users:
+            request, start, length, _ = users[0]
+            who = f"`{name(request)}`" + ", dead," * (request in seen.dead[number])
+            last = start + length - 1
+            where = f"positions {start} to {last}" if length > 1 else f"position {start}"
+            lines.append(f"| launches batch {number} | {who} writes {where} | 0 to {last} |")
+            if owner is not row.request and last >= row.start:
+                break
+    return "\n".join(lines)
+
+
+# --- chapter 5: which tokens are carried over ---
+
+
+def carried_over(*, dark: bool = False) -> Figure:
+    """The tokens of a batch on their way into the next one, in which rows have changed place."""
+    seen, theme = served("ch5"), DARK if dark else LIGHT
+    number = next(number for number in sorted(seen.source) if moved(seen.source[number]))
+    before, after = seen.batches[number - 1], seen.batches[number]
+    sampled, (written, read), source = seen.sampled[number - 1], seen.ids[number], seen.source[number]
+    figure = Figure((WIDTH, LINE * (max(len(sampled), len(source)) + 3)), facecolor=theme.page)
+    axes = bare_axes(figure, theme, 0.15, 0, WIDTH - 0.3, figure.get_figheight())
+    axes.set_xlim(0, WIDTH - 0.3)
+    axes.set_ylim(figure.get_figheight() / LINE, 0)
+    axes.set_axis_off()
+    plain, taken, left = (theme.lane, theme.ink), theme.slots[1][:2], (theme.slots[1].tint, theme.ink)
+    known, unknown = theme.slots[0][:2], None
+
+    def column(x: float, width: float, title: str, cells: list, looks: list) -> None:
+        """Cells from the fourth line of the figure on, `looks` their colours; None for a hatch."""
+        axes.text(x + width / 2, 2.75, title, color=theme.faint, size=FONT, ha="center", va="baseline")
+        for line, (cell, look) in enumerate(zip(cells, looks, strict=True), 3):
+            style = theme.styles()["wait"] if look is None else {"facecolor": look[0], "linewidth": 0}
+            axes.add_patch(Rectangle((x, line), width - 0.04, 0.88, **style))
+            box = {"facecolor": theme.page, "edgecolor": "none", "pad": 1} if look is None else None
+            style = {"size": FONT + 1, "ha": "center", "va": "center_baseline", "bbox": box}
+            axes.text(x + width / 2 - 0.02, line + 0.44, cell, color=look[1] if look else theme.ink, **style)
+
+    for x, text in (0, f"batch {number - 1}, outputs"), (4.45, f"batch {number}, inputs"):
+        axes.text(x, 0.9, text, color=theme.ink, size=FONT + 1, weight="bold", va="baseline")
+    requests = [name(before.rows[index].request) for index in before.sampled]
+    column(0, 0.9, "request", requests, [plain] * len(requests))
+    column(0.9, 0.6, "index", list(range(len(sampled))), [plain] * len(sampled))
+    column(1.5, 0.7, "token", sampled, [taken if index in source else left for index in range(len(sampled))])
+    requests = [(line, name(row.request)) for line, row in enumerate(after.rows) for _ in range(row.length)]
+    column(4.45, 0.9, "input_ids as\nthe GPU reads it", read, [taken if index >= 0 else known for index in source])
+    column(5.35, 0.85, "carry_over", source, [plain] * len(source))
+    column(6.2, 0.9, "input_ids as\nthe host wrote it", written, [unknown if index >= 0 else known for index in source])
+    column(7.1, 0.9, "request", [request for _, request in requests], [plain] * len(requests))
+    column(8.0, 0.7, "row", [line for line, _ in requests], [plain] * len(requests))
+    for line, index in enumerate(source):
+        if index >= 0:
+            arrow = {"arrowstyle": "-|>", "color": theme.ink, "shrinkA": 0, "shrinkB": 0}
+            axes.annotate("", (4.4, line + 3.44), (2.2, index + 3.44), arrowprops=arrow)
+    return figure
+
+
+def moved(source: list[int]) -> bool:
+    """Whether a carried token comes from another place than its own."""
+    return any(index >= 0 and index != place for place, index in enumerate(source))
