@@ -58,7 +58,7 @@ class Reader:
         tab.on("console", lambda message: self._note(message.text) if message.type == "error" else None)
         tab.on("pageerror", lambda error: self._note(str(error)))
         tab.on("request", lambda request: self._loads(request.url))
-        tab.on("response", lambda response: self._note(f"{response.status}: {response.url}") if not response.ok else None)
+        tab.on("response", lambda response: self._answered(response.url, response.status))
         tab.on("requestfailed", lambda request: self._failed(request.url, request.failure))
 
     def open(self, page: str) -> None:
@@ -83,6 +83,10 @@ class Reader:
     def _loads(self, url: str) -> None:
         if not url.startswith((self.address, "data:", "blob:")):
             self._note(f"asks another host: {url}")
+
+    def _answered(self, url: str, status: int) -> None:
+        if status >= 400:
+            self._note(f"{status}: {url}")
 
     def _failed(self, url: str, why: str) -> None:
         if why != "net::ERR_ABORTED":  # the reader went on to the next page
@@ -146,7 +150,8 @@ def test_a_term_is_found_by_searching(reader, view):
     reader.open("")
     if view[0] == "phone":
         reader.tab.locator("label.md-header__button[for=__search]").click()
-    reader.tab.locator("input.md-search__input").fill("carry-over")
+    reader.tab.locator("input.md-search__input").click()
+    reader.tab.keyboard.type("carry-over")
     reader.click(reader.tab.locator("a.md-search-result__link").first)
     assert reader.page != ""
     expect(reader.tab.locator("article")).to_contain_text("carry-over", ignore_case=True)

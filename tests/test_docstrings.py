@@ -16,12 +16,14 @@ from markdown import Markdown
 from mkdocs.config import load_config
 
 from acb_minimal import attention, attention_triton, deletions_cuda, kineto, queues
+from acb_minimal.costs import Shape
 from acb_minimal.load import Checkpoint
+from acb_minimal.request import Row
 from acb_minimal.results import Breakdown
 from acb_minimal.run import Session
 from acb_minimal.scheduler import Scheduler
 from acb_minimal.search import Verdict
-from acb_minimal.slot import Inputs, SlotSize
+from acb_minimal.slot import Inputs
 from acb_minimal.trace import Span
 
 ROOT = Path(__file__).parent.parent
@@ -164,13 +166,17 @@ def test_a_block_is_shown_as_it_is_written(rows, margin, followed, data):
 
 
 def test_meant_markup_stays():
-    assert html.unescape(rendered("It is *now*, `x_y * 2` and **never** again: 2 * 3 * 4 and **options.")) == (
-        "<p>It is <em>now</em>, <code>x_y * 2</code> and <strong>never</strong> again: 2 * 3 * 4 and **options.</p>"
+    assert html.unescape(rendered("It is *now*, `x_y * 2` and **never** again: a*b*c, 2 * 3 * 4, **options.")) == (
+        "<p>It is <em>now</em>, <code>x_y * 2</code> and <strong>never</strong> again: a*b*c, 2 * 3 * 4, **options.</p>"
     )
 
 
-def test_named_tuples_have_a_signature():
-    assert str(package()["slot.SlotSize.__init__"].signature()) == f"__init__{inspect.signature(SlotSize)}"
+@pytest.mark.parametrize("made", [Row, Shape])
+def test_named_tuples_have_a_signature(made):
+    init = package()[f"{made.__module__.removeprefix('acb_minimal.')}.{made.__name__}.__init__"]
+    shown = {each.name: each.default and str(each.default) for each in init.parameters}
+    defaults = {name: str(value) for name, value in made._field_defaults.items()}
+    assert shown == {"self": None} | dict.fromkeys(made._fields) | defaults
 
 
 def test_the_reference_has_every_file():

@@ -70,7 +70,7 @@ def draw(axes: Axes, theme: Theme, steps: list[list[int]]) -> None:
     for step, running in enumerate(steps):
         places = [number if number in running else None for number in places]
         for number in running:
-            if number not in places and number != 4:
+            if number not in places:
                 place = places.index(None)
                 places[place] = number
                 length = sum(number in batch for batch in steps)

@@ -12,7 +12,7 @@ GAP = re.compile(r" {2,}")
 NAMES = re.compile(r"\w+(,? \w+)*,?")  # of fields: the first column
 # Code and emphasis, which are meant; any other sign that Markdown would take for its own, in a line and before one.
 MEANT_OR_SIGN = re.compile(r"((`+)[^`]+\2(?!`)|(?<![*\w])(\*\*?)\w([^*]*\w)?\3(?![*\w]))|[\\`*_<&{\[]")
-FIRST_SIGN = re.compile(r"^(\d+[.)]|[-+#>:=~!?|])", re.MULTILINE)
+FIRST_SIGN = re.compile(r"^(\d+[.)]|[-+#>:=~!?])", re.MULTILINE)
 
 
 class Docstrings(griffe.Extension):
@@ -30,7 +30,7 @@ class NamedTuples(griffe.Extension):
         if "NamedTuple" in map(str, cls.bases):
             parameters = griffe.Parameters(griffe.Parameter("self"))
             for each in cls.attributes.values():
-                if True:
+                if "property" not in each.labels:
                     parameters.add(griffe.Parameter(each.name, annotation=each.annotation, default=each.value))
             cls.set_member("__init__", griffe.Function("__init__", parameters=parameters))
 
@@ -51,10 +51,10 @@ def fields(lines: list[str]) -> tuple[list[list[str]], list[str]]:
         cells = GAP.split(line.strip())
         if _margin(line) == margin and len(cells) == 1:
             return rows, lines[number:]
-        if _margin(line) == margin and NAMES.fullmatch(cells[0]) and len(cells) == len((rows or [cells])[0]):
+        if _margin(line) == margin and NAMES.fullmatch(cells[0]):
             rows.append(cells)
             column = line.rindex(cells[-1])
-        elif rows and len(cells) == 1 and _margin(line) >= column:
+        elif rows and len(cells) == 1:
             rows[-1][-1] += " " + cells[0]
         elif rows and len(cells) == len(rows[-1]) and margin < _margin(line) < column:
             rows[-1] = [f"{above} {below}" for above, below in zip(rows[-1], cells, strict=True)]

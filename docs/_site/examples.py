@@ -1,4 +1,4 @@
-"""Small examples that the real code runs when the site is built: a batch in its slot, a hazard and the clocks behind it.
+"""Small examples, run by the real code when the site is built: a batch in its slot, a hazard and the clocks behind it.
 
 Nothing here is measured. Each returns Markdown.
 """
@@ -18,7 +18,7 @@ from acb_minimal.slot import Inputs, IOSlot, SlotSize
 
 PROMPTS = {"A": [11, 12, 13], "B": [21, 22, 23, 24, 25, 26, 27]}
 PAGES, PAGE_SIZE, BUDGET = 8, 4, 6
-SEED = "0"  # of the schedule under which an engine is looked at; clocks are the same under any
+SEED = "4"  # a schedule in which everything runs as late as it may; clocks are the same under any
 FIELD = re.compile(r"^    (\w+) +(\[.*?\]) +(.*(?:\n {10,}.*)*)", re.MULTILINE)
 
 

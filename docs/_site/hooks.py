@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from acb_minimal import measured, plot, report, results
+from acb_minimal import costs, measured, plot, report, results
 from acb_minimal.run import chapter_path, chapter_paths
 from acb_minimal.timeline import timeline
 from acb_minimal.trace import Trace
@@ -111,7 +111,7 @@ def origin(facts: dict[str, str]) -> str:
 
 
 class Page:
-    """What the page at `uri`, relative to docs/, may call: Markdown, or (`step`, `run`, `trace`, `entry`) values."""
+    """What the page at `uri`, relative to docs/, may call: Markdown, or (`step`, `run`, `trace`, `entry`, `ratios`...) values."""
 
     def __init__(self, uri: str):
         self._folder = posixpath.dirname(uri)
@@ -160,13 +160,17 @@ class Page:
         """A stored Breakdown: step, kernels, launch_gaps, bubbles, in seconds."""
         return SimpleNamespace(**self._chapter(file, workload, chapter)["breakdown"])
 
-    def run(self, workload: str, chapter: str, file: str = "h200.json") -> SimpleNamespace:
-        """Stored Figures: seconds, tokens_per_second, gpu_busy and so on."""
-        return SimpleNamespace(**self._chapter(file, workload, chapter)["figures"])
+    def run(self, workload: str, chapter: str, file: str = "h200.json") -> results.Figures:
+        """Stored figures of a whole run: seconds, tokens_per_second, gpu_busy and so on."""
+        return results.Figures(**self._chapter(file, workload, chapter)["figures"])
 
     def same_tokens(self, workload: str, chapter: str) -> float:
         """Share of a chapter's tokens, 0 to 1, that are chapter 1's, place by place."""
         return self._chapter("h200.json", workload, chapter)["same_tokens"]
+
+    def published(self) -> dict[str, tuple[float, float]]:
+        """Hugging Face's run of `headline`, "synchronous" and "asynchronous": seconds, share with the GPU active."""
+        return report.PUBLISHED
 
     def trace(self, workload: str, chapter: str) -> Trace:
         """A stored trace, to take values from."""
@@ -179,23 +183,23 @@ class Page:
 
     def predictions(self) -> str:
         """Measured and simulated steps side by side."""
-        return tables.predictions(stored("h200.json"), stored("simulated.json"))
+        real, simulated = stored("h200.json"), stored("simulated.json")
+        date = json.loads(costs.FILE.read_text())["environment"]["date"]
+        found = [origin(file["wide"]["environment"] | {"command": file["wide"]["command"]}) for file in (real, simulated)]
+        table = tables.predictions(real, simulated)
+        return f"{table}\n\n<small markdown>{found[0]}. {found[1]}, by costs measured on {date}.</small>"
 
     def ratios(self) -> dict[tuple[str, str], float]:
         """Simulated step over measured step, by workload and chapter."""
         return tables.ratios(stored("h200.json"), stored("simulated.json"))
 
-    def deletions(self, *chapters: str) -> list[tables.Deletion]:
-        """Every line that orders in these chapters, taken away by itself: on the simulator and on the GPU."""
-        simulated, real = (measured.load(RESULTS / file) for file in ("deletions.json", "deletions_cuda.json"))
-        stems = [chapter_path(chapter).stem for chapter in chapters]
-        return [found for stem in stems for found in tables.joined(simulated[stem], real[stem])]
-
-    def deletions_table(self, chapter: str) -> str:
-        return tables.deletions(self.deletions(chapter))
+    def deletions(self, chapter: str) -> str:
+        """Each line that orders anything, taken away by itself: on the simulator and on the GPU."""
+        return tables.deletions(self._deletions(chapter))
 
     def deletions_counted(self, *chapters: str) -> SimpleNamespace:
-        return tables.counted(self.deletions(*chapters))
+        """How many of those lines were noticed, and by what."""
+        return tables.counted([each for chapter in chapters for each in self._deletions(chapter)])
 
     def written(self) -> str:
         """A batch as a slot holds it, view by view."""
@@ -212,6 +216,11 @@ class Page:
     def handed_on(self) -> str:
         """The page of a finished request and its next owner, as chapter 4 ran."""
         return worked.handed_on()
+
+    def chapters(self) -> dict[str, str]:
+        """The idea of every chapter, by its file's name without .py: what its first line says."""
+        first = {stem: ast.get_docstring(ast.parse(path.read_text())) for stem, path in chapter_paths().items()}
+        return {stem: text.partition(": ")[2].partition(".\n")[0] for stem, text in first.items()}
 
     def chapter(self, name: str) -> str:
         """All of a chapter's code."""
@@ -239,6 +248,10 @@ class Page:
     def exercises(self, chapter: str) -> str:
         """The exercises of a chapter's notebook, solutions folded."""
         return notebooks.exercises(self._notebook(chapter))
+
+    def _deletions(self, chapter: str) -> list[tables.Deletion]:
+        files, stem = ("deletions.json", "deletions_cuda.json"), chapter_path(chapter).stem
+        return tables.joined(stem, *(measured.load(RESULTS / file)[stem] for file in files))
 
     def _notebook(self, chapter: str) -> Path:
         return chapter_path(chapter).with_suffix(".ipynb")

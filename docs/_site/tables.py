@@ -42,6 +42,7 @@ def _steps(real: Results, simulated: Results) -> Iterator[tuple]:
 class Deletion:
     """One line of a chapter taken away: how it is missed on the simulator, and what a GPU showed.
 
+    chapter         its name
     line, text      the line; None and "as it is" for the whole chapter
     hazard, tokens  as the simulator found them: in which batch the first one came; None for none
     bubble          before and after, in us, or "as before"; None where hazard or tokens tell
@@ -50,6 +51,7 @@ class Deletion:
     race            what the CUDA sanitizer said; None if nothing
     """
 
+    chapter: str
     line: int | None
     text: str
     hazard: str | None
@@ -91,15 +93,15 @@ def _short(error: str) -> str:
     return re.sub(r"^(CUDA|Triton) [Ee]rror.*?: | at \".*", "", error.strip())
 
 
-def joined(simulated: Measured, real: Measured) -> list[Deletion]:
+def joined(chapter: str, simulated: Measured, real: Measured) -> list[Deletion]:
     """Both tables of a chapter, line by line; "as it is" comes first. Raises ValueError if they are not of the same
     lines."""
     (_, whole, *facts), *rest = real.rows
     lines, there = ([tuple(row[:2]) for row in rows] for rows in (simulated.rows, rest))
     if lines != there:
         raise ValueError(f"{simulated.title!r} and {real.title!r} are not of the same lines: {set(lines) ^ set(there)}")
-    found = [Deletion(None, whole, None, None, None, *facts)]
-    return found + [Deletion(*one, *other[2:]) for one, other in zip(simulated.rows, rest, strict=True)]
+    found = [Deletion(chapter, None, whole, None, None, None, *facts)]
+    return found + [Deletion(chapter, *one, *other[2:]) for one, other in zip(simulated.rows, rest, strict=True)]
 
 
 def deletions(found: list[Deletion]) -> str:
