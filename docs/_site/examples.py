@@ -4,6 +4,7 @@ Nothing here is measured. Each returns Markdown.
 """
 
 import re
+import textwrap
 
 from acb_minimal import variants, verdicts
 from acb_minimal.check import Outcome
@@ -19,12 +20,12 @@ from acb_minimal.slot import Inputs, IOSlot, SlotSize
 PROMPTS = {"A": [11, 12, 13], "B": [21, 22, 23, 24, 25, 26, 27]}
 PAGES, PAGE_SIZE, BUDGET = 8, 4, 6
 SEED = "4"  # a schedule in which everything runs as late as it may; clocks are the same under any
-FIELD = re.compile(r"^    (\w+) +(\[.*?\]) +(.*(?:\n {10,}.*)*)", re.MULTILINE)
+FIELD = re.compile(r"^    (\w+) +\[.*?\] +(.*(?:\n {10,}.*)*)", re.MULTILINE)
 
 
 def written() -> str:
-    """The second batch of two requests as a slot holds it, the first one being still on the GPU: every view, its
-    shape, what is in it, and what that means."""
+    """The second batch of two requests as a slot holds it, the first one being still on the GPU: every view, what is in
+    it, and what that means."""
     device = SimulatedDevice(Costs.of("counter"))
     scheduler = Scheduler(PagePool(PAGES, PAGE_SIZE), len(PROMPTS), BUDGET, 100, 100, device)
     for name, prompt in PROMPTS.items():
@@ -34,13 +35,12 @@ def written() -> str:
         batch = scheduler.schedule()
         slot.write(batch)
     views = slot.host_inputs.trim(batch.num_tokens, len(batch.rows), len(batch.sampled))
-    lines = ["| view | shape | in this batch | what it says |", "| --- | --- | --- | --- |"]
-    for name, shape, text in FIELD.findall(Inputs.__doc__):
-        value = getattr(views, name)
-        if name == "page_table":  # past a row's pages it holds what nobody reads
-            value = [row.request.pages for row in batch.rows]
-        shown = str(value if isinstance(value, list) else value.tolist())
-        lines.append(f"| `{name}` | `{shape}` | `{shown}` | {' '.join(text.split()).replace('*', chr(92) + '*')} |")
+    lines = ["| view | in this batch | what it says |", "| --- | --- | --- |"]
+    for name, text in FIELD.findall(Inputs.__doc__):
+        # Past a row's pages, its row of the page table holds what nobody reads.
+        rows = [row.request.pages for row in batch.rows] if name == "page_table" else [getattr(views, name)]
+        shown = " / ".join(" ".join(map(str, row)) for row in rows)
+        lines.append(f"| `{name}` | `{shown}` | {' '.join(text.split()).replace('*', chr(92) + '*')} |")
     return "\n".join(lines)
 
 
@@ -69,7 +69,8 @@ def problem(chapter: str, *without: str) -> str:
     outcome = _served(chapter, *without)
     if outcome.clean:
         raise ValueError(f"nothing is wrong with {chapter} without {without}")
-    return f"```text\n{verdicts.problem(outcome)}\n```"
+    lines = str(verdicts.problem(outcome)).splitlines()
+    return "\n".join(["```text", *(textwrap.fill(line, 92, subsequent_indent="  ") for line in lines), "```"])
 
 
 def _served(chapter: str, *without: str) -> Outcome:

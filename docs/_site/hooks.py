@@ -9,6 +9,7 @@ import functools
 import io
 import json
 import posixpath
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,12 +29,14 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from acb_minimal import costs, measured, plot, report, results
+from acb_minimal.regimes import Regime
 from acb_minimal.run import chapter_path, chapter_paths
 from acb_minimal.timeline import timeline
 from acb_minimal.trace import Trace
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
+MARKUP = re.compile(r"""\]\([^)]*\)|[][`*"]""")  # what Markdown adds to a text, and quotes
 templates = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
 templates.filters["ms"] = lambda seconds: f"{1e3 * seconds:.2f} ms"
 templates.filters["percent"] = lambda share, digits=1: f"{share:.{digits}%}".replace("%", " %")
@@ -121,7 +124,7 @@ class Page:
         _, source = drawings()[name]
         source = source if isinstance(source, str) else origin(source)
         links = (self._link(f"figures/{name}-{theme}.svg") + f"#only-{theme}" for theme in ("light", "dark"))
-        alt = caption.replace("`", "").replace('"', "").replace("[", "").replace("]", "")
+        alt = MARKUP.sub("", caption)
         images = "".join(f"![{alt}]({link})" for link in links)
         return (
             f'<figure class="wide" markdown>\n<div class="scroll" markdown="span">{images}</div>\n'
@@ -168,6 +171,11 @@ class Page:
         """Share of a chapter's tokens, 0 to 1, that are chapter 1's, place by place."""
         return self._chapter("h200.json", workload, chapter)["same_tokens"]
 
+    def regime(self, model: str, rows: int) -> Regime:
+        """A point of the stored regime map."""
+        points = report.regime_points(stored("regimes.json"))
+        return next(point for point in points if (point.model, point.rows) == (model, rows))
+
     def published(self) -> dict[str, tuple[float, float]]:
         """Hugging Face's run of `headline`, "synchronous" and "asynchronous": seconds, share with the GPU active."""
         return report.PUBLISHED
@@ -179,7 +187,8 @@ class Page:
     def source(self, file: str, name: str | None = None) -> str:
         """Where the figures of a file are from."""
         entry = stored(file) if name is None else stored(file)[name]
-        return f"<small markdown>{origin(entry['environment'] | {'command': entry['command']})}</small>"
+        facts = entry.get("otherData") or entry["environment"] | {"command": entry["command"]}  # a trace has the first
+        return f"<small markdown>{origin(facts)}</small>"
 
     def predictions(self) -> str:
         """Measured and simulated steps side by side."""
@@ -244,6 +253,10 @@ class Page:
     def notebook(self, chapter: str, heading: str) -> str:
         """A section of a chapter's notebook, with what its cells printed and drew."""
         return notebooks.section(self._notebook(chapter), heading, self._link("figures"))
+
+    def where(self, chapter: str) -> str:
+        """The machine that a chapter's notebook ran on."""
+        return f"<small markdown>{notebooks.where(self._notebook(chapter))}</small>"
 
     def exercises(self, chapter: str) -> str:
         """The exercises of a chapter's notebook, solutions folded."""

@@ -48,6 +48,12 @@ def section(path: Path, heading: str, figures: str) -> str:
     return "\n\n".join(filter(None, parts))
 
 
+def where(path: Path) -> str:
+    """Machine, date and versions, as the notebook's first cell printed them."""
+    first = next(cell for cell in read(path).cells if cell.cell_type == "code")
+    return first.outputs[0]["data"]["text/markdown"]
+
+
 def exercises(path: Path) -> str:
     """The exercises, each with the cell to be filled in and its solution, folded."""
     parts, inside = [], False
@@ -69,7 +75,8 @@ def _output(path: Path, number: int, output: nbformat.NotebookNode, figures: str
     data = output.get("data", {})
     if "image/png" in data:
         alt = output.metadata["image/png"]["alt"]
-        return f"![{alt}]({figures}/{_picture(path, number)}){{ .notebook }}"
+        image = f"![{alt}]({figures}/{_picture(path, number)}){{ .notebook }}"
+        return f'<div class="scroll" markdown="span">{image}</div>'
     if "text/markdown" in data:
         return data["text/markdown"]
     text = ANSI.sub("", data.get("text/plain") or output.get("text", "")).rstrip()

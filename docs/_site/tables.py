@@ -69,15 +69,14 @@ class Deletion:
     def simulated(self) -> str:
         found = [f"hazard in {self.hazard}"] if self.hazard else []
         found += [f"wrong token in {self.tokens.partition(',')[0]}"] if self.tokens else []
-        if found or self.bubble is None:
-            return ", ".join(found)
-        return "nothing" if self.bubble == "as before" else f"bubble, {self.bubble} us"
+        found += [f"bubble, {self.bubble} us"] if self.bubble not in (None, "as before") else []
+        return ", ".join(found) or "nothing"
 
     def runs(self) -> str:
         counts = [re.fullmatch(r"(\d+) of (\d+)", part) for part in self.wrong.split(", ")]
         if None in counts:  # the first that is no count begins an error
             done = counts.index(None)
-            return f"run {done + 1}: {_short(', '.join(self.wrong.split(', ')[done:]))}"
+            return f"run {done + 1} fails: {_short(', '.join(self.wrong.split(', ')[done:]))}"
         wrong = f": {', '.join(count[1] for count in counts)} of {counts[0][2]} answers wrong" if self.bad else ""
         return f"{self.bad} of {len(counts)} bad{wrong}"
 
@@ -106,7 +105,7 @@ def joined(chapter: str, simulated: Measured, real: Measured) -> list[Deletion]:
 
 def deletions(found: list[Deletion]) -> str:
     """As a table, for a page in Markdown."""
-    lines = ["| line | without | simulated GPU | real GPU | its sanitizer |", "| ---: | --- | --- | --- | --- |"]
+    lines = ["| line | without | simulated GPU | real GPU, 3 runs | sanitizer |", "| ---: | --- | --- | --- | --- |"]
     for each in found:
         line, text = (str(each.line), f"`{each.text}`") if each.line else ("", f"**{each.text}**")
         lines.append(f"| {' | '.join((line, text, each.simulated(), each.runs(), each.sanitizer()))} |")

@@ -115,7 +115,8 @@ def handed_on() -> str:
         ("update", late - 1): f"takes in batch {late - 1}: **`{name(row.request)}` is finished, its page is free**",
         ("update", late): f"takes in batch {late}: drops the token of `{name(row.request)}`",
     }
-    owner, lines = row.request, ["| the host, in order | what is written to the page | positions read |", "| --- | --- | --- |"]
+    lines = ["| the host, in order | what is written to the page | positions read |", "| --- | --- | --- |"]
+    owner = row.request
     for did in seen.log[seen.log.index(("launch", late - 1)) :]:
         what, number = did
         users = [row for row, its in zip(seen.batches[number].rows, seen.pages[number], strict=True) if its == page]
