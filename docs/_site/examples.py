@@ -19,7 +19,7 @@ from acb_minimal.slot import Inputs, IOSlot, SlotSize
 
 PROMPTS = {"A": [11, 12, 13], "B": [21, 22, 23, 24, 25, 26, 27]}
 PAGES, PAGE_SIZE, BUDGET = 8, 4, 6
-SEED = "4"  # a schedule in which everything runs as late as it may; clocks are the same under any
+SEED = "0"  # of the schedule under which an engine is looked at; clocks are the same under any
 FIELD = re.compile(r"^    (\w+) +\[.*?\] +(.*(?:\n {10,}.*)*)", re.MULTILINE)
 
 

@@ -114,7 +114,7 @@ def origin(facts: dict[str, str]) -> str:
 
 
 class Page:
-    """What the page at `uri`, relative to docs/, may call: Markdown, or (`step`, `run`, `trace`, `entry`, `ratios`...) values."""
+    """What the page at `uri`, relative to docs/, may call. It returns Markdown, or values to be used in a sentence."""
 
     def __init__(self, uri: str):
         self._folder = posixpath.dirname(uri)
@@ -184,19 +184,20 @@ class Page:
         """A stored trace, to take values from."""
         return Trace.of_chrome(stored(f"traces/{workload}-{chapter_path(chapter).stem}.json"))
 
-    def source(self, file: str, name: str | None = None) -> str:
-        """Where the figures of a file are from."""
-        entry = stored(file) if name is None else stored(file)[name]
-        facts = entry.get("otherData") or entry["environment"] | {"command": entry["command"]}  # a trace has the first
-        return f"<small markdown>{origin(facts)}</small>"
+    def source(self, file: str, *names: str) -> str:
+        """Where the figures of a file are from, or of these entries of it: one machine, the commands of all."""
+        entries = [stored(file)[name] for name in names] or [stored(file)]
+        facts = [entry.get("otherData") or entry["environment"] | {"command": entry["command"]} for entry in entries]
+        commands = "`, `".join(fact["command"] for fact in facts)  # a trace has otherData
+        return f"<small markdown>{origin(facts[0] | {'command': commands})}</small>"
 
     def predictions(self) -> str:
         """Measured and simulated steps side by side."""
         real, simulated = stored("h200.json"), stored("simulated.json")
         date = json.loads(costs.FILE.read_text())["environment"]["date"]
-        found = [origin(file["wide"]["environment"] | {"command": file["wide"]["command"]}) for file in (real, simulated)]
-        table = tables.predictions(real, simulated)
-        return f"{table}\n\n<small markdown>{found[0]}. {found[1]}, by costs measured on {date}.</small>"
+        sources = (self.source(file, *simulated) for file in ("h200.json", "simulated.json"))
+        by = f"<small>Simulated by costs that were measured on {date}.</small>"
+        return "\n\n".join([tables.predictions(real, simulated), *sources, by])
 
     def ratios(self) -> dict[tuple[str, str], float]:
         """Simulated step over measured step, by workload and chapter."""
