@@ -1,4 +1,4 @@
-"""What the tests share: tiny random models, transformers' own greedy generation as the oracle, a way to serve, the site."""
+"""What the tests share: tiny random models, transformers' greedy generation as the oracle, a way to serve, the site."""
 
 import json
 import os

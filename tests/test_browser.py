@@ -35,9 +35,8 @@ def browser() -> Iterator[Browser]:
         assert "CI" not in os.environ, f"no browser is installed: none of {', '.join(NAMES)} is found"
         pytest.skip("no chromium is installed")
     switches = ["--no-sandbox", "--no-first-run", *(f"--disable-{each}" for each in QUIET)]
-    with sync_playwright() as playwright:
-        with playwright.chromium.launch(executable_path=program, args=switches) as browser:
-            yield browser
+    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=program, args=switches) as browser:
+        yield browser
 
 
 @pytest.fixture(scope="module")

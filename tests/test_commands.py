@@ -103,7 +103,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     shutil.copy(ROOT / "tests" / "data" / "ch6_demo_h200.json.gz", folder / "trace.json.gz")
     model = folder / "path" / "to" / "a" / "model"
     shutil.copytree(ROOT / "acb_minimal" / "counter", model, ignore=shutil.ignore_patterns("*.py", "tokenizer*"))
-    words = {word: number for number, word in enumerate(["?", *"Once upon a time".split()])}
+    words = {word: number for number, word in enumerate(["?", "Once", "upon", "a", "time"])}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="?"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="?").save_pretrained(model)
@@ -121,7 +121,8 @@ def run_acb(text: str, status: int) -> None:
 
 
 def run_in_shell(text: str, status: int) -> None:
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "CUDA_VISIBLE_DEVICES": ""}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(text, shell=True, env=environment, capture_output=True, text=True, timeout=100)
     assert done.returncode == status, f"{text}: status {done.returncode}\n{done.stdout}{done.stderr}"
 

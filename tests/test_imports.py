@@ -141,6 +141,13 @@ def test_no_arrow_touches_a_box_that_it_has_nothing_to_do_with():
                 assert not any(box.left < x < box.right and box.low < y < box.high for x, y in places), (source, target)
 
 
+def test_a_map_that_does_not_hold_is_not_drawn(monkeypatch):
+    upward = site.Import("trace.py", 1, "trace", "run", False)
+    monkeypatch.setattr(site, "imports", lambda: [upward])
+    with pytest.raises(ValueError, match="trace.py, line 1, imports run, which is above it"):
+        site.draw()
+
+
 @pytest.mark.parametrize("dark", [False, True])
 def test_all_of_it_is_drawn_and_can_be_read(dark):
     figure = site.draw(dark=dark)
