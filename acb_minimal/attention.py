@@ -43,7 +43,8 @@ def paged_attention(
     key_cache[page, :, offset] = key
     value_cache[page, :, offset] = value
 
-    out = torch.empty(query.shape, dtype=query.dtype)
+    # Zeros, not empty: a broken engine whose rows leave tokens out gives the same wrong answer every time.
+    out = torch.zeros(query.shape, dtype=query.dtype)
     starts = query_starts.tolist()
     for row, length in enumerate(seq_lens.tolist()):
         start, end = starts[row], starts[row + 1]

@@ -1,20 +1,20 @@
 """No page of the site has a measured number of its own: all come from what docs/results holds."""
 
-import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import jinja2
 import pytest
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, Tag
 
 from acb_minimal import measured, report, results
-from acb_minimal.errors import InputError
+from acb_minimal.run import chapter_path, chapter_paths
 
 DOCS = Path(__file__).parent.parent / "docs"
 RESULTS = DOCS / "results"
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
+MACRO = re.compile(r"\{\{ *(table|steps|parts)\(([^)]*)\)")
 each_page = pytest.mark.parametrize("page", PAGES)
 
 UNITS = (
@@ -22,8 +22,8 @@ UNITS = (
     r"tokens?(/s| per second| a second)"
 )
 MEASURED = re.compile(rf"(?<![\w.,])\d[\d.,]*[*_`]*(\s|-|&nbsp;)?[*_`]*({UNITS})(?!\w)")
-IN_HEAD = re.compile(rf"(?<!\w)({UNITS}|time)(?!\w)")  # of a table: its numbers are measured
-NUMBERS = re.compile(r"\|[ *~]*[\d.,]+[ *]*(?=\|)")
+OF_MEASURED = re.compile(rf"(?<!\w)({UNITS}|time)(?!\w)")  # in a table that says this, numbers are measured:
+NUMBERS = re.compile(r"(?<![\w.,])\d+\.\d+(?![\w.])|(?<=\|)[ *]*\d[\d,]*[ *]*(?=\|)")
 
 # What may stand in a page as typed: published by others, or given and not measured. By page, each with the reason.
 synchronous, asynchronous = report.PUBLISHED.values()
@@ -45,9 +45,8 @@ def numbers(text: str) -> Iterator[str]:
     """The measured numbers in it."""
     yield from (" ".join(found.group().split()) for found in MEASURED.finditer(text))
     for table in re.findall(r"(?:^ *\|.*\n?)+", text, re.MULTILINE):
-        head, *rows = table.splitlines()
-        if IN_HEAD.search(head):
-            yield from (f"{found}|" for row in rows for found in NUMBERS.findall(row))
+        if OF_MEASURED.search(table):
+            yield from (f"{found.strip()} (in a table)" for found in NUMBERS.findall(table))
 
 
 @each_page
@@ -65,7 +64,7 @@ def test_a_page_has_no_measured_number_of_its_own(page):
     [
         *("takes 25.04 ms", "**3**&nbsp;us", "`3` µs", "at 4.0 TB/s", "98.2 %", "99%", "1,024 MiB", "0.5\nseconds"),
         *("a 5-ms step", "7,100 tokens/s", '{{ figure("x", "a bubble of 1.03 ms") }}'),
-        *("| ms | a |\n| --- | --- |\n| 2.5 | b |", "| a | host time |\n| --- | --- |\n| b | **3** |"),
+        *("| ms | a |\n| --- | --- |\n| **2.5** = 1 + 1.5 | b |", "| a | host time |\n| --- | --- |\n| b | **3** |"),
     ],
 )
 def test_a_measured_number_is_recognised(text):
@@ -84,41 +83,49 @@ def test_other_numbers_may_be_typed(text):
     assert not list(numbers(typed(text)))
 
 
-def stored_tables() -> dict[tuple[str, str], list[list[str]]]:
-    """Everything in docs/results that a page can show as a table, by file and name: head and rows, as text."""
-    found = {}
-    for file in RESULTS.glob("*.json"):
-        with contextlib.suppress(InputError):  # another kind of file
-            found |= {(file.name, name): each for name, each in measured.load(file).items()}
-    return {key: [list(each.columns), *each.cells()] for key, each in found.items()}
-
-
-def markdown_table(text: str) -> list[list[str]]:
-    rows = [line.strip("| ").split(" | ") for line in text.splitlines()]
-    return [[cell.strip("*`").replace("** ", " ") for cell in row] for row in rows if not set(row[0]) <= set("- ")]
-
-
-def shown_tables(site, page: str) -> list[list[list[str]]]:
-    """The tables of a page as built, as text."""
+def tables(site, page: str) -> list[list[list[str]]]:
+    """The tables of a page as built: row by row, cell by cell, as text."""
     file = site.folder / page.removesuffix("index.md").removesuffix(".md") / "index.html"
     article = BeautifulSoup(file.read_bytes(), "html.parser").select_one("article")
-    return [
-        [[" ".join(cell.text.split()) for cell in row.find_all(["th", "td"])] for row in table.find_all("tr")]
-        for table in article.find_all("table")
-    ]
+    return [[cells(row) for row in table.find_all("tr")] for table in article.find_all("table")]
+
+
+def cells(row: Tag) -> list[str]:
+    return [" ".join(cell.text.split()) for cell in row.find_all(["th", "td"])]
 
 
 @each_page
-def test_a_table_of_figures_is_the_stored_one(site, page):
-    stored = stored_tables()
-    shown = shown_tables(site, page)
-    source = (DOCS / page).read_text()
-    for file, name in re.findall(r'\{\{ *table\("([^"]+)", *"([^"]+)"\)', source):
-        assert stored[file, name] in shown, f"docs/{page} does not show what {file} has as {name!r}"
-    for file in re.findall(r'\{\{ *steps\((?:"([^"]+)")?\)', source):
-        expected = markdown_table(report.markdown(results.load(RESULTS / (file or "h200.json"))))
-        assert expected in shown, f"docs/{page} does not show the steps of {file or 'h200.json'}"
-    heads = {tuple(table[0]) for table in stored.values()}
-    for table in shown:
-        if table and tuple(table[0]) in heads:
-            assert table in stored.values(), f"docs/{page} has figures that are not stored: {table}"
+def test_tables_show_what_is_stored(site, page):
+    """Each cell, from the stored file to the built page: neither the macro nor Markdown may change it."""
+    shown = tables(site, page)
+    for name, given in MACRO.findall((DOCS / page).read_text()):
+        given = re.findall(r'"([^"]*)"', given)
+        if name == "table":
+            file, entry = given
+            stored = measured.load(RESULTS / file)[entry]
+            expected = [list(stored.columns), *stored.cells()]
+        else:
+            expected = (rows_of_steps if name == "steps" else rows_of_parts)(*given)
+        columns = len(expected[0])
+        found = [[row[-columns:] for row in table[-len(expected) :]] for table in shown]
+        assert expected in found, f"docs/{page} does not show what is stored: {name}({', '.join(given)})"
+
+
+def rows_of_steps(file: str = "h200.json") -> list[list[str]]:
+    """A row for each chapter: its name, and the parts of its step on each workload."""
+    workloads = [report.breakdowns(entry) for entry in results.load(RESULTS / file).values()]
+    return [
+        [stem, *("{:.2f} = {:.2f} + {:.2f} + {:.2f}".format(*in_ms(made[stem])) for made in workloads if made)]
+        for stem in chapter_paths()
+    ]
+
+
+def rows_of_parts(*chapters: str) -> list[list[str]]:
+    """For each workload a row for each chapter: its name, and the parts of its step."""
+    workloads = [report.breakdowns(entry) for entry in results.load(RESULTS / "h200.json").values()]
+    stems = [chapter_path(chapter).stem for chapter in chapters]
+    return [[stem, *(f"{part:.2f}" for part in in_ms(made[stem]))] for made in workloads if made for stem in stems]
+
+
+def in_ms(step: results.Breakdown) -> list[float]:
+    return [1e3 * part for part in (step.step, step.kernels, step.launch_gaps, step.bubbles)]
