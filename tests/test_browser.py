@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urldefrag, urljoin
 
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, TimeoutError, expect, sync_playwright
 from playwright.sync_api import Page as Tab
 
 from acb_minimal.run import chapter_paths
@@ -74,10 +74,12 @@ class Reader:
         self.look()
 
     def look(self) -> None:
-        """At the page as it is now: it must not be wider than the window."""
-        wide, window = self.tab.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
-        if wide > window:
-            self._note(f"the page is {wide} pixels wide, the window {window}")
+        """At the page as it is now: when all has moved to its place, it must not be wider than the window."""
+        wide, window = "document.documentElement.scrollWidth", "document.documentElement.clientWidth"
+        try:
+            self.tab.wait_for_function(f"{wide} <= {window}", timeout=2000)
+        except TimeoutError:
+            self._note("the page is {} pixels wide, the window {}".format(*self.tab.evaluate(f"[{wide}, {window}]")))
 
     @property
     def page(self) -> str:
