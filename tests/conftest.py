@@ -12,6 +12,7 @@ import torch
 from filelock import FileLock
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: no test asks the hub
+os.environ["OMP_NUM_THREADS"] = "1"  # of the commands and notebooks too: see one_thread
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before triton is imported: runs its kernels on CPU tensors
 
