@@ -6,7 +6,7 @@ __all__ = ["generate"]
 def __getattr__(name: str):
     # Imported on first use: torch and transformers take seconds, and `acb --help` should not.
     if name == "generate":
-        from .run import generate
+        from .run.session import generate
 
         return generate
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,23 +19,30 @@ def paged_attention(
 ) -> Tensor:
     """Write this batch's keys and values into the cache, then attend to everything each row has there.
 
-    query           [tokens, heads, head_dim]: the batch's rows, one after another
-    key, value      [tokens, kv_heads, head_dim]; heads is a multiple of kv_heads
-    key_cache,      [pages, kv_heads, page_size, head_dim], contiguous; **mutated**. A page of one head is
-      value_cache     one unbroken piece of memory, which is what lets a kernel read it at full speed
-    kv_slots        [tokens] int32: where a token's key and value go, page * page_size + offset
-    page_table      [rows, max_pages] int32: the row's pages in order; entries past its length are never read
-    seq_lens        [rows] int32: tokens the row has in the cache once this batch is written
-    query_starts    [rows + 1] int32: row r's queries are tokens query_starts[r] to query_starts[r + 1] - 1,
-                      and they are the last of its seq_lens[r] positions
-    max_query_len   the longest row of this batch, in tokens; 1: every row is one token (tokens == rows)
-    scale           the factor on query . key, usually head_dim ** -0.5
-    window          0: a query sees every position up to its own, p. w > 0: only p - w + 1 to p, which is
-                      what `sliding_window` means in transformers.masking_utils
-
     query, key and value may be strided views, as long as head_dim is contiguous; they are not copied.
-    Returns [tokens, heads, head_dim], contiguous, in query's dtype. Raises ValueError on a layout the kernels
-    cannot read.
+
+    Args:
+        query: [tokens, heads, head_dim], the batch's rows, one after another.
+        key: [tokens, kv_heads, head_dim]; heads is a multiple of kv_heads.
+        value: likewise.
+        key_cache: [pages, kv_heads, page_size, head_dim], contiguous; **mutated**. A page of one head is one unbroken
+            piece of memory, which is what lets a kernel read it at full speed.
+        value_cache: likewise.
+        kv_slots: [tokens] int32, where a token's key and value go, page * page_size + offset.
+        page_table: [rows, max_pages] int32, the row's pages in order; entries past its length are never read.
+        seq_lens: [rows] int32, tokens the row has in the cache once this batch is written.
+        query_starts: [rows + 1] int32; row r's queries are tokens query_starts[r] to query_starts[r + 1] - 1, and they
+            are the last of its seq_lens[r] positions.
+        max_query_len: the longest row of this batch, in tokens; 1: every row is one token (tokens == rows).
+        scale: the factor on query . key, usually head_dim ** -0.5.
+        window: 0: a query sees every position up to its own, p. w > 0: only p - w + 1 to p, which is what
+            `sliding_window` means in transformers.masking_utils.
+
+    Returns:
+        [tokens, heads, head_dim], contiguous, in query's dtype.
+
+    Raises:
+        ValueError: a layout that the kernels cannot read.
     """
     check_layout(query, key, value, key_cache, value_cache, seq_lens, max_query_len)
     _, kv_heads, page_size, head_dim = key_cache.shape
@@ -80,10 +87,17 @@ def check_layout(
         raise ValueError(f"max_query_len is 1, but {query.shape[0]} tokens came for {seq_lens.shape[0]} rows")
 
 
-def _paged_attention_cuda(*args) -> Tensor:
+def _paged_attention_cuda(
+    query: Tensor, key: Tensor, value: Tensor, key_cache: Tensor, value_cache: Tensor, kv_slots: Tensor,
+    page_table: Tensor, seq_lens: Tensor, query_starts: Tensor, max_query_len: int, scale: float, window: int,
+) -> Tensor:
     from . import attention_triton  # here, so that a machine without Triton can import this file
 
-    return attention_triton.paged_attention(*args)
+    check_layout(query, key, value, key_cache, value_cache, seq_lens, max_query_len)
+    return attention_triton.paged_attention(
+        query, key, value, key_cache, value_cache, kv_slots, page_table, seq_lens, query_starts, max_query_len, scale,
+        window,
+    )
 
 
 def _paged_attention_shape(query: Tensor, *_) -> Tensor:

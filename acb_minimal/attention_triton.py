@@ -23,8 +23,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .attention import check_layout
-
 
 class Tuning(NamedTuple):
     """What a sweep may change without changing a result by more than rounding."""
@@ -97,8 +95,7 @@ def paged_attention(
     query: Tensor, key: Tensor, value: Tensor, key_cache: Tensor, value_cache: Tensor, kv_slots: Tensor,
     page_table: Tensor, seq_lens: Tensor, query_starts: Tensor, max_query_len: int, scale: float, window: int,
 ) -> Tensor:
-    """See attention.paged_attention. Launched on the current stream."""
-    check_layout(query, key, value, key_cache, value_cache, seq_lens, max_query_len)
+    """See attention.paged_attention, which checks the layout. Launched on the current stream."""
     tokens, heads, head_dim = query.shape
     _, kv_heads, page_size, _ = key_cache.shape
     rows, max_pages = page_table.shape

@@ -13,7 +13,13 @@ from .errors import InputError
 
 
 class AttentionLayer(NamedTuple):
-    """One attention layer of a model: its module's name and the shape of the keys and values it caches."""
+    """One attention layer of a model.
+
+    Attributes:
+        name: its module's, as `get_submodule` takes it.
+        kv_heads: heads of the keys and values it caches.
+        head_dim: their size.
+    """
 
     name: str
     kv_heads: int
@@ -49,7 +55,11 @@ class PagePool:
         return pages
 
     def free(self, pages: Sequence[int]) -> None:
-        """Takes pages back. Raises RuntimeError for a page nobody holds: freed twice, it would get two owners."""
+        """Takes pages back.
+
+        Raises:
+            RuntimeError: nobody holds a page; freed twice, it would get two owners.
+        """
         for page in pages:
             if page not in self._taken:
                 raise RuntimeError(f"page {page} is freed but nobody holds it")
@@ -58,10 +68,15 @@ class PagePool:
 
 
 class KVCache:
-    """Keys and values of every layer: `keys[layer]` and `values[layer]` are [pages, kv_heads, page_size, head_dim].
+    """Keys and values of every layer.
 
-    One KV head's part of a page is contiguous, so attention streams it in long reads. There is one page more than the
-    pool hands out, `scratch_page`, for rows that only pad a batch.
+    One KV head's part of a page is contiguous, so attention streams it in long reads.
+
+    Attributes:
+        keys: for each layer [pages + 1, kv_heads, page_size, head_dim].
+        values: likewise.
+        page_size: positions per page.
+        scratch_page: the number of the last page, which the pool does not hand out: for rows that only pad a batch.
     """
 
     def __init__(self, layers: Sequence[AttentionLayer], pages: int, page_size: int, dtype: torch.dtype, device):

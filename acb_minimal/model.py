@@ -15,6 +15,7 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from . import attention  # noqa: F401  (defines torch.ops.acb.paged_attention)
 from .device import Device
+from .errors import InputError
 from .kv_cache import AttentionLayer, KVCache
 from .request import Batch, Request, Row
 from .slot import IOSlot, SlotSize
@@ -69,11 +70,8 @@ def decode_sizes(largest: int) -> list[int]:
 class Model:
     """A network with its KV cache, ready to run batches of up to `size`.
 
-    network  a causal LM whose attention implementation is ATTENTION; None on a simulator that only keeps time
-    layers   its attention layers, in the order of `cache`
-    device   where it runs
-
-    `decode_sizes` are the batch sizes worth a CUDA graph each.
+    Attributes:
+        decode_sizes: the batch sizes worth a CUDA graph each, largest first.
     """
 
     def __init__(
@@ -84,6 +82,15 @@ class Model:
         size: SlotSize,
         device: Device,
     ):
+        """
+        Args:
+            network: a causal LM whose attention implementation is ATTENTION; None on a simulator that only keeps time.
+            layers: its attention layers, in the order of `cache`.
+            device: where it runs.
+
+        Raises:
+            InputError: the network runs with another KV cache already.
+        """
         self.network, self.cache, self.size, self.device = network, cache, size, device
         self.decode_sizes = decode_sizes(size.rows)
         for number, (keys, values) in enumerate(zip(cache.keys, cache.values, strict=True)):
@@ -97,6 +104,8 @@ class Model:
         # layers; found through module.layer_idx they would mean one graph per layer.
         for layer, key_cache, value_cache in zip(layers, cache.keys, cache.values, strict=True):
             module = network.get_submodule(layer.name)
+            if hasattr(module, "key_cache"):
+                raise InputError("the model is serving another session: run that to its end first, or load it again")
             module.key_cache, module.value_cache = key_cache, value_cache
             self._attached.append(module)
 
@@ -116,9 +125,14 @@ class Model:
         return IOSlot(self.size, self.cache.page_size, self.cache.scratch_page, self.device, name)
 
     def forward(self, slot: IOSlot) -> None:
-        """Runs the slot's batch and writes each sampled row's most likely next token to `slot.outputs`."""
+        """Runs the slot's batch and writes each sampled row's most likely next token to `slot.written.outputs`.
+
+        Raises:
+            RuntimeError: nothing was ever written to the slot.
+        """
         # Taken now: when the work runs, the host may have written the next batch to the slot.
-        inputs, outputs, max_query_len = slot.inputs, slot.outputs, slot.max_query_len
+        written = slot.written
+        inputs, outputs, longest = written.inputs, written.outputs, written.batch.max_query_len
 
         @torch.inference_mode()
         def work() -> None:
@@ -127,7 +141,7 @@ class Model:
                 position_ids=inputs.positions[None],
                 use_cache=False,
                 logits_to_keep=inputs.sampling_rows,
-                batch=(inputs.kv_slots, inputs.page_table, inputs.seq_lens, inputs.query_starts, max_query_len),
+                batch=(inputs.kv_slots, inputs.page_table, inputs.seq_lens, inputs.query_starts, longest),
             ).logits
             outputs.copy_(logits[0].argmax(-1))
 
@@ -135,7 +149,8 @@ class Model:
 
     def carry_over(self, slot: IOSlot, previous: IOSlot) -> None:
         """Copies the tokens that the batch in `previous` has sampled to where `slot`'s batch starts from them."""
-        ids, source, tokens = slot.inputs.input_ids, slot.inputs.carry_over, previous.device_tokens
+        inputs, tokens = slot.written.inputs, previous.device_tokens
+        ids, source = inputs.input_ids, inputs.carry_over
 
         @torch.inference_mode()
         def work() -> None:
@@ -153,8 +168,8 @@ class Model:
         request = Request("warm-up", [0] * chunk, 1)
         request.pages = pages
         rows = min(self.size.tokens // chunk, self.size.rows)
-        prefill = Batch([Row(request, 0, chunk)] * rows, list(range(rows)), chunk * rows)
-        decodes = [Batch([Row(request, 0, 1)] * rows, list(range(rows)), rows) for rows in self.decode_sizes]
+        prefill = Batch([Row(request, 0, chunk)] * rows)
+        decodes = [Batch([], padding=rows) for rows in self.decode_sizes]
         slot = self._slot("warm-up")
         for batch in (prefill, *decodes):
             slot.write(batch)
@@ -162,3 +177,4 @@ class Model:
             self.carry_over(slot, slot)
             self.forward(slot)
             slot.download()
+

@@ -2,7 +2,8 @@
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 from .errors import InputError
@@ -13,16 +14,17 @@ FinishReason = Literal["stop", "length"]
 class Request:
     """One prompt on its way through the engine.
 
-    id              names the request in results and errors
-    prompt_len      tokens in the prompt
-    max_new_tokens  tokens to generate at most
-    stop_tokens     token ids that end the request; the one that did is kept as its last token
-    tokens          prompt, then every generated token the host has seen
-    scheduled       positions handed to batches so far; it can run ahead of `tokens`, because a batch may be
-                    scheduled before the token it starts from has come back from the GPU
-    source          index of its newest sampled token among those of the last batch it was scheduled in
-    pages           KV cache pages held, in order of position
-    finish_reason   None until finished: "stop" for a stop token, "length" for max_new_tokens
+    Attributes:
+        id: names the request in results and errors.
+        prompt_len: tokens in the prompt.
+        max_new_tokens: tokens to generate at most.
+        stop_tokens: token ids that end the request; the one that did is kept as its last token.
+        tokens: prompt, then every generated token the host has seen.
+        scheduled: positions handed to batches so far; it can run ahead of `tokens`, because a batch may be scheduled
+            before the token it starts from has come back from the GPU.
+        source: index of its newest sampled token among those of the last batch it was scheduled in.
+        pages: KV cache pages held, in order of position.
+        finish_reason: None until finished: "stop" for a stop token, "length" for max_new_tokens.
     """
 
     __slots__ = ("id", "prompt_len", "max_new_tokens", "stop_tokens", "tokens", "scheduled", "source", "pages",
@@ -57,7 +59,11 @@ class Request:
         return 1 if self.scheduled < self.max_positions else 0
 
     def check(self, vocab_size: int, max_positions: int) -> None:
-        """Raises InputError when a model of `vocab_size` tokens and `max_positions` positions cannot serve this."""
+        """Whether a model of `vocab_size` tokens and `max_positions` positions can serve this.
+
+        Raises:
+            InputError: it cannot.
+        """
         if not self.prompt_len:
             raise InputError(f"request {self.id!r}: the prompt is empty; it needs at least one token")
         if self.max_new_tokens < 1:
@@ -77,8 +83,12 @@ class Request:
 class Row(NamedTuple):
     """One request's share of a batch: its positions start to start + length - 1.
 
-    source  where the batch before produces the token at `start`: its index among that batch's sampled tokens; -1 if
-            the prompt has it
+    Attributes:
+        request: whose it is.
+        start: the first of its positions.
+        length: how many there are.
+        source: where the batch before produces the token at `start`: its index among that batch's sampled tokens; -1 if
+            the prompt has it.
     """
 
     request: Request
@@ -86,16 +96,58 @@ class Row(NamedTuple):
     length: int
     source: int = -1
 
+    @property
+    def samples(self) -> bool:
+        """Whether it produces a token: not if it stops short of the end of its prompt."""
+        return self.start + self.length >= self.request.prompt_len
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Batch:
     """Ragged rows, prefill chunks and decodes mixed; the tokens of all rows lie one after another.
 
-    sampled  indices of the rows that produce a token: all but those that stop short of the end of their prompt
-    number   counts the batches of a run, from 0
+    Attributes:
+        rows: one for each request that takes part.
+        number: counts the batches of a run, from 0; -1 for one that is none of them.
+        padding: rows of one token behind the others, which belong to no request and write to the scratch page.
     """
 
     rows: list[Row]
-    sampled: list[int]
-    num_tokens: int
     number: int = -1
+    padding: int = 0
+
+    @cached_property
+    def sampled(self) -> list[int]:
+        """Indices of the rows that produce a token for a request."""
+        return [index for index, row in enumerate(self.rows) if row.samples]
+
+    @cached_property
+    def num_tokens(self) -> int:
+        """Of all rows, padding included."""
+        return sum(row.length for row in self.rows) + self.padding
+
+    @cached_property
+    def decodes(self) -> bool:
+        """Whether every row is one token from which the next is sampled: a batch of decodes.
+
+        The last token of a prompt, come by itself, counts as one: what is done with it is the same. So whatever the
+        requests are, a forward pass over such a batch launches the same kernels over arrays of the same sizes, and a
+        CUDA graph that was captured for as many rows can be replayed for it. One token from the middle of a prompt
+        does not count: nothing is sampled from it, and a graph samples from every row.
+        """
+        return self.num_tokens == len(self.rows) + self.padding and len(self.sampled) == len(self.rows)
+
+    @property
+    def max_query_len(self) -> int:
+        """Tokens of the longest row; 1 of a batch of padding alone."""
+        return max((row.length for row in self.rows), default=1)
+
+    @property
+    def decode_size(self) -> int:
+        """Rows of a batch of decodes, padding included; 0 for any other batch."""
+        return len(self.rows) + self.padding if self.decodes else 0
+
+    def padded(self, sizes: Sequence[int]) -> "Batch":
+        """A batch of decodes with padding up to the smallest of `sizes` that holds it; any other batch as it is."""
+        fitting = [size for size in sizes if size >= len(self.rows)]
+        return replace(self, padding=min(fitting) - len(self.rows)) if self.decodes and fitting else self

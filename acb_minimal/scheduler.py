@@ -16,24 +16,31 @@ from .request import Batch, Request, Row
 
 
 class Step(NamedTuple):
-    """A batch whose tokens have come back: when (seconds, the device's clock) and how large it was."""
+    """A batch whose tokens have come back.
+
+    Attributes:
+        time: when, in seconds on the device's clock.
+        rows: of the batch, without padding.
+        tokens: of the batch, without padding.
+        decodes: whether it was a batch of decodes.
+    """
 
     time: float
     rows: int
     tokens: int
+    decodes: bool
 
 
 class Scheduler:
     """Admits requests in arrival order and packs each batch up to a token budget.
 
-    pool               pages to reserve from
-    max_running        rows in a batch at most
-    max_batch_tokens   tokens in a batch at most: decodes come first, prompts are cut to what is left
-    vocab_size, max_positions  limits of the model, to refuse a request that does not fit
-    device             whose clock `steps` are on
-
     A request is admitted when every page it can ever need is free, and holds them until it finishes. So nothing is
     preempted and nothing deadlocks.
+
+    Attributes:
+        waiting: requests that have not been admitted, in arrival order.
+        running: requests that have, in the order of admission.
+        steps: the batches whose tokens have come back.
     """
 
     def __init__(
@@ -45,6 +52,18 @@ class Scheduler:
         max_positions: int,
         device: Device,
     ):
+        """
+        Args:
+            pool: pages to reserve from.
+            max_running: rows in a batch at most.
+            max_batch_tokens: tokens in a batch at most: decodes come first, prompts are cut to what is left.
+            vocab_size: of the model; a request with other token ids is refused.
+            max_positions: of the model; a longer request is refused.
+            device: whose clock `steps` are on.
+
+        Raises:
+            InputError: the limits make no sense.
+        """
         if max_running < 1:
             raise InputError(f"max_running is {max_running}; it must be at least 1")
         if max_batch_tokens < max_running:
@@ -63,7 +82,11 @@ class Scheduler:
         self._next_number = 0
 
     def add(self, request: Request) -> None:
-        """Queues a request. Raises InputError, and keeps nothing of it, if it can never be served."""
+        """Queues a request.
+
+        Raises:
+            InputError: it can never be served; nothing of it is kept.
+        """
         if request.id in self._ids:
             raise InputError(f"request {request.id!r}: the id is taken by a request that has not finished")
         request.check(self.vocab_size, self.max_positions)
@@ -87,42 +110,30 @@ class Scheduler:
         prompt scheduled, so at most the last of `running` is still in prefill.
         """
         started = self.device.clock()
-        rows: list[Row] = []
-        sampled: list[int] = []
-        budget = self.max_batch_tokens
+        rows = _Rows(self.max_batch_tokens)
         for request in self.running:
-            budget -= self._add_row(request, budget, rows, sampled)
-        while budget and self.waiting and len(self.running) < self.max_running:
+            rows.add(request)
+        while rows.budget and self.waiting and len(self.running) < self.max_running:
             request = self.waiting[0]
             pages = self.pool.allocate(self.pool.pages_for(request.max_positions))
             if pages is None:
                 break  # a smaller request further back must not overtake, or a large one might wait for ever
             request.pages = pages
             self.running.append(self.waiting.popleft())
-            budget -= self._add_row(request, budget, rows, sampled)
-        batch = Batch(rows, sampled, self.max_batch_tokens - budget, self._next_number) if rows else None
-        self.device.spent("schedule", started, len(rows), batch.number if batch else None)
-        self._next_number += len(rows) > 0
+            rows.add(request)
+        batch = Batch(rows.rows, self._next_number) if rows.rows else None
+        self._next_number += batch is not None
+        self.device.spent("schedule", started, len(rows.rows), batch.number if batch else None)
         return batch
 
-    @staticmethod
-    def _add_row(request: Request, budget: int, rows: list[Row], sampled: list[int]) -> int:
-        """Adds the request's next positions, `budget` at most, and returns how many."""
-        length = min(request.unscheduled, budget)
-        if length:
-            start = request.scheduled
-            rows.append(Row(request, start, length, request.source))
-            request.scheduled = start + length
-            if request.scheduled >= request.prompt_len:
-                # A request that decodes has a row in every batch, so the batch before is where its token comes from.
-                request.source = len(sampled)
-                sampled.append(len(rows) - 1)
-        return length
-
     def update(self, batch: Batch, tokens: np.ndarray) -> list[Request]:
-        """Takes in the tokens of `batch`, int [len(batch.sampled)], and returns the requests they finish.
+        """Takes in the tokens of a batch. A finished request's pages are free at once.
 
-        A finished request's pages are free at once.
+        Args:
+            tokens: int [len(batch.sampled)].
+
+        Returns:
+            The requests that they finish.
         """
         started = self.device.clock()
         finished = []
@@ -141,8 +152,9 @@ class Scheduler:
             finished.append(request)
         if finished:
             self.running = [request for request in self.running if request.finish_reason is None]
-        self.device.spent("update", started, len(batch.rows), batch.number, reads=tokens)
-        self.steps.append(Step(self.device.clock(), len(batch.rows), batch.num_tokens))
+        self.device.spent("update", started, len(batch.rows), batch.number)
+        tokens_of_rows = batch.num_tokens - batch.padding
+        self.steps.append(Step(self.device.clock(), len(batch.rows), tokens_of_rows, batch.decodes))
         return finished
 
     def abort(self) -> None:
@@ -157,3 +169,26 @@ class Scheduler:
         self.pool.free(request.pages)
         request.pages = []
         self._ids.discard(request.id)
+
+
+class _Rows:
+    """The rows of a batch that is being put together, and how many tokens may still join it."""
+
+    def __init__(self, budget: int):
+        self.rows: list[Row] = []
+        self.budget = budget
+        self._sampled = 0
+
+    def add(self, request: Request) -> None:
+        """Adds the request's next positions, as many as there is room for."""
+        length = min(request.unscheduled, self.budget)
+        if not length:
+            return
+        row = Row(request, request.scheduled, length, request.source)
+        self.rows.append(row)
+        self.budget -= length
+        request.scheduled += length
+        if row.samples:
+            # A request that decodes has a row in every batch, so the batch before is where its token comes from.
+            request.source = self._sampled
+            self._sampled += 1

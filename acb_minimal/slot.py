@@ -5,19 +5,24 @@ device, so that an upload is a single copy. The slot knows the layout of a batch
 """
 
 import math
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from .costs import Shape
 from .device import Device
 from .request import Batch, Request
 
 
 class SlotSize(NamedTuple):
-    """The largest batch a slot can hold: rows, tokens, and KV pages of one row."""
+    """The largest batch a slot can hold.
+
+    Attributes:
+        rows: rows.
+        tokens: tokens of all rows.
+        pages: KV pages of one row.
+    """
 
     rows: int
     tokens: int
@@ -27,15 +32,16 @@ class SlotSize(NamedTuple):
 class Inputs(NamedTuple):
     """The named views of an input buffer, int32, as NumPy arrays on the host and tensors on the device.
 
-    input_ids      [tokens]       token ids; 0 where the host does not know it yet
-    positions      [tokens]       position of each token in its request
-    kv_slots       [tokens]       where its key and value go: page * page_size + offset
-    page_table     [rows, pages]  each row's pages, in order of position
-    seq_lens       [rows]         positions each row has in the KV cache once this batch is written
-    query_starts   [rows + 1]     row r's tokens are query_starts[r] to query_starts[r + 1] - 1
-    sampling_rows  [rows]         for each row that produces a token, the index of its last token
-    carry_over     [tokens]       for a token the host does not know: its index in the outputs of the batch before,
-                                  which the device has; otherwise -1
+    Attributes:
+        input_ids: [tokens] token ids; 0 where the host does not know it yet.
+        positions: [tokens] position of each token in its request.
+        kv_slots: [tokens] where its key and value go: page * page_size + offset.
+        page_table: [rows, pages] each row's pages, in order of position.
+        seq_lens: [rows] positions each row has in the KV cache once this batch is written.
+        query_starts: [rows + 1] row r's tokens are query_starts[r] to query_starts[r + 1] - 1.
+        sampling_rows: [rows] for each row that produces a token, the index of its last token.
+        carry_over: [tokens] for a token the host does not know: its index in the outputs of the batch before, which the
+            device has; otherwise -1.
     """
 
     input_ids: np.ndarray | torch.Tensor
@@ -85,96 +91,124 @@ def _aligned(count: int) -> int:
     return -(-count // 4) * 4
 
 
+@dataclass(frozen=True)
+class Written:
+    """What `IOSlot.write` has put on its way to the device.
+
+    Attributes:
+        batch: the batch, with its padding.
+        inputs: the device's views, cut to the batch.
+        outputs: where its sampled tokens belong: int32 [sampled rows, padding included], on the device.
+    """
+
+    batch: Batch
+    inputs: Inputs
+    outputs: torch.Tensor
+
+
 class IOSlot:
     """One batch's inputs and outputs.
 
-    size          the largest batch it can hold
-    page_size     positions per KV page
-    scratch_page  a page of the cache that belongs to no request; padding rows write to it
-    device        where the model runs
-    name          a letter, for traces
-
-    After `write`, `inputs` (device) are cut to the batch, `outputs` is where its sampled tokens belong (device,
-    int32 [sampled rows]), `max_query_len` is the length of its longest row, `decode_rows` the number of its rows if
-    all of them are one token, else 0, `shape` what its cost depends on, and `batch` its number.
+    Attributes:
+        name: a letter, for traces.
     """
 
     def __init__(self, size: SlotSize, page_size: int, scratch_page: int, device: Device, name: str = "A"):
+        """
+        Args:
+            size: the largest batch it can hold.
+            page_size: positions per KV page.
+            scratch_page: a page of the cache that belongs to no request; padding rows write to it.
+            device: where the model runs.
+        """
         self.page_size, self.scratch_page, self.device, self.name = page_size, scratch_page, device, name
-        self.batch: int | None = None
         self.host_buffer = device.pinned(Inputs.numel(size))
         self.device_buffer = torch.zeros_like(self.host_buffer, device=device.torch_device)
         self.host_tokens = device.pinned(size.rows)
         self.device_tokens = torch.zeros_like(self.host_tokens, device=device.torch_device)
-        self.host_inputs = Inputs.cut(self.host_buffer.numpy(), size)
+        self.host_inputs = Inputs.cut(device.host_view(self.host_buffer), size)
         self.device_inputs = Inputs.cut(self.device_buffer, size)
+        self._token_view = device.host_view(self.host_tokens)
         device.watch(f"slot {name}'s pinned inputs", self.host_buffer)
         device.watch(f"slot {name}'s inputs", self.device_buffer)
         device.watch(f"slot {name}'s pinned outputs", self.host_tokens)
         device.watch(f"slot {name}'s outputs", self.device_tokens)
+        self._written: Written | None = None
         self._table_owners: list[Request | None] = [None] * size.rows
         self._unknown: list[tuple[int, Request, int]] = []
 
-    def write(self, batch: Batch, sizes: Sequence[int] = ()) -> None:
+    @property
+    def written(self) -> Written:
+        """What the last `write` has put here.
+
+        Raises:
+            RuntimeError: there was none.
+        """
+        if self._written is None:
+            raise RuntimeError(f"slot {self.name} holds no batch: write one to it first")
+        return self._written
+
+    @property
+    def batch(self) -> Batch | None:
+        """What it holds, since the last `write`; None before the first."""
+        return self._written and self._written.batch
+
+    def write(self, batch: Batch) -> None:
         """Fills the host input buffer. Past the ends of the batch, it keeps what it held.
 
         A token id that the host does not know yet, because an earlier batch is still producing it, is written as 0,
         with its place among that batch's outputs in `carry_over`; `fill` writes it once it is known.
-
-        sizes  a batch of decodes is padded to the smallest of these that holds it, with rows on the scratch page
         """
         started = self.device.clock()
-        decode = batch.num_tokens == len(batch.rows)
-        fitting = [size for size in sizes if decode and size >= len(batch.rows)]
-        padding = min(fitting) - len(batch.rows) if fitting else 0
-        host = self.host_inputs
-        num_rows, num_tokens = len(batch.rows) + padding, batch.num_tokens + padding
-        ids: list[int] = []
-        self._unknown.clear()
-        host.carry_over[:num_tokens] = -1
-        for index, (request, start, length, source) in enumerate(batch.rows):
-            if self._table_owners[index] is not request:
-                # A request keeps its pages for life: its table row is written when it takes the row, not per step.
-                host.page_table[index, : len(request.pages)] = request.pages
-                self._table_owners[index] = request
-            known = request.tokens[start : start + length]
-            ids += known
-            if len(known) < length:  # only ever the one token of a decode
-                self._unknown.append((len(ids), request, start))
-                host.carry_over[len(ids)] = source
-                ids.append(0)
-        for index in range(len(batch.rows), num_rows):
-            host.page_table[index, 0] = self.scratch_page
-            self._table_owners[index] = None
+        num_rows, num_tokens = len(batch.rows) + batch.padding, batch.num_tokens
+        self._write_page_table(batch)
+        self._write_ids(batch)
 
-        starts = np.array([row.start for row in batch.rows] + [0] * padding)
-        lengths = np.array([row.length for row in batch.rows] + [1] * padding)
+        host = self.host_inputs
+        starts = np.array([row.start for row in batch.rows] + [0] * batch.padding)
+        lengths = np.array([row.length for row in batch.rows] + [1] * batch.padding)
         ends = np.cumsum(lengths)
         row_of_token = np.repeat(np.arange(num_rows), lengths)
         positions = np.arange(num_tokens) + (starts - ends + lengths)[row_of_token]
         page, offset = np.divmod(positions, self.page_size)
         sampled = batch.sampled + list(range(len(batch.rows), num_rows))
-
-        host.input_ids[:num_tokens] = ids + [0] * padding
         host.positions[:num_tokens] = positions
         host.kv_slots[:num_tokens] = host.page_table[row_of_token, page] * self.page_size + offset
         host.seq_lens[:num_rows] = starts + lengths
         host.query_starts[1 : num_rows + 1] = ends
         host.sampling_rows[: len(sampled)] = ends[sampled] - 1
 
-        self.decode_rows = num_rows if decode else 0
-        self.max_query_len = int(lengths.max())
-        self.num_sampled = len(batch.sampled)
-        self.inputs = self.device_inputs.trim(num_tokens, num_rows, len(sampled))
-        self.outputs = self.device_tokens[: len(sampled)]
-        seen = starts + lengths
-        self.shape = Shape(num_rows, num_tokens, int(seen.sum()), int((lengths * seen).sum()))
-        self.batch = batch.number
-        self.device.spent("write", started, num_rows, self.batch, self.name, writes=self.host_buffer)
+        inputs = self.device_inputs.trim(num_tokens, num_rows, len(sampled))
+        self._written = Written(batch, inputs, self.device_tokens[: len(sampled)])
+        self.device.spent("write", started, num_rows, batch.number, self.name)
+
+    def _write_page_table(self, batch: Batch) -> None:
+        """A request keeps its pages for life: its table row is written when it takes the row, not per step."""
+        for index, row in enumerate(batch.rows):
+            if self._table_owners[index] is not row.request:
+                self.host_inputs.page_table[index, : len(row.request.pages)] = row.request.pages
+                self._table_owners[index] = row.request
+        for index in range(len(batch.rows), len(batch.rows) + batch.padding):
+            self.host_inputs.page_table[index, 0] = self.scratch_page
+            self._table_owners[index] = None
+
+    def _write_ids(self, batch: Batch) -> None:
+        """Token ids, 0 where the host does not know one, and where the device finds those."""
+        ids: list[int] = []
+        self._unknown.clear()
+        self.host_inputs.carry_over[: batch.num_tokens] = -1
+        for request, start, length, source in batch.rows:
+            known = request.tokens[start : start + length]
+            ids += known
+            if len(known) < length:  # only ever the one token of a decode
+                self._unknown.append((len(ids), request, start))
+                self.host_inputs.carry_over[len(ids)] = source
+                ids.append(0)
+        self.host_inputs.input_ids[: batch.num_tokens] = ids + [0] * batch.padding
 
     def pad(self, rows: int) -> None:
         """Writes a batch of `rows` decodes that belong to no request."""
-        self.write(Batch([], [], 0), [rows])
+        self.write(Batch([], padding=rows))
 
     def fill(self) -> None:
         """Writes the token ids that were not known when the batch was written. All of them must be known now, but
@@ -183,17 +217,18 @@ class IOSlot:
         for index, request, position in self._unknown:
             if request.finish_reason is None:
                 self.host_inputs.input_ids[index] = request.tokens[position]
-        written = self.host_buffer if self._unknown else None
-        self.device.spent("fill", started, len(self._unknown), self.batch, self.name, writes=written)
+        self.device.spent("fill", started, len(self._unknown), self.written.batch.number, self.name)
 
     def upload(self, non_blocking: bool = False) -> None:
         """Copies the inputs to the device, on the current stream; the host waits unless `non_blocking`."""
         self.device.copy("h2d", self.device_buffer, self.host_buffer, non_blocking, self)
 
     def download(self, non_blocking: bool = False) -> np.ndarray:
-        """Copies the sampled tokens to the host, on the current stream, and returns the host's view of them.
+        """Copies the sampled tokens to the host, on the current stream.
 
-        The host waits unless `non_blocking`; then the view, int32 [sampled rows], is valid once the copy is done.
+        Returns:
+            The host's view of them, int32 [len(batch.sampled)]: valid once the copy is done, for which the host has
+            waited here unless `non_blocking`.
         """
         self.device.copy("d2h", self.host_tokens, self.device_tokens, non_blocking, self)
-        return self.host_tokens.numpy()[: self.num_sampled]
+        return self._token_view[: len(self.written.batch.sampled)]

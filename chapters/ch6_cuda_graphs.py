@@ -40,7 +40,8 @@ class Engine:
         batch = self.scheduler.schedule()             # N + 1, from counts alone: N is still on the GPU
         previous, self.in_flight = self.in_flight, None
         if batch:
-            self.slot.write(batch, self.model.decode_sizes)   # all but the token ids that N has not produced yet
+            batch = batch.padded(self.model.decode_sizes)     # decodes: to a size that has a graph
+            self.slot.write(batch)                    # all but the token ids that N has not produced yet
             self.launch(batch)
         return self.retire(previous)                  # N
 
@@ -49,7 +50,7 @@ class Engine:
             self.slot.upload(non_blocking=True)       # host -> device
         self.uploaded.record(self.h2d)
         self.compute.wait_event(self.uploaded)        # or compute would read inputs that are not there yet
-        graph = self.graphs.get((self.slot, self.slot.decode_rows))
+        graph = self.graphs.get((self.slot, batch.decode_size))
         with self.cuda.stream(self.compute):
             if graph:
                 graph.replay()                        # carry-over, forward pass and sampling in one launch

@@ -19,13 +19,14 @@ if not torch.cuda.is_available():
 import transformers
 from transformers import AutoModelForCausalLM
 
-from acb_minimal.device import CpuDevice, Device
+from acb_minimal.device import Device
 from acb_minimal.kv_cache import KVCache, PagePool
-from acb_minimal.load import Checkpoint
 from acb_minimal.model import Model
 from acb_minimal.request import Request
-from acb_minimal.run import load_chapter
+from acb_minimal.run.checkpoint import Checkpoint
+from acb_minimal.run.engines import load_chapter
 from acb_minimal.scheduler import Scheduler
+from acb_minimal.sim.device import CpuDevice
 from acb_minimal.slot import SlotSize
 
 VOCAB = 89
@@ -132,6 +133,7 @@ class Harness:
                 finished += 1
                 while queue and queue[0][0] <= finished:
                     scheduler.add(requests[queue.pop(0)[1]])
+        model.close()
         assert finished == len(requests)
         assert scheduler.pool.num_free == scheduler.pool.num_pages
         return scheduler

@@ -9,12 +9,16 @@ from itertools import pairwise
 import pytest
 import torch
 
-from acb_minimal import counter, model
-from acb_minimal.costs import Costs
-from acb_minimal.device import SimulatedDevice
-from acb_minimal.load import Checkpoint
-from acb_minimal.run import Session, chapter_paths, load_chapter
-from acb_minimal.sim import CUDAGraph
+from acb_minimal import model
+from acb_minimal.models import counter
+from acb_minimal.run.checkpoint import Checkpoint
+from acb_minimal.run.engines import chapter_paths, load_chapter
+from acb_minimal.run.session import Session
+from acb_minimal.run.workload import Job
+from acb_minimal.sim.costs import Costs
+from acb_minimal.sim.cuda import CUDAGraph
+from acb_minimal.sim.device import SimulatedDevice
+from acb_minimal.sim.policies import named
 
 CHAPTERS = chapter_paths()
 
@@ -64,9 +68,9 @@ PAIRS = [(a, a + _rng.randint(0, 12)) for a in _rng.choices(range(900), k=10)]
 
 def right(chapter: str, policy: str, seed: int) -> bool:
     """Whether a chapter counts as it should under a policy; breaking down is as wrong as counting wrong."""
-    device = SimulatedDevice(Costs.of("counter"), policy, seed)
+    device = SimulatedDevice(Costs.of("counter"), named(policy, seed))
     prompts = [counter.prompt(*pair) for pair in PAIRS]
-    session = Session(prompts, chapter, CHECKPOINT, device, max_running=3, max_batch_tokens=6, page_size=4)
+    session = Session(Job(prompts, max_running=3, max_batch_tokens=6, page_size=4), chapter, CHECKPOINT, device)
     try:
         texts = {completion.id: completion.text for completion in session.run()}
     except Exception:
@@ -86,7 +90,7 @@ def test_a_batch_size_without_a_graph_runs_eagerly(monkeypatch):
 
 def test_capturing_runs_nothing_and_needs_no_request():
     """The engine is made while requests already wait; it must not touch them, the pool or the cache."""
-    session = Session([counter.prompt(3, 9)], "ch6", CHECKPOINT, SimulatedDevice(Costs.of("counter")))
+    session = Session(Job([counter.prompt(3, 9)]), "ch6", CHECKPOINT, SimulatedDevice(Costs.of("counter")))
     made = session.load_model()
     before = [tensor.clone() for tensor in made.cache.keys + made.cache.values]
     session.engine_class(made, session.scheduler, session.device.cuda)
@@ -99,7 +103,7 @@ def test_capturing_runs_nothing_and_needs_no_request():
 
 def test_a_forward_pass_keeps_the_shape_it_was_launched_with():
     """As a kernel does its arguments; only what lies at the addresses can still change."""
-    session = Session([counter.prompt(3, 9)], "ch2", CHECKPOINT, SimulatedDevice(Costs.of("counter"), "lazy"))
+    session = Session(Job([counter.prompt(3, 9)]), "ch2", CHECKPOINT, SimulatedDevice(Costs.of("counter"), named("lazy")))
     made = session.load_model()
     slot = made.new_slot()
     slot.pad(1)

@@ -5,11 +5,12 @@ import random
 import pytest
 import torch
 
-from acb_minimal import counter
 from acb_minimal.errors import InputError
-from acb_minimal.load import Checkpoint
-from acb_minimal.run import Session, chapter_paths
-from acb_minimal.workload import workload
+from acb_minimal.models import counter
+from acb_minimal.run.checkpoint import Checkpoint
+from acb_minimal.run.engines import chapter_paths
+from acb_minimal.run.session import Session
+from acb_minimal.run.workload import Job, workload
 
 pytestmark = pytest.mark.gpu
 
@@ -19,9 +20,7 @@ def test_the_counter_counts(chapter):
     """500 requests in fp32, joining and leaving, with prompts cut to fit the budget."""
     load = workload("demo").override(requests=500)
     prompts = load.prompts(0)
-    session = Session(
-        prompts, chapter, device="cuda", max_running=load.max_running, max_batch_tokens=18, page_size=16, pages=60
-    )
+    session = Session(Job(prompts, max_running=load.max_running, max_batch_tokens=18, page_size=16, pages=60), chapter, device="cuda")
     done = {completion.id: completion.text for completion in session.run()}
     expected = [counter.answer(*(int(word) for word in prompt.split()[1::2])) for prompt in prompts]
     assert [done[str(number)] for number in range(len(prompts))] == expected
@@ -34,14 +33,14 @@ def test_random_weights_give_the_same_tokens_on_the_cpu():
     prompts = [rng.choices(range(1000), k=rng.randint(1, 150)) for _ in range(20)]
     tokens = []
     for device in ("cpu", "cuda"):
-        session = Session(prompts, device=device, max_new_tokens=20, ignore_stop=True, page_size=16)
+        session = Session(Job(prompts, max_new_tokens=20, ignore_stop=True, page_size=16), device=device)
         tokens.append({completion.id: completion.tokens for completion in session.run()})
     assert tokens[0] == tokens[1]
 
 
 def test_a_forward_pass_never_makes_the_host_wait():
     """Not in transformers' code either: one look at a tensor's value, and no chapter could overlap anything."""
-    session = Session([[1] * 30, [2] * 5], device="cuda", max_running=2)
+    session = Session(Job([[1] * 30, [2] * 5], max_running=2), device="cuda")
     model = session.load_model()
     slot = model.new_slot()
     for _ in range(2):  # a batch of prompts, then one of decodes
@@ -60,4 +59,4 @@ def test_a_forward_pass_never_makes_the_host_wait():
 def test_a_pool_too_large_for_the_gpu_is_refused_before_the_model_is_loaded(monkeypatch):
     monkeypatch.setattr(Checkpoint, "load", lambda *_: pytest.fail("the model was loaded"))
     with pytest.raises(InputError, match="too little GPU memory: 100000000 KV pages take"):
-        Session([[1]], model="llama-3.2-1b", device="cuda", pages=100_000_000)
+        Session(Job([[1]], pages=100_000_000), model="llama-3.2-1b", device="cuda")

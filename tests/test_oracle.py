@@ -9,11 +9,11 @@ from conftest import FAMILIES, VOCAB
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from acb_minimal.costs import Costs
-from acb_minimal.device import CpuDevice, SimulatedDevice
-from acb_minimal.queues import POLICIES
 from acb_minimal.request import Request
-from acb_minimal.run import chapter_paths
+from acb_minimal.run.engines import chapter_paths
+from acb_minimal.sim.costs import Costs
+from acb_minimal.sim.device import CpuDevice, SimulatedDevice
+from acb_minimal.sim.policies import POLICIES, named
 
 # Prompts are the beginnings of a few random streams, so that the oracle can be asked once for each.
 STREAMS = [random.Random(seed).choices(range(VOCAB), k=40) for seed in range(5)]
@@ -76,7 +76,7 @@ def test_every_chapter_on_the_simulator_under_every_policy(harness, chapter, pol
     @many
     @given(st.sampled_from(list(FAMILIES)), workloads(), st.integers(0, 1000))
     def check(family, workload, seed):
-        serve_and_compare(harness(family), workload, chapter, SimulatedDevice(Costs.of("counter"), policy, seed))
+        serve_and_compare(harness(family), workload, chapter, SimulatedDevice(Costs.of("counter"), named(policy, seed)))
 
     check()
 
@@ -88,7 +88,7 @@ def test_hundreds_of_requests(harness, chapter):
     new_tokens = [rng.randint(1, 16) for _ in prompts]
     stops = [rng.choice([None, rng.randint(0, 15)]) for _ in prompts]
     limits = {"page_size": 4, "pages": 150, "max_running": 24, "max_batch_tokens": 40}
-    device = SimulatedDevice(Costs.of("counter"), "random", 0)
+    device = SimulatedDevice(Costs.of("counter"), named("random", 0))
     serve_and_compare(harness("llama"), (prompts, new_tokens, stops, None, limits), chapter, device)
 
 

@@ -4,8 +4,8 @@ import re
 import tomllib
 from pathlib import Path
 
-from acb_minimal import report
-from acb_minimal.results import load
+from acb_minimal.measure import tables
+from acb_minimal.measure.figures import load
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -32,4 +32,4 @@ def test_every_data_file_is_installed_with_the_package():
 
 
 def test_the_readme_s_figures_are_the_stored_ones():
-    assert report.markdown(load(ROOT / "docs" / "results" / "h200.json")) in README
+    assert tables.markdown(load(ROOT / "docs" / "results" / "h200.json")) in README

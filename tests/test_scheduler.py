@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acb_minimal.device import CpuDevice
 from acb_minimal.errors import InputError
 from acb_minimal.kv_cache import PagePool
 from acb_minimal.request import Request
 from acb_minimal.scheduler import Scheduler
+from acb_minimal.sim.device import CpuDevice
 
 STOP = 7
 

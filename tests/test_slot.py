@@ -5,10 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acb_minimal.device import CpuDevice
 from acb_minimal.kv_cache import PagePool
 from acb_minimal.request import Batch, Request, Row
 from acb_minimal.scheduler import Scheduler
+from acb_minimal.sim.device import CpuDevice
 from acb_minimal.slot import Inputs, IOSlot, SlotSize
 
 CPU = CpuDevice()
@@ -41,7 +41,7 @@ def test_every_batch_of_a_run_is_written_as_defined(lengths, page_size, max_runn
         batch = scheduler.schedule()
         slot.write(batch)
         slot.upload()
-        inputs = slot.inputs
+        inputs = slot.written.inputs
         token = 0
         for row, (request, start, length, _) in enumerate(batch.rows):
             pages = inputs.page_table[row].tolist()[: len(request.pages)]
@@ -56,8 +56,8 @@ def test_every_batch_of_a_run_is_written_as_defined(lengths, page_size, max_runn
         assert inputs.query_starts[len(batch.rows)] == token == len(inputs.input_ids)
         last = [inputs.query_starts[row + 1] - 1 for row in batch.sampled]
         assert inputs.sampling_rows.tolist() == last
-        assert slot.max_query_len == max(row.length for row in batch.rows)
-        slot.outputs.copy_(torch.arange(len(batch.sampled)) + 500)
+        assert slot.batch.max_query_len == max(row.length for row in batch.rows)
+        slot.written.outputs.copy_(torch.arange(len(batch.sampled)) + 500)
         tokens = slot.download()
         assert tokens.tolist() == [500 + i for i in range(len(batch.sampled))]
         scheduler.update(batch, tokens)
@@ -68,11 +68,11 @@ def test_a_token_the_host_does_not_know_yet_is_written_as_0():
     request.pages = [3]
     slot = IOSlot(SlotSize(1, 4, 2), 8, 0, CPU)
     slot.host_inputs.input_ids[:] = 99
-    slot.write(Batch([Row(request, 2, 1)], [0], 1))  # position 2 is the first generated token
+    slot.write(Batch([Row(request, 2, 1)]))  # position 2 is the first generated token
     slot.upload()
-    assert slot.inputs.input_ids.tolist() == [0]
-    assert slot.inputs.positions.tolist() == [2]
-    assert slot.inputs.kv_slots.tolist() == [26]
+    assert slot.written.inputs.input_ids.tolist() == [0]
+    assert slot.written.inputs.positions.tolist() == [2]
+    assert slot.written.inputs.kv_slots.tolist() == [26]
 
 
 def test_a_row_that_changes_hands_gets_its_new_owner_s_pages():
@@ -80,20 +80,20 @@ def test_a_row_that_changes_hands_gets_its_new_owner_s_pages():
     a, b = Request("a", [1, 2], 3), Request("b", [3], 2)
     a.pages, b.pages = [5, 6], [9]
     for rows in ([(a, 0, 1), (b, 0, 1)], [(b, 0, 1)], [(b, 0, 1), (a, 0, 1)]):
-        batch = Batch([Row(*row) for row in rows], list(range(len(rows))), len(rows))
+        batch = Batch([Row(*row) for row in rows])
         slot.write(batch)
         slot.upload()
         for row, (request, _, _) in enumerate(rows):
-            assert slot.inputs.page_table[row, : len(request.pages)].tolist() == request.pages
+            assert slot.written.inputs.page_table[row, : len(request.pages)].tolist() == request.pages
 
 
 def test_a_row_that_was_padding_gets_its_owner_s_pages_back():
     slot = IOSlot(SlotSize(2, 4, 3), 2, 7, CPU)
     a, b = Request("a", [1], 3), Request("b", [2], 3)
     a.pages, b.pages = [5, 6], [3, 4]
-    both = Batch([Row(a, 0, 1), Row(b, 0, 1)], [0, 1], 2)
+    both = Batch([Row(a, 0, 1), Row(b, 0, 1)])
     slot.write(both)
-    slot.write(Batch([Row(a, 0, 1)], [0], 1), sizes=[2])
+    slot.write(Batch([Row(a, 0, 1)], padding=1))
     assert slot.host_inputs.page_table[1, 0] == 7
     slot.write(both)
     assert slot.host_inputs.page_table[1, :2].tolist() == b.pages

@@ -10,14 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from acb_minimal import counter
-from acb_minimal.costs import Costs
-from acb_minimal.device import SimulatedDevice
+from acb_minimal.course.notebook import PAIRS
 from acb_minimal.kv_cache import PagePool
-from acb_minimal.lab import PAIRS
+from acb_minimal.models import counter
+from acb_minimal.pictures.theme import DARK, FONT, LIGHT, WIDTH, Theme, bare_axes
 from acb_minimal.request import Request
 from acb_minimal.scheduler import Scheduler
-from acb_minimal.theme import DARK, FONT, LIGHT, WIDTH, Theme, bare_axes
+from acb_minimal.sim.costs import Costs
+from acb_minimal.sim.device import SimulatedDevice
 
 PLACES = 4  # requests in a batch at most
 ROW = 0.21  # inches

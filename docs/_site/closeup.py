@@ -3,9 +3,9 @@ coarse to show."""
 
 from matplotlib.figure import Figure
 
-from acb_minimal.theme import DARK, LIGHT, WIDTH, bare_axes, write_title
-from acb_minimal.timeline import LANES_HEIGHT, Lanes
-from acb_minimal.trace import LANES, Trace
+from acb_minimal.pictures.theme import DARK, LIGHT, WIDTH, bare_axes, write_title
+from acb_minimal.pictures.timeline import LANES_HEIGHT, Lanes
+from acb_minimal.trace.spans import LANES, Trace
 
 BEFORE, AFTER = 0.3e-3, 1.3e-3  # seconds shown before and after the end of a batch; the same for all, to compare them
 

@@ -6,15 +6,16 @@ Nothing here is measured. Each returns Markdown.
 import re
 import textwrap
 
-from acb_minimal import variants, verdicts
-from acb_minimal.check import Outcome
-from acb_minimal.costs import Costs
-from acb_minimal.device import SimulatedDevice
-from acb_minimal.hazards import HOST, Action
+from acb_minimal.check import tables
+from acb_minimal.check.hazards import HOST, Action
+from acb_minimal.check.judge import Outcome
+from acb_minimal.check.schedules import replay
 from acb_minimal.kv_cache import PagePool
 from acb_minimal.request import Request
+from acb_minimal.run import engines
 from acb_minimal.scheduler import Scheduler
-from acb_minimal.search import replay
+from acb_minimal.sim.costs import Costs
+from acb_minimal.sim.device import SimulatedDevice
 from acb_minimal.slot import Inputs, IOSlot, SlotSize
 
 PROMPTS = {"A": [11, 12, 13], "B": [21, 22, 23, 24, 25, 26, 27]}
@@ -69,9 +70,9 @@ def problem(chapter: str, *without: str) -> str:
     outcome = _served(chapter, *without)
     if outcome.clean:
         raise ValueError(f"nothing is wrong with {chapter} without {without}")
-    lines = str(verdicts.problem(outcome)).splitlines()
+    lines = str(tables.problem(outcome)).splitlines()
     return "\n".join(["```text", *(textwrap.fill(line, 92, subsequent_indent="  ") for line in lines), "```"])
 
 
 def _served(chapter: str, *without: str) -> Outcome:
-    return replay(variants.without(chapter, *without), SEED)
+    return replay(engines.without(chapter, *without), SEED)

@@ -28,11 +28,14 @@ from matplotlib.figure import Figure
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from acb_minimal import costs, measured, plot, report, results
-from acb_minimal.regimes import Regime
-from acb_minimal.run import chapter_path, chapter_paths
-from acb_minimal.timeline import timeline
-from acb_minimal.trace import Trace
+from acb_minimal.measure import figures, record
+from acb_minimal.measure import tables as report
+from acb_minimal.measure.regimes import Regime
+from acb_minimal.pictures import charts
+from acb_minimal.pictures.timeline import timeline
+from acb_minimal.run.engines import chapter_path, chapter_paths
+from acb_minimal.sim import costs
+from acb_minimal.trace.spans import Trace
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
@@ -81,13 +84,13 @@ def drawings() -> dict[str, tuple]:
         source, (first, last) = chrome["otherData"], trace.middle(3)
         found[f"timeline-{path.stem}"] = functools.partial(timeline, trace, first, last), source
         found[f"closeup-{path.stem}"] = functools.partial(closeup.closeup, trace, first + 1), source
-    for name, entry in results.load(RESULTS / "h200.json").items():
+    for name, entry in figures.load(RESULTS / "h200.json").items():
         if rows := report.breakdowns(entry):
             source = entry["environment"] | {"command": entry["command"]}
-            found[f"breakdown-{name}"] = functools.partial(plot.breakdown, rows), source
+            found[f"breakdown-{name}"] = functools.partial(charts.breakdown, rows), source
     regimes = stored("regimes.json")
     source = regimes["environment"] | {"command": regimes["command"]}
-    found["regimes"] = functools.partial(plot.regimes, report.regime_points(regimes)), source
+    found["regimes"] = functools.partial(charts.regimes, report.regime_points(regimes)), source
     found["batching"] = batching.batching, "Steps, counted by the scheduler that all chapters use; nothing is timed."
     trace, source = unordered.unordered()
     found["unordered"] = functools.partial(closeup.closeup, trace, trace.middle(1)[0], before=1.2e-3), source
@@ -133,17 +136,17 @@ class Page:
 
     def table(self, file: str, name: str) -> str:
         """A stored table, its note and where it is from."""
-        found = measured.load(RESULTS / file)[name]
+        found = record.load(RESULTS / file)[name]
         facts = found.environment | {"command": found.command}
         return f"{found.markdown()}\n\n{found.note}\n\n<small markdown>{origin(facts)}</small>"
 
-    def entry(self, file: str, name: str) -> measured.Measured:
+    def entry(self, file: str, name: str) -> record.Measured:
         """A stored table, to take values from."""
-        return measured.load(RESULTS / file)[name]
+        return record.load(RESULTS / file)[name]
 
     def steps(self, file: str = "h200.json") -> str:
         """What a decode step is made of: a column for each workload, a row for each chapter."""
-        return report.markdown(results.load(RESULTS / file))
+        return report.markdown(figures.load(RESULTS / file))
 
     def parts(self, *chapters: str) -> str:
         """What a decode step of these chapters is made of, in ms: a row for each, workload by workload."""
@@ -163,9 +166,9 @@ class Page:
         """A stored Breakdown: step, kernels, launch_gaps, bubbles, in seconds."""
         return SimpleNamespace(**self._chapter(file, workload, chapter)["breakdown"])
 
-    def run(self, workload: str, chapter: str, file: str = "h200.json") -> results.Figures:
-        """Stored figures of a whole run: seconds, tokens_per_second, gpu_busy and so on."""
-        return results.Figures(**self._chapter(file, workload, chapter)["figures"])
+    def run(self, workload: str, chapter: str, file: str = "h200.json") -> figures.Figures:
+        """Stored figures of a whole run: seconds, tokens_per_second, gpu_active and so on."""
+        return figures.Figures(**self._chapter(file, workload, chapter)["figures"])
 
     def same_tokens(self, workload: str, chapter: str) -> float:
         """Share of a chapter's tokens, 0 to 1, that are chapter 1's, place by place."""
@@ -265,7 +268,7 @@ class Page:
 
     def _deletions(self, chapter: str) -> list[tables.Deletion]:
         files, stem = ("deletions.json", "deletions_cuda.json"), chapter_path(chapter).stem
-        return tables.joined(stem, *(measured.load(RESULTS / file)[stem] for file in files))
+        return tables.joined(stem, *(record.load(RESULTS / file)[stem] for file in files))
 
     def _notebook(self, chapter: str) -> Path:
         return chapter_path(chapter).with_suffix(".ipynb")

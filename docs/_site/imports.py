@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
-from acb_minimal.theme import DARK, FONT, LIGHT, WIDTH, Theme, bare_axes, text_width
+from acb_minimal.pictures.theme import DARK, FONT, LIGHT, WIDTH, Theme, bare_axes, text_width
 
 PACKAGE = Path(__file__).parents[2] / "acb_minimal"
 

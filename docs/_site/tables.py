@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 
-from acb_minimal import report
-from acb_minimal.measured import Measured
+from acb_minimal.measure import tables
+from acb_minimal.measure.record import Measured
 
 Results = Mapping[str, dict]
 
@@ -33,8 +33,8 @@ def ratios(real: Results, simulated: Results) -> dict[tuple[str, str], float]:
 def _steps(real: Results, simulated: Results) -> Iterator[tuple]:
     for name in real:
         if name in simulated:
-            guesses = report.breakdowns(simulated[name])
-            for chapter, measured in report.breakdowns(real[name]).items():
+            guesses = tables.breakdowns(simulated[name])
+            for chapter, measured in tables.breakdowns(real[name]).items():
                 yield name, chapter, measured, guesses[chapter]
 
 

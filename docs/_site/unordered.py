@@ -1,18 +1,18 @@
 """Chapter 2 with its host waits moved to the end of the step: what it would do is shown by the simulated GPU."""
 
-from acb_minimal import variants
-from acb_minimal.costs import Costs
-from acb_minimal.device import SimulatedDevice
-from acb_minimal.load import Checkpoint
-from acb_minimal.results import environment
-from acb_minimal.run import Session
-from acb_minimal.trace import Trace
-from acb_minimal.workload import workload
+from acb_minimal.measure.figures import environment
+from acb_minimal.run import engines
+from acb_minimal.run.checkpoint import Checkpoint
+from acb_minimal.run.session import Session
+from acb_minimal.run.workload import workload
+from acb_minimal.sim.costs import Costs
+from acb_minimal.sim.device import SimulatedDevice
+from acb_minimal.trace.spans import Trace
 
 
 def unordered() -> tuple[Trace, dict[str, str]]:
     """Its trace, and where that is from."""
-    engine = variants.changed(
+    engine = engines.changed(
         "ch2",
         ("self.h2d.synchronize()", "pass"),
         ("self.compute.synchronize()", "pass"),
@@ -20,5 +20,6 @@ def unordered() -> tuple[Trace, dict[str, str]]:
     )
     load = workload("wide").override(new_tokens=64)
     device = SimulatedDevice(Costs.of(load.model), arithmetic=False, trace=True)
-    list(Session.of(load, engine, Checkpoint(load.model), device).run())
+    checkpoint = Checkpoint(load.model)
+    Session(load.job(checkpoint.vocab_size), engine, checkpoint, device).serve()
     return device.trace, environment(device) | {"command": "mkdocs build"}

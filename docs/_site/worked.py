@@ -10,14 +10,15 @@ import functools
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from acb_minimal import counter
-from acb_minimal.costs import Costs
-from acb_minimal.device import SimulatedDevice
-from acb_minimal.load import Checkpoint
+from acb_minimal.models import counter
+from acb_minimal.pictures.theme import DARK, FONT, LIGHT, WIDTH, bare_axes
 from acb_minimal.request import Batch, Request
-from acb_minimal.run import Session
+from acb_minimal.run.checkpoint import Checkpoint
+from acb_minimal.run.session import Session
+from acb_minimal.run.workload import Job
+from acb_minimal.sim.costs import Costs
+from acb_minimal.sim.device import SimulatedDevice
 from acb_minimal.slot import IOSlot
-from acb_minimal.theme import DARK, FONT, LIGHT, WIDTH, bare_axes
 
 PAIRS = [(3, 4), (10, 14), (7, 9), (50, 54), (20, 24)]
 LINE = 0.25  # inches
@@ -44,12 +45,15 @@ class Watched(SimulatedDevice):
         self.source: dict[int, list[int]] = {}
         self.sampled: dict[int, list[str]] = {}
 
-    def spent(self, what: str, since: float, rows: int, batch: int | None = None, *rest, **touched) -> None:
-        super().spent(what, since, rows, batch, *rest, **touched)
-        self.log.append((what, batch))
+    def spent(
+        self, what: str, since: float, rows: int, batch_number: int | None = None, slot: str | None = None
+    ) -> None:
+        super().spent(what, since, rows, batch_number, slot)
+        self.log.append((what, batch_number))
 
     def compute(self, what: str, work: IOSlot, run) -> None:
-        number, ids, source, outputs = work.batch, work.inputs.input_ids, work.inputs.carry_over, work.outputs
+        number, inputs, outputs = work.batch.number, work.written.inputs, work.written.outputs
+        ids, source = inputs.input_ids, inputs.carry_over
 
         def watched() -> None:
             written = words(ids)
@@ -83,10 +87,9 @@ def name(request: Request) -> str:
 def served(chapter: str) -> Watched:
     """What a chapter's engine did for the five prompts."""
     device = Watched()
-    session = Session(
-        [counter.prompt(*pair) for pair in PAIRS], chapter, checkpoint(), device, max_new_tokens=8,
-        max_running=4, max_batch_tokens=16, page_size=16,
-    )  # fmt: skip
+    prompts = [counter.prompt(*pair) for pair in PAIRS]
+    job = Job(prompts, max_new_tokens=8, max_running=4, max_batch_tokens=16, page_size=16)
+    session = Session(job, chapter, checkpoint(), device)
     schedule = session.scheduler.schedule
 
     def watched() -> Batch | None:
@@ -96,7 +99,7 @@ def served(chapter: str) -> Watched:
         return batch
 
     session.scheduler.schedule = watched
-    list(session.run())
+    session.serve()
     return device
 
 

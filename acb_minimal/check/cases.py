@@ -1,0 +1,111 @@
+"""Small adversarial cases, and the network that serves them: as fast as a network can be, and it forgets nothing.
+
+Its next token depends on every token so far, so a wrong token anywhere changes those after it. Scheduler, slots, paged
+cache and attention are the real ones.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+
+from .. import attention  # noqa: F401  (defines torch.ops.acb.paged_attention)
+from ..kv_cache import AttentionLayer
+from ..request import Request
+
+VOCAB, WIDTH, POSITIONS, SCALE = 31, 4, 64, 0.1
+class Network(torch.nn.Module):
+    """A causal LM of one attention layer, as Model runs it. In float64, so that rounding decides no token."""
+
+    layers = (AttentionLayer("attention", 1, WIDTH),)
+
+    def __init__(self):
+        super().__init__()
+        self.attention = torch.nn.Module()
+        random = torch.Generator().manual_seed(0)
+        self.tokens, self.places, self.head = (
+            torch.randn(shape, WIDTH, generator=random, dtype=torch.float64) for shape in (VOCAB, POSITIONS, VOCAB)
+        )
+
+    def forward(self, input_ids, position_ids, use_cache, logits_to_keep, batch):
+        hidden = (self.tokens[input_ids[0]] * self.places[position_ids[0]])[:, None]
+        caches = self.attention.key_cache, self.attention.value_cache
+        seen = torch.ops.acb.paged_attention(hidden, hidden, hidden, *caches, *batch, SCALE, 0)
+        return Output(self.logits(seen[logits_to_keep, 0])[None])
+
+    def logits(self, seen: torch.Tensor) -> torch.Tensor:
+        """Scores of the next token from what attention has seen; the sine lets the smallest difference decide."""
+        return (1000 * seen).sin() @ self.head.T
+
+    def generate(self, prompt: Sequence[int], new_tokens: int) -> list[int]:
+        """The greedy tokens, one at a time, by nothing that an engine uses: no cache, no pages, no batches."""
+        tokens = list(prompt)
+        for _ in range(new_tokens):
+            hidden = self.tokens[tokens] * self.places[: len(tokens)]
+            seen = torch.softmax(SCALE * hidden @ hidden[-1], 0) @ hidden
+            tokens.append(int(self.logits(seen).argmax()))
+        return tokens[len(prompt) :]
+
+
+class Output(NamedTuple):
+    """What a transformers model returns."""
+
+    logits: torch.Tensor
+
+
+NETWORK = Network()
+
+
+class Prompt(NamedTuple):
+    """Prompt tokens, new tokens at most, and after how many a stop token ends the request; None: it has none."""
+
+    length: int
+    new_tokens: int
+    stops_after: int | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """Requests and limits that lead an engine into temptation. The pages have 2 positions each."""
+
+    name: str
+    prompts: tuple[Prompt, ...]
+    pages: int
+    max_running: int
+    max_batch_tokens: int
+
+    @cached_property
+    def served(self) -> list[tuple[list[int], list[int], tuple[int, ...]]]:
+        """For each request its prompt, the tokens that are right, and its stop tokens."""
+        requests = []
+        for number, (length, new_tokens, stops_after) in enumerate(self.prompts):
+            prompt = [(7 * number + 3 * place) % VOCAB for place in range(length)]
+            tokens, stop = NETWORK.generate(prompt, new_tokens), ()
+            if stops_after is not None:
+                tokens, stop = tokens[:stops_after], (tokens[stops_after - 1],)
+            requests.append((prompt, tokens, stop))
+        return requests
+
+    def requests(self) -> list[Request]:
+        return [
+            Request(str(number), prompt, asked.new_tokens, stop)
+            for number, ((prompt, _, stop), asked) in enumerate(zip(self.served, self.prompts, strict=True))
+        ]
+
+
+CASES = (
+    # A stop token ends a request whose next row is in flight. There are pages for two: its own go to the next at once.
+    Case("pages", (Prompt(2, 6, 2), Prompt(2, 6, 3), Prompt(3, 5, 1), Prompt(1, 7, 2), Prompt(2, 6, 4)), 8, 3, 6),
+    # Requests of different lengths: rows change place when one in front ends, and 3 rows are padded to 4.
+    Case("rows", (Prompt(1, 2), Prompt(1, 5), Prompt(1, 3), Prompt(1, 6), Prompt(1, 4)), 16, 5, 5),
+    # Prompts longer than what is left of a batch join the decodes piece by piece.
+    Case("prefill", (Prompt(5, 3), Prompt(1, 6), Prompt(7, 2), Prompt(4, 3)), 16, 3, 4),
+    # A little of everything.
+    Case(
+        "mixed",
+        (Prompt(3, 4, 2), Prompt(1, 5), Prompt(5, 3, 1), Prompt(2, 2), Prompt(4, 4, 3)),
+        8, 5, 6,
+    ),
+)  # fmt: skip

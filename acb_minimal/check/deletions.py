@@ -1,0 +1,148 @@
+"""Takes away, one at a time, every statement of an engine that keeps things in order, and sees what it was good for.
+
+A statement is missed in one of three ways: by a hazard or a wrong token, or, if it is there for speed alone, by a
+bubble. Of several streams or slots, or an event for each slot, what is taken away is that they are several: one serves
+for all.
+"""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import NamedTuple
+
+from ..run.checkpoint import Checkpoint
+from ..run.engines import chapter_path, engine
+from ..run.session import Session
+from ..run.workload import workload
+from .hazards import Hazard
+from .schedules import replay
+
+ORDERING = ("record", "record_event", "wait", "wait_event", "wait_stream", "synchronize", "fill", "carry_over")
+SEEDS = 20  # that a deletion is tried with
+WORKLOAD = workload("wide").override(new_tokens=12)  # GPU-bound, so that a bubble shows
+
+
+class Deletion(NamedTuple):
+    """An engine without one statement.
+
+    line    its number in the chapter
+    text    the statement
+    source  the chapter without it; every other line keeps its number
+    """
+
+    chapter: str
+    line: int
+    text: str
+    source: str
+
+    def engine(self) -> type:
+        return engine(self.source, f"{self.chapter} without line {self.line}")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """How a deletion was missed.
+
+    hazard         the first hazard
+    failure        the first wrong token, or the error that the engine ended in, in the first schedule that had one
+    wrong_batch    the batch of that token
+    seed           that schedule
+    bubble         seconds of bubble before a batch, on average, without the statement; only where all else is well
+    bubble_before  the same for the chapter as it is
+    """
+
+    hazard: Hazard | None = None
+    failure: str | None = None
+    wrong_batch: int | None = None
+    seed: int | None = None
+    bubble: float | None = None
+    bubble_before: float | None = None
+
+    @property
+    def caught(self) -> str | None:
+        """ "hazard", "tokens", "bubble", or None if nothing noticed."""
+        if self.hazard is not None:
+            return "hazard"
+        if self.failure is not None:
+            return "tokens"
+        return "bubble" if self.bubble is not None and self.bubble - self.bubble_before > 1e-6 else None
+
+
+def deletions(chapter: str) -> Iterator[Deletion]:
+    """Every statement of a chapter that orders anything, in order, taken away. Raises InputError for no chapter."""
+    source = chapter_path(chapter).read_text()
+    statements = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt)]
+    for node in sorted(statements, key=lambda node: node.lineno):
+        if change := _change(node):
+            line = source.splitlines()[node.lineno - 1]
+            yield Deletion(chapter, node.lineno, line.split("#")[0].strip(), _replaced(source, *change))
+
+
+def find(deletion: Deletion) -> Finding:
+    """Runs the cases without the statement until it has been missed; if it never is, measures the bubbles."""
+    engine_class = deletion.engine()
+    finding = Finding()
+    for seed in range(SEEDS):
+        outcome = replay(engine_class, str(seed))
+        if finding.hazard is None and outcome.hazards:
+            finding = replace(finding, hazard=outcome.hazards[0])
+        if finding.failure is None and outcome.failure:
+            finding = replace(finding, failure=outcome.failure, wrong_batch=outcome.wrong_batch, seed=seed)
+        if finding.hazard and finding.failure:
+            break
+    if finding.caught:
+        return finding
+    return replace(finding, bubble=bubble(engine_class), bubble_before=_bubble_of(deletion.chapter))
+
+
+def bubble(engine_class: type) -> float:
+    """Seconds of bubble before a batch, on average, in a run on the simulator, by its costs."""
+    job = WORKLOAD.job(_checkpoint().vocab_size)
+    session = Session(job, engine_class, _checkpoint(), "sim", trace=True)
+    session.serve()
+    bubbles = session.trace.bubbles()
+    return sum(bubbles.values()) / len(bubbles)
+
+
+@cache
+def _checkpoint() -> Checkpoint:
+    return Checkpoint(WORKLOAD.model)
+
+
+@cache
+def _bubble_of(chapter: str) -> float:
+    return bubble(engine(chapter_path(chapter).read_text(), chapter))
+
+
+def _change(node: ast.AST) -> tuple[ast.AST, str] | None:
+    """What to put in which node's place so that `node` no longer orders anything; None if it does not."""
+    match node:
+        case ast.With(items=[ast.withitem(context_expr=ast.Call(func=ast.Attribute(attr="stream"), args=[stream]))]):
+            return stream, "None"  # what cuda.stream takes for "leave it"
+        case ast.Expr(value=ast.Call(func=ast.Attribute(attr=name))) if name in ORDERING:
+            return node, "pass"
+        case ast.Assign(targets=[ast.Tuple() as targets], value=ast.Tuple() as values):
+            old, new = ([ast.unparse(part) for part in parts.elts] for parts in (targets, values))
+            if old != new and sorted(old) == sorted(new):
+                return node, "pass"
+            if _several(values.elts, "Stream", "new_slot"):
+                return values, f"[{new[0]}] * {len(new)}"
+        case ast.Assign(value=ast.Dict(keys=keys, values=values)) if _several(values, "Event"):
+            return node.value, f"dict.fromkeys([{', '.join(map(ast.unparse, keys))}], {ast.unparse(values[0])})"
+    return None
+
+
+def _several(values: list[ast.expr], *makers: str) -> bool:
+    """Whether these are calls of the same one of `makers`, more than one."""
+    names = {getattr(getattr(value, "func", None), "attr", None) for value in values}
+    return len(values) > 1 and len(names) == 1 and names <= set(makers)
+
+
+def _replaced(source: str, node: ast.AST, text: str) -> str:
+    """The source with `text` in the place of a node, and as many lines as before."""
+    lines = source.encode().splitlines(keepends=True)  # ast counts columns in bytes
+    first, last = node.lineno - 1, node.end_lineno - 1
+    before, after = lines[first][: node.col_offset], lines[last][node.end_col_offset :]
+    changed = before + text.encode() + b"\n" * (last - first) + after
+    return b"".join([*lines[:first], changed, *lines[last + 1 :]]).decode()

@@ -1,0 +1,106 @@
+"""The deletions of deletions.py on a real GPU: what goes wrong there, and what torch's CUDA sanitizer sees.
+
+A GPU runs what it is given as soon as it can, so most statements are missed by luck or not at all: that is what the
+simulator is for. The sanitizer compares accesses on the GPU as hazards.py does, but it knows nothing of the host's
+accesses, nor of what a graph does when it is replayed.
+
+Every run has a process of its own: a race can leave the GPU in a state in which nothing works any more.
+
+    python -m acb_minimal.check.deletions_cuda CHAPTER LINE    one such run; line 0 is the chapter as it is
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from ..device import CudaDevice
+from ..measure.figures import environment
+from ..measure.record import Measured
+from ..models import counter
+from ..run.engines import chapter_path, engine
+from ..run.session import Session
+from ..run.workload import Job, workload
+from .deletions import deletions
+
+RUNS, TIMEOUT = 3, 300
+AT_ONCE = max((os.cpu_count() or 1) - 4, 1)  # processes that share the GPU; each keeps a core busy
+SANITIZER = "TORCH_CUDA_SANITIZER"
+
+
+def measure(chapter: str, progress: Callable[[str], None]) -> Measured:
+    """The chapter as it is (line 0), and without each line that orders: answers that are wrong, each of RUNS times,
+    and what the sanitizer says of another, shorter run."""
+    lines = [(0, "as it is"), *((deletion.line, deletion.text) for deletion in deletions(chapter))]
+    found = []
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for sanitize in (True, False):
+            progress(f"{len(lines)} runs, {'sanitized' if sanitize else 'plain'}")
+            found.append(list(pool.map(lambda line, how=sanitize: _process(chapter, line[0], how), lines)))
+    rows = []
+    for (line, text), seen, plain in zip(lines, *found, strict=True):
+        wrong = [f"{count} of {plain['answers']}" for count in plain["wrong"]]
+        what = ", ".join(wrong + [plain["error"]] * bool(plain["error"]))
+        bad = sum(map(bool, plain["wrong"])) + bool(plain["error"])
+        rows.append([line or None, text, bad, what, seen["race"] or seen["error"]])
+    columns = {"line": "d", "without": "", "bad runs": "d", f"wrong answers in {RUNS} runs": "", "sanitizer": ""}
+    title = f"{chapter}, each line taken away by itself, on CUDA"
+    note = f"{min(AT_ONCE, len(lines))} processes share the GPU. A run that ends in an error is the last."
+    return Measured(title, columns, rows, note, environment(CudaDevice()))
+
+
+def _process(chapter: str, line: int, sanitize: bool) -> dict:
+    """What `run` returns, from a process of its own."""
+    environment = {name: value for name, value in os.environ.items() if name != SANITIZER}
+    command = [sys.executable, "-m", "acb_minimal.check.deletions_cuda", chapter, str(line)]
+    try:
+        done = subprocess.run(
+            command,
+            env=environment | ({SANITIZER: "1"} if sanitize else {}),
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+        )
+        return json.loads(done.stdout.splitlines()[-1])
+    except subprocess.TimeoutExpired:
+        error = f"not done after {TIMEOUT} s"
+    except (IndexError, json.JSONDecodeError):  # it died
+        said = [line for line in done.stderr.splitlines() if "Error: " in line or "CUDA error" in line]
+        error = said[0].strip().removeprefix("what():").strip() if said else f"exit status {done.returncode}"
+    return {"answers": 0, "wrong": [], "race": None, "error": error}
+
+
+def run(chapter: str, line: int) -> dict:
+    """Serves the counter's workload a few times: how many answers were wrong each time, the race that the sanitizer
+    has seen, or the error that it ended in."""
+    if line:
+        engine_class = next(deletion for deletion in deletions(chapter) if deletion.line == line).engine()
+    else:
+        engine_class = engine(chapter_path(chapter).read_text(), chapter)
+    sanitized = SANITIZER in os.environ
+    load = workload("demo").override(requests=20 if sanitized else 200)  # it looks at every kernel, and takes its time
+    prompts = load.prompts(0)
+    right = [counter.answer(*(int(word) for word in prompt.split()[1::2])) for prompt in prompts]
+    found = {"answers": len(prompts), "wrong": [], "race": None, "error": None}
+    for _ in range(1 if sanitized else RUNS):
+        job = Job(prompts, max_running=load.max_running, max_batch_tokens=18, page_size=16, pages=60)
+        try:
+            said = Session(job, engine_class, device="cuda").serve()
+        except Exception as error:
+            races = getattr(error, "errors", None)  # CUDASanitizerErrors has them
+            found["race" if races else "error"] = _race(races[0]) if races else f"{error}".partition("\n")[0]
+            break
+        found["wrong"].append(len(right) - sum(right[int(each.id)] == each.text for each in said))
+    return found
+
+
+def _race(error) -> str:
+    """A torch.cuda._sanitizer.UnsynchronizedAccessError on one line."""
+    accesses = (error.current_access, error.previous_access)
+    return " after ".join(f"{str(access.operator).split('(')[0]} {access.type} it" for access in accesses)
+
+
+if __name__ == "__main__":
+    print(json.dumps(run(sys.argv[1], int(sys.argv[2]))))

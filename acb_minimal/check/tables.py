@@ -1,0 +1,95 @@
+"""What the checks have found, as text and tables for the `acb` command."""
+
+from collections.abc import Callable
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ..measure.figures import environment
+from ..measure.record import Measured
+from ..sim.costs import Costs
+from ..sim.device import SimulatedDevice
+from .deletions import WORKLOAD, Finding, find
+from .deletions import deletions as deletions_of
+from .judge import Outcome
+from .schedules import Verdict
+
+
+def verdict(chapter: str, verdict: Verdict) -> RenderableType:
+    """What a search has found: the first thing that went wrong and how to see it again, or what was covered."""
+    if verdict.outcome is not None:
+        again = Text(f"See this schedule: acb run {chapter} --replay {verdict.seed}")
+        return Group(Text(f"{chapter} is not in order."), problem(verdict.outcome), again)
+    table = Table(title=f"{chapter}: no hazard, no wrong token", title_justify="left", caption_justify="left")
+    for column in ("case", "different schedules", "states", "runs"):
+        table.add_column(column, justify="left" if column == "case" else "right")
+    for exploration in verdict.explorations:
+        count = number(exploration.schedules())
+        every = f"all {count}" if exploration.complete else f"{count} of more"
+        table.add_row(exploration.case.name, every, f"{exploration.states:,}", f"{exploration.runs:,}")
+    table.caption = (
+        "Schedules that meet in the same state go on as one: that is how so many are covered by few runs. "
+        f"Run one by one, from start to end, besides: {verdict.schedules:,} different ones."
+    )
+    return table
+
+
+def number(count: int) -> str:
+    """Whole, as long as it can be read."""
+    return f"{count:,}" if count < 1e9 else f"{count:.1e}"
+
+
+def problem(outcome: Outcome) -> Text:
+    """The first hazard with the lines that make it, and the first wrong token."""
+    lines = []
+    if outcome.hazards:
+        hazard = outcome.hazards[0]
+        lines.append(f"Hazard: {hazard}.")
+        for action in (hazard.first, hazard.second):
+            lines.append(f"  line {action.line}: {outcome.checker.source(action)}")
+        if more := len(outcome.hazards) - 1:
+            lines.append(f"  and {more} more")
+    if outcome.failure:
+        lines.append(f"Failure: {outcome.failure}.")
+    return Text("\n".join(lines))
+
+
+def timeline(chapter: str, seed: str, outcome: Outcome) -> RenderableType:
+    """What the host and the device did, in the order in which it was done."""
+    table = Table(title=f"{chapter}, seed {seed}: in order of completion", title_justify="left")
+    for column in ("who", "what", "slot", "line"):
+        table.add_column(column, justify="right" if column == "line" else "left", no_wrap=True)
+    for kind, action in outcome.checker.events:
+        if kind == "done":
+            table.add_row(outcome.checker.name(action.actor), str(action), action.slot, str(action.line or ""))
+    return table if outcome.clean else Group(table, problem(outcome))
+
+
+def deletions(chapter: str, device: str, progress: Callable[[str], None]) -> Measured:
+    """Each line that orders, and how it is missed."""
+    if device == "cuda":
+        from .deletions_cuda import measure
+
+        return measure(chapter, progress)
+    rows = []
+    for deletion in deletions_of(chapter):
+        progress(f"without line {deletion.line}")
+        rows.append([deletion.line, deletion.text, *_cells(find(deletion))])
+    columns = {"line": "d", "without": ""} | dict.fromkeys(("hazard", "wrong token", "bubble (us)"), "")
+    note = (
+        "Hazard, wrong token: in which batch the first one came. Bubble: before a batch, on average, with the line "
+        "and without it; simulated."
+    )
+    machine = environment(SimulatedDevice(Costs.of(WORKLOAD.model)))
+    return Measured(f"{chapter}, each line taken away by itself", columns, rows, note, machine)
+
+
+def _cells(finding: Finding) -> tuple[str | None, str | None, str | None]:
+    hazard = f"batch {finding.hazard.second.batch_number}" if finding.hazard else None
+    failure = "error" if finding.wrong_batch is None else f"batch {finding.wrong_batch}"
+    failure = f"{failure}, seed {finding.seed}" if finding.failure else None
+    if finding.bubble is None:
+        return hazard, failure, None
+    grew = f"{1e6 * finding.bubble_before:.1f} to {1e6 * finding.bubble:.1f}"
+    return hazard, failure, grew if finding.caught else "as before"

@@ -1,0 +1,97 @@
+"""Experiments of single notebooks: a slower host, asynchrony with and without graphs, streams and copies by themselves.
+
+Like lab.py they return what Jupyter shows, and say on which machine it was measured.
+"""
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import replace
+
+from IPython.display import Image
+from rich.table import Table
+
+from ..measure import myths
+from ..measure.figures import Breakdown, widest_decodes
+from ..measure.profile import profile
+from ..pictures import charts
+from ..run import engines as variants
+from ..run.checkpoint import Checkpoint
+from ..run.session import Session
+from ..run.workload import workload
+from ..sim.costs import Costs
+from ..sim.device import SimulatedDevice
+from .notebook import counted, machine, milliseconds, picture, plain_table
+
+
+def slower_host(chapter: str, name: str, factor: float) -> Breakdown:
+    """A workload on the simulated GPU, with a host that takes `factor` times as long to schedule, write, fill and
+    update."""
+    load = workload(name)
+    checkpoint = Checkpoint(load.model)
+    costs = Costs.of(load.model)
+    slow = {
+        what: {part: factor * value for part, value in costs.figures[what].items()}
+        for what in ("schedule", "write", "fill", "update")
+    }
+    device = SimulatedDevice(replace(costs, figures=costs.figures | slow), arithmetic=False, trace=True)
+    return profile(chapter, load, device, checkpoint).breakdown
+
+
+def slower_hosts(chapter: str, name: str, factors: Iterable[float]) -> Image:
+    """The same for several factors, as bars."""
+    rows = {f"host work x {factor:g}": slower_host(chapter, name, factor) for factor in factors}
+    title = f"{name}, {chapter} on {Costs.of(workload(name).model).gpu}"
+    return picture(charts.breakdown(rows, title=title), f"Bars: {title}")
+
+
+def two_by_two(name: str, new_tokens: int) -> Table:
+    """A workload in all four: synchronous or asynchronous, launched kernel by kernel or as graphs.
+
+    new_tokens  for each request, to keep it short; there must be steps in which all requests decode
+    """
+    load = workload(name).override(new_tokens=new_tokens)
+    checkpoint = Checkpoint(load.model)
+    engines = {
+        "synchronous, eager": variants.synchronous("ch5"),
+        "asynchronous, eager (ch5)": "ch5",
+        "synchronous, graphs": variants.synchronous("ch6"),
+        "asynchronous, graphs (ch6)": "ch6",
+    }
+    made, base = None, 0.0
+    for label, engine in engines.items():
+        session = Session(load.job(checkpoint.vocab_size), engine, checkpoint, trace=True)
+        session.serve()
+        steps = session.scheduler.steps
+        decodes = widest_decodes(steps)
+        step = statistics.fmean(steps[number].time - steps[number - 1].time for number in decodes)
+        bubble = statistics.fmean(session.trace.bubbles()[number] for number in decodes)
+        base = base or step
+        made = made or plain_table(
+            f"{name} ({load.model}) on {session.device.name}", "engine", "ms per decode step", "bubbles", "time saved"
+        )
+        made.add_row(label, f"{1e3 * step:.2f}", f"{bubble / step:.2%}", f"{1 - step / base:.1%}")
+    return made
+
+
+def decode_rows(max_running: int) -> list[int]:
+    """The rows of every batch of decodes, padding left out, when chapter 6 serves the counter prompts."""
+    session = counted("ch6", machine(), max_running=max_running, max_batch_tokens=max_running)
+    return [step.rows for step in session.scheduler.steps if step.decodes]
+
+
+def default_stream() -> Table:
+    """How long a small copy takes to arrive while the compute engine is busy, in the same stream and in another."""
+    device = machine()
+    made = plain_table(f"streams on {device.name}", "slow kernel in", "copy in", "copy arrives after")
+    for busy, copying, _, arrived in myths.default_stream(device).rows:
+        made.add_row(busy, copying, milliseconds(arrived / 1e3))
+    return made
+
+
+def pageable_copies(megabytes: int = 64) -> Table:
+    """How long a "non-blocking" upload holds the host, from pinned memory and from ordinary, pageable memory."""
+    device = machine()
+    made = plain_table(f"copies of {megabytes} MB on {device.name}", "from", "host held for", "copy done after")
+    for name, _, held, done in myths.pageable_copies(device, megabytes).rows:
+        made.add_row(f"{name} memory", milliseconds(held / 1e3), milliseconds(done / 1e3))
+    return made

@@ -1,0 +1,176 @@
+"""Measures on a CUDA GPU what the simulator needs to know, and writes costs.json.
+
+Device work is timed from replays of captured graphs, which have no launch gaps; launching is timed on the host while
+the GPU has nothing to do. Both are fitted with straight lines (costs.py says in what), each point weighted so that
+relative errors count.
+"""
+
+import json
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from rich.table import Table
+
+from ..device import CudaDevice
+from ..errors import InputError
+from ..kv_cache import KVCache
+from ..model import Model
+from ..request import Batch, Request, Row
+from ..run.checkpoint import Checkpoint
+from ..sim.costs import FILE, Shape
+from ..slot import IOSlot, SlotSize
+from .figures import environment
+from .parts import gpu_seconds, host_steps
+
+MODELS = ("llama-3.1-8b", "llama-3.2-1b", "counter")
+PAGE_SIZE = 64
+POSITIONS = 420_000  # KV cache positions to measure with: 55 GB for the 8B
+# (rows, tokens of each row, positions each row has once they are written); what a model is too short for is left out
+DECODES = [(rows, 1, context) for rows in (1, 32, 128, 256, 384) for context in (64, 256, 1024, 4096, 8192)]
+MIXED = [(16, 4, 4), (32, 64, 64), (16, 128, 256), (1, 2048, 2048), (2, 4096, 4096), (8, 1024, 1024), (2, 4096, 8192)]
+
+
+def calibrate() -> Table:
+    """Writes costs.json and returns a table of each fit's errors. Raises InputError without a CUDA GPU."""
+    if not torch.cuda.is_available():
+        raise InputError("calibration needs a CUDA GPU; torch finds none")
+    device = CudaDevice()
+    table = Table(title=f"Fits for {device.name}", caption="largest relative error of a fit over its points")
+    for column in ("model", "fit", "points", "largest error"):
+        table.add_column(column)
+    models, model = {}, None
+    for name in MODELS:
+        checkpoint = Checkpoint(name)
+        model = _model(checkpoint, device)
+        costs, errors = _model_costs(model, checkpoint.max_positions)
+        models[name] = {"weight_bytes": checkpoint.weight_bytes} | costs
+        for fit, (points, error) in errors.items():
+            table.add_row(name, fit, str(points), f"{error:.1%}")
+    record = {
+        "command": " ".join(["acb", *sys.argv[1:]]),
+        "environment": environment(device),
+        "figures": _common_costs(model),
+        "models": models,
+    }
+    FILE.write_text(json.dumps(record, indent=2) + "\n")
+    return table
+
+
+def _model(checkpoint: Checkpoint, device: CudaDevice) -> Model:
+    positions = POSITIONS if checkpoint.random else 100_000
+    pages = positions // PAGE_SIZE
+    cache = KVCache(checkpoint.layers, pages, PAGE_SIZE, checkpoint.dtype, device.torch_device)
+    for tensor in (*cache.keys, *cache.values):
+        tensor.normal_()  # zeros would draw less power, and so run at a higher clock, than what serving reads
+    size = SlotSize(384, 8192, 8192 // PAGE_SIZE)
+    return Model(checkpoint.load(device.torch_device), checkpoint.layers, cache, size, device)
+
+
+def _written(model: Model, rows: int, length: int, context: int) -> IOSlot:
+    """A slot with such a batch on the device; its rows own pages of their own, as far as there are enough."""
+    rng = random.Random(0)
+    slot, count = model.new_slot(), -(-context // PAGE_SIZE)
+    made = []
+    for row in range(rows):
+        request = Request(str(row), rng.choices(range(1000), k=context), 1)
+        request.pages = [(row * count + page) % model.cache.scratch_page for page in range(count)]
+        made.append(Row(request, context - length, length))
+    slot.write(Batch(made))
+    slot.upload()
+    return slot
+
+
+def _model_costs(model: Model, max_positions: int) -> tuple[dict, dict[str, tuple[int, float]]]:
+    """The model's entry in costs.json, and for each fit its number of points and largest relative error."""
+    costs, errors = {}, {}
+    limit = 1.2 * model.cache.scratch_page * PAGE_SIZE
+    for fit, points, names in (("decode", DECODES, ("row", "position")), ("mixed", MIXED, ("token", "pair"))):
+        points = [point for point in points if point[0] * point[2] <= limit and point[2] <= max_positions]
+        features, seconds = [], []
+        for point in points:
+            slot = _written(model, *point)
+            shape = Shape.of(slot.batch)
+            features.append((shape.rows, shape.context) if fit == "decode" else (shape.tokens, shape.pairs))
+            seconds.append(gpu_seconds(lambda slot=slot: model.forward(slot), calls=2, repeats=5))
+        costs[fit], error = _fit(names, features, seconds)
+        errors[fit] = len(points), error
+        slot = _written(model, *points[-1])
+        costs[f"{fit}_launch"] = _launch(lambda slot=slot: model.forward(slot), slot)
+    slot, graph = _written(model, *DECODES[5]), torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        model.forward(slot)
+    costs["replay_launch"] = _launch(graph.replay, slot)
+    return costs, errors
+
+
+def _fit(names: tuple[str, ...], features: list, seconds: list[float]) -> tuple[dict[str, float], float]:
+    """Microseconds of a base and of one of each name, none negative, and the largest relative error."""
+    y = np.array(seconds) * 1e6
+    x = np.column_stack([np.ones(len(y)), np.array(features, dtype=float)])
+    used = list(range(x.shape[1]))
+    while True:
+        found = np.linalg.lstsq(x[:, used] / y[:, None], np.ones(len(y)), rcond=None)[0]
+        if (found >= 0).all():
+            break
+        used.remove(used[int(found.argmin())])  # a negative price: this one does not matter
+    prices = np.zeros(x.shape[1])
+    prices[used] = found
+    return dict(zip(("base", *names), prices.tolist(), strict=True)), float(np.abs(x @ prices / y - 1).max())
+
+
+def _launch(call: Callable[[], None], slot: IOSlot, repeats: int = 30) -> float:
+    """Median host microseconds of a call that launches device work, the device having nothing else to do.
+
+    Around each, the host uploads and downloads as a serving loop does: called back to back, the same code finds all it
+    needs in the processor's caches and is faster than it ever is in use.
+    """
+    times = []
+    for _ in range(repeats):
+        slot.upload()
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+        slot.download()
+    return 1e6 * statistics.median(times)
+
+
+def _common_costs(model: Model) -> dict:
+    """What does not depend on the model; measured on a small one."""
+    slot, other = _written(model, 32, 1, 64), _written(model, 32, 1, 64)
+    stream, event = torch.cuda.Stream(), torch.cuda.Event()
+    sizes = [1 << power for power in range(10, 22, 2)]
+
+    def bus(engine: str) -> dict[str, float]:
+        seconds = []
+        for size in sizes:
+            host = torch.zeros(size, dtype=torch.uint8, pin_memory=True)
+            device = torch.zeros_like(host, device="cuda")
+            target, source = (device, host) if engine == "h2d" else (host, device)
+            call = lambda target=target, source=source: target.copy_(source, non_blocking=True)  # noqa: E731
+            seconds.append(gpu_seconds(call))
+        return _fit(("byte",), [[size] for size in sizes], seconds)[0]
+
+    def host(part: int) -> dict[str, float]:
+        return _fit(("row",), [[rows] for rows in measured], [steps[part] for steps in measured.values()])[0]
+
+    measured = {
+        rows: [statistics.median(column) for column in zip(*host_steps(rows, 1024, 100, model.device), strict=True)]
+        for rows in (8, 32, 128, 384)
+    }
+    return {
+        "call": _launch(lambda: (event.record(stream), stream.wait_event(event)), slot) / 2,
+        "copy_launch": _launch(lambda: slot.upload(non_blocking=True), slot),
+        "carry_over_launch": _launch(lambda: model.carry_over(slot, other), slot),
+        "carry_over": 1e6 * gpu_seconds(lambda: model.carry_over(slot, other)),
+        "h2d": bus("h2d"),
+        "d2h": bus("d2h"),
+        "schedule": host(0),
+        "write": host(1),
+        "fill": host(2),
+        "update": host(3),
+    }

@@ -1,0 +1,56 @@
+"""All chapters on one workload, side by side; and the text that differs between two of them."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ..run.checkpoint import Checkpoint
+from ..run.engines import chapter_path, chapter_paths
+from ..run.session import Completion
+from ..run.workload import Workload
+from .profile import Profile, profile
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One chapter's profile beside the first one's.
+
+    speed_up     new tokens per second over the first chapter's
+    same_tokens  share of the generated tokens, 0 to 1, that are the first chapter's, place by place
+    """
+
+    profile: Profile
+    speed_up: float
+    same_tokens: float
+
+
+def compare(
+    workload: Workload, device: str = "auto", chapters: Sequence[str] = (), kernels: bool = True
+) -> Iterator[Comparison]:
+    """Profiles the workload in every chapter, or those named, on one and the same loaded model; yields each as it is
+    done. `kernels` is as in `profile`.
+
+    Raises InputError if any of its requests cannot be served: the chapters would be compared on something else.
+    """
+    checkpoint = Checkpoint(workload.model)
+    paths = [chapter_path(name) for name in chapters] or list(chapter_paths().values())
+    first: Profile | None = None
+    for path in paths:
+        done = profile(str(path), workload, device, checkpoint, path.stem, kernels)
+        first = first or done
+        speed_up = done.figures.tokens_per_second / first.figures.tokens_per_second
+        yield Comparison(done, speed_up, _same(first.completions, done.completions))
+
+
+def _same(ours: list[Completion], theirs: list[Completion]) -> float:
+    """Share of tokens that agree, place by place; a token that only one side has does not."""
+    pairs = [(a.tokens, b.tokens) for a, b in zip(ours, theirs, strict=True)]
+    agree = sum(x == y for a, b in pairs for x, y in zip(a, b, strict=False))
+    return agree / sum(max(len(a), len(b)) for a, b in pairs)
+
+
+def diff(old: str, new: str) -> str:
+    """The unified diff from one chapter to another, each by name, short name or path. Raises InputError."""
+    paths = [chapter_path(name) for name in (old, new)]
+    lines = [path.read_text().splitlines(keepends=True) for path in paths]
+    return "".join(difflib.unified_diff(*lines, *(path.name for path in paths)))

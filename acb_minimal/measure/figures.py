@@ -1,0 +1,162 @@
+"""What a run measured, the machine it was measured on, and the file that keeps both."""
+
+import datetime
+import json
+import platform
+import re
+import statistics
+import sys
+from collections.abc import Collection
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from ..device import Device
+from ..errors import InputError
+from ..run.session import Session
+from ..scheduler import Step
+from ..trace.spans import Trace
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The figures of one run.
+
+    Attributes:
+        requests: how many were served.
+        prompt_tokens: of all of them.
+        new_tokens: of all of them.
+        seconds: from the first batch being scheduled to the last one's tokens being on the host.
+        steps: batches.
+        tokens_per_second: new tokens.
+        ms_per_step: `seconds` over all batches, those with prefill included.
+        ms_per_decode_step: median time from one batch's tokens to the next one's, over `decode_batches`; None if there
+            are none.
+        gpu_active: Trace.active, 1 less the share of bubbles; None without a trace.
+    """
+
+    requests: int
+    prompt_tokens: int
+    new_tokens: int
+    seconds: float
+    steps: int
+    tokens_per_second: float
+    ms_per_step: float
+    ms_per_decode_step: float | None
+    gpu_active: float | None
+
+    @classmethod
+    def of(cls, session: Session) -> "Figures":
+        """Of a run that has ended."""
+        steps, requests = session.scheduler.steps, session.requests
+        seconds = steps[-1].time - session.started
+        new_tokens = sum(len(request.generated) for request in requests)
+        decodes = [steps[number].time - steps[number - 1].time for number in decode_batches(steps)]
+        return cls(
+            len(requests),
+            sum(request.prompt_len for request in requests),
+            new_tokens,
+            seconds,
+            len(steps),
+            new_tokens / seconds,
+            1e3 * seconds / len(steps),
+            1e3 * statistics.median(decodes) if decodes else None,
+            session.trace.active() if session.trace else None,
+        )
+
+    def usd_per_million_tokens(self, gpu_hour_price: float) -> float:
+        """Cost of a million generated tokens at `gpu_hour_price` USD per hour of this machine."""
+        return gpu_hour_price / 3600 / self.tokens_per_second * 1e6
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """Where the time of a step goes: means over `widest_decodes`, in seconds.
+
+    Kernels, launch gaps and bubbles add up to the time from one batch's end to the next one's, by the GPU's clock.
+
+    Attributes:
+        step: from one batch's tokens being on the host to the next one's, by the host's clock.
+        kernels: with a kernel running.
+        launch_gaps: with a batch on the GPU and no kernel running.
+        bubbles: with no batch on the GPU.
+        kernel_count: kernels in a batch; None on the simulator, which does not know them one by one.
+    """
+
+    step: float
+    kernels: float
+    launch_gaps: float
+    bubbles: float
+    kernel_count: float | None
+
+    @classmethod
+    def of(cls, trace: Trace, steps: list[Step], kernels: float, kernel_count: float | None) -> "Breakdown":
+        """From a run's trace and steps, and the mean time (seconds) and number of kernels in one of its batches."""
+        decodes = widest_decodes(steps)
+        windows, bubbles = trace.batches(), trace.bubbles()
+        window = statistics.fmean(windows[number][1] - windows[number][0] for number in decodes)
+        step = statistics.fmean(steps[number].time - steps[number - 1].time for number in decodes)
+        return cls(step, kernels, window - kernels, statistics.fmean(bubbles[n] for n in decodes), kernel_count)
+
+
+def decode_batches(steps: list[Step]) -> list[int]:
+    """Numbers of the batches of decodes that come between batches of decodes, or after one at the very end.
+
+    The one after matters because from chapter 5 on it is launched before this one's tokens are taken in.
+    """
+    decode = [step.decodes for step in steps] + [True]
+    return [number for number in range(1, len(steps)) if all(decode[number - 1 : number + 2])]
+
+
+def widest_decodes(steps: list[Step]) -> list[int]:
+    """Those of `decode_batches` that have the most rows: at the end of a run, batches shrink as requests finish."""
+    decodes = decode_batches(steps)
+    most = max((steps[number].rows for number in decodes), default=0)
+    return [number for number in decodes if steps[number].rows == most]
+
+
+def environment(device: Device) -> dict[str, str]:
+    """The machine, versions and date to store beside a figure."""
+    facts = {
+        "device": device.name,
+        "date": datetime.date.today().isoformat(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": version("transformers"),
+    }
+    if device.kind == "cuda":
+        facts |= {"cuda": str(torch.version.cuda), "driver": _driver(), "triton": version("triton")}
+    return facts
+
+
+def _driver() -> str:
+    """The NVIDIA driver's version; torch knows only CUDA's."""
+    with open("/proc/driver/nvidia/version") as file:
+        return re.search(r"\d+\.\d+\.\d+", file.read()).group()
+
+
+COMPARISON = {"command", "environment", "workload", "chapters"}  # what `acb compare` stores of a workload
+
+
+def command() -> str:
+    """The command line that is running."""
+    return " ".join(["acb", *sys.argv[1:]])
+
+
+def save(path: Path, name: str, entry: dict, keys: Collection[str] = COMPARISON) -> None:
+    """Writes an entry to a file that may hold others of its kind: it replaces what was there under this name."""
+    results = load(path, keys) if path.exists() else {}
+    path.write_text(json.dumps(results | {name: entry}, indent=1) + "\n")
+
+
+def load(path: Path, keys: Collection[str] = COMPARISON) -> dict[str, dict]:
+    """The entries of a file that `save` wrote, by name. Raises InputError for any other file."""
+    try:
+        results = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read results from {str(path)!r}: {error}") from error
+    if not (isinstance(results, dict) and all(isinstance(e, dict) and set(keys) <= e.keys() for e in results.values())):
+        raise InputError(f"{str(path)!r} holds no results of this kind: give a file that this command wrote")
+    return results

@@ -1,0 +1,184 @@
+"""Benchmarks of single parts. Each returns the figures of one run; none asserts a speed."""
+
+import statistics
+import time
+
+import numpy as np
+import torch
+
+from .. import attention as _attention  # noqa: F401  (defines torch.ops.acb.paged_attention)
+from ..device import CudaDevice, Device
+from ..errors import InputError
+from ..kv_cache import KVCache, PagePool
+from ..model import Model
+from ..request import Request
+from ..run.checkpoint import Checkpoint
+from ..run.session import Session
+from ..run.workload import workload
+from ..scheduler import Scheduler
+from ..sim.device import CpuDevice
+from ..slot import IOSlot, SlotSize
+from .figures import Figures, environment
+from .record import Measured
+
+PAGE_SIZE = 64
+
+
+def host(steps: int = 200) -> Measured:
+    """Host microseconds of schedule, write, fill and update in a decode step; medians over `steps` steps."""
+    device = CudaDevice() if torch.cuda.is_available() else CpuDevice()
+    columns = {"rows": "d", "context": ",d"}
+    columns |= dict.fromkeys(("schedule", "write", "fill", "update", "sum"), ".0f") | {"sum/row": ".2f"}
+    found = []
+    for rows in (32, 128, 512):
+        for context in (256, 8192):
+            parts = zip(*host_steps(rows, context, steps, device), strict=True)
+            times = [1e6 * statistics.median(column) for column in parts]
+            found.append([rows, context, *times, sum(times), sum(times) / rows])
+    return Measured("Host time of a decode step, us", columns, found, "", environment(device))
+
+
+def host_steps(rows: int, context: int, steps: int, device: Device) -> list[tuple[float, ...]]:
+    """Seconds of (schedule, write, fill, update) in each of `steps` decode steps, after the prompts are through.
+
+    Every batch is scheduled and written before the one before it is updated, as from chapter 4 on.
+    """
+    pages = -(-(context + steps + 1) // PAGE_SIZE)
+    prompts = rows * context  # all in one batch, so that every other step is a decode of all rows
+    scheduler = Scheduler(PagePool(rows * pages, PAGE_SIZE), rows, prompts, 1, 1 << 20, device)
+    slots = [IOSlot(SlotSize(rows, prompts, pages), PAGE_SIZE, 0, device) for _ in range(2)]
+    for number in range(rows):
+        scheduler.add(Request(str(number), [0] * context, steps + 2))
+    tokens = np.zeros(rows, dtype=np.int32)
+    before, times = scheduler.schedule(), []
+    for _ in range(steps):
+        slot = slots.pop(0)
+        slots.append(slot)
+        start = time.perf_counter()
+        batch = scheduler.schedule()
+        scheduled = time.perf_counter()
+        slot.write(batch)
+        written = time.perf_counter()
+        scheduler.update(before, tokens)
+        updated = time.perf_counter()
+        slot.fill()
+        filled = time.perf_counter()
+        times.append((scheduled - start, written - scheduled, filled - updated, updated - written))
+        before = batch
+    return times
+
+
+def attention(heads: int = 32, kv_heads: int = 8, head_dim: int = 128) -> Measured:
+    """Time of one layer's decode attention in bf16 and the rate at which it reads keys and values, beside the rate of
+    a plain sum over memory, measured in the same run. Raises InputError without a CUDA GPU."""
+    if not torch.cuda.is_available():
+        raise InputError("the attention benchmark needs a CUDA GPU; torch finds none")
+    device = torch.device("cuda")
+    found = []
+    memory = torch.ones(1 << 30, dtype=torch.float32, device=device)
+    ceiling = memory.nbytes / gpu_seconds(memory.sum)
+    del memory
+    for rows, context in ((32, 4096), (384, 1024), (32, 8192)):
+        pages = -(-context // PAGE_SIZE)
+        shape = (rows * pages, kv_heads, PAGE_SIZE, head_dim)
+        key_cache, value_cache = (torch.randn(shape, dtype=torch.bfloat16, device=device) for _ in range(2))
+        query = torch.randn(rows, heads, head_dim, dtype=torch.bfloat16, device=device)
+        key, value = (torch.randn(rows, kv_heads, head_dim, dtype=torch.bfloat16, device=device) for _ in range(2))
+        # A random page order, as after hours of serving.
+        page_table = torch.randperm(rows * pages, device=device).int().view(rows, pages)
+        seq_lens = torch.full((rows,), context, dtype=torch.int32, device=device)
+        kv_slots = page_table[:, (context - 1) // PAGE_SIZE] * PAGE_SIZE + (context - 1) % PAGE_SIZE
+        starts = torch.arange(rows + 1, dtype=torch.int32, device=device)
+        arguments = (query, key, value, key_cache, value_cache, kv_slots, page_table, seq_lens, starts)
+
+        def call(arguments=arguments):
+            torch.ops.acb.paged_attention(*arguments, 1, head_dim**-0.5, 0)
+
+        seconds = gpu_seconds(call)
+        rate = 2 * rows * context * kv_heads * head_dim * key.itemsize / seconds
+        found.append([rows, context, 1e6 * seconds, rate / 1e12, rate / ceiling])
+    columns = {"batch": "d", "context": ",d", "us": ".1f", "TB/s": ".2f", "of a sum's": ".0%"}
+    note = f"A plain sum over 4.3 GB reads {ceiling / 1e12:.2f} TB/s."
+    return Measured("Decode attention, one layer, bf16", columns, found, note, environment(CudaDevice()))
+
+
+def memory(name: str = "llama-3.1-8b", rows: int = 384, context: int = 1152) -> Measured:
+    """Device bytes of what asynchrony adds, a second slot and a second set of graphs, beside all the rest. Raises
+    InputError without a CUDA GPU."""
+    if not torch.cuda.is_available():
+        raise InputError("the memory benchmark needs a CUDA GPU; torch finds none")
+    device = CudaDevice()
+    taken: dict[str, int] = {}
+
+    def took(what: str) -> None:
+        torch.cuda.synchronize()
+        free, total = torch.cuda.mem_get_info()
+        taken[what] = total - free - sum(taken.values())
+
+    torch.zeros(1, device="cuda")
+    took("CUDA context, others")
+    checkpoint = Checkpoint(name)
+    network = checkpoint.load(device.torch_device)
+    took("weights")
+    pages = -(-context // PAGE_SIZE)
+    cache = KVCache(checkpoint.layers, rows * pages, PAGE_SIZE, checkpoint.dtype, device.torch_device)
+    took("KV cache")
+    model = Model(network, checkpoint.layers, cache, SlotSize(rows, 8192, pages), device)
+    model.warm_up()
+    torch.cuda.empty_cache()
+    took("kernels, libraries")
+    pool, graphs, slots, slot_bytes = torch.cuda.graph_pool_handle(), [], [], {}
+    for which in ("first", "second"):
+        before = torch.cuda.memory_allocated()  # a slot is too small to make torch ask the driver for memory
+        slots.append(model.new_slot())
+        slot_bytes[f"{which} slot"] = torch.cuda.memory_allocated() - before
+        for size in model.decode_sizes:
+            slots[-1].pad(size)
+            graphs.append(torch.cuda.CUDAGraph())
+            with torch.cuda.graph(graphs[-1], pool=pool):
+                model.carry_over(slots[-1], slots[0])
+                model.forward(slots[-1])
+        took(f"{which} set of {len(model.decode_sizes)} graphs")
+    total = sum(taken.values())
+    found = [[what, count / 1e6, count / total] for what, count in (taken | slot_bytes).items()]
+    title, columns = f"Device memory, {name}, {rows} rows of {context:,}", {"what": "", "MB": ",.2f", "share": ".4%"}
+    return Measured(title, columns, found, "", environment(device))
+
+
+def trace(name: str = "wide", chapter: str = "ch6", repeats: int = 3) -> Measured:
+    """What tracing costs: tokens per second of one workload with a trace and without, in turns. Raises InputError
+    without a CUDA GPU: on the simulator a trace costs no virtual time."""
+    if not torch.cuda.is_available():
+        raise InputError("the trace benchmark needs a CUDA GPU; torch finds none")
+    load, rates = workload(name), {False: [], True: []}
+    checkpoint = Checkpoint(load.model)
+    for turn in range(2 * repeats):
+        session = Session(load.job(checkpoint.vocab_size), chapter, checkpoint, "cuda", trace=bool(turn % 2))
+        session.serve()
+        rates[bool(turn % 2)].append(Figures.of(session).tokens_per_second)
+    medians = {traced: statistics.median(found) for traced, found in rates.items()}
+    title = f"Cost of a trace: {chapter}, {name}, new tokens a second"
+    columns = {"trace": "", "median": ",.0f"} | {f"run {number}": ",.0f" for number in range(1, repeats + 1)}
+    found = [["on" if traced else "off", medians[traced], *rates[traced]] for traced in rates]
+    note = f"On / off: {medians[True] / medians[False]:.4f}."
+    return Measured(title, columns, found, note, environment(CudaDevice()))
+
+
+def gpu_seconds(call, calls: int = 10, repeats: int = 20) -> float:
+    """Median GPU seconds of `call`, from replays of a graph of `calls` of them: no launch gaps in between."""
+    call()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(calls):
+            call()
+    graph.replay()
+    times = []
+    for _ in range(repeats):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        graph.replay()
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end) / 1e3 / calls)
+    return statistics.median(times)
+

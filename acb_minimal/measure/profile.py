@@ -1,0 +1,213 @@
+"""Where the time of a step goes: kernels, launch gaps, bubbles.
+
+On a GPU this takes two runs. The first is timed by events on the compute stream, at full speed: it says how long each
+batch was on the GPU and how long the GPU waited for the next one. The second runs a few batches in the middle under
+torch's profiler, which sees every kernel. Profiling slows the launching of kernels, not the kernels: so of the second
+run only their times are used, and a batch's launch gaps are its time on the GPU in the first run less its kernels' in
+the second. It has a process of its own, because the slowness stays: a process in which torch's profiler has run once
+launches kernels more slowly ever after.
+
+The simulator knows it all from one run.
+"""
+
+import json
+import linecache
+import re
+import statistics
+import tempfile
+from bisect import bisect_right
+from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import pairwise
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, record_function, schedule
+
+from ..device import CudaDevice, Device, Work, number_of, traced_cuda
+from ..errors import InputError
+from ..run.checkpoint import Checkpoint
+from ..run.session import Completion, Session
+from ..run.workload import Workload
+from ..trace.spans import Trace
+from .figures import Breakdown, Figures, widest_decodes
+
+SAMPLE = 8  # batches that run under the profiler
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One chapter on one workload.
+
+    trace              the run at full speed
+    breakdown          None without kernels, and if the workload has no batches of decodes in a row
+    profiled_bubbles   share of time, 0 to 1, between batches by the kernels' own times, in the run under the profiler;
+                       None on the simulator
+    kernel_trace       what torch's profiler wrote, as JSON; None on the simulator
+    completions        in the order of the prompts
+    """
+
+    chapter: str
+    device: Device
+    figures: Figures
+    trace: Trace
+    breakdown: Breakdown | None
+    profiled_bubbles: float | None
+    kernel_trace: dict | None
+    completions: list[Completion]
+
+
+def profile(
+    chapter: str | type,
+    workload: Workload,
+    device: str | Device = "auto",
+    checkpoint: Checkpoint | None = None,
+    name: str | None = None,
+    kernels: bool = True,
+) -> Profile:
+    """Runs a workload through a chapter and says where the time of its steps went.
+
+    chapter     as Session takes it; what to call it is `name`, by default the same
+    checkpoint  the workload's model if it is already there
+    kernels     on a GPU, whether to run it again under torch's profiler; without, there is no breakdown
+
+    Raises InputError if any request cannot be served, and for the device "cpu", where host and device are one.
+    """
+    if device == "cpu":
+        raise InputError("there is no profile of device 'cpu': host and device are one; use cuda or sim")
+    checkpoint = checkpoint or Checkpoint(workload.model)
+    session = Session(workload.job(checkpoint.vocab_size), chapter, checkpoint, device, trace=True)
+    if session.refused:
+        raise InputError(next(iter(session.refused.values())))
+    completions = session.serve()
+    trace, steps = session.trace, session.scheduler.steps
+    decodes = widest_decodes(steps)
+    breakdown = bubbles = kernel_trace = None
+    if decodes and kernels and session.device.kind == "cuda":
+        sample = range(decodes[len(decodes) // 2], decodes[-1] + 1)[:SAMPLE]
+        kernel_trace = profiled(workload, chapter, sample)
+        runs = kernel_runs(kernel_trace, sample)
+        typical = [runs[number] for number in decodes if number in runs]
+        seconds = statistics.fmean(sum(end - start for start, end in run) for run, _ in typical)
+        breakdown = Breakdown.of(trace, steps, seconds, statistics.fmean(count for _, count in typical))
+        bubbles = bubble_share([run for run, _ in runs.values()])
+    elif decodes and session.device.kind == "sim":
+        seconds = defaultdict(float)
+        for span in trace.lane("compute"):
+            seconds[span.batch_number] += span.kernels
+        breakdown = Breakdown.of(trace, steps, statistics.fmean(seconds[number] for number in decodes), None)
+    name = name or (chapter if isinstance(chapter, str) else chapter.__name__)
+    return Profile(name, session.device, Figures.of(session), trace, breakdown, bubbles, kernel_trace, completions)
+
+
+class Enough(Exception):
+    """Ends a run once the batches to be profiled are through."""
+
+
+class ProfiledDevice(CudaDevice):
+    """A CUDA GPU on which the batches of `sample` run under torch's profiler; then Enough is raised.
+
+    The profiler writes what it saw to `file`, as Chrome's JSON. Launches are named in it by what and for which batch.
+    """
+
+    def __init__(self, sample: range, file: Path):
+        super().__init__()
+        self.sample = sample
+        self.cuda = traced_cuda(self)
+        warmup = min(sample.start, 2)
+        self.profiler = torch.profiler.profile(
+            activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA],
+            acc_events=True,  # there is only one cycle; without this torch warns of losing those before
+            schedule=schedule(wait=sample.start - warmup, warmup=warmup, active=len(sample), repeat=1),
+            on_trace_ready=lambda profiler: profiler.export_chrome_trace(str(file)),
+        )
+
+    def spent(
+        self, what: str, since: float, rows: int, batch_number: int | None = None, slot: str | None = None
+    ) -> None:
+        super().spent(what, since, rows, batch_number, slot)
+        if what == "schedule" and batch_number == self.sample.stop:
+            self.finish()  # what is not done when the profiler stops, it does not see
+            raise Enough
+        if what == "schedule" and batch_number:  # its steps are the batches, and it is in step 0 from the start
+            self.profiler.step()
+
+    @contextmanager
+    def launching(self, engine: str, name: str, work: Work | None):
+        if torch.cuda.is_current_stream_capturing():
+            self.captured = work
+            yield
+        else:
+            with record_function(f"{name} of batch {number_of(work)}"):
+                yield
+
+
+def profiled(workload: Workload, chapter: str | type, sample: range) -> dict:
+    """What torch's profiler writes about these batches of a run on the GPU, in a process of its own."""
+    torch.cuda.empty_cache()  # the other process needs room for the model and the KV cache
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "trace.json")
+        if isinstance(chapter, type):
+            source = linecache.getlines(chapter.run.__code__.co_filename)
+            chapter = str(Path(folder, "engine.py"))
+            Path(chapter).write_text("".join(source))
+        with ProcessPoolExecutor(1, get_context("spawn")) as process:
+            process.submit(_profile, workload, chapter, sample, file).result()
+        return json.loads(file.read_text())
+
+
+def _profile(workload: Workload, chapter: str, sample: range, file: Path) -> None:
+    device = ProfiledDevice(sample, file)
+    checkpoint = Checkpoint(workload.model)
+    with device.profiler, suppress(Enough):
+        Session(workload.job(checkpoint.vocab_size), chapter, checkpoint, device).serve()
+
+
+def kernel_runs(kernel_trace: dict, sample: range) -> dict[int, tuple[list[tuple[float, float]], int]]:
+    """For each batch of `sample`, the stretches of time (seconds) in which a kernel of it runs, in order, and the
+    number of its kernels.
+
+    A kernel belongs to the batch in whose launch the call with the kernel's correlation id lies.
+    """
+    launches, calls, kernels = defaultdict(list), {}, []
+    for event in kernel_trace["traceEvents"]:
+        match event.get("ph"), event.get("cat"):
+            case "X", "user_annotation":
+                if found := re.fullmatch(r"(?:carry_over|forward|replay) of batch (\d+)", event["name"]):
+                    launches[event["tid"]].append((event["ts"], event["ts"] + event["dur"], int(found[1])))
+            case "X", "cuda_runtime" | "cuda_driver":
+                calls[event["args"]["correlation"]] = event["tid"], event["ts"]
+            case "X", "kernel" | "gpu_memset":
+                kernels.append(event)
+            case "X", "gpu_memcpy" if "DtoD" in event["name"]:
+                kernels.append(event)
+    for annotations in launches.values():
+        annotations.sort()
+    stretches = defaultdict(list)
+    for kernel in kernels:
+        tid, called = calls.get(kernel["args"]["correlation"], (None, 0.0))
+        index = bisect_right(launches[tid], (called, float("inf"))) - 1
+        if index >= 0 and called <= launches[tid][index][1]:
+            start = kernel["ts"] / 1e6
+            stretches[launches[tid][index][2]].append((start, start + kernel["dur"] / 1e6))
+    return {number: (merged(stretches[number]), len(stretches[number])) for number in sample if number in stretches}
+
+
+def bubble_share(runs: list[list[tuple[float, float]]]) -> float:
+    """Share of time, 0 to 1, between batches, from the stretches in which kernels of each run."""
+    gaps = sum(max(after[0][0] - before[-1][1], 0.0) for before, after in pairwise(runs))
+    return gaps / (runs[-1][-1][1] - runs[0][0][0])
+
+
+def merged(stretches: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The union of stretches of time, in order."""
+    union: list[tuple[float, float]] = []
+    for start, end in sorted(stretches):
+        if union and start <= union[-1][1]:
+            union[-1] = union[-1][0], max(union[-1][1], end)
+        else:
+            union.append((start, end))
+    return union

@@ -1,0 +1,160 @@
+"""Results as tables for a terminal, drawn from what `entry` stores: a stored result looks as it did live."""
+
+import dataclasses
+from collections.abc import Iterable
+
+from rich import box
+from rich.table import Table
+
+from ..device import CudaDevice
+from ..run.workload import Workload
+from .compare import Comparison
+from .figures import Breakdown, command, environment
+from .regimes import Regime
+
+COLUMNS = ("chapter", "decode", "kernels", "launch\ngaps", "bubbles", "active", "tokens\n/s", "speed-\nup", "same")
+# "Unlocking asynchronicity in continuous batching", Hugging Face, May 2026: 8,192 tokens each for 32 requests, 8B.
+PUBLISHED = {"synchronous": (300.6, 0.760), "asynchronous": (234.5, 0.994)}
+
+
+def entry(workload: Workload, comparisons: Iterable[Comparison]) -> dict:
+    """What to store of a comparison: all of its figures, the machine, the date and the command."""
+    comparisons = list(comparisons)
+    chapters = [
+        {
+            "chapter": done.profile.chapter,
+            "figures": dataclasses.asdict(done.profile.figures),
+            "breakdown": dataclasses.asdict(done.profile.breakdown) if done.profile.breakdown else None,
+            "profiled_bubbles": done.profile.profiled_bubbles,
+            "speed_up": done.speed_up,
+            "same_tokens": done.same_tokens,
+        }
+        for done in comparisons
+    ]
+    return {
+        "command": command(),
+        "environment": environment(comparisons[0].profile.device),
+        "workload": dataclasses.asdict(workload),
+        "chapters": chapters,
+    }
+
+
+def title(entry: dict) -> str:
+    """The workload, model and machine of an entry."""
+    workload, machine = entry["workload"], entry["environment"]
+    return f"{workload['name']} ({workload['model']}) on {machine['device']}, {machine['date']}"
+
+
+def breakdowns(entry: dict) -> dict[str, Breakdown]:
+    """The breakdown of each chapter of an entry that has one."""
+    return {row["chapter"]: Breakdown(**row["breakdown"]) for row in entry["chapters"] if row["breakdown"]}
+
+
+def comparison(entry: dict) -> Table:
+    """The chapters of an entry side by side."""
+    table = Table(
+        title=title(entry),
+        caption=(
+            "decode: ms of a batch of decodes, mean of the widest, which is kernels + launch gaps (a batch is on the "
+            "GPU, no kernel runs) + bubbles (no batch is). active: share of the whole run with a batch on the GPU. "
+            "same: share of tokens that are the first row's."
+        ),
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+    )
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column == "chapter" else "right", no_wrap=True, vertical="bottom")
+    for row in entry["chapters"]:
+        figures, parts = row["figures"], row["breakdown"]
+        decode = "-" if figures["ms_per_decode_step"] is None else f"{figures['ms_per_decode_step']:.2f}"
+        names = ("step", "kernels", "launch_gaps", "bubbles")
+        table.add_row(
+            row["chapter"],
+            *((f"{max(1e3 * parts[name], 0):.2f}" for name in names) if parts else (decode, "-", "-", "-")),
+            f"{figures['gpu_active']:.2%}",
+            f"{figures['tokens_per_second']:,.0f}",
+            f"{row['speed_up']:.2f}",
+            "yes" if row["same_tokens"] == 1 else f"{row['same_tokens']:.1%}",
+        )
+    return table
+
+
+def markdown(results: dict[str, dict]) -> str:
+    """The steps of all workloads that have breakdowns, a row for each chapter, for a page in Markdown."""
+    parts = {name: breakdowns(entry) for name, entry in results.items()}
+    parts = {name: chapters for name, chapters in parts.items() if chapters}
+    lines = [
+        f"| ms per decode step | {' | '.join(f'`{name}`' for name in parts)} |",
+        f"| --- |{' --- |' * len(parts)}",
+    ]
+    for chapter in next(iter(parts.values())):
+        cells = (chapters[chapter] for chapters in parts.values())
+        values = (
+            f"**{1e3 * each.step:.2f}** = {1e3 * each.kernels:.2f} + {1e3 * each.launch_gaps:.2f} + "
+            f"{1e3 * each.bubbles:.2f}"
+            for each in cells
+        )
+        lines.append(f"| {chapter} | {' | '.join(values)} |")
+    return "\n".join(lines)
+
+
+def regime_entry(points: Iterable[Regime]) -> dict:
+    """What to store of a regime map."""
+    points = [point._asdict() for point in points]
+    return {"command": command(), "environment": environment(CudaDevice()), "points": points}
+
+
+def regime_points(entry: dict) -> list[Regime]:
+    """The points of a stored regime map."""
+    return [Regime(**point) for point in entry["points"]]
+
+
+def regimes(entry: dict) -> Table:
+    """A regime map as a table: bubble share and ms per step, by model and rows."""
+    points = regime_points(entry)
+    table = Table(
+        title=f"Bubbles of a synchronous engine with CUDA graphs, {entry['environment']['device']}",
+        caption="share of a decode step without a batch on the GPU, and ms per step; rows x context",
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
+    table.add_column("model")
+    cases = list(dict.fromkeys((point.rows, point.context) for point in points))
+    for rows, context in cases:
+        table.add_column(f"{rows} x {context}", justify="right")
+    for name in dict.fromkeys(point.model for point in points):
+        found = {(point.rows, point.context): point for point in points if point.model == name}
+        table.add_row(name, *(f"{found[case].bubble_share:.1%}, {1e3 * found[case].step:.2f}" for case in cases))
+    return table
+
+
+def headline(entry: dict) -> Table:
+    """The first and the last chapter of an entry beside the published run."""
+    rows = [entry["chapters"][0], entry["chapters"][-1]]
+    table = Table(
+        title="32 requests of 8,192 new tokens, an 8B model: this run beside the published one",
+        caption=(
+            "GPU active: share of time with a batch on the GPU. The published run is of another engine (transformers' "
+            "own) with weights, prompts and kernels of its own, and its two rows differ in asynchrony alone. Ours have "
+            "random weights, prompts of 128 tokens, and differ in CUDA graphs too: compare each pair with itself."
+        ),
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
+    for column in ("", "seconds", "GPU active", "published seconds", "published GPU active"):
+        table.add_column(column, justify="right" if column else "left")
+    for row, (name, (seconds, active)) in zip(rows, PUBLISHED.items(), strict=True):
+        ours = row["figures"]
+        table.add_row(
+            f"{name} ({row['chapter']})",
+            f"{ours['seconds']:.1f}",
+            f"{ours['gpu_active']:.2%}",
+            f"{seconds:.1f}",
+            f"{active:.1%}",
+        )
+    return table

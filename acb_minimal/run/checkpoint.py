@@ -1,0 +1,164 @@
+"""From a model's name to its config, tokenizer and weights, with every check that needs no GPU made first.
+
+A name is one of the bundled ones, a local folder, or a model on the Hugging Face hub. The bundled shapes have random
+weights: how long a forward pass takes does not depend on what the weights are.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from .. import models
+from ..errors import InputError
+from ..kv_cache import AttentionLayer
+from ..model import ATTENTION, PROBE
+from ..models import counter
+
+CONFIGS = Path(models.__file__).parent / "configs"
+SHAPES = ("llama-3.1-8b", "llama-3.2-1b", "qwen3-8b", "qwen3-32b")
+
+
+class Checkpoint:
+    """A model that has been named but not yet loaded.
+
+    name           as it was given
+    config         its transformers config
+    dtype          of weights, activations and KV cache
+    vocab_size     token ids are below it
+    max_positions  prompt and generated tokens of a request, at most
+    layers         its attention layers, in the order they run
+    weight_bytes   device bytes of its weights
+    Raises InputError when there is no such model or its attention cannot be replaced.
+    """
+
+    def __init__(self, name: str):
+        self.name = name
+        self.random = name in SHAPES
+        self.path = str(CONFIGS / name) if self.random else str(counter.PATH) if name == "counter" else name
+        try:
+            self.config = AutoConfig.from_pretrained(self.path)
+        except Exception as error:  # every kind of broken folder, unreachable hub or unknown architecture
+            raise InputError(
+                f"unknown model {name!r}: not one of counter, {', '.join(SHAPES)}, and no config could be read from a "
+                f"folder or hub model of that name ({_first_line(error)})"
+            ) from error
+        self.dtype = self.config.dtype or torch.float32
+        self.layers, self.weight_bytes = self._probe()
+        self._loaded: dict[torch.device, PreTrainedModel] = {}
+        text_config = self.config.get_text_config()
+        self.vocab_size: int = text_config.vocab_size
+        self.max_positions: int = text_config.max_position_embeddings
+
+    def _probe(self) -> tuple[list[AttentionLayer], int]:
+        """Runs the model once without data (on the meta device), recording each call of the attention function."""
+        calls: list = []
+        try:
+            with torch.device("meta"), torch.inference_mode():
+                model = self._empty()
+                names = {module: name for name, module in model.named_modules()}
+                ids = torch.zeros(1, 1, dtype=torch.int32)
+                model.set_attn_implementation(PROBE)
+                model(input_ids=ids, position_ids=ids, use_cache=False, record=calls)
+        except Exception as error:
+            raise InputError(
+                f"model {self.name!r}: the attention of {type(self.config).__name__} cannot be replaced "
+                f"({_first_line(error)})"
+            ) from error
+        if len(calls) != (expected := self.config.get_text_config().num_hidden_layers):
+            raise InputError(
+                f"model {self.name!r}: the attention of {type(self.config).__name__} cannot be replaced "
+                f"({len(calls)} of its {expected} layers go through transformers' "
+                f"AttentionInterface; all must)"
+            )
+        layers = [AttentionLayer(names[module], heads, head_dim) for module, heads, head_dim in calls]
+        return layers, sum(p.numel() * p.dtype.itemsize for p in model.parameters())
+
+    def _empty(self) -> PreTrainedModel:
+        """The model with freshly initialised weights on torch's current default device."""
+        return AutoModelForCausalLM.from_config(self.config, dtype=self.dtype, attn_implementation=ATTENTION)
+
+    def is_loaded(self, device: torch.device) -> bool:
+        """Whether its weights are on `device` already."""
+        return device in self._loaded
+
+    def load(self, device: torch.device) -> PreTrainedModel:
+        """The model on `device`, in eval mode, its attention replaced by ours. Loaded once, then kept.
+
+        Weights are read on the CPU first: raises InputError, before anything is on a GPU, if they are missing or
+        broken.
+        """
+        if device not in self._loaded:
+            self._loaded[device] = self._load(device)
+        return self._loaded[device]
+
+    def _load(self, device: torch.device) -> PreTrainedModel:
+        if self.random:
+            torch.manual_seed(0)
+            with torch.device(device):
+                return self._empty().eval()
+        transformers.utils.logging.disable_progress_bar()  # our own output is the progress to look at
+        try:
+            model, info = AutoModelForCausalLM.from_pretrained(
+                self.path, dtype=self.dtype, attn_implementation=ATTENTION, output_loading_info=True
+            )
+        except Exception as error:
+            raise InputError(
+                f"model {self.name!r}: its weights are missing or broken ({_first_line(error)})"
+            ) from error
+        if missing := sorted(info["missing_keys"]):
+            raise InputError(f"model {self.name!r}: its weights lack {len(missing)} tensors, {missing[0]} first")
+        return model.to(device).eval()
+
+    @cached_property
+    def _tokenizer(self) -> PreTrainedTokenizerBase | str:
+        """The tokenizer, or the reason why there is none."""
+        if self.random:
+            return "has random weights and no tokenizer: give token ids or a workload"
+        try:
+            return AutoTokenizer.from_pretrained(self.path)
+        except Exception as error:
+            return f"has no tokenizer ({_first_line(error)})"
+
+    @cached_property
+    def stop_tokens(self) -> Sequence[int]:
+        """Token ids that end a text, those that `generate` stops at; none for random weights, which would stop at
+        random."""
+        if self.random:
+            return ()
+        try:
+            eos = GenerationConfig.from_pretrained(self.path).eos_token_id
+        except OSError:  # a model without generation_config.json
+            eos = self.config.get_text_config().eos_token_id
+        return () if eos is None else (eos,) if isinstance(eos, int) else tuple(eos)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a prompt. Raises InputError for a model without a tokenizer, and for words it does not know."""
+        tokenizer = self._tokenizer
+        if isinstance(tokenizer, str):
+            raise InputError(f"model {self.name!r} {tokenizer}")
+        ids = tokenizer(text)["input_ids"]
+        if (unknown := tokenizer.unk_token_id) is not None and unknown in ids:
+            words = [word for word in text.split() if unknown in tokenizer(word)["input_ids"]]
+            raise InputError(f"prompt {text!r}: model {self.name!r} does not know {', '.join(map(repr, words))}")
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str | None:
+        """The text of generated token ids, special tokens left out; None for a model without a tokenizer."""
+        return None if isinstance(self._tokenizer, str) else self._tokenizer.decode(ids, skip_special_tokens=True)
+
+
+def _first_line(error: BaseException) -> str:
+    """What went wrong, short enough for a one-line message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__

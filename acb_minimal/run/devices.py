@@ -1,0 +1,61 @@
+"""The device of a name, and whether it can run a model: every check that comes before anything is loaded."""
+
+import torch
+
+from ..device import CudaDevice, Device
+from ..errors import InputError
+from ..kv_cache import KVCache, PagePool
+from ..sim.costs import Costs
+from ..sim.device import CpuDevice, SimulatedDevice
+from .checkpoint import Checkpoint
+
+DEVICES = ("auto", "cuda", "sim", "cpu")
+# Device bytes left to activations, logits and the CUDA libraries when weights and KV cache are sized.
+WORKSPACE = 2 << 30
+
+
+def check_device(name: str) -> None:
+    """Whether there is such a device here.
+
+    Raises:
+        InputError: it is unknown, or CUDA where there is none.
+    """
+    if name not in DEVICES:
+        raise InputError(f"unknown device {name!r}: the devices are {', '.join(DEVICES)}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("device 'cuda' is not available here: torch finds no CUDA GPU; use sim")
+
+
+def open_device(name: str, checkpoint: Checkpoint, trace: bool = False) -> Device:
+    """The device of that name. On the simulator, the large random models only take time; they compute nothing."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "sim"
+    if name == "sim":
+        costs = Costs.of(checkpoint.name, checkpoint.weight_bytes)
+        return SimulatedDevice(costs, arithmetic=not checkpoint.random, trace=trace)
+    return CpuDevice() if name == "cpu" else CudaDevice(trace)
+
+
+def check_gpu(checkpoint: Checkpoint, pool: PagePool, device: Device) -> None:
+    """Whether a CUDA device can run the model.
+
+    Raises:
+        InputError: the head size, or the memory for weights and KV cache, does not allow it.
+    """
+    if device.kind != "cuda":
+        return
+    for head_dim in {layer.head_dim for layer in checkpoint.layers}:
+        if head_dim < 16 or head_dim & (head_dim - 1):
+            raise InputError(
+                f"model {checkpoint.name!r}: its head size is {head_dim}; a GPU needs a power of two, 16 or more"
+            )
+    cache = KVCache.bytes_for(checkpoint.layers, pool.num_pages, pool.page_size, checkpoint.dtype)
+    weights = 0 if checkpoint.is_loaded(device.torch_device) else checkpoint.weight_bytes
+    torch.cuda.empty_cache()  # what an earlier run has left to torch's allocator is free too
+    free, _ = torch.cuda.mem_get_info(device.torch_device)
+    if weights + cache + WORKSPACE > free:
+        raise InputError(
+            f"too little GPU memory: {pool.num_pages} KV pages take {cache / 1e9:.1f} GB and the weights of "
+            f"{checkpoint.name!r} {checkpoint.weight_bytes / 1e9:.1f} GB; {free / 1e9:.1f} GB are free, of which "
+            f"{WORKSPACE / 1e9:.1f} GB are kept for activations"
+        )

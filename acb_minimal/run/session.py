@@ -1,0 +1,188 @@
+"""Puts an engine together (chapter, model, device) and runs requests through it: the Python entry point."""
+
+import gc
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from ..device import Device
+from ..errors import InputError
+from ..kv_cache import KVCache, PagePool
+from ..model import Model
+from ..request import FinishReason, Request
+from ..scheduler import Scheduler
+from ..slot import SlotSize
+from ..trace.spans import Trace
+from .checkpoint import Checkpoint
+from .devices import check_device, check_gpu, open_device
+from .engines import load_chapter
+from .workload import Job
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What became of one prompt: either `error` is None, or all else but `id` is empty.
+
+    Attributes:
+        id: the prompt's number, from "0".
+        tokens: generated token ids, the stop token included.
+        text: those as text, special tokens left out; None for a prompt of token ids to a model without a tokenizer.
+        finish_reason: "stop" for a stop token, "length" for as many tokens as were asked for.
+        error: why it was not served.
+    """
+
+    id: str
+    tokens: list[int]
+    text: str | None
+    finish_reason: FinishReason | None
+    error: str | None = None
+
+
+def generate(
+    prompts: str | Iterable[str | Sequence[int]],
+    chapter: str = "ch1",
+    model: str = "counter",
+    device: str = "auto",
+    max_new_tokens: int = 128,
+    **limits,
+) -> Iterator[Completion]:
+    """Serves prompts, of text or token ids, and yields each one's completion as it finishes.
+
+    A prompt that cannot be served comes first, with its error; the others are served all the same.
+
+    Args:
+        limits: the other fields of a Job: max_running, pages and so on.
+
+    Raises:
+        InputError: the chapter, model, device or a limit cannot be used at all; before any work.
+    """
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    return Session(Job(prompts, max_new_tokens, **limits), chapter, model, device).completions()
+
+
+class Session:
+    """Requests on their way through one chapter's engine.
+
+    Everything is checked when it is made, before the model is loaded.
+
+    Attributes:
+        requests: those that were accepted, in the order of the prompts; their ids are "0", "1", ... in that order.
+        refused: why each of the others cannot be served, by id.
+        started: when serving began, in seconds on the device's clock.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        chapter: str | type = "ch1",
+        model: str | Checkpoint = "counter",
+        device: str | Device = "auto",
+        trace: bool = False,
+    ):
+        """
+        Args:
+            job: the prompts, and how many of them at a time.
+            chapter: a chapter's name, the short form ("ch1") included, the path of a file with an `Engine`, or such a
+                class itself.
+            model: a name that Checkpoint takes, or a Checkpoint.
+            device: "cuda"; "sim", the simulated GPU; "cpu", where nothing overlaps; "auto": CUDA if there is one, else
+                the simulator; or a Device.
+            trace: whether to record what host and device do.
+
+        Raises:
+            InputError: something other than a single request cannot be used.
+        """
+        self.engine_class = chapter if isinstance(chapter, type) else load_chapter(chapter)
+        check_device(device if isinstance(device, str) else device.kind)
+        self.checkpoint = model if isinstance(model, Checkpoint) else Checkpoint(model)
+        self.device = open_device(device, self.checkpoint, trace) if isinstance(device, str) else device
+        self.refused: dict[str, str] = {}
+        asked = self._requests(job)
+        longest = max((min(r.max_positions, self.checkpoint.max_positions) for r in asked), default=1)
+        per_request = PagePool(1, job.page_size).pages_for(max(longest, 1))
+        pages = per_request * max(job.max_running, 1) if job.pages is None else job.pages
+        self.pool = PagePool(pages, job.page_size)
+        self.scheduler = Scheduler(
+            self.pool,
+            job.max_running,
+            job.batch_tokens,
+            self.checkpoint.vocab_size,
+            self.checkpoint.max_positions,
+            self.device,
+        )
+        self.requests: list[Request] = []
+        for request in asked:
+            try:
+                self.scheduler.add(request)
+                self.requests.append(request)
+            except InputError as error:
+                self.refused[request.id] = str(error)
+        self.size = SlotSize(job.max_running, job.batch_tokens, min(per_request, self.pool.num_pages))
+        check_gpu(self.checkpoint, self.pool, self.device)
+        self.started = 0.0
+
+    def _requests(self, job: Job) -> list[Request]:
+        """A request for each prompt that makes one; why the others do not goes into `refused`."""
+        stop_tokens = () if job.ignore_stop else self.checkpoint.stop_tokens
+        made = []
+        for number, prompt in enumerate(job.prompts):
+            try:
+                ids = self.checkpoint.encode(prompt) if isinstance(prompt, str) else prompt
+                made.append(Request(str(number), ids, job.max_new_tokens, stop_tokens))
+            except InputError as error:
+                self.refused[str(number)] = f"request {str(number)!r}: {error}"
+            except TypeError:
+                self.refused[str(number)] = (
+                    f"request {str(number)!r}: the prompt is {prompt!r}; it must be text or a sequence of token ids"
+                )
+        return made
+
+    def completions(self) -> Iterator[Completion]:
+        """The refused requests, then every other one as it finishes."""
+        for id, reason in self.refused.items():
+            yield Completion(id, [], None, None, reason)
+        yield from self.run()
+
+    def serve(self) -> list[Completion]:
+        """Serves the accepted requests to the end; their completions in the order of the prompts."""
+        return sorted(self.run(), key=lambda completion: int(completion.id))
+
+    def run(self) -> Iterator[Completion]:
+        """Serves the accepted requests, yielding each as it finishes.
+
+        The time a caller takes between two of them counts: the engine stands still meanwhile.
+
+        Raises:
+            InputError: another session of the same Checkpoint is not done.
+        """
+        if not self.requests:
+            return
+        model = self.load_model()
+        try:
+            model.warm_up()
+            engine = self.engine_class(model, self.scheduler, self.device.cuda)
+            # A full garbage collection walks all of torch and transformers, for longer than a step. From here on it
+            # leaves out what is there already.
+            gc.collect()
+            gc.freeze()
+            self.started = self.device.begin()
+            for request in engine.run():
+                tokens = request.generated
+                yield Completion(request.id, tokens, self.checkpoint.decode(tokens), request.finish_reason)
+            self.device.finish()
+        finally:
+            gc.unfreeze()
+            self.scheduler.abort()  # nothing is left to abort unless the run was cut short
+            model.close()
+
+    @property
+    def trace(self) -> Trace | None:
+        """What host and device did, once the run has ended; None if it was not asked for."""
+        return self.device.trace
+
+    def load_model(self) -> Model:
+        """The model on the device, with a KV cache of its own."""
+        layers, pages, page_size = self.checkpoint.layers, self.pool.num_pages, self.pool.page_size
+        network = self.checkpoint.load(self.device.torch_device) if self.device.arithmetic else None
+        where = self.device.torch_device if self.device.arithmetic else "meta"
+        cache = KVCache(layers, pages, page_size, self.checkpoint.dtype, where)
+        return Model(network, layers, cache, self.size, self.device)

@@ -1,0 +1,116 @@
+"""The named workloads: which model, how many requests, how long. Seeded, so that every run serves the same requests."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ..errors import InputError
+from ..models import counter
+
+
+@dataclass(frozen=True)
+class Job:
+    """Prompts to serve, and how many of them at a time.
+
+    Attributes:
+        prompts: text or token ids.
+        max_new_tokens: tokens to generate for each prompt, at most.
+        max_running: requests in a batch at most.
+        max_batch_tokens: tokens in a batch at most; by default 2,048, or max_running if that is more.
+        page_size: positions per KV page.
+        pages: KV pages; by default as many as max_running of the longest request need.
+        ignore_stop: generate max_new_tokens for every prompt, whatever the model says.
+    """
+
+    prompts: Sequence[str | Sequence[int]]
+    max_new_tokens: int = 128
+    max_running: int = 16
+    max_batch_tokens: int | None = None
+    page_size: int = 64
+    pages: int | None = None
+    ignore_stop: bool = False
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens in a batch at most."""
+        return max(2048, self.max_running) if self.max_batch_tokens is None else self.max_batch_tokens
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A job that has a name and can be drawn for any vocabulary.
+
+    Attributes:
+        prompt_tokens: tokens of each prompt, random ids; None for prompts of text, which the counter model answers.
+        new_tokens: tokens to generate for each request, at most.
+        max_running: requests in a batch at most.
+        max_batch_tokens: tokens in a batch at most.
+    """
+
+    name: str
+    model: str
+    requests: int
+    prompt_tokens: int | None
+    new_tokens: int
+    max_running: int
+    max_batch_tokens: int
+
+    def override(self, **changes) -> "Workload":
+        """The workload with every change that is not None.
+
+        Raises:
+            InputError: a value makes no sense.
+        """
+        changes = {name: value for name, value in changes.items() if value is not None}
+        if self.prompt_tokens is None and "prompt_tokens" in changes:
+            raise InputError(f"workload {self.name!r} has prompts of text: a context length does not apply to it")
+        for name in ("requests", "prompt_tokens"):
+            if changes.get(name, 1) < 1:
+                raise InputError(f"{name.replace('_', ' ')} is {changes[name]}; it must be at least 1")
+        return replace(self, **changes)
+
+    def job(self, vocab_size: int, **limits) -> Job:
+        """The workload as a job; `limits` are those of a Job that a workload leaves open."""
+        return Job(
+            self.prompts(vocab_size),
+            self.new_tokens,
+            self.max_running,
+            self.max_batch_tokens,
+            ignore_stop=self.prompt_tokens is not None,
+            **limits,
+        )
+
+    def prompts(self, vocab_size: int, seed: int = 0) -> list[str] | list[list[int]]:
+        """The prompts: text for the counter, otherwise lists of `prompt_tokens` ids below `vocab_size`."""
+        rng = random.Random(seed)
+        if self.prompt_tokens is None:
+            return [_count(rng) for _ in range(self.requests)]
+        return [rng.choices(range(vocab_size), k=self.prompt_tokens) for _ in range(self.requests)]
+
+
+def _count(rng: random.Random) -> str:
+    start = rng.randint(0, counter.LARGEST)
+    return counter.prompt(start, rng.randint(start, min(start + counter.LONGEST, counter.LARGEST)))
+
+
+WORKLOADS = {
+    workload.name: workload
+    for workload in (
+        Workload("demo", "counter", 48, None, 128, max_running=16, max_batch_tokens=64),
+        Workload("long", "llama-3.1-8b", 32, 4000, 256, max_running=32, max_batch_tokens=8192),
+        Workload("wide", "llama-3.1-8b", 384, 896, 256, max_running=384, max_batch_tokens=8192),
+        Workload("small", "llama-3.2-1b", 128, 1024, 256, max_running=128, max_batch_tokens=8192),
+        Workload("headline", "llama-3.1-8b", 32, 128, 8192, max_running=32, max_batch_tokens=8192),
+    )
+}
+
+
+def workload(name: str) -> Workload:
+    """The workload of that name.
+
+    Raises:
+        InputError: it is not in WORKLOADS.
+    """
+    if name not in WORKLOADS:
+        raise InputError(f"unknown workload {name!r}: the workloads are {', '.join(WORKLOADS)}")
+    return WORKLOADS[name]

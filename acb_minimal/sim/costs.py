@@ -1,0 +1,109 @@
+"""What things cost on the H200, for the simulator: a few straight lines fitted to measurements (calibrate.py).
+
+The figures are in costs.json, beside the machine, versions and date they were measured on. This file only evaluates
+them.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from ..request import Batch
+
+FILE = Path(__file__).with_name("costs.json")
+
+
+class Shape(NamedTuple):
+    """What the cost of a forward pass depends on.
+
+    Attributes:
+        rows: of the batch, padding included.
+        tokens: of the batch, padding included.
+        context: positions its rows have in the KV cache, all together.
+        pairs: (query, position) pairs that attention computes.
+        decodes: whether it is a batch of decodes.
+    """
+
+    rows: int
+    tokens: int
+    context: int
+    pairs: int
+    decodes: bool
+
+    @classmethod
+    def of(cls, batch: Batch) -> "Shape":
+        """The shape of a batch."""
+        pad = batch.padding  # rows of one token, which see nothing but themselves
+        seen = [row.start + row.length for row in batch.rows]
+        pairs = sum(row.length * positions for row, positions in zip(batch.rows, seen, strict=True))
+        return cls(len(batch.rows) + pad, batch.num_tokens, sum(seen) + pad, pairs + pad, batch.decodes)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds that host and device work take for one model.
+
+    Attributes:
+        gpu: what to call a GPU simulated with them.
+        figures: the entries of costs.json that hold for every model, in microseconds.
+        model: the entry of the model.
+    """
+
+    gpu: str
+    figures: dict
+    model: dict
+
+    @classmethod
+    def of(cls, model: str, weight_bytes: int = 0) -> "Costs":
+        """Costs of a calibrated model; of any other, those of the calibrated model whose weights are nearest in size,
+        which `gpu` then names."""
+        record = json.loads(FILE.read_text())
+        gpu, models = f"simulated {record['environment']['device'].removeprefix('NVIDIA ')}", record["models"]
+        if model not in models:
+            model = min(models, key=lambda name: abs(math.log(models[name]["weight_bytes"] / max(weight_bytes, 1))))
+            gpu += f", timed as {model}"
+        return cls(gpu, record["figures"], models[model])
+
+    @property
+    def replay_launch(self) -> float:
+        """Host: launching a captured forward pass."""
+        return 1e-6 * self.model["replay_launch"]
+
+    @property
+    def call(self) -> float:
+        """Host: one record, wait_event, or return from a synchronize."""
+        return 1e-6 * self.figures["call"]
+
+    @property
+    def copy_launch(self) -> float:
+        """Host: starting a non-blocking copy."""
+        return 1e-6 * self.figures["copy_launch"]
+
+    def copy(self, engine: str, nbytes: int) -> float:
+        """Device: a copy of `nbytes` on engine "h2d" or "d2h"."""
+        return _line(self.figures[engine], byte=nbytes)
+
+    def launch(self, what: str, shape: Shape) -> float:
+        """Host: launching a forward pass kernel by kernel, or the carry-over."""
+        if what == "carry_over":
+            return 1e-6 * self.figures["carry_over_launch"]
+        return 1e-6 * self.model["decode_launch" if shape.decodes else "mixed_launch"]
+
+    def compute(self, what: str, shape: Shape) -> float:
+        """Device: the kernels of a forward pass, or of the carry-over, without gaps between them."""
+        if what == "carry_over":
+            return 1e-6 * self.figures["carry_over"]
+        if shape.decodes:
+            return _line(self.model["decode"], row=shape.rows, position=shape.context)
+        return _line(self.model["mixed"], token=shape.tokens, pair=shape.pairs)
+
+    def host(self, what: str, rows: int) -> float:
+        """Host: "schedule", "write", "fill" or "update" for a batch of `rows`."""
+        return _line(self.figures[what], row=rows)
+
+
+def _line(figures: dict[str, float], **counts: int) -> float:
+    """Seconds: a base and so much for each row, token, byte..., from microseconds."""
+    return 1e-6 * (figures["base"] + sum(figures[name] * count for name, count in counts.items()))

@@ -1,0 +1,156 @@
+"""The devices that need no GPU: the simulated one, and the CPU by itself."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from ..device import COPIES, Work
+from ..trace.spans import Trace
+from .costs import Costs, Shape
+from .cuda import SimulatedCuda
+from .host_view import HostView
+from .policies import Eager
+from .queues import Observer, Policy
+
+
+class SimulatedDevice:
+    """The simulated GPU: CPU tensors stand for device memory, figures are simulated. See Device.
+
+    Attributes:
+        costs: what things take; they move the virtual clock of the policy Timed.
+    """
+
+    kind = "sim"
+
+    def __init__(
+        self,
+        costs: Costs,
+        policy: Policy | None = None,
+        arithmetic: bool = True,
+        trace: bool = False,
+        observer: Observer | None = None,
+    ):
+        """
+        Args:
+            policy: when queued work runs; by default in the order of virtual time.
+            arithmetic: False for a model too large to compute here.
+            trace: whether to record what happens.
+            observer: who looks on.
+        """
+        self.torch_device = torch.device("cpu")
+        self.costs, self.arithmetic = costs, arithmetic
+        self.trace = Trace(self.name) if trace else None
+        self.cuda = SimulatedCuda(policy, costs.replay_launch, costs.call, self.trace, observer)
+        self._observed = observer is not None
+        self._pinned: dict[int, torch.Tensor] = {}  # by address, kept alive: a freed address may be handed out again
+
+    @property
+    def name(self) -> str:
+        return self.costs.gpu
+
+    def clock(self) -> float:
+        return self.cuda.now
+
+    def begin(self) -> float:
+        self.cuda.synchronize()
+        self.cuda.finished.clear()
+        if self.trace is not None:
+            self.trace.spans.clear()
+        return self.clock()
+
+    def finish(self) -> None:
+        self.cuda.synchronize()
+
+    def pinned(self, numel: int) -> torch.Tensor:
+        buffer = torch.zeros(numel, dtype=torch.int32)
+        self._pinned[buffer.untyped_storage().data_ptr()] = buffer
+        return buffer
+
+    def host_view(self, memory: torch.Tensor) -> np.ndarray:
+        return HostView.of(memory.numpy(), self.cuda.queues.observer) if self._observed else memory.numpy()
+
+    def watch(self, name: str, memory: torch.Tensor, page_size: int | None = None) -> None:
+        self.cuda.queues.observer.watch(name, memory, page_size)
+
+    def copy(
+        self, engine: str, target: torch.Tensor, source: torch.Tensor, non_blocking: bool, work: Work | None = None
+    ) -> None:
+        host = source if engine == "h2d" else target
+        # From pageable memory the driver copies through a buffer of its own, and the host waits for that.
+        pinned = host.untyped_storage().data_ptr() in self._pinned
+        self.cuda.submit(
+            COPIES[engine],
+            engine,
+            lambda: target.copy_(source),
+            lambda: self.costs.copy(engine, target.nbytes),
+            self.costs.copy_launch,
+            wait=not (non_blocking and pinned),
+            work=work,
+        )
+
+    def compute(self, what: str, work: Work, run: Callable[[], None]) -> None:
+        self.cuda.submit(
+            what,
+            "compute",
+            run if self.arithmetic else lambda: None,
+            lambda: self.costs.compute(what, Shape.of(work.batch)),
+            self.costs.launch(what, Shape.of(work.batch)),
+            gradual=True,
+            work=work,
+        )
+
+    def spent(
+        self, what: str, since: float, rows: int, batch_number: int | None = None, slot: str | None = None
+    ) -> None:
+        self.cuda.queues.observer.did(what, batch_number, slot)
+        self.cuda.host(self.costs.host(what, rows))
+        if self.trace is not None:
+            self.trace.add("CPU", what, since, self.clock(), batch_number, slot)
+
+
+class CpuDevice:
+    """The CPU as the device: all device work runs as soon as it may, and takes the time it takes. See Device."""
+
+    kind = "cpu"
+    name = "CPU"
+    arithmetic = True
+    trace = None
+
+    def __init__(self):
+        self.torch_device = torch.device("cpu")
+        self.cuda = SimulatedCuda(Eager())
+
+    def clock(self) -> float:
+        return time.perf_counter()
+
+    def begin(self) -> float:
+        self.cuda.synchronize()
+        self.cuda.finished.clear()
+        return self.clock()
+
+    def finish(self) -> None:
+        self.cuda.synchronize()
+
+    def pinned(self, numel: int) -> torch.Tensor:
+        return torch.zeros(numel, dtype=torch.int32)
+
+    def host_view(self, memory: torch.Tensor) -> np.ndarray:
+        return memory.numpy()
+
+    def watch(self, name: str, memory: torch.Tensor, page_size: int | None = None) -> None:
+        """Nobody looks on."""
+
+    def copy(
+        self, engine: str, target: torch.Tensor, source: torch.Tensor, non_blocking: bool, work: Work | None = None
+    ) -> None:
+        self.cuda.submit(COPIES[engine], engine, lambda: target.copy_(source), wait=not non_blocking)
+
+    def compute(self, what: str, work: Work, run: Callable[[], None]) -> None:
+        self.cuda.submit(what, "compute", run)
+
+    def spent(
+        self, what: str, since: float, rows: int, batch_number: int | None = None, slot: str | None = None
+    ) -> None:
+        """It takes the time it takes."""

@@ -1,0 +1,109 @@
+"""Every statement of the chapters that orders anything is missed when it is gone."""
+
+import ast
+import re
+
+import pytest
+
+from acb_minimal.check.deletions import Finding, bubble, deletions, find
+from acb_minimal.run.engines import changed, chapter_paths
+
+ORDERS = re.compile(
+    r"synchronize\(|wait_event\(|\.record\(|cuda\.stream\(|fill\(|carry_over\(|self.other = self|"
+    r"Stream\(\), |new_slot\(\), |: cuda.Event\(\), "
+)
+# Three streams buy nothing before something runs side by side, as chapter 2 says: that is from chapter 5 on.
+FOR_LATER = [(name, "self.h2d, self.compute, self.d2h = cuda.Stream(), cuda.Stream(), cuda.Stream()")
+             for name in ("ch2_streams", "ch3_events", "ch4_dual_slots")]  # fmt: skip
+FOR_SPEED = ("self.h2d, self.compute, self.d2h = ", "self.downloaded = {")
+FOR_TOKENS = ("self.slot.fill()", "self.model.carry_over(", "model.carry_over(")
+
+ALL = [pytest.param(deletion, id=f"{name}:{deletion.line}") for name in chapter_paths() for deletion in deletions(name)]
+
+
+@pytest.mark.parametrize("name", chapter_paths())
+def test_no_statement_that_orders_is_left_out(name):
+    lines = enumerate(chapter_paths()[name].read_text().splitlines(), start=1)
+    assert [deletion.line for deletion in deletions(name)] == [number for number, line in lines if ORDERS.search(line)]
+
+
+@pytest.mark.parametrize("deletion", ALL)
+def test_it_is_missed(deletion):
+    """By a hazard, and by wrong tokens too; what only hands tokens on by those alone, what is for speed by a bubble."""
+    finding = find(deletion)
+    print(deletion.chapter, deletion.line, finding)
+    if (deletion.chapter, deletion.text) in FOR_LATER:
+        assert finding.caught is None
+        assert finding.bubble == finding.bubble_before
+    elif deletion.text.startswith(FOR_SPEED):
+        assert finding.caught == "bubble"
+        assert finding.hazard is finding.failure is None
+    elif deletion.text.startswith(FOR_TOKENS):
+        assert finding.caught == "tokens"
+        assert finding.wrong_batch is not None
+    else:
+        assert finding.caught == "hazard"
+        assert finding.hazard.second.batch_number <= 1
+        assert finding.wrong_batch is not None
+
+
+def test_every_other_line_keeps_its_place():
+    for deletion in (parameter.values[0] for parameter in ALL):
+        before = chapter_paths()[deletion.chapter].read_text().splitlines()
+        after = deletion.source.splitlines()
+        assert len(before) == len(after)
+        assert [number for number, pair in enumerate(zip(before, after, strict=True), 1) if pair[0] != pair[1]] == [
+            deletion.line
+        ]
+
+
+MINE = '''
+class Engine:
+    def step(self):
+        """Größe."""
+        with self.cuda.stream(self.größe): self.slot.upload()
+        self.compute.wait_event(
+            self.uploaded,
+        )   # over several lines
+        x = "ü"; self.done.record(self.h2d); self.slot.write(x)
+        with open("x"), self.cuda.stream(self.h2d):
+            pass
+        self.a, self.b = self.b, self.a
+        self.a, self.b = self.a, self.b
+        self.s = [cuda.Stream(), cuda.Stream()]
+        self.record(3)
+'''
+
+
+def test_a_file_of_one_s_own(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(MINE, encoding="utf-8")
+    made = list(deletions(str(file)))
+    for deletion in made:
+        ast.parse(deletion.source)
+    assert [(deletion.line, deletion.source.splitlines()[deletion.line - 1].strip()) for deletion in made] == [
+        (5, "with self.cuda.stream(None): self.slot.upload()"),
+        (6, "pass"),
+        (9, 'x = "ü"; pass; self.slot.write(x)'),
+        (12, "pass"),
+        (15, "pass"),
+    ]
+
+
+def test_a_bubble_grows_when_the_host_waits_for_the_batch_it_has_just_launched():
+    retire = "return self.retire(previous)"
+    slower = changed("ch6", (retire, f"self.compute.synchronize(); {retire}"))
+    assert bubble(changed("ch6")) < 1e-6 < 50e-6 < bubble(slower)
+
+
+@pytest.mark.parametrize(
+    ("finding", "caught"),
+    [
+        (Finding(), None),
+        (Finding(failure="an error"), "tokens"),
+        (Finding(bubble=5e-6, bubble_before=5e-6), None),
+        (Finding(bubble=9e-6, bubble_before=5e-6), "bubble"),
+    ],
+)
+def test_what_a_finding_is_caught_by(finding, caught):
+    assert finding.caught == caught

@@ -1,0 +1,153 @@
+"""The cases an engine is led through: that they are the temptations they say, and what an Outcome says of an engine."""
+
+from itertools import pairwise
+
+import pytest
+
+from acb_minimal.check import judge
+from acb_minimal.check.cases import CASES, NETWORK, VOCAB
+from acb_minimal.check.judge import Referee, serve
+from acb_minimal.errors import InputError
+from acb_minimal.model import decode_sizes
+from acb_minimal.run.engines import changed, chapter_path, engine, load_chapter
+
+NAMED = {case.name: case for case in CASES}
+
+
+def test_the_network_forgets_nothing():
+    """Each token, wherever it is, has a say in the next three."""
+    changes = same = 0
+    for length in (1, 3, 6, 10):
+        prompt = [(5 * place + length) % VOCAB for place in range(length)]
+        for place in range(length):
+            for token in range(VOCAB):
+                if token != prompt[place]:
+                    other = [*prompt[:place], token, *prompt[place + 1 :]]
+                    changes += 1
+                    same += NETWORK.generate(prompt, 3) == NETWORK.generate(other, 3)
+    assert same <= changes / 200
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_stop_token_ends_a_request_where_the_case_says(name):
+    for (_, tokens, stop), asked in zip(NAMED[name].served, NAMED[name].prompts, strict=True):
+        assert len(tokens) == (asked.stops_after or asked.new_tokens)
+        assert not set(stop) & set(tokens[:-1])
+        assert asked.stops_after is None or asked.stops_after < asked.new_tokens
+
+
+def batches(name: str, monkeypatch) -> list[list[tuple[str, int, bool, list[int]]]]:
+    """For each batch of a case in chapter 5 its rows: request, length, whether it had finished by the time its tokens
+    came, and its pages when it was scheduled."""
+    rows, made = [], {}
+    schedule, update = Referee.schedule, Referee.update
+
+    def scheduled(referee):
+        if batch := schedule(referee):
+            made[batch.number] = [list(row.request.pages) for row in batch.rows]
+        return batch
+
+    def updated(referee, batch, tokens):
+        rows.append([
+            (row.request.id, row.length, row.request.finish_reason is not None, pages)
+            for row, pages in zip(batch.rows, made[batch.number], strict=True)
+        ])  # fmt: skip
+        return update(referee, batch, tokens)
+
+    monkeypatch.setattr(Referee, "schedule", scheduled)
+    monkeypatch.setattr(Referee, "update", updated)
+    assert serve(load_chapter("ch5"), NAMED[name]).clean
+    return rows
+
+
+def test_pages_of_a_row_in_flight_are_handed_on(monkeypatch):
+    handed_on = 0
+    for before, after in pairwise(batches("pages", monkeypatch)):
+        dead = {page for _, _, finished, pages in before if finished for page in pages}
+        handed_on += any(dead & set(pages) for _, _, _, pages in after)
+    assert handed_on >= 2
+
+
+def test_rows_change_place_and_are_padded(monkeypatch):
+    rows = batches("rows", monkeypatch)
+    places = [{request: place for place, (request, *_) in enumerate(batch)} for batch in rows]
+    assert any(old[request] != new[request] for old, new in pairwise(places) for request in old.keys() & new)
+    sizes = decode_sizes(NAMED["rows"].max_running)
+    assert any(len(batch) not in sizes for batch in rows if all(length == 1 for _, length, *_ in batch))
+
+
+def test_prompts_join_the_decodes_piece_by_piece(monkeypatch):
+    rows = batches("prefill", monkeypatch)
+    assert sum(len({length > 1 for _, length, *_ in batch}) == 2 for batch in rows) >= 3
+    pieces = [request for batch in rows for request, length, *_ in batch if length > 1]
+    assert len(pieces) > len(set(pieces))
+
+
+def test_a_clean_outcome():
+    outcome = serve(load_chapter("ch3"), NAMED["rows"])
+    assert outcome.clean
+    assert (outcome.hazards, outcome.failure, outcome.wrong_batch) == ([], None, None)
+
+
+def test_a_hazard_comes_with_the_engine_s_lines():
+    path = chapter_path("ch5")
+    lines = path.read_text().splitlines()
+    without = engine("\n".join("" if "wait_event(self.uploaded)" in line else line for line in lines), "mine")
+    outcome = serve(without, NAMED["pages"], "timed")
+    hazard = outcome.hazards[0]
+    assert str(hazard) == (
+        "the carry-over of batch 0 reads slot A's inputs; the upload of batch 0 writes them; "
+        "nothing makes compute wait for h2d"
+    )
+    assert [outcome.checker.source(action) for action in (hazard.first, hazard.second)] == [
+        line.strip() for line in lines if "slot.upload" in line or "model.carry_over" in line
+    ]
+
+
+def test_what_was_queued_when_the_run_was_cut_short_counts():
+    """Lazily the upload never runs before the forward pass that needs it: it would not have been seen."""
+    without = changed("ch5", ("self.compute.wait_event(self.uploaded)", "pass"))
+    outcome = serve(without, NAMED["pages"], "lazy")
+    assert "; right is " in outcome.failure
+    assert outcome.wrong_batch == 0
+    assert "nothing makes compute wait for h2d" in str(outcome.hazards[0])
+
+
+ENGINE = """
+class Engine:
+    def __init__(self, model, scheduler, cuda):
+        self.model, self.scheduler, self.slot = model, scheduler, model.new_slot()
+    def run(self):
+        {}
+        yield
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("1 / 0", "ZeroDivisionError: division by zero (line 6: 1 / 0)"),
+        ("while self.scheduler.has_work(): pass", "has looked for work 2,000 times and is not done (line 6: while"),
+        ("while True: self.scheduler.schedule()", "has looked for work 2,000 times and is not done (line 6: while"),
+        ("return", "the engine stopped without finishing request 0, 1, 2, 3, 4"),
+        ("return iter(())", "the engine stopped without finishing request 0, 1, 2, 3, 4"),
+        ("self.slot.download()", "RuntimeError: slot A holds no batch: write one to it first (line 6: self.slot"),
+    ],
+)
+def test_an_engine_that_breaks_down_is_a_failure_in_one_line(body, message):
+    outcome = serve(engine(ENGINE.format(body), "mine"), NAMED["rows"])
+    assert message in outcome.failure
+    assert len(outcome.failure.splitlines()) == 1
+    assert not outcome.clean
+
+
+def test_an_engine_without_run_is_bad_input():
+    with pytest.raises(InputError, match="the Engine has no method `run`"):
+        serve(engine("class Engine: pass", "mine"), NAMED["rows"])
+
+
+def test_a_network_serves_one_engine_after_another():
+    """Its cache is let go even when the run breaks down."""
+    serve(engine(ENGINE.format("1 / 0"), "mine"), NAMED["rows"])
+    assert serve(load_chapter("ch1"), NAMED["rows"]).clean
+    assert not hasattr(judge.NETWORK.attention, "key_cache")

@@ -1,0 +1,206 @@
+"""Schedules: that a seed is one, that all of them are found, and that the chapters hold under all."""
+
+import pytest
+
+from acb_minimal.check import schedules as module
+from acb_minimal.check.cases import CASES, Case, Prompt
+from acb_minimal.check.judge import serve
+from acb_minimal.check.schedules import Exploration, Script, replay, search
+from acb_minimal.errors import InputError
+from acb_minimal.run.engines import changed, chapter_paths, engine, load_chapter
+
+TINY = Case("tiny", (Prompt(1, 2),), 4, 1, 1)
+
+
+# All cases of all chapters are a few minutes' work, for `acb check`. "rows" has the fewest batches.
+EXPLORED = [(chapter, case) for chapter in chapter_paths() for case in CASES if chapter < "ch4" or case.name == "rows"]
+
+
+@pytest.mark.parametrize(("chapter", "case"), EXPLORED, ids=lambda value: getattr(value, "name", value))
+def test_a_chapter_is_clean_under_every_schedule(chapter, case):
+    exploration = Exploration(load_chapter(chapter), case)
+    assert exploration.follow(5000) is None
+    assert exploration.complete
+    print(f"{chapter}, {case.name}: {exploration.schedules():,} schedules, {exploration.states:,} states")
+    # In chapter 2 the host waits for everything it queues: there is one schedule.
+    assert exploration.schedules() == 1 if chapter == "ch2_streams" else exploration.schedules() > 60
+
+
+@pytest.mark.parametrize("chapter", chapter_paths())
+def test_a_chapter_is_clean_under_all_policies_and_schedules_at_random(chapter):
+    seen = set()
+    for seed in range(60):
+        outcome = replay(load_chapter(chapter), str(seed))
+        assert outcome.clean, (seed, outcome.hazards, outcome.failure)
+        seen.add((seed % len(CASES), outcome.schedule))
+    assert len(seen) == len(CASES) if chapter == "ch2_streams" else len(seen) > 40
+
+
+def one_by_one(engine_class: type, case: Case) -> set[tuple]:
+    """Every schedule, found without a thought: each choice of each run is tried, states are not compared."""
+
+    class Counting(Script):
+        def __init__(self, choices):
+            super().__init__(choices)
+            self.options = []
+
+        def choose(self, options, must):
+            self.options.append(options)
+            return super().choose(options, must)
+
+    found, choices = set(), []
+    while True:
+        script = Counting(choices)
+        outcome = serve(engine_class, case, script)
+        assert outcome.clean
+        found.add(tuple((kind, action.number) for kind, action in outcome.checker.events))
+        choices = script.made
+        while choices and choices[-1] + 1 == script.options[len(choices) - 1]:
+            choices = choices[:-1]
+        if not choices:
+            return found
+        choices = [*choices[:-1], choices[-1] + 1]
+
+
+@pytest.mark.parametrize("chapter", ["ch1", "ch2", "ch3", "ch4"])
+def test_an_exploration_counts_the_schedules_that_trying_everything_finds(chapter):
+    case = Case("tiny", (Prompt(1, 1 if chapter in ("ch3", "ch4") else 2),), 4, 1, 1)
+    exploration = Exploration(load_chapter(chapter), case)
+    assert exploration.follow(10_000) is None
+    assert exploration.complete
+    found = one_by_one(load_chapter(chapter), case)
+    assert exploration.schedules() == len(found)
+    assert len(found) > 1 or chapter == "ch2"
+
+
+AHEAD = """
+class Engine:
+    def __init__(self, model, scheduler, cuda):
+        self.model, self.scheduler, self.cuda = model, scheduler, cuda
+        self.slot, self.other = model.new_slot(), model.new_slot()
+        self.h2d, self.ahead = cuda.Stream(), cuda.Stream()
+    def run(self):
+        self.other.pad(1)
+        batch = self.scheduler.schedule()
+        self.slot.write(batch)
+        with self.cuda.stream(self.ahead):
+            self.other.upload(non_blocking=True)
+        with self.cuda.stream(self.h2d):
+            self.slot.upload(non_blocking=True)
+        while not self.h2d.query():
+            pass
+        self.h2d.synchronize()
+        self.model.forward(self.slot)
+        tokens = self.slot.download()
+        yield from self.scheduler.update(batch, tokens)
+"""
+
+
+def test_what_the_host_does_not_wait_for_can_come_at_any_time():
+    """An upload runs from its launch to the end beside everything else, and the host asks before it waits."""
+    ahead, case = engine(AHEAD, "ahead"), Case("tiny", (Prompt(1, 1),), 4, 1, 1)
+    exploration = Exploration(ahead, case)
+    assert exploration.follow(10_000) is None
+    found = one_by_one(ahead, case)
+    assert exploration.schedules() == len(found) > 10
+
+
+OWN = """
+class Engine:
+    def __init__(self, model, scheduler, cuda):
+        self.model, self.scheduler, self.cuda = model, scheduler, cuda
+        self.slot, self.h2d = model.new_slot(), cuda.Stream()
+    def run(self):
+        while self.scheduler.has_work():
+            batch = self.scheduler.schedule()
+            self.slot.write(batch)
+            with self.cuda.stream(self.h2d):
+                self.slot.upload(non_blocking=True)
+            self.slot.host_inputs.input_ids[:] = 0
+            self.h2d.synchronize()
+            self.model.forward(self.slot)
+            yield from self.scheduler.update(batch, self.slot.download())
+"""
+
+
+def test_what_an_engine_does_to_memory_by_itself_is_found_by_its_tokens():
+    """Nobody sees it write, so there is no hazard; but that memory differs makes these two different states."""
+    _, outcome = Exploration(engine(OWN, "own"), TINY).follow(100)
+    assert outcome.hazards == []
+    assert outcome.wrong_batch is not None
+
+
+def test_two_streams_that_do_not_wait_for_each_other_can_take_turns_in_any_order():
+    """Chapter 5 without its waits: from here on anything goes, and wrong tokens are found with their schedule."""
+    without = changed("ch5", ("self.compute.wait_event(self.uploaded)", "pass"))
+    seed, outcome = Exploration(without, CASES[1]).follow(100)
+    assert not outcome.clean
+    again = replay(without, seed)
+    assert again.schedule == outcome.schedule
+    assert again.failure == outcome.failure
+
+
+def test_a_run_that_is_cut_off_is_not_complete():
+    exploration = Exploration(load_chapter("ch5"), TINY)
+    exploration.follow(5)
+    assert (exploration.runs, exploration.complete) == (5, False)
+    few = exploration.schedules()
+    exploration.follow(10_000)
+    assert exploration.complete
+    assert 0 < few < exploration.schedules()
+
+
+HASTY = (
+    "        self.downloaded.synchronize()                 # or update would read tokens that have not arrived\n",
+    "        if not self.computed.query():\n            self.downloaded.synchronize()\n",
+)
+
+
+def test_an_engine_that_asks_and_goes_on_is_found_in_a_schedule_where_it_is_told_yes():
+    """What the host does depends on the schedule here, and so does the hazard."""
+    hasty = changed("ch3", HASTY)
+    assert serve(hasty, CASES[1], "lazy").clean
+    seed, outcome = Exploration(hasty, CASES[1]).follow(1000)
+    assert "nothing makes the host wait for d2h" in str(outcome.hazards[0])
+    assert [str(hazard) for hazard in replay(hasty, seed).hazards] == [str(hazard) for hazard in outcome.hazards]
+
+
+def test_an_engine_that_rolls_dice_cannot_be_explored():
+    roll = "        import random; random.random() < 0.5 and self.h2d.query()\n"
+    dice = changed("ch5", ("        if batch:\n", f"{roll}        if batch:\n"))
+    with pytest.raises(InputError, match="did not do the same thing twice"):
+        Exploration(dice, CASES[0]).follow(1000)
+
+
+def test_a_seed_is_a_schedule():
+    schedules = {}
+    for seed in map(str, range(12, 40)):
+        outcome = replay(load_chapter("ch5"), seed)
+        assert outcome.clean
+        schedules[seed] = outcome.schedule
+        assert replay(load_chapter("ch5"), seed).schedule == outcome.schedule
+    assert len(set(schedules.values())) == len(schedules)
+
+
+@pytest.mark.parametrize("seed", ["x", "-1", "", "1.5", "rows:x", "rows:1.", "nothing:1", "rows:7"])
+def test_a_seed_that_is_none_is_refused(seed):
+    with pytest.raises(InputError, match="unknown seed|choice 7 of a seed"):
+        replay(load_chapter("ch2"), seed)
+
+
+def test_a_search_stops_where_it_goes_wrong():
+    """At the first schedule, if there is a hazard: no luck is needed."""
+    verdict = search(changed("ch4", ("self.d2h.wait_event(self.computed)", "pass")))
+    assert (verdict.seed, verdict.schedules, verdict.explorations) == ("0", 1, [])
+    assert verdict.outcome.hazards
+
+
+def test_a_search_runs_as_many_different_schedules_as_it_is_told(monkeypatch):
+    monkeypatch.setattr(module, "CASES", (TINY,))
+    verdict = search(load_chapter("ch5"), schedules=25)
+    assert (verdict.outcome, verdict.schedules) == (None, 25)
+
+
+def test_a_search_ends_when_there_are_no_more_schedules(monkeypatch):
+    monkeypatch.setattr(module, "CASES", (TINY,))
+    assert search(load_chapter("ch2"), schedules=50).schedules == 1

@@ -1,0 +1,76 @@
+"""What figures and comparisons are computed from, on made-up steps and tokens."""
+
+import pytest
+
+from acb_minimal.errors import InputError
+from acb_minimal.measure.compare import _same
+from acb_minimal.measure.figures import Breakdown, Figures, decode_batches, load, save, widest_decodes
+from acb_minimal.run.session import Completion
+from acb_minimal.scheduler import Step
+from acb_minimal.trace.spans import Trace
+
+# Batches 0 and 6 carry prompts; 1 and 5 have one for a neighbour; 2, 3 and 4 do not, but 4 is narrower.
+STEPS = [
+    Step(11.0, 2, 9), Step(12.0, 2, 2), Step(12.1, 2, 2), Step(12.3, 2, 2), Step(12.6, 1, 1), Step(13.0, 1, 1),
+    Step(15.0, 2, 5), Step(16.0, 2, 2),
+]  # fmt: skip
+
+
+def test_a_decode_step_lies_between_two_batches_of_decodes():
+    assert decode_batches(STEPS) == [2, 3, 4]
+    assert decode_batches(STEPS[:5]) == [2, 3, 4]  # nothing comes after the last
+    assert decode_batches(STEPS[:1]) == decode_batches([]) == []
+    figures = Figures.of(2, 10, 8, 10.0, STEPS)
+    assert (figures.seconds, figures.steps, figures.tokens_per_second) == (6.0, 8, 8 / 6)
+    assert figures.ms_per_step == pytest.approx(750)
+    assert figures.ms_per_decode_step == pytest.approx(200)  # the median of 100, 200 and 300: prompts do not count
+    assert Figures.of(2, 10, 8, 10.0, STEPS[:2]).ms_per_decode_step is None
+
+
+def test_a_breakdown_is_a_mean_over_the_widest_batches_of_decodes():
+    trace = Trace()
+    for number, start in enumerate((10.0, 11.1, 12.01, 12.13, 12.4)):
+        trace.add("compute", "forward", start, STEPS[number].time - 0.01, number)
+    assert widest_decodes(STEPS) == [2, 3]
+    parts = Breakdown.of(trace, STEPS, 0.06, 7)
+    assert parts.step == pytest.approx((0.1 + 0.2) / 2)
+    assert parts.bubbles == pytest.approx((0.02 + 0.04) / 2)
+    assert parts.launch_gaps == pytest.approx((0.08 + 0.16) / 2 - 0.06)
+    assert (parts.kernels, parts.kernel_count) == (0.06, 7)
+    assert parts.kernels + parts.launch_gaps + parts.bubbles == pytest.approx(parts.step)
+
+
+def test_results_are_kept_by_workload(tmp_path):
+    entry = {"command": "acb", "environment": {}, "workload": {}, "chapters": []}
+    file = tmp_path / "results.json"
+    save(file, "long", entry)
+    save(file, "wide", entry | {"command": "acb first"})
+    save(file, "wide", entry | {"command": "acb second"})
+    assert load(file) == {"long": entry, "wide": entry | {"command": "acb second"}}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot read results from '.*results.json': .*No such file"),
+        ("{", "cannot read results from '.*results.json': Expecting property name"),
+        ("[]", "holds no results of this kind: give a file that this command wrote"),
+        ('{"wide": {"command": "acb"}}', "holds no results"),
+    ],
+)
+def test_what_holds_no_results_is_an_error_in_one_line(tmp_path, text, message):
+    file = tmp_path / "results.json"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        load(file)
+    assert "\n" not in str(caught.value)
+
+
+def test_same_is_the_share_of_tokens_that_agree_place_by_place():
+    def answers(*tokens):
+        return [Completion(str(number), list(ids), None, "length") for number, ids in enumerate(tokens)]
+
+    assert _same(answers([1, 2], [3]), answers([1, 2], [3])) == 1
+    assert _same(answers([1, 2], [3, 4]), answers([1, 9], [3, 4])) == 3 / 4
+    assert _same(answers([1, 2, 3]), answers([1, 2])) == 2 / 3

@@ -1,0 +1,196 @@
+"""The Python entry point: what it yields, what it refuses and when, and that no run leaves a page behind."""
+
+import gc
+
+import pytest
+import torch
+
+from acb_minimal import generate
+from acb_minimal.errors import InputError
+from acb_minimal.model import Model
+from acb_minimal.models import counter
+from acb_minimal.run.checkpoint import Checkpoint
+from acb_minimal.run.devices import WORKSPACE, check_device, check_gpu, open_device
+from acb_minimal.run.engines import load_chapter
+from acb_minimal.run.session import Session
+from acb_minimal.run.workload import Job
+from acb_minimal.sim.device import SimulatedDevice
+
+
+def pages_are_back(session: Session) -> bool:
+    return session.pool.num_free == session.pool.num_pages
+
+
+def test_generate_yields_text_and_tokens_as_requests_finish():
+    pairs = [(3, 7), (10, 11), (998, 999), (0, 40), (5, 5)]
+    done = list(generate([counter.prompt(a, b) for a, b in pairs], max_running=2, device="cpu"))
+    assert {c.id: c.text for c in done} == {str(i): counter.answer(a, b) for i, (a, b) in enumerate(pairs)}
+    assert [c.id for c in done].index("0") > [c.id for c in done].index("1")  # the shorter one finished first
+    eos = Checkpoint("counter").config.eos_token_id
+    assert all(c.finish_reason == "stop" and c.tokens[-1] == eos and c.error is None for c in done)
+
+
+def test_generate_takes_a_single_prompt_and_token_ids():
+    (from_text,) = generate("count 3 to 7", device="cpu")
+    (from_ids,) = generate([Checkpoint("counter").encode("count 3 to 7")], device="cpu")
+    assert from_text == from_ids
+
+
+def test_max_new_tokens_ends_a_request_by_length():
+    (completion,) = generate("count 3 to 7", max_new_tokens=2, device="cpu")
+    assert (completion.text, completion.finish_reason) == ("3 4", "length")
+
+
+def test_a_bad_request_is_refused_by_name_and_the_good_ones_finish():
+    prompts = ["count 3 to 4", "", "count apples to 4", "count 5 to 6", [5000], [1] * 250, [1.5], None]
+    done = {c.id: c for c in generate(prompts, device="cpu", max_new_tokens=20)}
+    assert [done[id].text for id in ("0", "3")] == ["3 4", "5 6"]
+    assert "request '1': the prompt is empty" in done["1"].error
+    assert "request '2': prompt 'count apples to 4': model 'counter' does not know 'apples'" in done["2"].error
+    assert "request '4': token id 5000 is outside the vocabulary" in done["4"].error
+    assert "request '5': 250 prompt + 20 new tokens are past the model's 256 positions" in done["5"].error
+    assert done["6"].error == "request '6': the prompt is [1.5]; it must be text or a sequence of token ids"
+    assert "request '7': the prompt is None" in done["7"].error
+    assert not any("\n" in c.error for c in done.values() if c.error)
+
+
+def test_a_request_past_the_whole_pool_is_refused():
+    session = Session(Job(["count 3 to 4", "count 5 to 6"], max_new_tokens=100, pages=2, page_size=16), device="cpu")
+    assert session.refused["0"].endswith("4 prompt + 100 new tokens need 7 pages of 16; the pool has 2")
+    assert list(session.run()) == []
+    assert pages_are_back(session)
+
+
+def test_pages_are_back_after_a_run_and_after_one_that_is_left_early():
+    session = Session(Job([counter.prompt(a, a + 9) for a in range(6)], max_running=3), device="cpu")
+    assert len(list(session.run())) == 6
+    assert pages_are_back(session)
+
+    session = Session(Job([counter.prompt(0, a) for a in range(6)], max_running=3), device="cpu")
+    run = session.run()
+    next(run)
+    assert not pages_are_back(session)
+    run.close()
+    assert pages_are_back(session)
+
+
+def test_a_run_lets_go_of_its_kv_cache():
+    """The loaded network lives on, for the next chapter of a comparison; two caches would not fit beside it."""
+    session = Session(Job([counter.prompt(3, 7)]), device="cpu")
+    assert len(list(session.run())) == 1
+    network = session.checkpoint.load(session.device.torch_device)
+    assert not [name for name, module in network.named_modules() if hasattr(module, "key_cache")]
+
+
+def test_garbage_collection_is_as_before_after_a_run_and_after_one_that_is_left_early():
+    frozen = gc.get_freeze_count()
+    run = Session(Job([counter.prompt(0, 5), counter.prompt(0, 30)], max_running=2), device="cpu").run()
+    next(run)
+    assert gc.get_freeze_count() > frozen
+    run.close()
+    assert gc.get_freeze_count() == 0
+
+
+def test_pages_are_back_after_an_error_in_the_middle(monkeypatch):
+    session = Session(Job([counter.prompt(a, a + 9) for a in range(6)], max_running=3), device="cpu")
+    forward, calls = Model.forward, []
+
+    def failing(self, slot):
+        calls.append(slot)
+        if len(calls) == 8:
+            raise RuntimeError("the GPU is on fire")
+        return forward(self, slot)
+
+    monkeypatch.setattr(Model, "forward", failing)
+    with pytest.raises(RuntimeError, match="on fire"):
+        list(session.run())
+    assert pages_are_back(session)
+
+
+def test_figures_count_what_was_served():
+    session = Session(Job([counter.prompt(3, 7), counter.prompt(10, 30)], max_running=2), device="cpu")
+    done = list(session.run())
+    figures = session.figures()
+    assert (figures.requests, figures.prompt_tokens) == (2, 8)
+    assert figures.new_tokens == sum(len(c.tokens) for c in done) == 6 + 22
+    assert figures.steps == 22  # both prompts in one batch, then as many as the longer answer needs
+    assert figures.tokens_per_second == pytest.approx(figures.new_tokens / figures.seconds)
+    assert figures.ms_per_step == pytest.approx(1e3 * figures.seconds / figures.steps)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"chapter": "ch99"}, r"unknown chapter 'ch99': give one of ch1_sync"),
+        ({"chapter": "no/such/file.py"}, r"unknown chapter 'no/such/file.py'"),
+        ({"model": "no-such-model"}, r"unknown model 'no-such-model': not one of counter, llama-3.1-8b"),
+        ({"device": "tpu"}, r"unknown device 'tpu': the devices are auto, cuda, sim, cpu"),
+        ({"max_running": 0}, r"max_running is 0; it must be at least 1"),
+        ({"max_batch_tokens": 3}, r"max_batch_tokens is 3; with 16 running requests"),
+        ({"page_size": 0}, r"page size is 0; it must be at least 1"),
+        ({"pages": 0}, r"page pool has 0 pages"),
+    ],
+)
+def test_what_cannot_be_used_at_all_is_an_error_in_one_line_before_any_work(options, message, monkeypatch):
+    monkeypatch.setattr(Checkpoint, "load", lambda *_: pytest.fail("the model was loaded"))
+    with pytest.raises(InputError, match=message) as caught:
+        generate("count 3 to 4", **{"device": "cpu"} | options)
+    assert "\n" not in str(caught.value)
+
+
+def test_cuda_without_cuda_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="device 'cuda' is not available here"):
+        check_device("cuda")
+    assert isinstance(open_device("auto", Checkpoint("counter")), SimulatedDevice)
+
+
+def test_too_little_gpu_memory_is_refused_before_the_model_is_loaded(monkeypatch):
+    session = Session(Job(["count 3 to 4"]), device="cpu")
+    checkpoint, pool, gpu = session.checkpoint, session.pool, torch.device("cuda")
+    cache = sum(tensor.nbytes for tensor in session.load_model().cache.keys) * 2
+    weights = sum(p.nbytes for p in checkpoint.load(torch.device("cpu")).parameters())
+    enough = cache + weights + WORKSPACE
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (enough, enough))
+    check_gpu(checkpoint, pool, gpu)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (enough - 1, enough))
+    with pytest.raises(InputError, match=rf"too little GPU memory: {pool.num_pages} KV pages take"):
+        check_gpu(checkpoint, pool, gpu)
+
+
+def test_a_head_size_that_the_kernels_cannot_do_is_refused_on_a_gpu(tiny_path):
+    checkpoint = Checkpoint(tiny_path("llama"))
+    checkpoint.layers = [layer._replace(head_dim=96) for layer in checkpoint.layers]
+    with pytest.raises(InputError, match="its head size is 96; a GPU needs a power of two, 16 or more"):
+        check_gpu(checkpoint, Session(Job([[1]]), device="cpu").pool, torch.device("cuda"))
+
+
+def test_a_model_without_a_tokenizer_serves_token_ids(tiny_path):
+    (completion,) = generate([[1, 2, 3]], model=tiny_path("llama"), max_new_tokens=4)
+    assert (len(completion.tokens), completion.text) == (4, None)
+    (completion,) = generate(["text"], model=tiny_path("llama"))
+    assert "has no tokenizer" in completion.error
+
+
+def test_a_chapter_is_found_by_name_short_name_and_path(tmp_path):
+    engine = load_chapter("ch1_sync")
+    assert load_chapter("ch1").__doc__ == engine.__doc__
+    mine = tmp_path / "mine.py"
+    mine.write_text("class Engine:\n    'mine'\n")
+    assert load_chapter(str(mine)).__doc__ == "mine"
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("class Engin:\n    pass\n", "has no attribute 'Engine'"),
+        ("class Engine\n", "SyntaxError: expected ':'"),
+        ("import no_such_module\n", "ModuleNotFoundError"),
+    ],
+)
+def test_a_chapter_that_cannot_be_imported_is_an_error_in_one_line(tmp_path, source, message):
+    mine = tmp_path / "mine.py"
+    mine.write_text(source)
+    with pytest.raises(InputError, match=message) as caught:
+        load_chapter(str(mine))
+    assert "\n" not in str(caught.value)

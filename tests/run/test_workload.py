@@ -1,0 +1,61 @@
+import pytest
+
+from acb_minimal.errors import InputError
+from acb_minimal.run.checkpoint import Checkpoint
+from acb_minimal.run.workload import WORKLOADS, workload
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "requests", "prompt", "new"),
+    [
+        ("demo", "counter", 48, None, 128),
+        ("long", "llama-3.1-8b", 32, 4000, 256),
+        ("wide", "llama-3.1-8b", 384, 896, 256),
+        ("small", "llama-3.2-1b", 128, 1024, 256),
+        ("headline", "llama-3.1-8b", 32, 128, 8192),
+    ],
+)
+def test_the_workloads_are_what_the_course_says(name, model, requests, prompt, new):
+    load = workload(name)
+    assert (load.model, load.requests, load.prompt_tokens, load.new_tokens) == (model, requests, prompt, new)
+
+
+def test_prompts_are_the_same_every_time_and_differ_from_each_other():
+    load = workload("long").override(requests=3, prompt_tokens=50)
+    prompts = load.prompts(1000)
+    assert prompts == load.prompts(1000) != load.prompts(1000, seed=1)
+    assert [len(prompt) for prompt in prompts] == [50, 50, 50]
+    assert prompts[0] != prompts[1]
+    assert all(0 <= token < 1000 for prompt in prompts for token in prompt)
+
+
+def test_demo_asks_the_counter_what_it_knows():
+    checkpoint = Checkpoint("counter")
+    prompts = workload("demo").prompts(0)
+    assert len(prompts) == len(set(prompts)) == 48
+    assert all(len(checkpoint.encode(prompt)) == 4 for prompt in prompts)
+
+
+def test_fewer_requests_are_the_first_ones():
+    load = workload("demo")
+    assert load.override(requests=5).prompts(0) == load.prompts(0)[:5]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("nightly", {}, "unknown workload 'nightly': the workloads are demo, long, wide, small, headline"),
+        ("demo", {"prompt_tokens": 10}, "workload 'demo' has prompts of text"),
+        ("long", {"requests": 0}, "requests is 0; it must be at least 1"),
+        ("long", {"prompt_tokens": -1}, "prompt tokens is -1; it must be at least 1"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(name, changes, message):
+    with pytest.raises(InputError, match=message):
+        workload(name).override(**changes)
+
+
+def test_every_workload_fits_its_model():
+    for load in WORKLOADS.values():
+        checkpoint = Checkpoint(load.model)
+        assert (load.prompt_tokens or 4) + load.new_tokens <= checkpoint.max_positions
