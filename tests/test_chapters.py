@@ -103,7 +103,8 @@ def test_capturing_runs_nothing_and_needs_no_request():
 
 def test_a_forward_pass_keeps_the_shape_it_was_launched_with():
     """As a kernel does its arguments; only what lies at the addresses can still change."""
-    session = Session(Job([counter.prompt(3, 9)]), "ch2", CHECKPOINT, SimulatedDevice(Costs.of("counter"), named("lazy")))
+    device = SimulatedDevice(Costs.of("counter"), named("lazy"))
+    session = Session(Job([counter.prompt(3, 9)]), "ch2", CHECKPOINT, device)
     made = session.load_model()
     slot = made.new_slot()
     slot.pad(1)

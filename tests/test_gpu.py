@@ -20,7 +20,8 @@ def test_the_counter_counts(chapter):
     """500 requests in fp32, joining and leaving, with prompts cut to fit the budget."""
     load = workload("demo").override(requests=500)
     prompts = load.prompts(0)
-    session = Session(Job(prompts, max_running=load.max_running, max_batch_tokens=18, page_size=16, pages=60), chapter, device="cuda")
+    job = Job(prompts, max_running=load.max_running, max_batch_tokens=18, page_size=16, pages=60)
+    session = Session(job, chapter, device="cuda")
     done = {completion.id: completion.text for completion in session.run()}
     expected = [counter.answer(*(int(word) for word in prompt.split()[1::2])) for prompt in prompts]
     assert [done[str(number)] for number in range(len(prompts))] == expected

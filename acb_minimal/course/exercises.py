@@ -267,16 +267,16 @@ def carry_over_by_hand(answer: Callable[[list[int], list[int], list[int]], list[
     draw = torch.Generator().manual_seed(0)
     for rows in range(1, 9):
         slot.pad(rows)
-        slot.written.inputs.carry_over.copy_(torch.randint(-1, 8, (rows,), generator=draw))
-        known = torch.randint(1, 1000, (rows,), generator=draw).where(slot.written.inputs.carry_over < 0, 0)
-        slot.written.inputs.input_ids.copy_(known)
+        ids, carry_over = slot.written.inputs.input_ids, slot.written.inputs.carry_over
+        carry_over.copy_(torch.randint(-1, 8, (rows,), generator=draw))
+        ids.copy_(torch.randint(1, 1000, (rows,), generator=draw).where(carry_over < 0, 0))
         previous.device_tokens.copy_(torch.randint(1, 1000, (8,), generator=draw))
-        given = slot.written.inputs.input_ids.tolist(), slot.written.inputs.carry_over.tolist(), previous.device_tokens.tolist()
+        given = ids.tolist(), carry_over.tolist(), previous.device_tokens.tolist()
         model.carry_over(slot, previous)
         device.cuda.synchronize()
-        if list(answer(*map(list, given))) != slot.written.inputs.input_ids.tolist():
-            made = slot.written.inputs.input_ids.tolist()
-            return f"for input ids {given[0]}, carry-over {given[1]} and tokens {given[2]} the GPU makes {made}"
+        if list(answer(*map(list, given))) != ids.tolist():
+            made = f"the GPU makes {ids.tolist()}"
+            return f"for input ids {given[0]}, carry-over {given[1]} and tokens {given[2]} {made}"
     return ""
 
 

@@ -10,6 +10,7 @@ from acb_minimal.check.judge import Referee, serve
 from acb_minimal.errors import InputError
 from acb_minimal.model import decode_sizes
 from acb_minimal.run.engines import changed, chapter_path, engine, load_chapter
+from acb_minimal.sim.policies import Lazy
 
 NAMED = {case.name: case for case in CASES}
 
@@ -93,7 +94,7 @@ def test_a_hazard_comes_with_the_engine_s_lines():
     path = chapter_path("ch5")
     lines = path.read_text().splitlines()
     without = engine("\n".join("" if "wait_event(self.uploaded)" in line else line for line in lines), "mine")
-    outcome = serve(without, NAMED["pages"], "timed")
+    outcome = serve(without, NAMED["pages"])
     hazard = outcome.hazards[0]
     assert str(hazard) == (
         "the carry-over of batch 0 reads slot A's inputs; the upload of batch 0 writes them; "
@@ -107,7 +108,7 @@ def test_a_hazard_comes_with_the_engine_s_lines():
 def test_what_was_queued_when_the_run_was_cut_short_counts():
     """Lazily the upload never runs before the forward pass that needs it: it would not have been seen."""
     without = changed("ch5", ("self.compute.wait_event(self.uploaded)", "pass"))
-    outcome = serve(without, NAMED["pages"], "lazy")
+    outcome = serve(without, NAMED["pages"], Lazy())
     assert "; right is " in outcome.failure
     assert outcome.wrong_batch == 0
     assert "nothing makes compute wait for h2d" in str(outcome.hazards[0])

@@ -116,7 +116,7 @@ def test_text_right_after_a_block_is_not_part_of_it():
 
 def test_a_block_that_is_indented_is_a_block():
     assert sorted(names(queues)) == sorted(queues.POLICIES)
-    assert names(kineto) == ["device gap", "bubble", "launch gap"]
+    assert names(torch_profiler) == ["device gap", "bubble", "launch gap"]
     assert "<dt>device gap</dt>" in rendered(torch_profiler.__doc__)  # words, not code
 
 

@@ -17,6 +17,7 @@ from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.devices import open_device
 from acb_minimal.sim.costs import Costs
 from acb_minimal.sim.device import SimulatedDevice
+from acb_minimal.sim.policies import named
 
 WITHOUT_TIMES = {
     "unrecorded_event": [

@@ -33,7 +33,7 @@ def test_a_share_is_what_a_profile_of_the_same_engine_says():
 
 def test_a_map_is_stored_shown_and_drawn(monkeypatch):
     points = [Regime("a", 10, 8, 512, 0.002, 0.25), Regime("a", 10, 32, 512, 0.003, 0.5)]
-    monkeypatch.setattr(report, "environment", lambda device: {"device": "a machine"})
+    monkeypatch.setattr(tables, "environment", lambda device: {"device": "a machine"})
     entry = json.loads(json.dumps(tables.regime_entry(points)))
     assert tables.regime_points(entry) == points
     (cells,) = [[list(column.cells)[0] for column in tables.regimes(entry).columns]]

@@ -55,7 +55,8 @@ def run(request) -> Trace:
     load = workload(name).override(requests=8, new_tokens=8)
     checkpoint = Checkpoint(load.model)
     prompts = load.prompts(checkpoint.vocab_size)
-    session = Session(Job(prompts, max_new_tokens=load.new_tokens, ignore_stop=True), chapter, checkpoint, "sim", trace=True)
+    job = Job(prompts, load.new_tokens, ignore_stop=True)
+    session = Session(job, chapter, checkpoint, "sim", trace=True)
     assert len(list(session.run())) == load.requests
     return session.trace
 

@@ -12,6 +12,7 @@ from acb_minimal.run.session import Session
 from acb_minimal.run.workload import Job
 from acb_minimal.sim.costs import Costs
 from acb_minimal.sim.device import SimulatedDevice
+from acb_minimal.sim.policies import named
 
 
 def source_of(engine_class: type) -> str:
@@ -21,7 +22,7 @@ def source_of(engine_class: type) -> str:
 def answers(engine_class: type, policy: str) -> bool:
     """Whether it counts right."""
     pairs = [(3, 9), (90, 95), (500, 511)]
-    device = SimulatedDevice(Costs.of("counter"), policy)
+    device = SimulatedDevice(Costs.of("counter"), named(policy))
     session = Session(Job([counter.prompt(*pair) for pair in pairs], max_running=2), engine_class, device=device)
     return {c.id: c.text for c in session.run()} == {str(i): counter.answer(*pair) for i, pair in enumerate(pairs)}
 

@@ -1,12 +1,14 @@
 """The Python entry point: what it yields, what it refuses and when, and that no run leaves a page behind."""
 
 import gc
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from acb_minimal import generate
 from acb_minimal.errors import InputError
+from acb_minimal.measure.figures import Figures
 from acb_minimal.model import Model
 from acb_minimal.models import counter
 from acb_minimal.run.checkpoint import Checkpoint
@@ -15,6 +17,8 @@ from acb_minimal.run.engines import load_chapter
 from acb_minimal.run.session import Session
 from acb_minimal.run.workload import Job
 from acb_minimal.sim.device import SimulatedDevice
+
+GPU = SimpleNamespace(kind="cuda", torch_device=torch.device("cuda"))  # which is not asked to do anything
 
 
 def pages_are_back(session: Session) -> bool:
@@ -110,7 +114,7 @@ def test_pages_are_back_after_an_error_in_the_middle(monkeypatch):
 def test_figures_count_what_was_served():
     session = Session(Job([counter.prompt(3, 7), counter.prompt(10, 30)], max_running=2), device="cpu")
     done = list(session.run())
-    figures = session.figures()
+    figures = Figures.of(session)
     assert (figures.requests, figures.prompt_tokens) == (2, 8)
     assert figures.new_tokens == sum(len(c.tokens) for c in done) == 6 + 22
     assert figures.steps == 22  # both prompts in one batch, then as many as the longer answer needs
@@ -147,7 +151,7 @@ def test_cuda_without_cuda_is_refused(monkeypatch):
 
 def test_too_little_gpu_memory_is_refused_before_the_model_is_loaded(monkeypatch):
     session = Session(Job(["count 3 to 4"]), device="cpu")
-    checkpoint, pool, gpu = session.checkpoint, session.pool, torch.device("cuda")
+    checkpoint, pool, gpu = session.checkpoint, session.pool, GPU
     cache = sum(tensor.nbytes for tensor in session.load_model().cache.keys) * 2
     weights = sum(p.nbytes for p in checkpoint.load(torch.device("cpu")).parameters())
     enough = cache + weights + WORKSPACE
@@ -162,7 +166,7 @@ def test_a_head_size_that_the_kernels_cannot_do_is_refused_on_a_gpu(tiny_path):
     checkpoint = Checkpoint(tiny_path("llama"))
     checkpoint.layers = [layer._replace(head_dim=96) for layer in checkpoint.layers]
     with pytest.raises(InputError, match="its head size is 96; a GPU needs a power of two, 16 or more"):
-        check_gpu(checkpoint, Session(Job([[1]]), device="cpu").pool, torch.device("cuda"))
+        check_gpu(checkpoint, Session(Job([[1]]), device="cpu").pool, GPU)
 
 
 def test_a_model_without_a_tokenizer_serves_token_ids(tiny_path):
