@@ -60,6 +60,9 @@ class Device(Protocol):
     def finish(self) -> None:
         """Waits until the device has nothing left to do, and completes the trace."""
 
+    def work(self, seconds: float) -> None:
+        """Keeps the host busy for so long."""
+
     def pinned(self, numel: int) -> torch.Tensor:
         """A host buffer that copies can run to and from beside the host: int32 [numel], zeros."""
 
@@ -160,6 +163,9 @@ class CudaDevice:
         if self.trace is not None:
             self.trace.add("CPU", "wait", start, self.clock())
 
+    def work(self, seconds: float) -> None:
+        spin(seconds)
+
     def pinned(self, numel: int) -> torch.Tensor:
         return torch.zeros(numel, dtype=torch.int32, pin_memory=True)
 
@@ -187,6 +193,13 @@ class CudaDevice:
     ) -> None:
         if self.trace is not None:
             self.trace.add("CPU", what, since, self.clock(), batch_number, slot)
+
+
+def spin(seconds: float) -> None:
+    """Keeps a real host busy: asleep, it would give its core away and come back late."""
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        pass
 
 
 def number_of(work: Work | None) -> int | None:

@@ -9,6 +9,7 @@ sequences in every forward pass, and that look makes the host wait for the GPU.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from transformers import AttentionInterface, PreTrainedModel
@@ -81,12 +82,14 @@ class Model:
         cache: KVCache,
         size: SlotSize,
         device: Device,
+        graphs: bool = False,
     ):
         """
         Args:
             network: a causal LM whose attention implementation is ATTENTION; None on a simulator that only keeps time.
             layers: its attention layers, in the order of `cache`.
             device: where it runs.
+            graphs: launch a batch of decodes as a CUDA graph: `forward` then replays one that `new_slot` has captured.
 
         Raises:
             InputError: the network runs with another KV cache already.
@@ -98,6 +101,8 @@ class Model:
             device.watch(f"the values of layer {number}", values, cache.page_size)
         self._attached = []
         self._slots = 0
+        self._graphs: dict[tuple[IOSlot, int], Any] | None = {} if graphs else None
+        self._pool = device.cuda.graph_pool_handle() if graphs else None
         if network is None:
             return
         # As attributes of the module the caches cost no lookup per call and torch.compile makes one graph for all
@@ -114,15 +119,29 @@ class Model:
         for module in self._attached:
             del module.key_cache, module.value_cache
         self._attached.clear()
+        self._graphs = None
 
     def new_slot(self) -> IOSlot:
         """An I/O slot for the largest batch this model runs."""
         name = "ABCDEFGH"[self._slots % 8]
         self._slots += 1
-        return self._slot(name)
+        slot = self._slot(name, self.decode_sizes if self._graphs is not None else ())
+        if self._graphs is not None:
+            self._capture(slot)
+        return slot
 
-    def _slot(self, name: str) -> IOSlot:
-        return IOSlot(self.size, self.cache.page_size, self.cache.scratch_page, self.device, name)
+    def _slot(self, name: str, decode_sizes: Sequence[int] = ()) -> IOSlot:
+        return IOSlot(self.size, self.cache.page_size, self.cache.scratch_page, self.device, name, decode_sizes)
+
+    def _capture(self, slot: IOSlot) -> None:
+        """A graph of the forward pass for every size; all share a pool, since batches run one after another."""
+        cuda = self.device.cuda
+        for rows in self.decode_sizes:
+            slot.pad(rows)
+            graph = cuda.CUDAGraph()
+            with cuda.graph(graph, pool=self._pool):
+                self.forward(slot)
+            self._graphs[slot, rows] = graph
 
     def forward(self, slot: IOSlot) -> None:
         """Runs the slot's batch and writes each sampled row's most likely next token to `slot.written.outputs`.
@@ -130,8 +149,12 @@ class Model:
         Raises:
             RuntimeError: nothing was ever written to the slot.
         """
-        # Taken now: when the work runs, the host may have written the next batch to the slot.
         written = slot.written
+        graph = self._graphs and self._graphs.get((slot, written.batch.decode_size))
+        if graph and not self.device.cuda.is_current_stream_capturing():  # an engine that captures has no use for it
+            graph.replay()
+            return
+        # Taken now: when the work runs, the host may have written the next batch to the slot.
         inputs, outputs, longest = written.inputs, written.outputs, written.batch.max_query_len
 
         @torch.inference_mode()

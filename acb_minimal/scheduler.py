@@ -51,6 +51,7 @@ class Scheduler:
         vocab_size: int,
         max_positions: int,
         device: Device,
+        host_work: float = 0.0,
     ):
         """
         Args:
@@ -60,6 +61,7 @@ class Scheduler:
             vocab_size: of the model; a request with other token ids is refused.
             max_positions: of the model; a longer request is refused.
             device: whose clock `steps` are on.
+            host_work: seconds of bookkeeping to add to every step, for a host that has more to do than this one.
 
         Raises:
             InputError: the limits make no sense.
@@ -74,7 +76,7 @@ class Scheduler:
         self.pool = pool
         self.max_running, self.max_batch_tokens = max_running, max_batch_tokens
         self.vocab_size, self.max_positions = vocab_size, max_positions
-        self.device = device
+        self.device, self.host_work = device, host_work
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
         self.steps: list[Step] = []
@@ -123,6 +125,8 @@ class Scheduler:
             rows.add(request)
         batch = Batch(rows.rows, self._next_number) if rows.rows else None
         self._next_number += batch is not None
+        if batch and self.host_work:
+            self.device.work(self.host_work)
         self.device.spent("schedule", started, len(rows.rows), batch.number if batch else None)
         return batch
 

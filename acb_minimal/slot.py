@@ -5,6 +5,7 @@ device, so that an upload is a single copy. The slot knows the layout of a batch
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -113,15 +114,25 @@ class IOSlot:
         name: a letter, for traces.
     """
 
-    def __init__(self, size: SlotSize, page_size: int, scratch_page: int, device: Device, name: str = "A"):
+    def __init__(
+        self,
+        size: SlotSize,
+        page_size: int,
+        scratch_page: int,
+        device: Device,
+        name: str = "A",
+        decode_sizes: Sequence[int] = (),
+    ):
         """
         Args:
             size: the largest batch it can hold.
             page_size: positions per KV page.
             scratch_page: a page of the cache that belongs to no request; padding rows write to it.
             device: where the model runs.
+            decode_sizes: a batch of decodes is padded to the next of these, if there are any.
         """
         self.page_size, self.scratch_page, self.device, self.name = page_size, scratch_page, device, name
+        self.decode_sizes = decode_sizes
         self.host_buffer = device.pinned(Inputs.numel(size))
         self.device_buffer = torch.zeros_like(self.host_buffer, device=device.torch_device)
         self.host_tokens = device.pinned(size.rows)
@@ -160,6 +171,7 @@ class IOSlot:
         with its place among that batch's outputs in `carry_over`; `fill` writes it once it is known.
         """
         started = self.device.clock()
+        batch = batch if batch.padding else batch.padded(self.decode_sizes)
         num_rows, num_tokens = len(batch.rows) + batch.padding, batch.num_tokens
         self._write_page_table(batch)
         self._write_ids(batch)

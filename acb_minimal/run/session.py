@@ -14,6 +14,7 @@ from ..slot import SlotSize
 from ..trace.spans import Trace
 from .checkpoint import Checkpoint
 from .devices import check_device, check_gpu, open_device
+from .dials import Dials
 from .engines import load_chapter
 from .workload import Job
 
@@ -43,6 +44,7 @@ def generate(
     model: str = "counter",
     device: str = "auto",
     max_new_tokens: int = 128,
+    dials: Dials | None = None,
     **limits,
 ) -> Iterator[Completion]:
     """Serves prompts, of text or token ids, and yields each one's completion as it finishes.
@@ -50,13 +52,14 @@ def generate(
     A prompt that cannot be served comes first, with its error; the others are served all the same.
 
     Args:
+        dials: what to turn for this run.
         limits: the other fields of a Job: max_running, pages and so on.
 
     Raises:
         InputError: the chapter, model, device or a limit cannot be used at all; before any work.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-    return Session(Job(prompts, max_new_tokens, **limits), chapter, model, device).completions()
+    return Session(Job(prompts, max_new_tokens, **limits), chapter, model, device, dials).completions()
 
 
 class Session:
@@ -76,6 +79,7 @@ class Session:
         chapter: str | type = "ch1",
         model: str | Checkpoint = "counter",
         device: str | Device = "auto",
+        dials: Dials | None = None,
         trace: bool = False,
     ):
         """
@@ -86,6 +90,7 @@ class Session:
             model: a name that Checkpoint takes, or a Checkpoint.
             device: "cuda"; "sim", the simulated GPU; "cpu", where nothing overlaps; "auto": CUDA if there is one, else
                 the simulator; or a Device.
+            dials: what to turn for this run.
             trace: whether to record what host and device do.
 
         Raises:
@@ -95,6 +100,7 @@ class Session:
         check_device(device if isinstance(device, str) else device.kind)
         self.checkpoint = model if isinstance(model, Checkpoint) else Checkpoint(model)
         self.device = open_device(device, self.checkpoint, trace) if isinstance(device, str) else device
+        self.dials = dials or Dials()
         self.refused: dict[str, str] = {}
         asked = self._requests(job)
         longest = max((min(r.max_positions, self.checkpoint.max_positions) for r in asked), default=1)
@@ -108,6 +114,7 @@ class Session:
             self.checkpoint.vocab_size,
             self.checkpoint.max_positions,
             self.device,
+            self.dials.host_work,
         )
         self.requests: list[Request] = []
         for request in asked:
@@ -185,4 +192,4 @@ class Session:
         network = self.checkpoint.load(self.device.torch_device) if self.device.arithmetic else None
         where = self.device.torch_device if self.device.arithmetic else "meta"
         cache = KVCache(layers, pages, page_size, self.checkpoint.dtype, where)
-        return Model(network, layers, cache, self.size, self.device)
+        return Model(network, layers, cache, self.size, self.device, self.dials.graphs)

@@ -174,6 +174,9 @@ class SimulatedCuda:
         finally:
             self._current.pop()
 
+    def is_current_stream_capturing(self) -> bool:
+        return self._capturing is not None
+
     @contextmanager
     def graph(self, graph: CUDAGraph, pool: object = None, stream: Stream | None = None):
         """Work submitted inside is captured, not run. Like torch.cuda.graph, it begins with a synchronize."""

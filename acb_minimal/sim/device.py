@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from ..device import COPIES, Work
+from ..device import COPIES, Work, spin
 from ..trace.spans import Trace
 from .costs import Costs, Shape
 from .cuda import SimulatedCuda
@@ -62,6 +62,9 @@ class SimulatedDevice:
 
     def finish(self) -> None:
         self.cuda.synchronize()
+
+    def work(self, seconds: float) -> None:
+        self.cuda.host(seconds)
 
     def pinned(self, numel: int) -> torch.Tensor:
         buffer = torch.zeros(numel, dtype=torch.int32)
@@ -132,6 +135,9 @@ class CpuDevice:
 
     def finish(self) -> None:
         self.cuda.synchronize()
+
+    def work(self, seconds: float) -> None:
+        spin(seconds)
 
     def pinned(self, numel: int) -> torch.Tensor:
         return torch.zeros(numel, dtype=torch.int32)

@@ -1,0 +1,39 @@
+"""What can be turned for any chapter without changing it: how much the host has to do, how decodes are launched."""
+
+import math
+from dataclasses import dataclass
+
+from ..errors import InputError
+
+MOST_HOST_WORK = 10.0  # seconds a step: more than any engine has reported by far
+
+
+@dataclass(frozen=True)
+class Dials:
+    """Settings that hold for a whole run. As text they are what a figure that was measured with them has to name.
+
+    Attributes:
+        host_work: seconds of bookkeeping added to every step, while the batch is prepared: spent busily on a real
+            machine, in virtual time on the simulated one.
+        graphs: whether the model launches a batch of decodes as a CUDA graph, whatever the chapter does.
+
+    Raises:
+        InputError: host_work is no such time.
+    """
+
+    host_work: float = 0.0
+    graphs: bool = False
+
+    def __post_init__(self):
+        if not (math.isfinite(self.host_work) and 0 <= self.host_work <= MOST_HOST_WORK):
+            raise InputError(
+                f"host work is {1e3 * self.host_work:g} ms a step; it must be from 0 to {1e3 * MOST_HOST_WORK:,.0f} ms"
+            )
+
+    def __str__(self) -> str:
+        said = []
+        if self.host_work:
+            said.append(f"{1e3 * self.host_work:g} ms of host work added to every step")
+        if self.graphs:
+            said.append("decodes launched as graphs by the model")
+        return ", ".join(said)
