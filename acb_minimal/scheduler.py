@@ -5,6 +5,7 @@ of the batch before it are still on the GPU. Of the device it knows the clock; o
 """
 
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -51,7 +52,7 @@ class Scheduler:
         vocab_size: int,
         max_positions: int,
         device: Device,
-        host_work: float = 0.0,
+        host_work: Callable[[int], float] = lambda number: 0.0,
     ):
         """
         Args:
@@ -61,7 +62,8 @@ class Scheduler:
             vocab_size: of the model; a request with other token ids is refused.
             max_positions: of the model; a longer request is refused.
             device: whose clock `steps` are on.
-            host_work: seconds of bookkeeping to add to every step, for a host that has more to do than this one.
+            host_work: seconds of bookkeeping to add to the step of a batch of that number, for a host that has more to
+                do than this one.
 
         Raises:
             InputError: the limits make no sense.
@@ -125,8 +127,8 @@ class Scheduler:
             rows.add(request)
         batch = Batch(rows.rows, self._next_number) if rows.rows else None
         self._next_number += batch is not None
-        if batch and self.host_work:
-            self.device.work(self.host_work)
+        if batch and (seconds := self.host_work(batch.number)):
+            self.device.work(seconds)
         self.device.spent("schedule", started, len(rows.rows), batch.number if batch else None)
         return batch
 

@@ -12,6 +12,7 @@ import torch
 
 from ..device import Device
 from ..sim.device import SimulatedDevice
+from ..sim.queues import Cost
 from .figures import environment
 from .record import Measured
 
@@ -32,7 +33,7 @@ class Sleep:
     def __call__(self) -> None:
         self.start.record()
         if isinstance(self.device, SimulatedDevice):
-            self.device.cuda.submit("sleep", "compute", lambda: None, lambda: self.seconds)
+            self.device.cuda.submit("sleep", "compute", lambda: None, lambda: Cost(self.seconds))
         else:
             torch.cuda._sleep(int(self.seconds * CYCLES))
         self.end.record()

@@ -114,7 +114,7 @@ class Session:
             self.checkpoint.vocab_size,
             self.checkpoint.max_positions,
             self.device,
-            self.dials.host_work,
+            lambda number: self.dials.host_work,
         )
         self.requests: list[Request] = []
         for request in asked:

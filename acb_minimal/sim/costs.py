@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..request import Batch
+from .queues import Cost
 
 FILE = Path(__file__).with_name("costs.json")
 
@@ -72,6 +73,16 @@ class Costs:
         return 1e-6 * self.model["replay_launch"]
 
     @property
+    def eager_gaps(self) -> float:
+        """Device: between the kernels of a forward pass that were launched one by one, though all are queued."""
+        return 1e-6 * self.model["eager_gaps"]
+
+    @property
+    def graph_gaps(self) -> float:
+        """Device: between the kernels of one that was captured."""
+        return 1e-6 * self.model["graph_gaps"]
+
+    @property
     def call(self) -> float:
         """Host: one record, wait_event, or return from a synchronize."""
         return 1e-6 * self.figures["call"]
@@ -91,13 +102,19 @@ class Costs:
             return 1e-6 * self.figures["carry_over_launch"]
         return 1e-6 * self.model["decode_launch" if shape.decodes else "mixed_launch"]
 
-    def compute(self, what: str, shape: Shape) -> float:
-        """Device: the kernels of a forward pass, or of the carry-over, without gaps between them."""
+    def compute(self, what: str, shape: Shape, graph: bool = False) -> Cost:
+        """Device: a forward pass, or the carry-over, launched kernel by kernel or as part of a graph.
+
+        The lines are fitted to replays of graphs, whose kernels have gaps between them as well, if short ones.
+        """
         if what == "carry_over":
-            return 1e-6 * self.figures["carry_over"]
+            return Cost(1e-6 * self.figures["carry_over"])
         if shape.decodes:
-            return _line(self.model["decode"], row=shape.rows, position=shape.context)
-        return _line(self.model["mixed"], token=shape.tokens, pair=shape.pairs)
+            replay = _line(self.model["decode"], row=shape.rows, position=shape.context)
+        else:
+            replay = _line(self.model["mixed"], token=shape.tokens, pair=shape.pairs)
+        busy = replay - self.graph_gaps
+        return Cost(busy, self.graph_gaps) if graph else Cost(busy, self.eager_gaps, 1e-6 * self.model["ramp"])
 
     def host(self, what: str, rows: int) -> float:
         """Host: "schedule", "write", "fill" or "update" for a batch of `rows`."""

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from ..device import Work
 from ..trace.spans import Trace
 from .policies import Timed
-from .queues import Observer, Operation, Policy, Queues
+from .queues import Cost, Observer, Operation, Policy, Queues
 
 
 class Stream:
@@ -93,14 +93,14 @@ class CUDAGraph:
     """Captured device work. A replay runs the very same work: the same tensors, the same views.
 
     Attributes:
-        captured: what to run, and how to ask how long it takes (seconds); None before and after a failed capture.
+        captured: what to run, and how to ask what that takes the GPU; None before and after a failed capture.
         work: what the last of it was for.
         pool: stands for the memory that lies between its inputs and outputs; graphs can share it.
     """
 
     def __init__(self, cuda: SimulatedCuda):
         self.cuda = cuda
-        self.captured: list[tuple[Callable[[], None], Callable[[], float]]] | None = None
+        self.captured: list[tuple[Callable[[], None], Callable[[], Cost]]] | None = None
         self.work: Work | None = None
         self.pool: object = None
 
@@ -118,7 +118,7 @@ class CUDAGraph:
             "replay",
             "compute",
             run_all,
-            lambda: sum(seconds() for _, seconds in captured),
+            lambda: sum((cost() for _, cost in captured), Cost()),
             self.cuda.replay_seconds,
             work=self.work,
         )
@@ -213,11 +213,12 @@ class SimulatedCuda:
         what: str,
         engine: str,
         run: Callable[[], None],
-        seconds: Callable[[], float] = lambda: 0.0,
+        cost: Callable[[], Cost] = Cost,
         launch_seconds: float = 0.0,
         gradual: bool = False,
         wait: bool = False,
         work: Work | None = None,
+        graph_cost: Callable[[], Cost] | None = None,
     ) -> None:
         """Queues device work on the current stream.
 
@@ -225,7 +226,8 @@ class SimulatedCuda:
             what: a name, for traces.
             engine: "h2d", "compute" or "d2h".
             run: what it does when it completes.
-            seconds: how long the engine is busy with it; asked when it is queued, so each time a graph is replayed.
+            cost: what it takes the engine; asked when it is queued, so each time a graph is replayed.
+            graph_cost: what it takes as part of a graph; by default the same.
             launch_seconds: what queueing it costs the host.
             gradual: it is many kernels, and may start with the first but cannot end before the last is launched.
             wait: the host waits until it is done.
@@ -234,14 +236,14 @@ class SimulatedCuda:
         if self._capturing is not None:
             if engine != "compute" or wait:
                 raise RuntimeError(f"{what!r} cannot be captured in a graph")
-            self._capturing.captured.append((run, seconds))
+            self._capturing.captured.append((run, graph_cost or cost))
             self._capturing.work = work
             return
         queues, begin = self.queues, self.now
         queues.now += launch_seconds
         issued = begin if gradual else self.now
         queue = self.current_stream().queue
-        operation = Operation(queue, what, issued, engine, run, seconds(), launched=self.now, work=work)
+        operation = Operation(queue, what, issued, engine, run, cost(), launched=self.now, work=work)
         if queues.trace is not None:
             queues.trace.add("CPU", what, begin, self.now, operation.batch_number, operation.slot)
         queues.add(operation)

@@ -12,7 +12,7 @@ from .costs import Costs, Shape
 from .cuda import SimulatedCuda
 from .host_view import HostView
 from .policies import Eager
-from .queues import Observer, Policy
+from .queues import Cost, Observer, Policy
 
 
 class SimulatedDevice:
@@ -87,7 +87,7 @@ class SimulatedDevice:
             COPIES[engine],
             engine,
             lambda: target.copy_(source),
-            lambda: self.costs.copy(engine, target.nbytes),
+            lambda: Cost(self.costs.copy(engine, target.nbytes)),
             self.costs.copy_launch,
             wait=not (non_blocking and pinned),
             work=work,
@@ -102,6 +102,7 @@ class SimulatedDevice:
             self.costs.launch(what, Shape.of(work.batch)),
             gradual=True,
             work=work,
+            graph_cost=lambda: self.costs.compute(what, Shape.of(work.batch), graph=True),
         )
 
     def spent(

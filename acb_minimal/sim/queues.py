@@ -14,12 +14,31 @@ from __future__ import annotations  # an Operation can wait for another, and a P
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from ..device import Work, number_of
 from ..trace.spans import ENGINES, Trace
+
+
+class Cost(NamedTuple):
+    """What an operation takes its engine, in seconds.
+
+    Attributes:
+        busy: with a kernel, or the copy, running.
+        gaps: between its kernels, though all of them are queued.
+        ramp: from the launch of the first kernel until the host is so far ahead that the engine finds the next one
+            queued whenever it is done with one. An engine that starts later has that much less to wait.
+    """
+
+    busy: float = 0.0
+    gaps: float = 0.0
+    ramp: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
 
 class Queue:
@@ -56,7 +75,7 @@ class Operation:
         issued: float,
         engine: str | None = None,
         run: Callable[[], None] | None = None,
-        seconds: float = 0.0,
+        cost: Cost | None = None,
         launched: float = 0.0,
         after: Operation | None = None,
         work: Work | None = None,
@@ -67,12 +86,12 @@ class Operation:
             issued: when the host began to issue it, in seconds; it cannot start earlier.
             engine: "h2d", "compute", "d2h"; None for records and waits, which take no time.
             run: what it does when it completes.
-            seconds: how long the engine is busy with it.
+            cost: what it takes the engine.
             launched: when the host had issued all of it; it cannot end earlier.
             after: for a wait, the record it waits for.
             work: what it is for.
         """
-        self.queue, self.what, self.engine, self.run, self.seconds = queue, what, engine, run, seconds
+        self.queue, self.what, self.engine, self.run, self.cost = queue, what, engine, run, cost or Cost()
         self.issued, self.launched, self.after = issued, launched, after
         # Read now: by the time it runs, the slot may have been written for another batch.
         self.batch_number, self.slot = number_of(work), work.name if work is not None else None
@@ -230,7 +249,7 @@ class Queues:
             self.finished.append(operation)
             if self.trace is not None and operation.start is not None:
                 op, lane = operation, ENGINES[operation.engine]
-                kernels = op.seconds if op.engine == "compute" else None
+                kernels = op.cost.busy if op.engine == "compute" else None
                 self.trace.add(lane, op.what, op.start, op.end, op.batch_number, op.slot, op.issued, kernels)
         if operation.end is None:
             operation.end = self.now  # only Timed knows better
@@ -270,7 +289,9 @@ class Queues:
             return True
         if starting is not None and start <= until:
             starting.start = start
-            starting.end = max(start + starting.seconds, starting.launched)
+            busy, gaps, ramp = starting.cost
+            ramp = max(ramp - (start - starting.issued), 0.0)
+            starting.end = max(start + busy + gaps + ramp, starting.launched)
             self._engine_free[starting.engine] = starting.end
             self._running.append(starting)
             return True

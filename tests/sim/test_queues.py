@@ -6,6 +6,7 @@ from sim.test_conformance import COSTS, SIMULATED
 
 from acb_minimal.sim.cuda import SimulatedCuda
 from acb_minimal.sim.device import SimulatedDevice
+from acb_minimal.sim.queues import Cost
 from acb_minimal.sim.policies import Choosing, Lazy, named
 
 
@@ -15,7 +16,7 @@ def finished(cuda: SimulatedCuda) -> list[str]:
 
 def submit(cuda: SimulatedCuda, what: str, engine: str = "compute", seconds: float = 0.0, **options) -> None:
     """Device work on the current stream that does nothing."""
-    cuda.submit(what, engine, lambda: None, lambda: seconds, **options)
+    cuda.submit(what, engine, lambda: None, lambda: Cost(seconds), **options)
 
 
 def test_an_unknown_policy_is_refused():
@@ -134,7 +135,7 @@ def test_an_engine_takes_what_is_ready_first():
 
 def test_work_has_its_effect_when_it_completes():
     cuda, data = SimulatedCuda(), []
-    cuda.submit("forward", "compute", lambda: data.append(1), lambda: 3.0)
+    cuda.submit("forward", "compute", lambda: data.append(1), lambda: Cost(3.0))
     cuda.host(2.0)
     assert data == []
     assert not cuda.default_stream().query()
@@ -313,9 +314,9 @@ def test_a_wait_ends_before_what_comes_later():
     """Under `timed`, a host that waits for a copy must not see what another stream finishes after it."""
     cuda, done = SimulatedCuda(), []
     side = cuda.Stream()
-    cuda.submit("sleep", "compute", lambda: done.append("sleep"), lambda: 0.05)
+    cuda.submit("sleep", "compute", lambda: done.append("sleep"), lambda: Cost(0.05))
     with cuda.stream(side):
-        cuda.submit("upload", "h2d", lambda: done.append("upload"), lambda: 0.001)
+        cuda.submit("upload", "h2d", lambda: done.append("upload"), lambda: Cost(0.001))
         copied = side.record_event()
     copied.synchronize()
     assert (done, cuda.now) == (["upload"], 0.001)
