@@ -7,8 +7,8 @@ the rest of the host's work for a step:
     asynchronous   step = max(K, L + H)
 
 A synchronous engine's GPU waits for H: its bubble is H. So asynchrony wins at most H, all of it if L + H <= K, and
-nothing if the launches alone take longer than the kernels (L >= K): then the GPU waits for launches either way. The gain
-is largest where H = K, a factor of two.
+nothing if the launches alone take longer than the kernels (L >= K): then the GPU waits for launches either way. The
+gain is largest where H = K, a factor of two.
 """
 
 import statistics
@@ -24,7 +24,7 @@ from ..sim.costs import Costs
 from .figures import environment, widest_decodes
 from .record import Measured
 
-LAUNCHES = ("carry_over", "forward", "replay")  # the host's spans that are launching
+LAUNCHES, CARRIES = ("forward", "replay"), ("carry_over",)  # the host's spans that are launching
 SWEPT = ("small", "long", "wide")
 HOST_WORK = (0.0, 1e-3, 2e-3, 4e-3, 8e-3, 16e-3, 32e-3)  # seconds added to a step
 STEPS, SETTLING = 20, 4  # decode steps with each of them, of which so many are not counted: the one before still shows
@@ -63,8 +63,8 @@ class Law:
     def __str__(self) -> str:
         k, ell, h = (f"{1e3 * seconds:.2f}" for seconds in (self.kernels, self.launching, self.host))
         return (
-            f"K = {k}, L = {ell}, H = {h} ms: synchronous max(K, L) + H = {1e3 * self.synchronous:.2f} ms, asynchronous "
-            f"max(K, L + H) = {1e3 * self.asynchronous:.2f} ms, {self.gain:.2f} times as fast"
+            f"K = {k}, L = {ell}, H = {h} ms: synchronous max(K, L) + H = {1e3 * self.synchronous:.2f} ms, "
+            f"asynchronous max(K, L + H) = {1e3 * self.asynchronous:.2f} ms, {self.gain:.2f} times as fast"
         )
 
 
@@ -110,18 +110,20 @@ def sweep(name: str, device: str = "auto") -> Iterator[Point]:
             both[-1].scheduler.host_work = _host_work_of
             both[-1].serve()
         waiting, ahead = both
+        settled = {seconds: _settled(both, seconds) for seconds in HOST_WORK}
         # What the host launches for a batch, and the asynchronous engine's carry-over as well.
-        launching = _host_seconds(waiting, LAUNCHES) + _host_seconds(ahead, ("carry_over",))
+        launching = _host_seconds(waiting, LAUNCHES, settled[0.0]) + _host_seconds(ahead, CARRIES, settled[0.0])
         bubbles = waiting.trace.bubbles()
-        host = statistics.median(bubbles[number] for number in _settled(waiting, 0.0))
+        host = statistics.median(bubbles[number] for number in settled[0.0])
         for seconds in HOST_WORK:
             if graphs:  # all of a graph is queued at once: its time on the GPU is K, which grows with the context
                 windows = waiting.trace.batches()
-                spans = (windows[number] for number in _settled(waiting, seconds))
+                spans = (windows[number] for number in settled[seconds])
                 kernels[seconds] = statistics.median(end - start for start, end in spans)
             more = 0.0 if graphs else gaps.eager_gaps - gaps.graph_gaps
             law = Law(kernels[seconds] + more, launching, host + seconds)
-            yield Point(name, graphs, seconds, law, _step(waiting, seconds), _step(ahead, seconds))
+            steps = (_step(session, settled[seconds]) for session in both)
+            yield Point(name, graphs, seconds, law, *steps)
 
 
 def _host_work_of(number: int) -> float:
@@ -129,22 +131,23 @@ def _host_work_of(number: int) -> float:
     return HOST_WORK[number // STEPS % len(HOST_WORK)]
 
 
-def _settled(session: Session, seconds: float) -> list[int]:
-    """The numbers of the batches of decodes that had so much host work, and whose predecessors had too."""
-    numbers = widest_decodes(session.scheduler.steps)
+def _settled(sessions: list[Session], seconds: float) -> list[int]:
+    """The numbers of the batches that are of decodes alone in all runs, and had so much host work, as had those just
+    before."""
+    numbers = set.intersection(*(set(widest_decodes(session.scheduler.steps)) for session in sessions))
     return [number for number in numbers if _host_work_of(number) == seconds and number % STEPS >= SETTLING]
 
 
-def _step(session: Session, seconds: float) -> float:
-    """Median seconds of a decode step with so much host work added."""
+def _step(session: Session, numbers: list[int]) -> float:
+    """Median seconds of the steps of these batches."""
     steps = session.scheduler.steps
-    return statistics.median(steps[number].time - steps[number - 1].time for number in _settled(session, seconds))
+    return statistics.median(steps[number].time - steps[number - 1].time for number in numbers)
 
 
-def _host_seconds(session: Session, names: tuple[str, ...]) -> float:
-    """Median seconds that the host spends in spans of these names for a batch, where no work was added."""
+def _host_seconds(session: Session, names: tuple[str, ...], numbers: list[int]) -> float:
+    """Median seconds that the host spends in spans of these names for these batches."""
     spans = {step["batch"]: step for step in session.trace.steps()}
-    return statistics.median(sum(spans[number].get(name, 0.0) for name in names) for number in _settled(session, 0.0))
+    return statistics.median(sum(spans[number].get(name, 0.0) for name in names) for number in numbers)
 
 
 def table(points: list[Point], device) -> Measured:
