@@ -133,9 +133,10 @@ def _host_work_of(number: int) -> float:
 
 def _settled(sessions: list[Session], seconds: float) -> list[int]:
     """The numbers of the batches that are of decodes alone in all runs, and had so much host work, as had those just
-    before."""
+    before; each amount had one turn, since the kernels take longer from turn to turn."""
     numbers = set.intersection(*(set(widest_decodes(session.scheduler.steps)) for session in sessions))
-    return [number for number in numbers if _host_work_of(number) == seconds and number % STEPS >= SETTLING]
+    last_turns = range(max(numbers) + 1 - STEPS * len(HOST_WORK), max(numbers) + 1)
+    return [n for n in numbers if n in last_turns and n % STEPS >= SETTLING and _host_work_of(n) == seconds]
 
 
 def _step(session: Session, numbers: list[int]) -> float:
