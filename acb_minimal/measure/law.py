@@ -98,7 +98,7 @@ def sweep(name: str, device: str = "auto") -> Iterator[Point]:
     workload = WORKLOADS[name]
     prefills = -(-workload.requests * workload.prompt_tokens // workload.max_batch_tokens)
     # Once the last prompt is in, every amount of host work has its turn; the first requests decode all the while.
-    workload = workload.override(new_tokens=prefills + STEPS * len(HOST_WORK) + 2 * SETTLING)
+    workload = workload.override(new_tokens=prefills + STEPS * (len(HOST_WORK) + 1) + SETTLING)
     checkpoint = Checkpoint(workload.model)
     gaps = Costs.of(checkpoint.name, checkpoint.weight_bytes)
     kernels: dict[float, float] = {}
@@ -135,8 +135,9 @@ def _settled(sessions: list[Session], seconds: float) -> list[int]:
     """The numbers of the batches that are of decodes alone in all runs, and had so much host work, as had those just
     before; each amount had one turn, since the kernels take longer from turn to turn."""
     numbers = set.intersection(*(set(widest_decodes(session.scheduler.steps)) for session in sessions))
-    last_turns = range(max(numbers) + 1 - STEPS * len(HOST_WORK), max(numbers) + 1)
-    return [n for n in numbers if n in last_turns and n % STEPS >= SETTLING and _host_work_of(n) == seconds]
+    first = -(-min(numbers) // STEPS) * STEPS
+    turns = range(first, first + STEPS * len(HOST_WORK))
+    return [n for n in numbers if n in turns and n % STEPS >= SETTLING and _host_work_of(n) == seconds]
 
 
 def _step(session: Session, numbers: list[int]) -> float:
