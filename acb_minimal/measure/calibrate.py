@@ -8,9 +8,9 @@ relative errors count.
 import json
 import random
 import statistics
-import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from ..request import Batch, Request, Row
 from ..run.checkpoint import Checkpoint
 from ..sim.costs import FILE, Shape
 from ..slot import IOSlot, SlotSize
-from .figures import environment
+from .figures import command, environment
 from .parts import gpu_seconds, host_steps
 
 MODELS = ("llama-3.1-8b", "llama-3.2-1b", "counter")
@@ -35,8 +35,15 @@ DECODES = [(rows, 1, context) for rows in (1, 32, 128, 256, 384) for context in 
 MIXED = [(16, 4, 4), (32, 64, 64), (16, 128, 256), (1, 2048, 2048), (2, 4096, 4096), (8, 1024, 1024), (2, 4096, 8192)]
 
 
-def calibrate() -> Table:
-    """Writes costs.json and returns a table of each fit's errors. Raises InputError without a CUDA GPU."""
+def calibrate(file: Path = FILE) -> Table:
+    """Measures everything and writes it to `file`, by default where the simulator reads it.
+
+    Returns:
+        A table of the largest error of each fit.
+
+    Raises:
+        InputError: there is no CUDA GPU.
+    """
     if not torch.cuda.is_available():
         raise InputError("calibration needs a CUDA GPU; torch finds none")
     device = CudaDevice()
@@ -52,12 +59,12 @@ def calibrate() -> Table:
         for fit, (points, error) in errors.items():
             table.add_row(name, fit, str(points), f"{error:.1%}")
     record = {
-        "command": " ".join(["acb", *sys.argv[1:]]),
+        "command": command(),
         "environment": environment(device),
         "figures": _common_costs(model),
         "models": models,
     }
-    FILE.write_text(json.dumps(record, indent=2) + "\n")
+    file.write_text(json.dumps(record, indent=2) + "\n")
     return table
 
 
@@ -86,7 +93,11 @@ def _written(model: Model, rows: int, length: int, context: int) -> IOSlot:
 
 
 def _model_costs(model: Model, max_positions: int) -> tuple[dict, dict[str, tuple[int, float]]]:
-    """The model's entry in costs.json, and for each fit its number of points and largest relative error."""
+    """What the model's operations cost.
+
+    Returns:
+        Its entry in costs.json, and for each fit the number of its points and its largest relative error.
+    """
     costs, errors = {}, {}
     limit = 1.2 * model.cache.scratch_page * PAGE_SIZE
     for fit, points, names in (("decode", DECODES, ("row", "position")), ("mixed", MIXED, ("token", "pair"))):
@@ -109,7 +120,16 @@ def _model_costs(model: Model, max_positions: int) -> tuple[dict, dict[str, tupl
 
 
 def _fit(names: tuple[str, ...], features: list, seconds: list[float]) -> tuple[dict[str, float], float]:
-    """Microseconds of a base and of one of each name, none negative, and the largest relative error."""
+    """A straight line through measured times, by least squares of relative errors.
+
+    Args:
+        names: of what the time depends on.
+        features: for each measurement, how many there were of each name.
+        seconds: for each measurement, how long it took.
+
+    Returns:
+        Microseconds of a base and of one of each name, none negative, and the largest relative error.
+    """
     y = np.array(seconds) * 1e6
     x = np.column_stack([np.ones(len(y)), np.array(features, dtype=float)])
     used = list(range(x.shape[1]))
@@ -150,8 +170,8 @@ def _common_costs(model: Model) -> dict:
         for size in sizes:
             host = torch.zeros(size, dtype=torch.uint8, pin_memory=True)
             device = torch.zeros_like(host, device="cuda")
-            target, source = (device, host) if engine == "h2d" else (host, device)
-            call = lambda target=target, source=source: target.copy_(source, non_blocking=True)  # noqa: E731
+            target, origin = (device, host) if engine == "h2d" else (host, device)
+            call = lambda target=target, origin=origin: target.copy_(origin, non_blocking=True)  # noqa: E731
             seconds.append(gpu_seconds(call))
         return _fit(("byte",), [[size] for size in sizes], seconds)[0]
 

@@ -1,6 +1,5 @@
-"""All chapters on one workload, side by side; and the text that differs between two of them."""
+"""All chapters on one workload, side by side."""
 
-import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,8 +14,10 @@ from .profile import Profile, profile
 class Comparison:
     """One chapter's profile beside the first one's.
 
-    speed_up     new tokens per second over the first chapter's
-    same_tokens  share of the generated tokens, 0 to 1, that are the first chapter's, place by place
+    Attributes:
+        profile: of this chapter.
+        speed_up: new tokens per second over the first chapter's.
+        same_tokens: share of the generated tokens, 0 to 1, that are the first chapter's, place by place.
     """
 
     profile: Profile
@@ -25,14 +26,25 @@ class Comparison:
 
 
 def compare(
-    workload: Workload, device: str = "auto", chapters: Sequence[str] = (), kernels: bool = True
+    workload: Workload,
+    device: str = "auto",
+    chapters: Sequence[str] = (),
+    kernels: bool = True,
+    checkpoint: Checkpoint | None = None,
 ) -> Iterator[Comparison]:
-    """Profiles the workload in every chapter, or those named, on one and the same loaded model; yields each as it is
-    done. `kernels` is as in `profile`.
+    """Profiles a workload in several chapters on one and the same loaded model, and yields each as it is done.
 
-    Raises InputError if any of its requests cannot be served: the chapters would be compared on something else.
+    Args:
+        workload: what to serve.
+        device: as Session takes it.
+        chapters: names or paths; all chapters of the course if there are none.
+        kernels: as in `profile`.
+        checkpoint: the workload's model, if it is there already.
+
+    Raises:
+        InputError: a request cannot be served; the chapters would be compared on something else.
     """
-    checkpoint = Checkpoint(workload.model)
+    checkpoint = checkpoint or Checkpoint(workload.model)
     paths = [chapter_path(name) for name in chapters] or list(chapter_paths().values())
     first: Profile | None = None
     for path in paths:
@@ -47,10 +59,3 @@ def _same(ours: list[Completion], theirs: list[Completion]) -> float:
     pairs = [(a.tokens, b.tokens) for a, b in zip(ours, theirs, strict=True)]
     agree = sum(x == y for a, b in pairs for x, y in zip(a, b, strict=False))
     return agree / sum(max(len(a), len(b)) for a, b in pairs)
-
-
-def diff(old: str, new: str) -> str:
-    """The unified diff from one chapter to another, each by name, short name or path. Raises InputError."""
-    paths = [chapter_path(name) for name in (old, new)]
-    lines = [path.read_text().splitlines(keepends=True) for path in paths]
-    return "".join(difflib.unified_diff(*lines, *(path.name for path in paths)))

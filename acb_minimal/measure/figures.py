@@ -30,11 +30,12 @@ class Figures:
         new_tokens: of all of them.
         seconds: from the first batch being scheduled to the last one's tokens being on the host.
         steps: batches.
-        tokens_per_second: new tokens.
+        tokens_per_second: new tokens over `seconds`.
         ms_per_step: `seconds` over all batches, those with prefill included.
         ms_per_decode_step: median time from one batch's tokens to the next one's, over `decode_batches`; None if there
             are none.
-        gpu_active: Trace.active, 1 less the share of bubbles; None without a trace.
+        gpu_active: share of time, 0 to 1, with a batch on the GPU, which is 1 less the share of bubbles (Trace.active);
+            None without a trace.
     """
 
     requests: int
@@ -49,7 +50,7 @@ class Figures:
 
     @classmethod
     def of(cls, session: Session) -> "Figures":
-        """Of a run that has ended."""
+        """The figures of a session that has been served to its end."""
         steps, requests = session.scheduler.steps, session.requests
         seconds = steps[-1].time - session.started
         new_tokens = sum(len(request.generated) for request in requests)
@@ -67,7 +68,11 @@ class Figures:
         )
 
     def usd_per_million_tokens(self, gpu_hour_price: float) -> float:
-        """Cost of a million generated tokens at `gpu_hour_price` USD per hour of this machine."""
+        """What a million generated tokens cost, in USD.
+
+        Args:
+            gpu_hour_price: USD per hour of the machine.
+        """
         return gpu_hour_price / 3600 / self.tokens_per_second * 1e6
 
 
@@ -79,9 +84,9 @@ class Breakdown:
 
     Attributes:
         step: from one batch's tokens being on the host to the next one's, by the host's clock.
-        kernels: with a kernel running.
-        launch_gaps: with a batch on the GPU and no kernel running.
-        bubbles: with no batch on the GPU.
+        kernels: time with a kernel running.
+        launch_gaps: time with a batch on the GPU and no kernel running.
+        bubbles: time with no batch on the GPU.
         kernel_count: kernels in a batch; None on the simulator, which does not know them one by one.
     """
 
@@ -93,12 +98,20 @@ class Breakdown:
 
     @classmethod
     def of(cls, trace: Trace, steps: list[Step], kernels: float, kernel_count: float | None) -> "Breakdown":
-        """From a run's trace and steps, and the mean time (seconds) and number of kernels in one of its batches."""
+        """The breakdown of a run that has batches of decodes in a row.
+
+        Args:
+            trace: of the run.
+            steps: of the run.
+            kernels: seconds with a kernel running, mean over the widest batches of decodes.
+            kernel_count: kernels in one of those batches, likewise.
+        """
         decodes = widest_decodes(steps)
         windows, bubbles = trace.batches(), trace.bubbles()
         window = statistics.fmean(windows[number][1] - windows[number][0] for number in decodes)
         step = statistics.fmean(steps[number].time - steps[number - 1].time for number in decodes)
-        return cls(step, kernels, window - kernels, statistics.fmean(bubbles[n] for n in decodes), kernel_count)
+        bubble = statistics.fmean(bubbles[number] for number in decodes)
+        return cls(step, kernels, window - kernels, bubble, kernel_count)
 
 
 def decode_batches(steps: list[Step]) -> list[int]:
@@ -146,13 +159,27 @@ def command() -> str:
 
 
 def save(path: Path, name: str, entry: dict, keys: Collection[str] = COMPARISON) -> None:
-    """Writes an entry to a file that may hold others of its kind: it replaces what was there under this name."""
+    """Writes an entry to a file that may hold others of its kind.
+
+    Args:
+        path: the file.
+        name: of the entry; one of that name is replaced.
+        entry: what to store as JSON; it has all of `keys`.
+        keys: what every entry of the file has.
+
+    Raises:
+        InputError: the file holds something else.
+    """
     results = load(path, keys) if path.exists() else {}
     path.write_text(json.dumps(results | {name: entry}, indent=1) + "\n")
 
 
 def load(path: Path, keys: Collection[str] = COMPARISON) -> dict[str, dict]:
-    """The entries of a file that `save` wrote, by name. Raises InputError for any other file."""
+    """The entries of a file that `save` wrote, by name.
+
+    Raises:
+        InputError: it is another file, or none.
+    """
     try:
         results = json.loads(path.read_text())
     except (OSError, ValueError) as error:

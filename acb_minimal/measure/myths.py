@@ -22,8 +22,10 @@ CYCLES = 1.8e9  # of a GPU in a second, or nearly so: how long a Sleep really to
 class Sleep:
     """Device work that does nothing: each call queues it on the current stream.
 
-    seconds  about how long it takes
-    end      an event, recorded behind it by each call
+    Attributes:
+        seconds: about how long it takes.
+        start: an event, recorded in front of it by each call.
+        end: an event, recorded behind it by each call.
     """
 
     def __init__(self, device: Device, seconds: float = 0.05):
@@ -53,7 +55,7 @@ def kernel(device: Device, run: Callable[[], object]) -> None:
 
 
 def rows(run: Callable[..., list], cases: Iterable[tuple]) -> list[list]:
-    """What `run` returns for each case, the second time: the first time, a GPU loads what it runs."""
+    """What `run` returns for each case, its arguments, the second time: the first time, a GPU loads what it runs."""
     return [[run(*case) for _ in range(2)][1] for case in cases]
 
 
@@ -67,9 +69,9 @@ def default_stream(device: Device) -> Measured:
     streams = {"the default stream": cuda.default_stream(), "a side stream": cuda.Stream()}
     target, origin = torch.zeros(1, dtype=torch.int32, device=device.torch_device), device.pinned(1)
 
-    def run(busy: str, copying: str) -> list:
+    def run(slow: str, copying: str) -> list:
         cuda.synchronize()
-        with cuda.stream(streams[busy]):
+        with cuda.stream(streams[slow]):
             sleep()
         start = device.clock()
         with cuda.stream(streams[copying]):
@@ -78,7 +80,7 @@ def default_stream(device: Device) -> Measured:
         copied.synchronize()
         arrived = device.clock() - start
         cuda.synchronize()
-        return [busy, copying, sleep.ms, 1e3 * arrived]
+        return [slow, copying, sleep.ms, 1e3 * arrived]
 
     default, side = streams
     cases = (default, default), (side, side), (default, side), (side, default)
@@ -89,7 +91,12 @@ def default_stream(device: Device) -> Measured:
 
 
 def pageable_copies(device: Device, megabytes: int = 64) -> Measured:
-    """How long a "non-blocking" upload holds the host, from pinned memory and from ordinary, pageable memory."""
+    """How long a "non-blocking" upload holds the host, from pinned memory and from ordinary, pageable memory.
+
+    Args:
+        device: what to copy to.
+        megabytes: to copy, of 1,000,000 bytes.
+    """
     numel = megabytes * 250_000
     target = torch.zeros(numel, dtype=torch.int32, device=device.torch_device)
     origins = {"pinned": device.pinned(numel), "pageable": torch.zeros(numel, dtype=torch.int32)}
@@ -109,10 +116,10 @@ def pageable_copies(device: Device, megabytes: int = 64) -> Measured:
 
 
 ORDERS = (
-    "wait_event, write, record, read",
-    "write, record, wait_event, read",
-    "record, wait_event, write, record, read",
-    "record, write, record, wait_event, read",
+    ("wait_event", "write", "record", "read"),
+    ("write", "record", "wait_event", "read"),
+    ("record", "wait_event", "write", "record", "read"),
+    ("record", "write", "record", "wait_event", "read"),
 )
 
 
@@ -122,7 +129,7 @@ def unrecorded_event(device: Device) -> Measured:
     writer, reader = cuda.Stream(), cuda.Stream()
     data, seen = torch.zeros(1, dtype=torch.int32, device=device.torch_device), device.pinned(1)
 
-    def run(order: str) -> list:
+    def run(*order: str) -> list:
         event = cuda.Event()
 
         def write() -> None:
@@ -142,10 +149,10 @@ def unrecorded_event(device: Device) -> Measured:
         }
         data.zero_()
         cuda.synchronize()
-        for call in order.split(", "):
+        for call in order:
             calls[call]()
         cuda.synchronize()
-        return [order, sleep.ms, seen.item(), outcome(seen.item() == 1)]
+        return [", ".join(order), sleep.ms, seen.item(), outcome(seen.item() == 1)]
 
     columns = {"calls, in order": "", "slow work, ms": ".1f", "value read": "d", "outcome": ""}
     note = (
@@ -153,7 +160,7 @@ def unrecorded_event(device: Device) -> Measured:
         "read on another; there is one event."
     )
     title = "wait_event waits until the event is recorded."
-    return Measured(title, columns, rows(run, [(order,) for order in ORDERS]), note, environment(device))
+    return Measured(title, columns, rows(run, ORDERS), note, environment(device))
 
 
 # Where the host writes the second batch: in words, whether it waits for the first one's copy, which of two buffers.
@@ -182,8 +189,8 @@ def reused_pinned_buffer(device: Device) -> Measured:
             held = device.clock() - issued
             device.copy("h2d", targets[1], buffers[second], True)
         cuda.synchronize()
-        arrived = ", ".join(str(target.item()) for target in targets)
-        return [where, sleep.ms, 1e3 * held, "1, 2", arrived, outcome(arrived == "1, 2")]
+        arrived = [target.item() for target in targets]
+        return [where, sleep.ms, 1e3 * held, "1, 2", f"{arrived[0]}, {arrived[1]}", outcome(arrived == [1, 2])]
 
     columns = {"second batch goes into": "", "slow work, ms": ".1f", "second written after, ms": ".3g"}
     columns |= {"sent": "", "arrived": "", "outcome": ""}

@@ -190,9 +190,14 @@ def profiler_leaves_traces(device: Device) -> Measured:
 
 
 def launch_times(profiled: bool, teardown: bool) -> list[float]:
-    """Microseconds of a launch before, in and after a run of torch's profiler, or, unless `profiled`, of nothing.
+    """How long launches take before, in and after a run of torch's profiler.
 
-    teardown  whether CUPTI, by which the profiler sees the GPU, is to be let go when it ends
+    Args:
+        profiled: False to run nothing in the profiler's place.
+        teardown: whether CUPTI, by which the profiler sees the GPU, is to be let go when it ends.
+
+    Returns:
+        Microseconds of a launch in each of the three.
     """
     os.environ.pop("TEARDOWN_CUPTI", None)
     if teardown:

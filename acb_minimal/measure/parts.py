@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from ..model import Model
 from ..request import Request
 from ..run.checkpoint import Checkpoint
 from ..run.session import Session
-from ..run.workload import workload
+from ..run.workload import workload as find_workload
 from ..scheduler import Scheduler
 from ..sim.device import CpuDevice
 from ..slot import IOSlot, SlotSize
@@ -39,9 +40,18 @@ def host(steps: int = 200) -> Measured:
 
 
 def host_steps(rows: int, context: int, steps: int, device: Device) -> list[tuple[float, ...]]:
-    """Seconds of (schedule, write, fill, update) in each of `steps` decode steps, after the prompts are through.
+    """What the host does for batches of decodes, after the prompts are through.
 
     Every batch is scheduled and written before the one before it is updated, as from chapter 4 on.
+
+    Args:
+        rows: requests, all of them in every batch.
+        context: tokens of each prompt.
+        steps: batches of decodes.
+        device: whose host buffers to write.
+
+    Returns:
+        For each batch, the seconds of schedule, write, fill and update.
     """
     pages = -(-(context + steps + 1) // PAGE_SIZE)
     prompts = rows * context  # all in one batch, so that every other step is a decode of all rows
@@ -69,8 +79,18 @@ def host_steps(rows: int, context: int, steps: int, device: Device) -> list[tupl
 
 
 def attention(heads: int = 32, kv_heads: int = 8, head_dim: int = 128) -> Measured:
-    """Time of one layer's decode attention in bf16 and the rate at which it reads keys and values, beside the rate of
-    a plain sum over memory, measured in the same run. Raises InputError without a CUDA GPU."""
+    """Time of one layer's decode attention in bf16 and the rate at which it reads keys and values.
+
+    Beside it stands the rate of a plain sum over memory, measured in the same run.
+
+    Args:
+        heads: of the queries.
+        kv_heads: of keys and values.
+        head_dim: size of a head.
+
+    Raises:
+        InputError: there is no CUDA GPU.
+    """
     if not torch.cuda.is_available():
         raise InputError("the attention benchmark needs a CUDA GPU; torch finds none")
     device = torch.device("cuda")
@@ -103,8 +123,16 @@ def attention(heads: int = 32, kv_heads: int = 8, head_dim: int = 128) -> Measur
 
 
 def memory(name: str = "llama-3.1-8b", rows: int = 384, context: int = 1152) -> Measured:
-    """Device bytes of what asynchrony adds, a second slot and a second set of graphs, beside all the rest. Raises
-    InputError without a CUDA GPU."""
+    """Device bytes of what asynchrony adds, a second slot and a second set of graphs, beside all the rest.
+
+    Args:
+        name: of a model.
+        rows: requests in a batch at most.
+        context: positions of each request at most.
+
+    Raises:
+        InputError: there is no CUDA GPU.
+    """
     if not torch.cuda.is_available():
         raise InputError("the memory benchmark needs a CUDA GPU; torch finds none")
     device = CudaDevice()
@@ -146,14 +174,22 @@ def memory(name: str = "llama-3.1-8b", rows: int = 384, context: int = 1152) -> 
 
 
 def trace(name: str = "wide", chapter: str = "ch6", repeats: int = 3) -> Measured:
-    """What tracing costs: tokens per second of one workload with a trace and without, in turns. Raises InputError
-    without a CUDA GPU: on the simulator a trace costs no virtual time."""
+    """What tracing costs: tokens per second of one workload with a trace and without, in turns.
+
+    Args:
+        name: of a workload.
+        chapter: whose engine serves it.
+        repeats: runs of each kind.
+
+    Raises:
+        InputError: there is no CUDA GPU; on the simulator a trace costs no virtual time.
+    """
     if not torch.cuda.is_available():
         raise InputError("the trace benchmark needs a CUDA GPU; torch finds none")
-    load, rates = workload(name), {False: [], True: []}
-    checkpoint = Checkpoint(load.model)
+    workload, rates = find_workload(name), {False: [], True: []}
+    checkpoint = Checkpoint(workload.model)
     for turn in range(2 * repeats):
-        session = Session(load.job(checkpoint.vocab_size), chapter, checkpoint, "cuda", trace=bool(turn % 2))
+        session = Session(workload.job(checkpoint.vocab_size), chapter, checkpoint, "cuda", trace=bool(turn % 2))
         session.serve()
         rates[bool(turn % 2)].append(Figures.of(session).tokens_per_second)
     medians = {traced: statistics.median(found) for traced, found in rates.items()}
@@ -164,8 +200,14 @@ def trace(name: str = "wide", chapter: str = "ch6", repeats: int = 3) -> Measure
     return Measured(title, columns, found, note, environment(CudaDevice()))
 
 
-def gpu_seconds(call, calls: int = 10, repeats: int = 20) -> float:
-    """Median GPU seconds of `call`, from replays of a graph of `calls` of them: no launch gaps in between."""
+def gpu_seconds(call: Callable[[], object], calls: int = 10, repeats: int = 20) -> float:
+    """Median GPU seconds of `call`, from replays of a graph of them: there are no launch gaps in between.
+
+    Args:
+        call: launches the work.
+        calls: of it in the graph.
+        repeats: replays.
+    """
     call()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):

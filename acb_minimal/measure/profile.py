@@ -12,7 +12,6 @@ The simulator knows it all from one run.
 
 import json
 import linecache
-import re
 import statistics
 import tempfile
 from bisect import bisect_right
@@ -36,18 +35,23 @@ from ..trace.spans import Trace
 from .figures import Breakdown, Figures, widest_decodes
 
 SAMPLE = 8  # batches that run under the profiler
+COMPUTES = ("carry_over", "forward", "replay")
 
 
 @dataclass(frozen=True)
 class Profile:
     """One chapter on one workload.
 
-    trace              the run at full speed
-    breakdown          None without kernels, and if the workload has no batches of decodes in a row
-    profiled_bubbles   share of time, 0 to 1, between batches by the kernels' own times, in the run under the profiler;
-                       None on the simulator
-    kernel_trace       what torch's profiler wrote, as JSON; None on the simulator
-    completions        in the order of the prompts
+    Attributes:
+        chapter: what it is called.
+        device: what it ran on.
+        figures: of the run at full speed.
+        trace: of the run at full speed.
+        breakdown: of a decode step; None without kernels, and if the workload has no batches of decodes in a row.
+        profiled_bubbles: share of time, 0 to 1, between batches by the kernels' own times, in the run under torch's
+            profiler; None without such a run.
+        kernel_trace: what torch's profiler wrote, in Chrome's format; None without such a run.
+        completions: in the order of the prompts.
     """
 
     chapter: str
@@ -70,13 +74,18 @@ def profile(
 ) -> Profile:
     """Runs a workload through a chapter and says where the time of its steps went.
 
-    chapter     as Session takes it; what to call it is `name`, by default the same
-    checkpoint  the workload's model if it is already there
-    kernels     on a GPU, whether to run it again under torch's profiler; without, there is no breakdown
+    Args:
+        chapter: as Session takes it.
+        workload: what to serve.
+        device: as Session takes it.
+        checkpoint: the workload's model, if it is there already.
+        name: what to call the chapter; by default its name, or that of the class.
+        kernels: on a GPU, whether to run it again under torch's profiler; without, there is no breakdown.
 
-    Raises InputError if any request cannot be served, and for the device "cpu", where host and device are one.
+    Raises:
+        InputError: a request cannot be served, or the device is "cpu", where host and device are one.
     """
-    if device == "cpu":
+    if (device if isinstance(device, str) else device.kind) == "cpu":
         raise InputError("there is no profile of device 'cpu': host and device are one; use cuda or sim")
     checkpoint = checkpoint or Checkpoint(workload.model)
     session = Session(workload.job(checkpoint.vocab_size), chapter, checkpoint, device, trace=True)
@@ -108,12 +117,21 @@ class Enough(Exception):
 
 
 class ProfiledDevice(CudaDevice):
-    """A CUDA GPU on which the batches of `sample` run under torch's profiler; then Enough is raised.
+    """A CUDA GPU on which some batches run under torch's profiler; then Enough is raised.
 
-    The profiler writes what it saw to `file`, as Chrome's JSON. Launches are named in it by what and for which batch.
+    Launches have names in what the profiler writes, by what they launch and for which batch.
+
+    Attributes:
+        sample: numbers of the batches.
+        profiler: torch's; to be entered around the run.
     """
 
     def __init__(self, sample: range, file: Path):
+        """
+        Args:
+            sample: numbers of the batches.
+            file: where the profiler writes what it saw, in Chrome's format.
+        """
         super().__init__()
         self.sample = sample
         self.cuda = traced_cuda(self)
@@ -141,19 +159,33 @@ class ProfiledDevice(CudaDevice):
             self.captured = work
             yield
         else:
-            with record_function(f"{name} of batch {number_of(work)}"):
+            with record_function(launch_name(name, number_of(work))):
                 yield
 
 
+def launch_name(what: str, batch_number: int | None) -> str:
+    """What a launch is called in a trace of torch's profiler."""
+    return f"{what} of batch {batch_number}"
+
+
 def profiled(workload: Workload, chapter: str | type, sample: range) -> dict:
-    """What torch's profiler writes about these batches of a run on the GPU, in a process of its own."""
+    """Runs the workload on the GPU again, in a process of its own.
+
+    Args:
+        workload: what to serve.
+        chapter: as Session takes it; a class must have its module's text in linecache.
+        sample: numbers of the batches that are to run under torch's profiler.
+
+    Returns:
+        What the profiler writes about them, in Chrome's format.
+    """
     torch.cuda.empty_cache()  # the other process needs room for the model and the KV cache
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "trace.json")
         if isinstance(chapter, type):
-            source = linecache.getlines(chapter.run.__code__.co_filename)
+            text = "".join(linecache.getlines(chapter.run.__code__.co_filename))
             chapter = str(Path(folder, "engine.py"))
-            Path(chapter).write_text("".join(source))
+            Path(chapter).write_text(text)
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
             process.submit(_profile, workload, chapter, sample, file).result()
         return json.loads(file.read_text())
@@ -167,17 +199,23 @@ def _profile(workload: Workload, chapter: str, sample: range, file: Path) -> Non
 
 
 def kernel_runs(kernel_trace: dict, sample: range) -> dict[int, tuple[list[tuple[float, float]], int]]:
-    """For each batch of `sample`, the stretches of time (seconds) in which a kernel of it runs, in order, and the
-    number of its kernels.
+    """When kernels of each batch ran. A kernel belongs to the batch in whose launch the call with the kernel's
+    correlation id lies.
 
-    A kernel belongs to the batch in whose launch the call with the kernel's correlation id lies.
+    Args:
+        kernel_trace: what torch's profiler wrote, in Chrome's format.
+        sample: numbers of the batches to look for.
+
+    Returns:
+        By batch, the stretches of time (seconds) in which a kernel of it runs, in order, and the number of its kernels.
     """
+    batches = {launch_name(what, number): number for number in sample for what in COMPUTES}
     launches, calls, kernels = defaultdict(list), {}, []
     for event in kernel_trace["traceEvents"]:
         match event.get("ph"), event.get("cat"):
-            case "X", "user_annotation":
-                if found := re.fullmatch(r"(?:carry_over|forward|replay) of batch (\d+)", event["name"]):
-                    launches[event["tid"]].append((event["ts"], event["ts"] + event["dur"], int(found[1])))
+            case "X", "user_annotation" if event["name"] in batches:
+                launch = event["ts"], event["ts"] + event["dur"], batches[event["name"]]
+                launches[event["tid"]].append(launch)
             case "X", "cuda_runtime" | "cuda_driver":
                 calls[event["args"]["correlation"]] = event["tid"], event["ts"]
             case "X", "kernel" | "gpu_memset":
@@ -197,7 +235,11 @@ def kernel_runs(kernel_trace: dict, sample: range) -> dict[int, tuple[list[tuple
 
 
 def bubble_share(runs: list[list[tuple[float, float]]]) -> float:
-    """Share of time, 0 to 1, between batches, from the stretches in which kernels of each run."""
+    """Share of time, 0 to 1, between batches.
+
+    Args:
+        runs: for each batch, in order, the stretches of time (seconds) in which its kernels run.
+    """
     gaps = sum(max(after[0][0] - before[-1][1], 0.0) for before, after in pairwise(runs))
     return gaps / (runs[-1][-1][1] - runs[0][0][0])
 

@@ -14,11 +14,13 @@ from . import figures
 class Measured:
     """Figures from one run.
 
-    columns      the columns' names, each with the format of its values (",.1f", say; "" for text)
-    rows         a list of values each, numbers or text; None where there is none
-    note         what to know when reading them
-    environment  machine, versions and date, as `figures.environment` has them
-    command      the command line that measured them
+    Attributes:
+        title: what they are.
+        columns: the columns' names, each with the format of its values (",.1f", say; "" for text).
+        rows: a list of values each, numbers or text; None where there is none.
+        note: what to know when reading them.
+        environment: machine, versions and date, as `figures.environment` has them.
+        command: the command line that measured them.
     """
 
     title: str
@@ -36,13 +38,10 @@ class Measured:
             for row in self.rows
         ]
 
-    def source(self) -> str:
-        """Machine, versions and date in a line."""
-        return ", ".join(f"{name} {value}" for name, value in self.environment.items())
-
     def table(self) -> Table:
-        """For a terminal."""
-        caption = f"{self.note} {self.source()}".strip()
+        """For a terminal, with machine, versions and date below."""
+        origin = ", ".join(f"{name} {value}" for name, value in self.environment.items())
+        caption = f"{self.note} {origin}".strip()
         table = Table(title=self.title, caption=caption, title_justify="left", caption_justify="left", box=box.SIMPLE)
         for name, how in self.columns.items():
             table.add_column(name, justify="right" if how else "left", overflow="fold")
@@ -58,7 +57,11 @@ class Measured:
         return "\n".join(lines)
 
     def save(self, path: Path, name: str) -> None:
-        """Into a file that may hold others: this one replaces what it had under `name`."""
+        """Into a file that may hold others: this one replaces what it had under `name`.
+
+        Raises:
+            InputError: the file holds something else.
+        """
         figures.save(path, name, asdict(self), KEYS)
 
 
@@ -66,5 +69,9 @@ KEYS = set(Measured.__dataclass_fields__)
 
 
 def load(path: Path) -> dict[str, Measured]:
-    """What is in a file that `save` wrote, by name. Raises InputError for any other file."""
+    """What is in a file that `save` wrote, by name.
+
+    Raises:
+        InputError: it is another file, or none.
+    """
     return {name: Measured(**entry) for name, entry in figures.load(path, KEYS).items()}

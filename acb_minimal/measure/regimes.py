@@ -22,10 +22,13 @@ CONTEXT, NEW_TOKENS = 512, 48  # the prompts of 384 rows take 24 batches, in whi
 class Regime(NamedTuple):
     """A point of the regime map: how long the GPU of a synchronous engine is without a batch.
 
-    rows          sequences in a batch of decodes
-    context       positions each of them has in the KV cache when its prompt is through
-    step          seconds, mean over the batches in which all of them decode
-    bubble_share  bubbles over the time of a step, 0 to 1
+    Attributes:
+        model: its name.
+        weight_bytes: device bytes of its weights.
+        rows: sequences in a batch of decodes.
+        context: positions each of them has in the KV cache when its prompt is through.
+        step: seconds, mean over the batches in which all of them decode.
+        bubble_share: bubbles over the time of a step, 0 to 1.
     """
 
     model: str
@@ -37,12 +40,18 @@ class Regime(NamedTuple):
 
 
 def regimes(device: str = "auto", models: tuple[str, ...] = MODELS, rows: tuple[int, ...] = ROWS) -> Iterator[Regime]:
-    """Measures every model with every number of rows, and yields each point as it is done."""
+    """Measures every model with every number of rows, and yields each point as it is done.
+
+    Args:
+        device: as Session takes it.
+        models: their names.
+        rows: sequences in a batch of decodes.
+    """
     for name in models:
         checkpoint = Checkpoint(name)
         for count in rows:
-            load = Workload("regimes", name, count, CONTEXT, NEW_TOKENS, max_running=count, max_batch_tokens=8192)
-            job = load.job(checkpoint.vocab_size)
+            workload = Workload("regimes", name, count, CONTEXT, NEW_TOKENS, max_running=count, max_batch_tokens=8192)
+            job = workload.job(checkpoint.vocab_size)
             session = Session(job, synchronous("ch6"), checkpoint, device, trace=True)
             session.serve()
             decodes = widest_decodes(session.scheduler.steps)

@@ -18,7 +18,15 @@ PUBLISHED = {"synchronous": (300.6, 0.760), "asynchronous": (234.5, 0.994)}
 
 
 def entry(workload: Workload, comparisons: Iterable[Comparison]) -> dict:
-    """What to store of a comparison: all of its figures, the machine, the date and the command."""
+    """What to store of a comparison: all of its figures, the machine, the date and the command.
+
+    Args:
+        workload: that all of them served.
+        comparisons: of one run, at least one.
+
+    Returns:
+        A JSON object that has the keys of figures.COMPARISON.
+    """
     comparisons = list(comparisons)
     chapters = [
         {

@@ -1,29 +1,33 @@
 """Charts of results: where the time of a step goes, and whom asynchrony helps.
 
-Every function returns a Figure to save or to show; `dark` makes an opaque one for a dark page. This file draws results;
-it measures nothing. Timelines are in timeline.py.
+Every function returns a Figure to save or to show. This file draws results; it measures nothing. Timelines are in
+timeline.py.
 """
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ..errors import InputError
+from ..measure.figures import Breakdown
+from ..measure.regimes import Regime
 from .theme import DARK, FONT, LIGHT, LINE, WIDTH, bare_axes, in_ms, legible, text_width, write_title
 
-if TYPE_CHECKING:
-    from ..measure.figures import Breakdown
-    from ..measure.regimes import Regime
 
-
-def breakdown(rows: Mapping[str, "Breakdown"], *, dark: bool = False, title: str = "") -> Figure:
+def breakdown(rows: Mapping[str, Breakdown], *, dark: bool = False, title: str = "") -> Figure:
     """Where the time of a decode step goes: a bar for each label, and beside it what it stands for, in ms.
 
-    The total is `step`, as measured. A part that came out below zero is written, not drawn. Raises InputError without
-    any rows.
+    The total is `step`, as measured. A part that came out below zero is written, not drawn.
+
+    Args:
+        rows: by label, from top to bottom.
+        dark: whether for a dark page.
+        title: of the figure.
+
+    Raises:
+        InputError: there are no rows.
     """
     if not rows:
         raise InputError("there is no breakdown to draw: it needs at least one row")
@@ -66,10 +70,16 @@ def breakdown(rows: Mapping[str, "Breakdown"], *, dark: bool = False, title: str
     return figure
 
 
-def regimes(points: Sequence["Regime"], *, dark: bool = False, title: str = "") -> Figure:
+def regimes(points: Sequence[Regime], *, dark: bool = False, title: str = "") -> Figure:
     """Share of time without a batch on the GPU against batch size: a line for each model and context.
 
-    Raises InputError without any points.
+    Args:
+        points: in any order.
+        dark: whether for a dark page.
+        title: of the figure.
+
+    Raises:
+        InputError: there are no points.
     """
     if not points:
         raise InputError("there is no regime map to draw: it needs at least one point")

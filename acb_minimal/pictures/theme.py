@@ -20,7 +20,13 @@ THINNEST = 1.5  # points: nothing is drawn narrower, however short it is
 
 
 class Ink(NamedTuple):
-    """The colour of a slot's bars, of text on them, and of the part of them in which no kernel runs."""
+    """The colours of a slot's bars.
+
+    Attributes:
+        fill: of the bars.
+        text: of text on them.
+        tint: of the part of them in which no kernel runs.
+    """
 
     fill: str
     text: str
@@ -29,7 +35,20 @@ class Ink(NamedTuple):
 
 @dataclass(frozen=True)
 class Theme:
-    """The colours of a figure. Slots take turns with two; `host` is for work that involves no slot."""
+    """The colours of a figure.
+
+    Attributes:
+        page: behind everything.
+        ink: of text.
+        faint: of text that says less.
+        lane: behind the bars of a timeline, and of grid lines.
+        host: of work that involves no slot.
+        slots: the slots take turns with them.
+        kernels: of the time with a kernel running.
+        gaps: of launch gaps.
+        bubbles: of bubbles.
+        series: of lines, in order.
+    """
 
     page: str
     ink: str

@@ -38,7 +38,17 @@ def timeline(trace: Trace, first: int, last: int, *, dark: bool = False, title: 
 
     Whatever else happens in that time is drawn too. What is too short to be seen is drawn a little wider, to the right.
     Where it is known how long kernels run inside a compute span, that share of its height is filled; when in the span
-    they run is not known. Raises InputError for a batch that the trace does not have.
+    they run is not known.
+
+    Args:
+        trace: what to draw from.
+        first: number of the first batch.
+        last: number of the last batch.
+        dark: whether for a dark page.
+        title: of the figure; what the trace was recorded on follows it.
+
+    Raises:
+        InputError: the trace does not have the batches.
     """
     theme, known = DARK if dark else LIGHT, trace.batches()
     if not known:
@@ -65,11 +75,18 @@ def timeline(trace: Trace, first: int, last: int, *, dark: bool = False, title: 
 
 
 class Lanes:
-    """Draws spans into axes that show the seconds `begin` to `end` of a trace, in ms from `begin`.
+    """Draws spans of a trace, from one moment of it to another, into axes.
 
-    legend         what has been drawn, by what it is called
-    kernels_known  whether a compute span says how long kernels run in it
-    taken          how far to the right its lane has been written in
+    Attributes:
+        axes: to draw into; what is drawn there is in ms from `begin`.
+        theme: the colours.
+        begin: seconds on the trace's clock.
+        legend: what has been drawn, by what it is called.
+        kernels_known: whether a compute span says how long kernels run in it.
+        point: ms that a point of the page is wide.
+        left: where the axes begin, in ms.
+        right: where the axes end, in ms.
+        taken: how far to the right the lane that is being drawn has been written in, in ms.
     """
 
     def __init__(self, axes: Axes, theme: Theme, begin: float, end: float):
@@ -82,7 +99,7 @@ class Lanes:
         self.taken = self.left
 
     def place(self, start: float, end: float) -> tuple[float, float]:
-        """From where to where on the axes something is drawn that took from `start` to `end`."""
+        """From where to where on the axes, in ms, something is drawn that took from `start` to `end`, in seconds."""
         start, end = 1e3 * (start - self.begin), 1e3 * (end - self.begin)
         return start, max(end, start + THINNEST * self.point)
 
@@ -144,7 +161,7 @@ class Lanes:
             beside or self.write(before, start, middle, [whose], self.theme.faint, "right")
 
     def write(self, start: float, end: float, y: float, texts: list[str], color: str, at="center", page="") -> bool:
-        """Writes the first of the texts that has room from `start` to `end`; whether there is one."""
+        """Writes the first of the texts that has room from `start` to `end`, in ms; whether there is one."""
         pad = PAD * self.point
         x = {"left": start + pad, "center": (start + end) / 2, "right": end - pad}[at]
         box = {"facecolor": page, "edgecolor": "none", "pad": 1} if page else None

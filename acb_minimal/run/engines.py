@@ -1,6 +1,7 @@
 """Engines: the chapters by name, and variants of them with something taken away or moved, to run beside them."""
 
 import ast
+import difflib
 import importlib.util
 import itertools
 import linecache
@@ -40,6 +41,17 @@ def load_chapter(name: str) -> type:
         return module.Engine
     except Exception as error:
         raise InputError(f"chapter {name!r} cannot be used: {type(error).__name__}: {error}") from error
+
+
+def diff(old: str, new: str) -> str:
+    """The unified diff from one chapter to another, each by name, short name or path.
+
+    Raises:
+        InputError: there is no such chapter.
+    """
+    paths = [chapter_path(name) for name in (old, new)]
+    lines = [path.read_text().splitlines(keepends=True) for path in paths]
+    return "".join(difflib.unified_diff(*lines, *(path.name for path in paths)))
 
 
 def without(chapter: str, *statements: str) -> type:
