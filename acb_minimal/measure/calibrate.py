@@ -25,6 +25,7 @@ from ..run.checkpoint import Checkpoint
 from ..sim.costs import FILE, Shape
 from ..slot import IOSlot, SlotSize
 from .figures import command, environment
+from .launching import eager_costs, graph_gaps
 from .parts import gpu_seconds, host_steps
 
 MODELS = ("llama-3.1-8b", "llama-3.2-1b", "counter")
@@ -58,10 +59,16 @@ def calibrate(file: Path = FILE) -> Table:
         models[name] = {"weight_bytes": checkpoint.weight_bytes} | costs
         for fit, (points, error) in errors.items():
             table.add_row(name, fit, str(points), f"{error:.1%}")
+    common = _common_costs(model)
+    for name in MODELS:  # last, since it takes the profiler
+        model = _model(Checkpoint(name), device)
+        costs = models[name]
+        costs["graph_gaps"] = graph_gaps(model, _written(model, *DECODES[6]))
+        costs["eager_gaps"] += costs["graph_gaps"]
     record = {
         "command": command(),
         "environment": environment(device),
-        "figures": _common_costs(model),
+        "figures": common,
         "models": models,
     }
     file.write_text(json.dumps(record, indent=2) + "\n")
@@ -110,8 +117,14 @@ def _model_costs(model: Model, max_positions: int) -> tuple[dict, dict[str, tupl
             seconds.append(gpu_seconds(lambda slot=slot: model.forward(slot), calls=2, repeats=5))
         costs[fit], error = _fit(names, features, seconds)
         errors[fit] = len(points), error
-        slot = _written(model, *points[-1])
+        # A short batch: launching more than the GPU has room to queue would be waiting for it.
+        slot = _written(model, *points[0])
         costs[f"{fit}_launch"] = _launch(lambda slot=slot: model.forward(slot), slot)
+        if fit == "decode":
+            slowest = max(range(len(points)), key=lambda number: seconds[number])
+            costs |= eager_costs(model, _written(model, *points[slowest]), seconds[slowest])
+            if costs["decode_launch"] > 1e6 * seconds[slowest]:
+                costs["ramp"] = 0.0  # the host is never ahead: what was taken for a ramp is the launching itself
     slot, graph = _written(model, *DECODES[5]), torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         model.forward(slot)
@@ -178,8 +191,14 @@ def _common_costs(model: Model) -> dict:
     def host(part: int) -> dict[str, float]:
         return _fit(("row",), [[rows] for rows in measured], [steps[part] for steps in measured.values()])[0]
 
+    def serve() -> None:
+        """The rest of a step: called back to back, the host's own work would find all it needs in its caches."""
+        slot.upload()
+        model.forward(slot)
+        slot.download()
+
     measured = {
-        rows: [statistics.median(column) for column in zip(*host_steps(rows, 1024, 100, model.device), strict=True)]
+        rows: [statistics.median(column) for column in zip(*host_steps(rows, 1024, 100, model.device, serve), strict=True)]
         for rows in (8, 32, 128, 384)
     }
     return {

@@ -39,7 +39,9 @@ def host(steps: int = 200) -> Measured:
     return Measured("Host time of a decode step, us", columns, found, "", environment(device))
 
 
-def host_steps(rows: int, context: int, steps: int, device: Device) -> list[tuple[float, ...]]:
+def host_steps(
+    rows: int, context: int, steps: int, device: Device, between: Callable[[], None] = lambda: None
+) -> list[tuple[float, ...]]:
     """What the host does for batches of decodes, after the prompts are through.
 
     Every batch is scheduled and written before the one before it is updated, as from chapter 4 on.
@@ -49,6 +51,7 @@ def host_steps(rows: int, context: int, steps: int, device: Device) -> list[tupl
         context: tokens of each prompt.
         steps: batches of decodes.
         device: whose host buffers to write.
+        between: called after each batch, not timed: what else a host does in a step, and fills its caches with.
 
     Returns:
         For each batch, the seconds of schedule, write, fill and update.
@@ -74,6 +77,7 @@ def host_steps(rows: int, context: int, steps: int, device: Device) -> list[tupl
         slot.fill()
         filled = time.perf_counter()
         times.append((scheduled - start, written - scheduled, filled - updated, updated - written))
+        between()
         before = batch
     return times
 
