@@ -118,7 +118,7 @@ def _model_costs(model: Model, max_positions: int) -> tuple[dict, dict[str, tupl
         costs[fit], error = _fit(names, features, seconds)
         errors[fit] = len(points), error
         # A short batch: launching more than the GPU has room to queue would be waiting for it.
-        slot = _written(model, *points[0])
+        slot = _written(model, *(DECODES[5] if fit == "decode" else MIXED[0]))
         costs[f"{fit}_launch"] = _launch(lambda slot=slot: model.forward(slot), slot)
         if fit == "decode":
             slowest = max(range(len(points)), key=lambda number: seconds[number])
@@ -197,10 +197,11 @@ def _common_costs(model: Model) -> dict:
         model.forward(slot)
         slot.download()
 
-    measured = {
-        rows: [statistics.median(column) for column in zip(*host_steps(rows, 1024, 100, model.device, serve), strict=True)]
-        for rows in (8, 32, 128, 384)
-    }
+    def parts(rows: int) -> list[float]:
+        steps = host_steps(rows, 1024, 100, model.device, serve)
+        return [statistics.median(column) for column in zip(*steps, strict=True)]
+
+    measured = {rows: parts(rows) for rows in (8, 32, 128, 384)}
     return {
         "call": _launch(lambda: (event.record(stream), stream.wait_event(event)), slot) / 2,
         "copy_launch": _launch(lambda: slot.upload(non_blocking=True), slot),

@@ -34,7 +34,7 @@ def eager_costs(model: Model, slot: IOSlot, replay: float) -> dict[str, float]:
 
 
 def _window(model: Model, slot: IOSlot, asleep: bool) -> float:
-    """Seconds from a forward pass's first kernel to its last, on a GPU that sleeps while the host launches, or waits."""
+    """Seconds from a forward pass's first kernel to its last; meanwhile the GPU is kept asleep, or waits for launches."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
     if asleep:
