@@ -34,7 +34,11 @@ def eager_costs(model: Model, slot: IOSlot, replay: float) -> dict[str, float]:
 
 
 def _window(model: Model, slot: IOSlot, asleep: bool) -> float:
-    """Seconds from a forward pass's first kernel to its last; meanwhile the GPU is kept asleep, or waits for launches."""
+    """Seconds from a forward pass's first kernel to its last.
+
+    Args:
+        asleep: keep the GPU from the first until the host has launched the last, as far as the GPU's queue has room.
+    """
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
     if asleep:

@@ -6,6 +6,9 @@ the rest of the host's work for a step:
     synchronous    step = max(K, L) + H
     asynchronous   step = max(K, L + H)
 
+A GPU that has nothing queued waits for the first launches as well, until the host is ahead of it: of an engine that
+launches kernel by kernel, K is longer by that ramp while it is synchronous.
+
 A synchronous engine's GPU waits for H: its bubble is H. So asynchrony wins at most H, all of it if L + H <= K, and
 nothing if the launches alone take longer than the kernels (L >= K): then the GPU waits for launches either way. The
 gain is largest where H = K, a factor of two.
@@ -40,16 +43,18 @@ class Law:
         kernels: K, seconds.
         launching: L, seconds.
         host: H, seconds.
+        ramp: seconds that the GPU of a synchronous engine waits for the first launches of a batch.
     """
 
     kernels: float
     launching: float
     host: float
+    ramp: float = 0.0
 
     @property
     def synchronous(self) -> float:
         """Seconds of a step of a synchronous engine."""
-        return max(self.kernels, self.launching) + self.host
+        return max(self.kernels + self.ramp, self.launching) + self.host
 
     @property
     def asynchronous(self) -> float:
@@ -114,7 +119,7 @@ def sweep(name: str, device: str = "auto") -> Iterator[Point]:
     # Once the last prompt is in, every amount of host work has its turn; the first requests decode all the while.
     workload = workload.override(new_tokens=prefills + STEPS * (len(HOST_WORK) + 1) + SETTLING)
     checkpoint = Checkpoint(workload.model)
-    gaps = Costs.of(checkpoint.name, checkpoint.weight_bytes)
+    costs = Costs.of(checkpoint.name, checkpoint.weight_bytes)
     kernels: dict[float, float] = {}
     for graphs in (True, False):
         both = []
@@ -132,9 +137,10 @@ def sweep(name: str, device: str = "auto") -> Iterator[Point]:
                 windows = waiting.trace.batches()
                 spans = (windows[number] for number in settled[seconds])
                 kernels[seconds] = statistics.median(end - start for start, end in spans)
-            more = 0.0 if graphs else gaps.eager_gaps - gaps.graph_gaps
+            more, ramp = (0.0, 0.0) if graphs else (costs.eager_gaps - costs.graph_gaps, costs.ramp)
             # Launching is never twice the same: each engine's own, in these very steps.
-            laws = [Law(kernels[seconds] + more, _launching(each, settled[seconds]), host + seconds) for each in both]
+            launches = (_launching(session, settled[seconds]) for session in both)
+            laws = (Law(kernels[seconds] + more, launching, host + seconds, ramp) for launching in launches)
             steps = (_step(session, settled[seconds]) for session in both)
             yield Point(name, graphs, seconds, *laws, *steps)
 
@@ -168,7 +174,8 @@ def _launching(session: Session, numbers: list[int]) -> float:
 def table(points: list[Point], device) -> Measured:
     """The points beside what the law says of them."""
     columns = {"workload": "", "decodes": "", "host work": "g"}
-    columns |= dict.fromkeys(("K", "L", "H", "synchronous", "by the law", "asynchronous", "L ", "by law", "gain"), ".2f")
+    parts = ("K", "L", "H", "synchronous", "by the law", "asynchronous", "L ", "by law", "gain")
+    columns |= dict.fromkeys(parts, ".2f")
     rows = [
         [
             point.workload,

@@ -83,6 +83,11 @@ class Costs:
         return 1e-6 * self.model["graph_gaps"]
 
     @property
+    def ramp(self) -> float:
+        """Device: what a forward pass takes longer that is launched one by one while the GPU has nothing to do."""
+        return 1e-6 * self.model["ramp"]
+
+    @property
     def call(self) -> float:
         """Host: one record, wait_event, or return from a synchronize."""
         return 1e-6 * self.figures["call"]
@@ -114,7 +119,7 @@ class Costs:
         else:
             replay = _line(self.model["mixed"], token=shape.tokens, pair=shape.pairs)
         busy = replay - self.graph_gaps
-        return Cost(busy, self.graph_gaps) if graph else Cost(busy, self.eager_gaps, 1e-6 * self.model["ramp"])
+        return Cost(busy, self.graph_gaps) if graph else Cost(busy, self.eager_gaps, self.ramp)
 
     def host(self, what: str, rows: int) -> float:
         """Host: "schedule", "write", "fill" or "update" for a batch of `rows`."""
