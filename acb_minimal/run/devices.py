@@ -8,6 +8,7 @@ from ..kv_cache import KVCache, PagePool
 from ..sim.costs import Costs
 from ..sim.device import CpuDevice, SimulatedDevice
 from .checkpoint import Checkpoint
+from .dials import Scale
 
 DEVICES = ("auto", "cuda", "sim", "cpu")
 # Device bytes left to activations, logits and the CUDA libraries when weights and KV cache are sized.
@@ -26,12 +27,14 @@ def check_device(name: str) -> None:
         raise InputError("device 'cuda' is not available here: torch finds no CUDA GPU; use sim")
 
 
-def open_device(name: str, checkpoint: Checkpoint, trace: bool = False) -> Device:
+def open_device(name: str, checkpoint: Checkpoint, trace: bool = False, scale: Scale | None = None) -> Device:
     """The device of that name. On the simulator, the large random models only take time; they compute nothing."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "sim"
     if name == "sim":
         costs = Costs.of(checkpoint.name, checkpoint.weight_bytes)
+        if scale:
+            costs = Costs.of(scale.model).scaled(scale.rows, scale.positions)
         return SimulatedDevice(costs, arithmetic=not checkpoint.random, trace=trace)
     return CpuDevice() if name == "cpu" else CudaDevice(trace)
 

@@ -5,6 +5,25 @@ from dataclasses import dataclass
 
 from ..errors import InputError
 
+
+@dataclass(frozen=True)
+class Scale:
+    """How a small workload is timed on the simulated GPU: as if it were a large one.
+
+    Attributes:
+        model: whose costs to go by, a name in costs.json.
+        rows: how many of its rows each row of a batch stands for.
+        positions: that each of those has in the KV cache besides the row's own.
+    """
+
+    model: str
+    rows: int
+    positions: int
+
+    def __str__(self) -> str:
+        return f"each request timed as {self.rows} of {self.model} with {self.positions:,} tokens before them"
+
+
 MOST_HOST_WORK = 10.0  # seconds a step: more than any engine has reported by far
 
 
@@ -16,6 +35,7 @@ class Dials:
         host_work: seconds of bookkeeping added to every step, while the batch is prepared: spent busily on a real
             machine, in virtual time on the simulated one.
         graphs: whether the model launches a batch of decodes as a CUDA graph, whatever the chapter does.
+        scale: as what to time it on the simulated GPU; None: as what it is.
 
     Raises:
         InputError: host_work is no such time.
@@ -23,6 +43,7 @@ class Dials:
 
     host_work: float = 0.0
     graphs: bool = False
+    scale: Scale | None = None
 
     def __post_init__(self):
         if not (math.isfinite(self.host_work) and 0 <= self.host_work <= MOST_HOST_WORK):
@@ -31,7 +52,7 @@ class Dials:
             )
 
     def __str__(self) -> str:
-        said = []
+        said = [str(self.scale)] if self.scale else []
         if self.host_work:
             said.append(f"{1e3 * self.host_work:g} ms of host work added to every step")
         if self.graphs:

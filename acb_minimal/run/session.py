@@ -99,8 +99,10 @@ class Session:
         self.engine_class = chapter if isinstance(chapter, type) else load_chapter(chapter)
         check_device(device if isinstance(device, str) else device.kind)
         self.checkpoint = model if isinstance(model, Checkpoint) else Checkpoint(model)
-        self.device = open_device(device, self.checkpoint, trace) if isinstance(device, str) else device
         self.dials = dials or Dials()
+        if isinstance(device, str):
+            device = open_device(device, self.checkpoint, trace, self.dials.scale)
+        self.device = device
         self.refused: dict[str, str] = {}
         asked = self._requests(job)
         longest = max((min(r.max_positions, self.checkpoint.max_positions) for r in asked), default=1)

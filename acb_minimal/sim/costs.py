@@ -6,7 +6,7 @@ them.
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,11 +50,19 @@ class Costs:
         gpu: what to call a GPU simulated with them.
         figures: the entries of costs.json that hold for every model, in microseconds.
         model: the entry of the model.
+        rows: rows that each row of a batch stands for.
+        positions: that each of those has in the KV cache besides the row's own.
     """
 
     gpu: str
     figures: dict
     model: dict
+    rows: int = 1
+    positions: int = 0
+
+    def scaled(self, rows: int, positions: int) -> "Costs":
+        """The same, but each row of a batch of decodes is timed as so many rows with so many positions before them."""
+        return replace(self, rows=rows, positions=positions)
 
     @classmethod
     def of(cls, model: str, weight_bytes: int = 0) -> "Costs":
@@ -115,7 +123,8 @@ class Costs:
         if what == "carry_over":
             return Cost(1e-6 * self.figures["carry_over"])
         if shape.decodes:
-            replay = _line(self.model["decode"], row=shape.rows, position=shape.context)
+            rows, positions = self.rows * shape.rows, self.rows * (shape.context + self.positions * shape.rows)
+            replay = _line(self.model["decode"], row=rows, position=positions)
         else:
             replay = _line(self.model["mixed"], token=shape.tokens, pair=shape.pairs)
         busy = replay - self.graph_gaps
