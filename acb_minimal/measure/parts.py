@@ -223,4 +223,3 @@ def gpu_seconds(call: Callable[[], object], calls: int = 10, repeats: int = 20) 
         end.synchronize()
         times.append(start.elapsed_time(end) / 1e3 / calls)
     return statistics.median(times)
-

@@ -21,7 +21,8 @@ from acb_minimal.pictures.theme import DARK, LIGHT, THINNEST
 from acb_minimal.pictures.timeline import timeline
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.session import Session
-from acb_minimal.run.workload import Job, workload
+from acb_minimal.run.workload import Job
+from acb_minimal.run.workload import workload as find_workload
 from acb_minimal.trace.spans import LANES, Trace
 
 both_themes = pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
@@ -30,16 +31,16 @@ both_themes = pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dar
 def made() -> Trace:
     """Three batches of 10 ms in two slots; bubbles of 2 ms and 50 us before the later ones. Copies take 5 us."""
     trace = Trace("simulated something")
-    for batch, start in enumerate((1.0010, 1.0130, 1.02305)):
-        slot = "AB"[batch % 2]
-        trace.add("CPU", "schedule", start - 0.0010, start - 0.000605, batch)
-        trace.add("CPU", "upload", start - 0.000605, start - 0.0006, batch, slot)
-        trace.add("CPU", "forward", start - 0.0006, start + 0.0060, batch, slot)
+    for number, start in enumerate((1.0010, 1.0130, 1.02305)):
+        slot = "AB"[number % 2]
+        trace.add("CPU", "schedule", start - 0.0010, start - 0.000605, number)
+        trace.add("CPU", "upload", start - 0.000605, start - 0.0006, number, slot)
+        trace.add("CPU", "forward", start - 0.0006, start + 0.0060, number, slot)
         trace.add("CPU", "wait", start + 0.0060, start + 0.0085)
-        trace.add("CPU", "update", start + 0.0085, start + 0.0087, batch)
-        trace.add("H2D", "upload", start - 0.000015, start - 0.000010, batch, slot)
-        trace.add("compute", "forward", start, start + 0.0100, batch, slot, start, 0.0040)
-        trace.add("D2H", "download", start + 0.0100, start + 0.010005, batch, slot)
+        trace.add("CPU", "update", start + 0.0085, start + 0.0087, number)
+        trace.add("H2D", "upload", start - 0.000015, start - 0.000010, number, slot)
+        trace.add("compute", "forward", start, start + 0.0100, number, slot, start, 0.0040)
+        trace.add("D2H", "download", start + 0.0100, start + 0.010005, number, slot)
     return trace
 
 
@@ -52,12 +53,11 @@ def kernels_unknown(trace: Trace) -> Trace:
 def run(request) -> Trace:
     """Of a simulated run: the counter's short steps or a Llama's long ones."""
     name, chapter = request.param.split()
-    load = workload(name).override(requests=8, new_tokens=8)
-    checkpoint = Checkpoint(load.model)
-    prompts = load.prompts(checkpoint.vocab_size)
-    job = Job(prompts, load.new_tokens, ignore_stop=True)
+    workload = find_workload(name).override(requests=8, new_tokens=8)
+    checkpoint = Checkpoint(workload.model)
+    job = Job(workload.prompts(checkpoint.vocab_size), workload.new_tokens, ignore_stop=True)
     session = Session(job, chapter, checkpoint, "sim", trace=True)
-    assert len(list(session.run())) == load.requests
+    assert len(list(session.run())) == workload.requests
     return session.trace
 
 
@@ -239,9 +239,9 @@ def test_short_spans_and_host_work_are_not_covered_by_their_neighbours():
 
 def test_where_there_is_no_room_for_a_text_there_is_none():
     trace = Trace("crowded")
-    for batch in range(80):
-        trace.add("compute", "forward", batch, batch + 0.7, batch, "A", kernels=0.35)
-        trace.add("D2H", "download", batch + 0.7, batch + 0.7001, batch, "A")
+    for number in range(80):
+        trace.add("compute", "forward", number, number + 0.7, number, "A", kernels=0.35)
+        trace.add("D2H", "download", number + 0.7, number + 0.7001, number, "A")
     figure = timeline(trace, 0, 79)
     check_texts(figure)
     assert len(bars(figure, "bubble")) == 79
@@ -448,7 +448,7 @@ def test_letters_next_to_each_other_have_different_colours():
 
 def test_drawing_leaves_nothing_behind_in_pyplot():
     code = (
-        "import sys; from acb_minimal.timeline import timeline; from acb_minimal.trace import Trace;"
+        "import sys; from acb_minimal.pictures.timeline import timeline; from acb_minimal.trace.spans import Trace;"
         "trace = Trace('gpu');"
         "trace.add('compute', 'forward', 0, 1, 0, 'A'); timeline(trace, 0, 0).savefig(sys.stdout.buffer);"
         "assert 'matplotlib.pyplot' not in sys.modules and 'torch' not in sys.modules"
