@@ -31,6 +31,8 @@ from .options import (
     print_answer,
 )
 
+PAGE_SIZE = 64
+
 
 def run(
     command: typer.Context,
@@ -43,7 +45,7 @@ def run(
     new_tokens: NewTokens = None,
     max_running: MaxRunning = None,
     device: Annotated[str, typer.Option(help="auto, cuda, sim or cpu.")] = "auto",
-    page_size: Annotated[int, typer.Option(help="Positions per KV page.")] = 64,
+    page_size: Annotated[int, typer.Option(help="Positions per KV page.")] = PAGE_SIZE,
     pages: Annotated[
         int | None, typer.Option(help="KV pages.", show_default="as many as max-running of the longest requests need")
     ] = None,
@@ -119,13 +121,20 @@ def _check_pages(job, checkpoint) -> None:
     Raises:
         InputError: they could not.
     """
-    positions = f"{checkpoint.max_positions} positions of model {checkpoint.name!r}"
-    if job.page_size > checkpoint.max_positions:
-        raise InputError(f"page size is {job.page_size}; it must be at most the {positions}")
+    positions = checkpoint.max_positions
+    largest = max(positions, PAGE_SIZE)
+    if job.page_size > largest:
+        raise InputError(
+            f"page size is {job.page_size}; it must be at most {largest}: a request of model {checkpoint.name!r} has "
+            f"{positions} positions at most"
+        )
     if job.pages is not None and job.page_size > 0:
-        most = job.max_running * -(-checkpoint.max_positions // job.page_size)
-        if job.pages > max(most, 1):
-            raise InputError(f"pages is {job.pages}; {job.max_running} requests of the {positions} fill {most}")
+        most = max(job.max_running, 1) * -(-positions // job.page_size)
+        if job.pages > most:
+            raise InputError(
+                f"the page pool has {job.pages} pages; it must have at most {most}: {job.max_running} requests of "
+                f"{positions} positions, the most of model {checkpoint.name!r}, fill no more"
+            )
 
 
 @contextmanager

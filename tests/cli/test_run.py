@@ -110,8 +110,8 @@ def test_bad_input_is_one_line(acb, arguments, message):
         (("--max-running", 10**9), "max_running is 1000000000; it must be at most 64: a batch has no more tokens"),
         (("--prompt", "count 1 to 2", "--max-running", 10**9), "max_running is 1000000000; it must be at most 2048"),
         (("--workload", "long", "--context", 10**8), "100000000 prompt + 256 new tokens are past the model's 131072"),
-        (("--pages", 10**11), "pages is 100000000000; 16 requests of the 256 positions of model 'counter' fill 64"),
-        (("--page-size", 10**9), "page size is 1000000000; it must be at most the 256 positions of model 'counter'"),
+        (("--pages", 10**11), "the page pool has 100000000000 pages; it must have at most 64: 16 requests of"),
+        (("--page-size", 10**9), "page size is 1000000000; it must be at most 256: a request of model 'counter'"),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
 )

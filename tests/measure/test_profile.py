@@ -13,6 +13,7 @@ from acb_minimal.measure.profile import SAMPLE, bubble_share, kernel_runs, merge
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.engines import chapter_paths
 from acb_minimal.run.workload import workload as find_workload
+from acb_minimal.sim.device import CpuDevice
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -41,6 +42,8 @@ def test_launches_are_what_fills_the_gaps():
 def test_what_cannot_be_profiled():
     with pytest.raises(InputError, match="there is no profile of device 'cpu'"):
         profile("ch1", find_workload("demo"), "cpu")
+    with pytest.raises(InputError, match="there is no profile of device 'cpu'"):
+        profile("ch1", find_workload("demo"), CpuDevice())
     with pytest.raises(InputError, match="request '0': max_new_tokens is 0"):
         profile("ch1", find_workload("demo").override(new_tokens=0), "sim")
 
