@@ -1,5 +1,6 @@
 """What the commands of `acb` share: their options, the console, and the checks that come before any work."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +12,7 @@ from ..errors import InputError
 
 console = Console()
 
-CHAPTER = "A chapter (ch1_sync, ch1), or the path of a file with an Engine."
-Chapter = Annotated[str, typer.Argument(help=CHAPTER)]
+Chapter = Annotated[str, typer.Argument(help="A chapter (ch1_sync, ch1), or the path of a file with an Engine.")]
 WORKLOADS = "demo, long, wide, small or headline."
 WorkloadName = Annotated[str, typer.Option(help=WORKLOADS)]
 ModelName = Annotated[
@@ -22,12 +22,7 @@ Requests = Annotated[int | None, typer.Option(help="Requests of the workload.")]
 Context = Annotated[int | None, typer.Option(help="Tokens of each of the workload's prompts.")]
 NewTokens = Annotated[int | None, typer.Option(help="Tokens to generate for each request, at most.")]
 MaxRunning = Annotated[int | None, typer.Option(help="Requests in a batch, at most.")]
-
-
-def check_writable(*files: Path | None) -> None:
-    for file in filter(None, files):
-        if file.is_dir() or not file.parent.is_dir():
-            raise InputError(f"cannot write {str(file)!r}: give the path of a file in a folder that exists")
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Put the figures into this file.")]
 
 
 def print_answer(prompt: str, text: str, whole: bool) -> None:
@@ -35,17 +30,95 @@ def print_answer(prompt: str, text: str, whole: bool) -> None:
     console.print(Text(f"{prompt} -> {text}"), no_wrap=True, overflow="ignore" if whole else "ellipsis", crop=not whole)
 
 
+def check_alone(command: typer.Context, option: str, *others: str) -> None:
+    """Whether an option was given by itself, or with no more than `others`.
+
+    Raises:
+        InputError: there is another option on the command line.
+    """
+    for parameter in command.command.params:
+        name = parameter.opts[0]
+        given = command.get_parameter_source(parameter.name).name == "COMMANDLINE"
+        if given and parameter.param_type_name == "option" and name not in (option, *others):
+            raise InputError(f"{name} does not go with {option}")
+
+
+def check_writable(file: Path | None, option: str) -> None:
+    """Whether a file can be written; None is none to write.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if file is None:
+        return
+    if file.is_dir() or not file.parent.is_dir():
+        raise InputError(f"cannot write {str(file)!r}: {option} takes the path of a file in a folder that exists")
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise InputError(f"cannot write {str(file)!r}: it is not permitted; give another file with {option}")
+
+
 def check_plot(file: Path | None) -> None:
-    """Raises InputError unless a picture can be written there."""
-    check_writable(file)
+    """Whether a picture can be written there.
+
+    Raises:
+        InputError: it cannot.
+    """
+    check_writable(file, "--plot")
     if file and file.suffix not in (".png", ".svg", ".pdf"):
         raise InputError(f"cannot draw {str(file)!r}: its name must end in .png, .svg or .pdf")
 
 
-def check_figures(file: Path | None) -> None:
-    """Raises InputError unless figures can be kept there: nothing but figures may be overwritten."""
+def check_record(file: Path | None) -> None:
+    """Whether tables of figures can be kept there: nothing but such tables may be overwritten.
+
+    Raises:
+        InputError: they cannot.
+    """
     from ..measure import record
 
-    check_writable(file)
+    check_writable(file, "--json")
     if file and file.exists():
         record.load(file)
+
+
+def check_max_running(max_running: int, batch_tokens: int) -> None:
+    """Whether a batch has room for so many requests.
+
+    Raises:
+        InputError: it has not.
+    """
+    if max_running > batch_tokens:
+        raise InputError(
+            f"max_running is {max_running}; it must be at most {batch_tokens}: a batch has no more tokens, and every "
+            "running request needs one"
+        )
+
+
+def choose_workload(name: str, **changes):
+    """The workload of that name with every change that is not None, and its model, which is not loaded.
+
+    What cannot be served is refused here, before prompts are drawn for it.
+
+    Args:
+        name: of the workload.
+        changes: as Workload.override takes them.
+
+    Returns:
+        A Workload and a Checkpoint.
+
+    Raises:
+        InputError: there is no such workload or model, or a change makes no sense.
+    """
+    from ..run.workload import workload as find_workload
+
+    workload = find_workload(name).override(**changes)
+    check_max_running(workload.max_running, workload.max_batch_tokens)
+    from ..run.checkpoint import Checkpoint  # takes seconds: torch, transformers
+
+    checkpoint = Checkpoint(workload.model)
+    if workload.prompt_tokens and workload.prompt_tokens + workload.new_tokens > checkpoint.max_positions:
+        raise InputError(
+            f"workload {name!r}: {workload.prompt_tokens} prompt + {workload.new_tokens} new tokens are past the "
+            f"model's {checkpoint.max_positions} positions"
+        )
+    return workload, checkpoint

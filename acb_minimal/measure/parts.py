@@ -121,7 +121,7 @@ def attention(heads: int = 32, kv_heads: int = 8, head_dim: int = 128) -> Measur
         seconds = gpu_seconds(call)
         rate = 2 * rows * context * kv_heads * head_dim * key.itemsize / seconds
         found.append([rows, context, 1e6 * seconds, rate / 1e12, rate / ceiling])
-    columns = {"batch": "d", "context": ",d", "us": ".1f", "TB/s": ".2f", "of a sum's": ".0%"}
+    columns = {"rows": "d", "context": ",d", "us": ".1f", "TB/s": ".2f", "of a sum's": ".0%"}
     note = f"A plain sum over 4.3 GB reads {ceiling / 1e12:.2f} TB/s."
     return Measured("Decode attention, one layer, bf16", columns, found, note, environment(CudaDevice()))
 
@@ -227,4 +227,3 @@ def gpu_seconds(call: Callable[[], object], calls: int = 10, repeats: int = 20) 
         end.synchronize()
         times.append(start.elapsed_time(end) / 1e3 / calls)
     return statistics.median(times)
-

@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 from acb_minimal.cli import app
+from acb_minimal.models import counter
 
 ROOT = Path(__file__).parents[2]
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -102,7 +103,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     shutil.copy(ROOT / "chapters" / "ch2_streams.py", folder / "my_engine.py")
     shutil.copy(ROOT / "tests" / "data" / "ch6_demo_h200.json.gz", folder / "trace.json.gz")
     model = folder / "path" / "to" / "a" / "model"
-    shutil.copytree(ROOT / "acb_minimal" / "counter", model, ignore=shutil.ignore_patterns("*.py", "tokenizer*"))
+    shutil.copytree(counter.PATH, model, ignore=shutil.ignore_patterns("*.py", "tokenizer*"))
     words = {word: number for number, word in enumerate(["?", "Once", "upon", "a", "time"])}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="?"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

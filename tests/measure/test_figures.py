@@ -1,30 +1,42 @@
 """What figures and comparisons are computed from, on made-up steps and tokens."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from acb_minimal.errors import InputError
 from acb_minimal.measure.compare import _same
 from acb_minimal.measure.figures import Breakdown, Figures, decode_batches, load, save, widest_decodes
+from acb_minimal.request import Request
 from acb_minimal.run.session import Completion
 from acb_minimal.scheduler import Step
 from acb_minimal.trace.spans import Trace
 
 # Batches 0 and 6 carry prompts; 1 and 5 have one for a neighbour; 2, 3 and 4 do not, but 4 is narrower.
 STEPS = [
-    Step(11.0, 2, 9), Step(12.0, 2, 2), Step(12.1, 2, 2), Step(12.3, 2, 2), Step(12.6, 1, 1), Step(13.0, 1, 1),
-    Step(15.0, 2, 5), Step(16.0, 2, 2),
+    Step(11.0, 2, 9, False), Step(12.0, 2, 2, True), Step(12.1, 2, 2, True), Step(12.3, 2, 2, True),
+    Step(12.6, 1, 1, True), Step(13.0, 1, 1, True), Step(15.0, 2, 5, False), Step(16.0, 2, 2, True),
 ]  # fmt: skip
+
+
+def session(steps: list[Step]) -> SimpleNamespace:
+    """A Session that has served two requests of 5 + 4 tokens in these steps, from second 10 on, without a trace."""
+    requests = [Request(id, [0] * 5, 4) for id in "01"]
+    for request in requests:
+        request.tokens += [1] * 4
+    return SimpleNamespace(scheduler=SimpleNamespace(steps=steps), requests=requests, started=10.0, trace=None)
 
 
 def test_a_decode_step_lies_between_two_batches_of_decodes():
     assert decode_batches(STEPS) == [2, 3, 4]
     assert decode_batches(STEPS[:5]) == [2, 3, 4]  # nothing comes after the last
     assert decode_batches(STEPS[:1]) == decode_batches([]) == []
-    figures = Figures.of(2, 10, 8, 10.0, STEPS)
+    figures = Figures.of(session(STEPS))
+    assert (figures.requests, figures.prompt_tokens, figures.new_tokens, figures.gpu_active) == (2, 10, 8, None)
     assert (figures.seconds, figures.steps, figures.tokens_per_second) == (6.0, 8, 8 / 6)
     assert figures.ms_per_step == pytest.approx(750)
     assert figures.ms_per_decode_step == pytest.approx(200)  # the median of 100, 200 and 300: prompts do not count
-    assert Figures.of(2, 10, 8, 10.0, STEPS[:2]).ms_per_decode_step is None
+    assert Figures.of(session(STEPS[:2])).ms_per_decode_step is None
 
 
 def test_a_breakdown_is_a_mean_over_the_widest_batches_of_decodes():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from acb_minimal.cli import app
+from acb_minimal.cli import app, options
 from acb_minimal.course import experiments
 from acb_minimal.errors import InputError
 from acb_minimal.measure import myths, myths_cuda, record
@@ -122,7 +122,7 @@ def test_the_notebook_shows_streams_and_copies_as_text():
 def bench(monkeypatch):
     """`acb bench myths` on a machine without CUDA."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(app.console, "_width", 120)
+    monkeypatch.setattr(options.console, "_width", 120)
     return lambda *options: CliRunner().invoke(app.app, ["bench", "myths", *map(str, options)])
 
 

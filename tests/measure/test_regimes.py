@@ -25,8 +25,8 @@ def test_bubbles_grow_with_the_batch_and_shrink_with_the_model():
 
 def test_a_share_is_what_a_profile_of_the_same_engine_says():
     (point,) = regimes("sim", ("llama-3.2-1b",), (128,))
-    load = Workload("regimes", "llama-3.2-1b", 128, CONTEXT, NEW_TOKENS, 128, 8192)
-    parts = profile(synchronous("ch6"), load, "sim").breakdown
+    workload = Workload("regimes", "llama-3.2-1b", 128, CONTEXT, NEW_TOKENS, 128, 8192)
+    parts = profile(synchronous("ch6"), workload, "sim").breakdown
     assert point.bubble_share == pytest.approx(parts.bubbles / (parts.kernels + parts.launch_gaps + parts.bubbles))
     assert point.step == pytest.approx(parts.step, rel=0.01)
 

@@ -1,0 +1,76 @@
+"""`acb check` and `acb diff`: whether an engine is in order, and what sets one apart from another."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import InputError
+from .options import Chapter, check_alone, check_record, console
+
+
+def check(
+    command: typer.Context,
+    chapter: Chapter,
+    schedules: Annotated[int, typer.Option(help="Different schedules to run one by one.")] = 100,
+    replay: Annotated[str | None, typer.Option(help="Instead, show the schedule of this seed, in order.")] = None,
+    deletions: Annotated[bool, typer.Option("--deletions", help="Instead, take away each line that orders.")] = False,
+    device: Annotated[str, typer.Option(help="sim; for deletions also cuda.")] = "sim",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Put the deletions into this file.")] = None,
+) -> None:
+    """Look for races in a chapter's engine, under all schedules of a few small cases."""
+    if replay is not None:
+        check_alone(command, "--replay")
+        show_schedule(chapter, replay)
+        return
+    if deletions:
+        check_alone(command, "--deletions", "--device", "--json")
+    from ..check import tables
+    from ..check.schedules import search
+    from ..run.devices import check_device
+    from ..run.engines import chapter_path, load_chapter
+
+    check_device(device)
+    if device not in ("sim", "cuda") or (device == "cuda" and not deletions):
+        raise InputError(f"device {device!r} does not go with this check: only --deletions runs on cuda, all on sim")
+    if schedules < 1:
+        raise InputError(f"schedules is {schedules}; it must be at least 1")
+    if json_file and not deletions:
+        raise InputError(f"nothing to put into {str(json_file)!r}: --json goes with --deletions")
+    check_record(json_file)
+    engine_class = load_chapter(chapter)
+    with console.status("") as status:
+        if deletions:
+            found = tables.deletions(chapter, device, status.update)
+            console.print(found.table())
+            if json_file:
+                found.save(json_file, chapter_path(chapter).stem)
+            return
+        verdict = search(engine_class, schedules, progress=status.update)
+    console.print(tables.verdict(chapter, verdict))
+    if verdict.outcome is not None:
+        raise typer.Exit(1)
+
+
+def show_schedule(chapter: str, seed: str) -> None:
+    """Prints what happened in a schedule, in order; ends with status 1 if anything went wrong in it."""
+    from ..check import tables
+    from ..check.schedules import replay
+    from ..run.engines import load_chapter
+
+    outcome = replay(load_chapter(chapter), seed)
+    console.print(tables.timeline(chapter, seed, outcome))
+    if not outcome.clean:
+        raise typer.Exit(1)
+
+
+def diff(
+    old: Annotated[str, typer.Argument(help="A chapter (ch2_streams, ch2), or the path of a file.")],
+    new: Annotated[str, typer.Argument(help="Another.")],
+) -> None:
+    """What changes from one chapter to another."""
+    from rich.syntax import Syntax
+
+    from ..run.engines import diff
+
+    console.print(Syntax(diff(old, new), "diff", background_color="default", word_wrap=True))

@@ -1,0 +1,211 @@
+"""`acb run`: serves prompts, or a workload, and says how fast that was."""
+
+import dataclasses
+import json
+import math
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from ..errors import InputError
+from .check import show_schedule
+from .options import (
+    WORKLOADS,
+    Chapter,
+    Context,
+    MaxRunning,
+    ModelName,
+    NewTokens,
+    Requests,
+    check_alone,
+    check_max_running,
+    check_writable,
+    choose_workload,
+    console,
+    print_answer,
+)
+
+PAGE_SIZE = 64
+
+
+def run(
+    command: typer.Context,
+    chapter: Chapter,
+    prompt: Annotated[list[str] | None, typer.Option(help="A prompt of text; repeatable.")] = None,
+    workload: Annotated[str | None, typer.Option(help=WORKLOADS, show_default="demo")] = None,
+    model: ModelName = None,
+    requests: Requests = None,
+    context: Context = None,
+    new_tokens: NewTokens = None,
+    max_running: MaxRunning = None,
+    device: Annotated[str, typer.Option(help="auto, cuda, sim or cpu.")] = "auto",
+    page_size: Annotated[int, typer.Option(help="Positions per KV page.")] = PAGE_SIZE,
+    pages: Annotated[
+        int | None, typer.Option(help="KV pages.", show_default="as many as max-running of the longest requests need")
+    ] = None,
+    gpu_hour_price: Annotated[
+        float | None, typer.Option(help="USD per hour of this machine: says what a million new tokens cost.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write figures and tokens to this file.")] = None,
+    replay: Annotated[str | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Serve prompts, or a workload, through one chapter's engine."""
+    if replay is not None:
+        check_alone(command, "--replay")
+        again = shlex.join(["acb", "check", chapter, "--replay", replay])
+        print(f"hint: this is now {again}", file=sys.stderr)
+        show_schedule(chapter, replay)
+        return
+    check_writable(json_file, "--json")
+    if gpu_hour_price is not None and not 0 < gpu_hour_price < math.inf:
+        raise InputError(f"gpu hour price is {gpu_hour_price:g}; it must be a number above 0")
+    if prompt:
+        for name, value in (("--workload", workload), ("--requests", requests), ("--context", context)):
+            if value is not None:
+                raise InputError(f"{name} {value} does not go with --prompt: it describes a workload")
+        limits = {"max_new_tokens": new_tokens, "max_running": max_running, "page_size": page_size, "pages": pages}
+        job, checkpoint = _job(prompt, "counter" if model is None else model, limits)
+    else:
+        chosen, checkpoint = choose_workload(
+            "demo" if workload is None else workload,
+            requests=requests,
+            prompt_tokens=context,
+            new_tokens=new_tokens,
+            max_running=max_running,
+            model=model,
+        )
+        job = chosen.job(checkpoint.vocab_size, page_size=page_size, pages=pages)
+    _check_pages(job, checkpoint)
+    from ..run.session import Session
+
+    session = Session(job, chapter, checkpoint, device)
+    _print_refused(session.refused)
+    if not session.requests:
+        raise typer.Exit(2)
+
+    completions = []
+    with _progress(session) as finished:
+        for completion in session.run():
+            completions.append(completion)
+            asked = job.prompts[int(completion.id)]
+            if completion.text is not None and isinstance(asked, str):
+                print_answer(asked, completion.text, whole=bool(prompt))
+            finished()
+    _print_figures(session, chapter, gpu_hour_price)
+    if json_file:
+        _write_json(json_file, session, chapter, completions, gpu_hour_price)
+    if session.refused:
+        raise typer.Exit(1)
+
+
+def _job(prompts: list[str], model: str, limits: dict):
+    """A Job of these prompts, with the limits that are not None, and the model as a Checkpoint."""
+    from ..run.workload import Job
+
+    job = Job(prompts, **{name: value for name, value in limits.items() if value is not None})
+    check_max_running(job.max_running, Job(prompts).batch_tokens)
+    from ..run.checkpoint import Checkpoint  # takes seconds: torch, transformers
+
+    return job, Checkpoint(model)
+
+
+def _check_pages(job, checkpoint) -> None:
+    """Whether requests as long as the model allows could fill pages of that size, and so many of them.
+
+    Raises:
+        InputError: they could not.
+    """
+    positions = checkpoint.max_positions
+    largest = max(positions, PAGE_SIZE)
+    if job.page_size > largest:
+        raise InputError(
+            f"page size is {job.page_size}; it must be at most {largest}: a request of model {checkpoint.name!r} has "
+            f"{positions} positions at most"
+        )
+    if job.pages is not None and job.page_size > 0:
+        most = max(job.max_running, 1) * -(-positions // job.page_size)
+        if job.pages > most:
+            raise InputError(
+                f"the page pool has {job.pages} pages; it must have at most {most}: {job.max_running} requests of "
+                f"{positions} positions, the most of model {checkpoint.name!r}, fill no more"
+            )
+
+
+@contextmanager
+def _progress(session) -> Iterator[Callable[[], None]]:
+    """A bar, if there is a terminal to show it; what it hands out is to be called when a request has finished."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+
+    class TokensColumn(ProgressColumn):
+        """Tokens generated so far. Requests may all finish at the end, and a bar of them alone would seem to hang."""
+
+        def render(self, task) -> Text:
+            return Text(f"{sum(len(request.generated) for request in session.requests):,} tokens")
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TokensColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+        refresh_per_second=4,
+    ) as progress:
+        task = progress.add_task("requests finished", total=len(session.requests))
+        yield lambda: progress.advance(task)
+
+
+def _print_refused(refused: dict[str, str], most: int = 5) -> None:
+    for reason in list(refused.values())[:most]:
+        print(f"refused: {reason}", file=sys.stderr)
+    if len(refused) > most:
+        print(f"refused: {len(refused) - most} more", file=sys.stderr)
+
+
+def _print_figures(session, chapter: str, gpu_hour_price: float | None) -> None:
+    from rich.table import Table
+
+    from ..measure.figures import Figures
+
+    figures = Figures.of(session)
+    decode = figures.ms_per_decode_step
+    console.print(Text(f"{chapter}, {session.checkpoint.name}, {session.device.name}", style="italic"))
+    table = Table(show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_row("requests", f"{figures.requests:,}")
+    table.add_row("prompt tokens", f"{figures.prompt_tokens:,}")
+    table.add_row("new tokens", f"{figures.new_tokens:,}")
+    table.add_row("seconds", f"{figures.seconds:.2f}")
+    table.add_row("new tokens/s", f"{figures.tokens_per_second:,.0f}")
+    table.add_row(f"ms per step (mean of {figures.steps:,})", f"{figures.ms_per_step:.2f}")
+    table.add_row("ms per decode step (median)", "-" if decode is None else f"{decode:.2f}")
+    if gpu_hour_price is not None:
+        cost = figures.usd_per_million_tokens(gpu_hour_price)
+        table.add_row(f"$ per million new tokens (${gpu_hour_price:g} an hour)", f"{cost:.2f}")
+    console.print(table)
+
+
+def _write_json(file: Path, session, chapter: str, completions, gpu_hour_price: float | None) -> None:
+    from ..measure.figures import Figures, command, environment
+
+    figures = Figures.of(session)
+    cost = None if gpu_hour_price is None else figures.usd_per_million_tokens(gpu_hour_price)
+    record = {
+        "command": command(),
+        "environment": environment(session.device),
+        "chapter": chapter,
+        "model": session.checkpoint.name,
+        "figures": dataclasses.asdict(figures) | {"gpu_hour_price": gpu_hour_price, "usd_per_million": cost},
+        "refused": session.refused,
+        "completions": [dataclasses.asdict(completion) for completion in completions],
+    }
+    file.write_text(json.dumps(record, indent=1) + "\n")

@@ -1,0 +1,104 @@
+"""`acb check` and `acb diff`."""
+
+import pytest
+
+from acb_minimal.measure import record
+from acb_minimal.run.engines import chapter_paths
+
+
+def test_check_says_what_a_clean_chapter_was_put_through(acb):
+    done = acb("check", "ch2", "--schedules", 12)
+    assert done.returncode == 0, done.stderr
+    assert "ch2: no hazard, no wrong token" in done.stdout
+    rows = [line.split() for line in done.stdout.splitlines() if line.startswith("│")]
+    assert [(row[1], row[3:5]) for row in rows] == [
+        (case, ["all", "1"]) for case in ("pages", "rows", "prefill", "mixed")
+    ]
+
+
+def test_check_shows_the_hazard_its_lines_and_how_to_see_it_again(acb, tmp_path):
+    mine = tmp_path / "mine.py"
+    source = chapter_paths()["ch5_carry_over"].read_text()
+    mine.write_text(source.replace("self.compute.wait_event(self.uploaded)", "pass"))
+    done = acb("check", mine)
+    assert done.returncode == 1
+    text = " ".join(done.stdout.split())
+    assert (
+        "Hazard: the carry-over of batch 0 reads slot A's inputs; the upload of batch 0 writes them; nothing makes "
+        "compute wait for h2d. line 43: self.slot.upload(non_blocking=True)"
+    ) in text
+    assert "--replay 0" in text
+    again = acb("check", mine, "--replay", 0)
+    assert again.returncode == 1
+    rows = [line for line in again.stdout.splitlines() if line.startswith("│")]
+    assert "the host (schedule, batch 0)" in rows[0]
+    assert any("compute" in row and "the forward pass of batch 0" in row for row in rows)
+    assert "nothing makes compute wait for h2d" in " ".join(again.stdout.split())
+
+
+def test_replay_of_a_clean_schedule(acb):
+    done = acb("check", "ch3", "--replay", "rows:1.0.1")
+    assert done.returncode == 0
+    assert "ch3, seed rows:1.0.1: in order of completion" in done.stdout
+
+
+def test_the_old_spelling_of_a_replay_works_and_names_the_new_one(acb):
+    old, new = acb("run", "ch3", "--replay", "rows:1.0.1"), acb("check", "ch3", "--replay", "rows:1.0.1")
+    assert (old.returncode, old.stdout) == (0, new.stdout)
+    assert old.stderr == "hint: this is now acb check ch3 --replay rows:1.0.1\n"
+    assert "--replay" not in acb("run", "--help").stdout
+
+
+def test_check_takes_lines_away_and_keeps_what_it_found(acb, tmp_path):
+    file = tmp_path / "deletions.json"
+    done = acb("check", "ch3", "--deletions", "--json", file)
+    assert done.returncode == 0, done.stderr
+    found = record.load(file)["ch3_events"]
+    rows = {row[0]: row for row in found.rows}
+    assert rows[32][1:] == ["self.compute.wait_event(self.uploaded)", "batch 0", "batch 0, seed 4", None]
+    assert rows[18][-1] == "as before"
+    assert found.environment["device"] == "simulated H200"
+    assert all(row[1].split(".")[0] in done.stdout for row in found.rows)
+
+
+def test_check_keeps_nothing_else(acb, tmp_path):
+    file = tmp_path / "deletions.json"
+    assert "--json goes with --deletions" in acb("check", "ch3", "--json", file).stderr
+    file.write_text("{}")
+    assert acb("bench", "host", "--json", tmp_path).stderr.startswith("error: cannot write")
+    file.write_text('{"wide": {}}')
+    assert "holds no results of this kind" in acb("bench", "host", "--json", file).stderr
+    assert file.read_text() == '{"wide": {}}'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("check", "ch9"), "unknown chapter 'ch9'"),
+        (("check", "ch5", "--schedules", 0), "schedules is 0; it must be at least 1"),
+        (("check", "ch5", "--device", "cpu"), "device 'cpu' does not go with this check"),
+        (("check", "ch5", "--device", "tpu"), "unknown device 'tpu'"),
+        (("check", "ch5", "--deletions", "--device", "cuda"), "device 'cuda' is not available here"),
+        (("check", "ch5", "--replay", "seven"), "unknown seed 'seven'"),
+        (("check", "ch9", "--replay", "7"), "unknown chapter 'ch9'"),
+        (("check", "ch5", "--replay", "7", "--schedules", 100), "--schedules does not go with --replay"),
+        (("check", "ch5", "--replay", "7", "--deletions"), "--deletions does not go with --replay"),
+        (("check", "ch5", "--replay", "7", "--json", "x.json"), "--json does not go with --replay"),
+        (("check", "ch5", "--replay", "7", "--device", "sim"), "--device does not go with --replay"),
+        (("check", "ch5", "--deletions", "--schedules", 100), "--schedules does not go with --deletions"),
+        (("run", "ch5", "--replay", "7", "--requests", 4), "--requests does not go with --replay"),
+    ],
+)
+def test_a_check_that_cannot_be_made_is_one_line(acb, arguments, message):
+    done = acb(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_diff_shows_what_a_chapter_changes(acb):
+    done = acb("diff", "ch2", "ch3_events")
+    assert "--- ch2_streams.py" in done.stdout
+    assert "+        self.compute.wait_event(self.uploaded)" in done.stdout
+    assert "-        self.compute.synchronize()" in done.stdout
+    assert acb("diff", "ch2", "ch7").stderr.startswith("error: unknown chapter 'ch7': give one of ch1_sync, ")

@@ -1,0 +1,130 @@
+"""`acb profile`, `compare`, `results` and `calibrate`."""
+
+import json
+import os
+
+import pytest
+
+from acb_minimal.run.engines import chapter_paths
+from acb_minimal.sim.costs import FILE
+from acb_minimal.trace.spans import Trace
+
+
+def test_a_profile_prints_a_breakdown_and_writes_trace_and_picture(acb, tmp_path):
+    trace, plot = tmp_path / "trace.json", tmp_path / "steps.png"
+    done = acb("profile", "ch5", "--requests", 6, "--trace", trace, "--plot", plot)
+    assert done.returncode == 0, done.stderr
+    (row,) = [line.split() for line in done.stdout.splitlines() if line.startswith("ch5")]
+    decode, *parts = map(float, row[1:5])
+    assert sum(parts) == pytest.approx(decode, abs=0.02)
+    lanes = {e["args"]["name"] for e in json.loads(trace.read_text())["traceEvents"] if e["name"] == "thread_name"}
+    assert lanes == {"CPU", "H2D", "compute", "D2H"}
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_compare_puts_all_chapters_side_by_side(acb):
+    done = acb("compare", "--requests", 6)
+    assert done.returncode == 0, done.stderr
+    assert "demo (counter) on simulated H200" in done.stdout
+    rows = [line.split() for line in done.stdout.splitlines() if line.startswith("ch")]
+    assert [row[0] for row in rows[1:]] == list(chapter_paths())  # the first is the head of the table
+    assert all(row[-1] == "yes" for row in rows[1:])
+    answers = [line for line in done.stdout.splitlines() if " -> " in line]
+    assert len(answers) == 5
+
+
+def test_results_are_stored_and_shown_again(acb, tmp_path):
+    file, plot = tmp_path / "results.json", tmp_path / "results.svg"
+    options = ("--workload", "small", "--requests", 2, "--context", 8, "--new-tokens", 9, "--chapter", "ch1")
+    options += ("--chapter", "ch6", "--json", file, "--traces", tmp_path)
+    live = acb("compare", *options)
+    assert live.returncode == 0, live.stderr
+    again = acb("results", file, "--plot", plot)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.strip() in live.stdout
+    assert "ch6_cuda_graphs" in again.stdout
+    assert (tmp_path / "results-small.svg").is_file()
+    (entry,) = json.loads(file.read_text()).values()
+    assert entry["command"] == f"acb compare {' '.join(map(str, options))}"
+    chrome = json.loads((tmp_path / "small-ch6_cuda_graphs.json").read_text())
+    assert chrome["otherData"]["command"] == entry["command"]
+    assert len(Trace.of_chrome(chrome).batches()) == 6
+
+
+def test_the_headline_run_stands_beside_the_published_one(acb, tmp_path):
+    file = tmp_path / "results.json"
+    small = ("--requests", 2, "--context", 8, "--new-tokens", 4)
+    assert acb("compare", "--workload", "headline", *small, "--json", file).returncode == 0
+    shown = acb("results", file).stdout
+    assert "300.6" in shown
+    assert "76.0%" in shown
+
+
+def test_compare_says_that_large_models_are_only_timed(acb):
+    done = acb("compare", "--workload", "small", "--requests", 4, "--context", 8, "--new-tokens", 4)
+    assert "small (llama-3.2-1b) on simulated H200" in done.stdout
+    assert "The simulator only keeps time for this model: its tokens are placeholders." in done.stdout
+
+
+def test_a_model_that_was_not_calibrated_is_timed_as_the_nearest(acb):
+    small = ("--workload", "small", "--requests", 2, "--context", 8, "--new-tokens", 2)
+    done = acb("compare", *small, "--model", "qwen3-8b")
+    assert "on simulated H200, timed as llama-3.1-8b" in done.stdout
+
+
+def test_compare_does_not_write_over_what_holds_no_results(acb, tmp_path):
+    file = tmp_path / "thesis.json"
+    file.write_text("[]")
+    assert "holds no results" in acb("compare", "--json", file).stderr
+    assert file.read_text() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--new-tokens", 0), "request '0': max_new_tokens is 0; it must be at least 1"),
+        (("--workload", "long", "--context", 200_000), "are past the model's 131072 positions"),
+        (("--device", "tpu"), "unknown device 'tpu'"),
+    ],
+)
+def test_compare_refuses_what_it_cannot_serve(acb, arguments, message):
+    done = acb("compare", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("profile", "ch1", "--trace", "/no/such/folder/x.json"), "cannot write '/no/such/folder/x.json'"),
+        (("profile", "ch1", "--device", "cpu"), "there is no profile of device 'cpu'"),
+        (("profile", "ch1", "--plot", "steps.txt"), "cannot draw 'steps.txt': its name must end in .png, .svg or .pdf"),
+        (("profile", "ch1", "--kernels", "k.json"), "cannot write 'k.json': there are kernels on a CUDA GPU only"),
+        (("compare", "--plot", "/no/such/folder/x.png"), "cannot write '/no/such/folder/x.png'"),
+        (("compare", "--json", "."), "cannot write '.': --json takes the path of a file in a folder that exists"),
+        (("compare", "--max-running", 10**9), "max_running is 1000000000; it must be at most 64"),
+        (("profile", "ch1", "--max-running", 10**9), "max_running is 1000000000; it must be at most 64"),
+        (("compare", "--chapter", "ch9"), "unknown chapter 'ch9'"),
+        (("results", "no/such/file.json"), "cannot read results from 'no/such/file.json'"),
+        (("idle", "no/such/trace.json"), "no/such/trace.json"),
+    ],
+)
+def test_what_cannot_be_measured_or_written_is_one_line(acb, arguments, message):
+    done = acb(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_calibrate_needs_a_gpu(acb, tmp_path):
+    message = "error: calibration needs a CUDA GPU; torch finds none\n"
+    assert acb("calibrate").stderr == acb("calibrate", "--out", tmp_path / "costs.json").stderr == message
+
+
+def test_calibrate_says_first_that_it_cannot_write(acb, monkeypatch, tmp_path):
+    """As in a copy that was installed by somebody else. What is not asked for by name has one all the same."""
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    refused = "it is not permitted; give another file with --out\n"
+    assert acb("calibrate").stderr == f"error: cannot write {str(FILE)!r}: {refused}"
+    assert acb("calibrate", "--out", tmp_path / "x").stderr == f"error: cannot write {str(tmp_path / 'x')!r}: {refused}"

@@ -1,0 +1,131 @@
+"""`acb run`: answers, figures, and what it refuses."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from acb_minimal.models import counter
+from acb_minimal.run.engines import chapter_paths
+
+
+def process(*arguments) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "acb_minimal.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""})
+
+
+def test_prompts_are_answered_and_a_table_ends_the_run():
+    """In a process: nothing but the answers may reach stdout, and nothing at all stderr."""
+    done = process("run", "ch1_sync", "--prompt", "count 3 to 7", "--prompt", "count 998 to 999")
+    assert done.returncode == 0, done.stderr
+    assert "count 3 to 7 -> 3 4 5 6 7\n" in done.stdout
+    assert "count 998 to 999 -> 998 999\n" in done.stdout
+    for row in ("requests", "new tokens", "seconds", "new tokens/s", "ms per step"):
+        assert row in done.stdout
+    assert "$" not in done.stdout  # nobody said what an hour costs
+    assert done.stderr == ""  # no progress bar and no noise where there is no terminal
+
+
+def test_a_bad_prompt_among_good_ones(acb):
+    done = acb("run", "ch1", "--prompt", "count 3 to 4", "--prompt", "count bananas", "--prompt", "")
+    assert done.returncode == 1
+    assert "count 3 to 4 -> 3 4\n" in done.stdout
+    assert done.stderr.splitlines() == [
+        "refused: request '1': prompt 'count bananas': model 'counter' does not know 'bananas'",
+        "refused: request '2': the prompt is empty; it needs at least one token",
+    ]
+
+
+def test_demo_answers_every_request_and_writes_json(acb, tmp_path):
+    file = tmp_path / "run.json"
+    done = acb("run", "ch1", "--workload", "demo", "--requests", 9, "--json", file, "--gpu-hour-price", 2)
+    assert done.returncode == 0, done.stderr
+    assert "$ per million new tokens ($2 an hour)" in done.stdout
+    record = json.loads(file.read_text())
+    assert record["chapter"] == "ch1"
+    assert record["figures"]["requests"] == len(record["completions"]) == 9
+    assert record["environment"].keys() >= {"device", "date", "torch", "transformers", "python"}
+    rate = record["figures"]["tokens_per_second"]
+    assert record["figures"]["usd_per_million"] == pytest.approx(2 / 3600 / rate * 1e6)
+    for completion in record["completions"]:
+        numbers = [int(word) for word in completion["text"].split()]
+        assert completion["text"] == counter.answer(numbers[0], numbers[-1])
+
+
+def test_a_workload_of_token_ids_runs_with_every_override(acb):
+    done = acb(
+        "run", "ch1", "--workload", "small", "--model", "counter", "--requests", 3, "--context", 20,
+        "--new-tokens", 5, "--max-running", 2, "--page-size", 8, "--pages", 20, "--device", "cpu",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "15" in done.stdout  # 3 requests of exactly 5 new tokens: stop tokens are ignored
+
+
+@pytest.mark.parametrize("chapter", chapter_paths())
+@pytest.mark.parametrize("device", ["sim", "cpu"])
+def test_every_chapter_runs_without_a_gpu(acb, chapter, device):
+    done = acb("run", chapter, "--device", device, "--prompt", "count 3 to 7")
+    assert done.returncode == 0, done.stderr
+    assert "count 3 to 7 -> 3 4 5 6 7\n" in done.stdout
+    assert ("simulated H200" in done.stdout) == (device == "sim")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("ch0",), "unknown chapter 'ch0': give one of ch1_sync"),
+        (("ch1", "--workload", "huge"), "unknown workload 'huge': the workloads are demo, long, wide, small, headline"),
+        (("ch1", "--model", ""), "unknown model ''"),
+        (("ch1", "--model", "", "--prompt", "count 1 to 2"), "unknown model ''"),
+        (("ch1", "--model", "nope"), "unknown model 'nope': not one of counter, llama-3.1-8b"),
+        (("ch1", "--device", "tpu"), "unknown device 'tpu': the devices are auto, cuda, sim, cpu"),
+        (("ch1", "--device", "cuda"), "device 'cuda' is not available here: torch finds no CUDA GPU; use sim"),
+        (("ch1", "--requests", "0"), "requests is 0; it must be at least 1"),
+        (("ch1", "--context", "9"), "workload 'demo' has prompts of text: a context length does not apply to it"),
+        (("ch1", "--max-running", "0"), "max_running is 0; it must be at least 1"),
+        (("ch1", "--page-size", "-4"), "page size is -4; it must be at least 1"),
+        (("ch1", "--pages", "0"), "the page pool has 0 pages; it needs at least 1"),
+        (("ch1", "--gpu-hour-price", "0"), "gpu hour price is 0; it must be a number above 0"),
+        (("ch1", "--gpu-hour-price", "nan"), "gpu hour price is nan; it must be a number above 0"),
+        (("ch1", "--gpu-hour-price", "inf"), "gpu hour price is inf; it must be a number above 0"),
+        (("ch1", "--prompt", "count 1 to 2", "--workload", "demo"), "--workload demo does not go with --prompt"),
+        (("ch1", "--json", "/no/such/folder/x.json"), "cannot write '/no/such/folder/x.json'"),
+        (("ch1", "--prompt", "hi", "--model", "llama-3.2-1b"), "has random weights and no tokenizer"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_bad_input_is_one_line(acb, arguments, message):
+    done = acb("run", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--max-running", 10**9), "max_running is 1000000000; it must be at most 64: a batch has no more tokens"),
+        (("--prompt", "count 1 to 2", "--max-running", 10**9), "max_running is 1000000000; it must be at most 2048"),
+        (("--workload", "long", "--context", 10**8), "100000000 prompt + 256 new tokens are past the model's 131072"),
+        (("--pages", 10**11), "the page pool has 100000000000 pages; it must have at most 64: 16 requests of"),
+        (("--page-size", 10**9), "page size is 1000000000; it must be at most 256: a request of model 'counter'"),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
+)
+def test_what_no_model_could_use_is_refused_before_anything_is_made_for_it(acb, arguments, message):
+    """All of these would take more memory than there is, and first of all minutes."""
+    done = acb("run", "ch1", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_all_requests_refused(acb):
+    done = acb("run", "ch1", "--new-tokens", "0")
+    assert done.returncode == 2
+    assert "request '0': max_new_tokens is 0; it must be at least 1" in done.stderr
+    assert done.stderr.splitlines()[-1] == "refused: 43 more"
+    assert done.stdout == ""

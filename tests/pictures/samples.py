@@ -1,0 +1,45 @@
+"""What the tests draw: a trace, breakdowns and regimes, made up."""
+
+from acb_minimal.measure.figures import Breakdown
+from acb_minimal.measure.regimes import Regime
+from acb_minimal.trace.spans import Trace
+
+
+def made() -> Trace:
+    """Three batches of 10 ms in two slots; bubbles of 2 ms and 50 us before the later ones. Copies take 5 us."""
+    trace = Trace("simulated something")
+    for number, start in enumerate((1.0010, 1.0130, 1.02305)):
+        slot = "AB"[number % 2]
+        trace.add("CPU", "schedule", start - 0.0010, start - 0.000605, number)
+        trace.add("CPU", "upload", start - 0.000605, start - 0.0006, number, slot)
+        trace.add("CPU", "forward", start - 0.0006, start + 0.0060, number, slot)
+        trace.add("CPU", "wait", start + 0.0060, start + 0.0085)
+        trace.add("CPU", "update", start + 0.0085, start + 0.0087, number)
+        trace.add("H2D", "upload", start - 0.000015, start - 0.000010, number, slot)
+        trace.add("compute", "forward", start, start + 0.0100, number, slot, start, 0.0040)
+        trace.add("D2H", "download", start + 0.0100, start + 0.010005, number, slot)
+    return trace
+
+
+def parts(step: float, kernels: float, launch_gaps: float, bubbles: float) -> Breakdown:
+    """From ms."""
+    return Breakdown(step / 1e3, kernels / 1e3, launch_gaps / 1e3, bubbles / 1e3, None)
+
+
+ROWS = {
+    "ch1_sync": parts(23.71, 8.12, 15.43, 0.15),
+    "ch5_carry_over": parts(23.65, 8.12, 15.52, 0.01),
+    "ch6_cuda_graphs": parts(8.14, 8.13, 0.002, 0.0),
+    "measured": parts(8.15, 8.16, -0.02, 0.01),
+}
+
+POINTS = [
+    Regime(model, weights, rows, 1024, 0.01, share + rows / 4000)
+    for model, weights, share in (
+        ("llama-3.1-8b", 16_060_522_496, 0.05),
+        ("llama-3.2-1b", 2_471_645_608, 0.20),
+        ("qwen3-8b", 16_381_470_720, 0.0501),
+        ("counter", 4_000_000, 0.2005),
+    )
+    for rows in (256, 32, 64, 128, 384)
+]
