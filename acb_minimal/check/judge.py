@@ -1,12 +1,11 @@
-"""Runs an engine through small adversarial cases, under many schedules, and says what went wrong and when.
+"""Runs an engine through a small adversarial case under one schedule, and says what went wrong and when.
 
-The cases are served by a network of one attention layer that is as fast as a network can be and forgets nothing: its
-next token depends on every token so far, so a wrong token anywhere changes those after it. Scheduler, slots, paged
-cache and attention are the real ones. This file runs one schedule at a time; which ones, schedules.py decides.
+The cases, and the network that serves them, are in cases.py; which schedules an engine is tried under, schedules.py
+decides.
 """
 
 import traceback
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 
 import torch
@@ -50,7 +49,7 @@ class YieldError(Exception):
 
 
 class Referee(Scheduler):
-    """A scheduler that knows what the tokens should be, stops an engine that does not get on, and counts what it yields.
+    """A scheduler that knows what the tokens should be and what is yielded, and stops an engine that does not get on.
 
     Attributes:
         right: the tokens of every request, by number.
@@ -164,28 +163,27 @@ def serve(
     size = SlotSize(case.max_running, case.max_batch_tokens, case.pages)
     model = Model(NETWORK, NETWORK.layers, cache, size, device)
     failure = wrong_batch_number = None
-    try:
-        engine = engine_class(model, scheduler, device.cuda)
-        checker.name_streams(engine, device.cuda.default_stream())
-        for request in engine.run() or ():  # a `run` without a yield is a function that returns None
-            scheduler.yielded(request)
-        device.finish()
-        scheduler.ended()
-    except WrongTokenError as error:
-        failure, wrong_batch_number = str(error), error.batch_number
-    except YieldError as error:
-        failure = str(error)
-    except InputError:
-        raise  # not the engine's: the policy's
-    except Exception as error:
-        failure = _where(error, file)
-    finally:
-        model.close()
-    if failure is not None:
-        # What was still queued then counts too: run late, it cannot have been in order with what came before.
-        device.cuda.queues.policy = Lazy()
-        with suppress(Exception):
+    with closing(model):
+        try:
+            engine = engine_class(model, scheduler, device.cuda)
+            checker.name_streams(engine, device.cuda.default_stream())
+            for request in engine.run() or ():  # a `run` without a yield is a function that returns None
+                scheduler.yielded(request)
             device.finish()
+            scheduler.ended()
+        except WrongTokenError as error:
+            failure, wrong_batch_number = str(error), error.batch_number
+        except YieldError as error:
+            failure = str(error)
+        except InputError:
+            raise  # not the engine's: the policy's
+        except Exception as error:
+            failure = _where(error, file)
+        if failure is not None:
+            # What was still queued then counts too: run late, it cannot have been in order with what came before.
+            device.cuda.queues.policy = Lazy()
+            with suppress(Exception):
+                device.finish()
     return Outcome(checker.hazards, failure, wrong_batch_number, checker)
 
 

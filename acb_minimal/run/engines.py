@@ -131,6 +131,7 @@ def replaced(source: str, node: ast.expr | ast.stmt, text: str) -> str:
 
 
 def _spliced(source: str, start: int, end: int, text: str) -> str:
-    """With `text` in place of what is from `start` to `end`, and empty lines for those that it has less."""
+    """With `text` in place of what is from `start` to `end`; if it has fewer lines than that, empty ones follow it."""
     missing = source.count("\n", start, end) - text.count("\n")
-    return source[:start] + text + missing * "\n" + source[end:]
+    line_end = end if source[start:end].endswith("\n") else source.find("\n", end)
+    return source[:start] + text + source[end:line_end] + missing * "\n" + source[line_end:]
