@@ -148,4 +148,3 @@ def _several(values: list[ast.expr], *makers: str) -> bool:
     """Whether these are calls of the same one of `makers`, more than one."""
     names = {getattr(getattr(value, "func", None), "attr", None) for value in values}
     return len(values) > 1 and len(names) == 1 and names <= set(makers)
-

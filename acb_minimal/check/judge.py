@@ -139,9 +139,7 @@ class Stopped(BaseException):
     """Raised by a policy that has seen enough of a schedule. No Exception: an engine must not catch it."""
 
 
-def serve(
-    engine_class: type, case: Case, policy: Policy | None = None, checker: Checker | None = None
-) -> Outcome:
+def serve(engine_class: type, case: Case, policy: Policy | None = None, checker: Checker | None = None) -> Outcome:
     """Runs a case on the simulator under one schedule. The Outcome says whatever goes wrong.
 
     Args:
