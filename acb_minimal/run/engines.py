@@ -57,14 +57,14 @@ def load_chapter(name: str) -> type:
 
 
 def without(chapter: str, *statements: str) -> type:
-    """A chapter's Engine without some statements: each becomes `pass`.
+    """A chapter's Engine without some statements: each becomes `pass`, and every line keeps its number.
 
     Args:
         chapter: as for `chapter_path`.
-        statements: what the statements begin with; all that do are taken away. No compound ones, which have a body.
+        statements: what the statements begin with; all that do are taken away. Only simple ones, which have no body.
 
     Raises:
-        InputError: nothing begins like that.
+        InputError: none begins like that.
     """
     source = chapter_path(chapter).read_text()
     simple = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt) and not hasattr(node, "body")]
@@ -73,7 +73,7 @@ def without(chapter: str, *statements: str) -> type:
     for statement in statements:
         found = [node for node, text in begins.items() if text.startswith(statement)]
         if not found:
-            raise InputError(f"{chapter!r} has no statement that begins with {statement!r}")
+            raise InputError(f"{chapter!r} has no simple statement that begins with {statement!r}")
         taken.update(found)
     # From the end, so that what is still to come keeps its place.
     for node in sorted(taken, key=lambda node: (node.lineno, node.col_offset), reverse=True):
@@ -133,5 +133,6 @@ def replaced(source: str, node: ast.expr | ast.stmt, text: str) -> str:
 def _spliced(source: str, start: int, end: int, text: str) -> str:
     """With `text` in place of what is from `start` to `end`; if it has fewer lines than that, empty ones follow it."""
     missing = source.count("\n", start, end) - text.count("\n")
-    line_end = end if source[start:end].endswith("\n") else source.find("\n", end)
-    return source[:start] + text + source[end:line_end] + missing * "\n" + source[line_end:]
+    whole_lines = source[start:end].endswith("\n")
+    rest, newline, after = ("", "", source[end:]) if whole_lines else source[end:].partition("\n")
+    return source[:start] + text + rest + missing * "\n" + newline + after

@@ -60,6 +60,13 @@ def test_a_statement_over_several_lines_leaves_as_many(tmp_path):
     assert source_of(without(str(file), "b = (")) == SEVERAL.format("pass", "\n\n")
 
 
+def test_the_last_line_of_a_file_needs_no_end(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("class Engine:\n    def run(self):\n        return (\n            1)  # end")
+    assert source_of(without(str(file), "return")) == "class Engine:\n    def run(self):\n        pass  # end\n"
+    assert source_of(changed(str(file), ("1", "2"))).endswith("2)  # end")
+
+
 SEVERAL = """
 class Engine:
     def run(self):
@@ -75,10 +82,10 @@ def test_text_is_replaced():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: without("ch1", "self.compute"), "'ch1' has no statement that begins with 'self.compute'"),
+        (lambda: without("ch1", "self.compute"), "'ch1' has no simple statement that begins with 'self.compute'"),
         (lambda: changed("ch2", ("synchronize", "x")), "'ch2' has 'synchronize' 4 times; a change needs it once"),
         (lambda: without("ch9", "pass"), "unknown chapter 'ch9'"),
-        (lambda: without("ch1", "class"), "'ch1' has no statement that begins with 'class'"),
+        (lambda: without("ch1", "class"), "'ch1' has no simple statement that begins with 'class'"),
         (lambda: synchronous("ch4"), "'ch4' has 'previous, self.in_flight = self.in_flight, None' 0 times; a change"),
     ],
 )
