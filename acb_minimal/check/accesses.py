@@ -1,4 +1,4 @@
-"""What torch operations read and write, and who has read and written a piece of memory last.
+"""What torch operations read and write.
 
 While work runs, every torch operation in it is looked at: its schema says which arguments it reads and which it writes.
 A strided tensor counts as everything between its ends. Attention is looked at position by position, so that requests
@@ -16,45 +16,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from .. import attention  # noqa: F401  (defines torch.ops.acb.paged_attention)
 
 
-class Memory:
-    """Watched memory, cut into pieces, and for each piece which action of each actor last read and last wrote it.
-
-    start, nbytes  where it is
-    pieces         how many; elements of a buffer, positions of a KV cache
-    block          pieces that cannot be told apart by address: the positions of a page
-    """
-
-    def __init__(self, name: str, tensor: torch.Tensor | None = None, pieces: int = 1, block: int = 1):
-        self.name, self.tensor, self.pieces, self.block = name, tensor, pieces, block  # kept alive: so is its address
-        self.start, self.nbytes = (tensor.data_ptr(), tensor.nbytes) if tensor is not None else (0, 0)
-        self._last = np.zeros((2, 5, pieces), dtype=np.int64)  # [reads and writes, actors, pieces]; actors may grow
-
-    def pieces_of(self, start: int, end: int) -> slice:
-        """The pieces that the bytes from `start` to `end` are part of, whole blocks of them."""
-        size = self.nbytes // self.pieces * self.block
-        return slice((start - self.start) // size * self.block, -((self.start - end) // size) * self.block)
-
-    def access(
-        self, actor: int, past: list[int], pieces: slice | np.ndarray, writes: bool
-    ) -> tuple[int, bool, int] | None:
-        """Notes an access by an actor; `past` is what is over before it, for each actor, and has its own number too.
-
-        If it overlaps an earlier one that is not in its past, returns that one's number, whether it wrote, and where.
-        """
-        if (new := len(past) - self._last.shape[1]) > 0:
-            self._last = np.pad(self._last, ((0, 0), (0, new), (0, 0)))
-        # Earlier accesses are all there is to look at: what has to come after this one has not run yet.
-        last = self._last[0 if writes else 1 :, :, pieces]
-        late = last > np.array(past + [0] * -new)[:, None]
-        found = None
-        if late.any():
-            number = last[late].max()
-            kind, _, place = np.argwhere(late & (last == number))[-1]
-            found = int(number), bool(kind or not writes), int(np.arange(self.pieces)[pieces][place])
-        self._last[int(writes), actor, pieces] = past[actor]
-        return found
-
-
 @cache
 def _arguments(func: torch._ops.OpOverload) -> list[tuple[str, bool, bool]]:
     """For each argument its name, whether the result can be a view of it, and whether it is written."""
@@ -63,17 +24,18 @@ def _arguments(func: torch._ops.OpOverload) -> list[tuple[str, bool, bool]]:
 
 
 class Watch(TorchDispatchMode):
-    """Looks at every torch operation while it is entered.
-
-    touch            is told of every tensor that one reads (False) or writes (True)
-    touch_positions  is told of the positions of a KV cache instead: page * page_size + offset
-    """
+    """Looks at every torch operation while it is entered."""
 
     def __init__(
         self,
         touch: Callable[[torch.Tensor, bool], None],
         touch_positions: Callable[[torch.Tensor, np.ndarray, bool], None],
     ):
+        """
+        Args:
+            touch: is told of every tensor that an operation reads (False) or writes (True).
+            touch_positions: is told of the positions of a KV cache instead, int [any]: page * page_size + offset.
+        """
         super().__init__()
         self.touch, self.touch_positions = touch, touch_positions
 

@@ -16,6 +16,8 @@ from ..kv_cache import AttentionLayer
 from ..request import Request
 
 VOCAB, WIDTH, POSITIONS, SCALE = 31, 4, 64, 0.1
+
+
 class Network(torch.nn.Module):
     """A causal LM of one attention layer, as Model runs it. In float64, so that rounding decides no token."""
 
@@ -36,7 +38,8 @@ class Network(torch.nn.Module):
         return Output(self.logits(seen[logits_to_keep, 0])[None])
 
     def logits(self, seen: torch.Tensor) -> torch.Tensor:
-        """Scores of the next token from what attention has seen; the sine lets the smallest difference decide."""
+        """Scores of the next token, [rows, VOCAB], from what attention has seen, [rows, WIDTH]; the sine lets the
+        smallest difference decide."""
         return (1000 * seen).sin() @ self.head.T
 
     def generate(self, prompt: Sequence[int], new_tokens: int) -> list[int]:
@@ -50,7 +53,11 @@ class Network(torch.nn.Module):
 
 
 class Output(NamedTuple):
-    """What a transformers model returns."""
+    """What a transformers model returns.
+
+    Attributes:
+        logits: float64 [1, rows, VOCAB].
+    """
 
     logits: torch.Tensor
 
@@ -59,7 +66,13 @@ NETWORK = Network()
 
 
 class Prompt(NamedTuple):
-    """Prompt tokens, new tokens at most, and after how many a stop token ends the request; None: it has none."""
+    """What one request asks for.
+
+    Attributes:
+        length: tokens of the prompt.
+        new_tokens: tokens to generate at most.
+        stops_after: after how many of them a stop token ends the request; None: it has no stop token.
+    """
 
     length: int
     new_tokens: int
@@ -68,7 +81,13 @@ class Prompt(NamedTuple):
 
 @dataclass(frozen=True)
 class Case:
-    """Requests and limits that lead an engine into temptation. The pages have 2 positions each."""
+    """Requests and limits that lead an engine into temptation.
+
+    Attributes:
+        pages: KV pages, of 2 positions each.
+        max_running: requests in a batch at most.
+        max_batch_tokens: tokens in a batch at most.
+    """
 
     name: str
     prompts: tuple[Prompt, ...]
@@ -89,6 +108,7 @@ class Case:
         return requests
 
     def requests(self) -> list[Request]:
+        """New requests, to be served; their ids are "0", "1", ... in order."""
         return [
             Request(str(number), prompt, asked.new_tokens, stop)
             for number, ((prompt, _, stop), asked) in enumerate(zip(self.served, self.prompts, strict=True))
@@ -98,8 +118,9 @@ class Case:
 CASES = (
     # A stop token ends a request whose next row is in flight. There are pages for two: its own go to the next at once.
     Case("pages", (Prompt(2, 6, 2), Prompt(2, 6, 3), Prompt(3, 5, 1), Prompt(1, 7, 2), Prompt(2, 6, 4)), 8, 3, 6),
-    # Requests of different lengths: rows change place when one in front ends, and 3 rows are padded to 4.
-    Case("rows", (Prompt(1, 2), Prompt(1, 5), Prompt(1, 3), Prompt(1, 6), Prompt(1, 4)), 16, 5, 5),
+    # Requests of different lengths: rows change place when one in front ends, and 3 rows are padded to 4. Two end in
+    # the same batch.
+    Case("rows", (Prompt(1, 2), Prompt(1, 5), Prompt(1, 3), Prompt(1, 6), Prompt(1, 5)), 16, 5, 5),
     # Prompts longer than what is left of a batch join the decodes piece by piece.
     Case("prefill", (Prompt(5, 3), Prompt(1, 6), Prompt(7, 2), Prompt(4, 3)), 16, 3, 4),
     # A little of everything.

@@ -12,7 +12,7 @@ from functools import cache
 from typing import NamedTuple
 
 from ..run.checkpoint import Checkpoint
-from ..run.engines import chapter_path, engine
+from ..run.engines import chapter_path, engine, replaced
 from ..run.session import Session
 from ..run.workload import workload
 from .hazards import Hazard
@@ -26,9 +26,11 @@ WORKLOAD = workload("wide").override(new_tokens=12)  # GPU-bound, so that a bubb
 class Deletion(NamedTuple):
     """An engine without one statement.
 
-    line    its number in the chapter
-    text    the statement
-    source  the chapter without it; every other line keeps its number
+    Attributes:
+        chapter: as it was asked for: a name, or the path of a file.
+        line: the statement's number in the chapter.
+        text: the statement.
+        source: the chapter's text without it; every other line keeps its number.
     """
 
     chapter: str
@@ -37,6 +39,7 @@ class Deletion(NamedTuple):
     source: str
 
     def engine(self) -> type:
+        """The Engine without the statement."""
         return engine(self.source, f"{self.chapter} without line {self.line}")
 
 
@@ -44,17 +47,19 @@ class Deletion(NamedTuple):
 class Finding:
     """How a deletion was missed.
 
-    hazard         the first hazard
-    failure        the first wrong token, or the error that the engine ended in, in the first schedule that had one
-    wrong_batch    the batch of that token
-    seed           that schedule
-    bubble         seconds of bubble before a batch, on average, without the statement; only where all else is well
-    bubble_before  the same for the chapter as it is
+    Attributes:
+        hazard: the first hazard; None if there was none.
+        failure: the first wrong token, or the error that the engine ended in, in the first schedule that had one; None
+            if none had.
+        wrong_batch_number: of the batch of that token; None if there was none.
+        seed: of that schedule.
+        bubble: seconds of bubble before a batch, on average, without the statement; only where all else is well.
+        bubble_before: the same for the chapter as it is.
     """
 
     hazard: Hazard | None = None
     failure: str | None = None
-    wrong_batch: int | None = None
+    wrong_batch_number: int | None = None
     seed: int | None = None
     bubble: float | None = None
     bubble_before: float | None = None
@@ -70,13 +75,17 @@ class Finding:
 
 
 def deletions(chapter: str) -> Iterator[Deletion]:
-    """Every statement of a chapter that orders anything, in order, taken away. Raises InputError for no chapter."""
+    """Every statement of a chapter that orders anything, in order, taken away.
+
+    Raises:
+        InputError: there is no such chapter.
+    """
     source = chapter_path(chapter).read_text()
     statements = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt)]
     for node in sorted(statements, key=lambda node: node.lineno):
         if change := _change(node):
             line = source.splitlines()[node.lineno - 1]
-            yield Deletion(chapter, node.lineno, line.split("#")[0].strip(), _replaced(source, *change))
+            yield Deletion(chapter, node.lineno, line.split("#")[0].strip(), replaced(source, *change))
 
 
 def find(deletion: Deletion) -> Finding:
@@ -88,7 +97,9 @@ def find(deletion: Deletion) -> Finding:
         if finding.hazard is None and outcome.hazards:
             finding = replace(finding, hazard=outcome.hazards[0])
         if finding.failure is None and outcome.failure:
-            finding = replace(finding, failure=outcome.failure, wrong_batch=outcome.wrong_batch, seed=seed)
+            finding = replace(
+                finding, failure=outcome.failure, wrong_batch_number=outcome.wrong_batch_number, seed=seed
+            )
         if finding.hazard and finding.failure:
             break
     if finding.caught:
@@ -98,8 +109,8 @@ def find(deletion: Deletion) -> Finding:
 
 def bubble(engine_class: type) -> float:
     """Seconds of bubble before a batch, on average, in a run on the simulator, by its costs."""
-    job = WORKLOAD.job(_checkpoint().vocab_size)
-    session = Session(job, engine_class, _checkpoint(), "sim", trace=True)
+    checkpoint = _checkpoint()
+    session = Session(WORKLOAD.job(checkpoint.vocab_size), engine_class, checkpoint, "sim", trace=True)
     session.serve()
     bubbles = session.trace.bubbles()
     return sum(bubbles.values()) / len(bubbles)
@@ -137,12 +148,3 @@ def _several(values: list[ast.expr], *makers: str) -> bool:
     """Whether these are calls of the same one of `makers`, more than one."""
     names = {getattr(getattr(value, "func", None), "attr", None) for value in values}
     return len(values) > 1 and len(names) == 1 and names <= set(makers)
-
-
-def _replaced(source: str, node: ast.AST, text: str) -> str:
-    """The source with `text` in the place of a node, and as many lines as before."""
-    lines = source.encode().splitlines(keepends=True)  # ast counts columns in bytes
-    first, last = node.lineno - 1, node.end_lineno - 1
-    before, after = lines[first][: node.col_offset], lines[last][node.end_col_offset :]
-    changed = before + text.encode() + b"\n" * (last - first) + after
-    return b"".join([*lines[:first], changed, *lines[last + 1 :]]).decode()

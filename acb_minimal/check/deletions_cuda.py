@@ -31,8 +31,15 @@ SANITIZER = "TORCH_CUDA_SANITIZER"
 
 
 def measure(chapter: str, progress: Callable[[str], None]) -> Measured:
-    """The chapter as it is (line 0), and without each line that orders: answers that are wrong, each of RUNS times,
-    and what the sanitizer says of another, shorter run."""
+    """The chapter as it is, and without each line that orders: how many answers are wrong in each of a few runs, and
+    what the sanitizer says of another, shorter one.
+
+    Args:
+        progress: is told what goes on.
+
+    Raises:
+        InputError: there is no such chapter.
+    """
     lines = [(0, "as it is"), *((deletion.line, deletion.text) for deletion in deletions(chapter))]
     found = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -41,13 +48,15 @@ def measure(chapter: str, progress: Callable[[str], None]) -> Measured:
             found.append(list(pool.map(lambda line, how=sanitize: _process(chapter, line[0], how), lines)))
     rows = []
     for (line, text), seen, plain in zip(lines, *found, strict=True):
-        wrong = [f"{count} of {plain['answers']}" for count in plain["wrong"]]
-        what = ", ".join(wrong + [plain["error"]] * bool(plain["error"]))
-        bad = sum(map(bool, plain["wrong"])) + bool(plain["error"])
-        rows.append([line or None, text, bad, what, seen["race"] or seen["error"]])
-    columns = {"line": "d", "without": "", "bad runs": "d", f"wrong answers in {RUNS} runs": "", "sanitizer": ""}
+        wrong = [*plain["wrong"], *[None] * RUNS][:RUNS]
+        rows.append([line or None, text, plain["answers"], *wrong, plain["error"], seen["race"] or seen["error"]])
+    runs = [f"wrong in run {number}" for number in range(1, RUNS + 1)]
+    columns = {"line": "d", "without": "", "answers": "d"} | dict.fromkeys(runs, "d") | {"error": "", "sanitizer": ""}
     title = f"{chapter}, each line taken away by itself, on CUDA"
-    note = f"{min(AT_ONCE, len(lines))} processes share the GPU. A run that ends in an error is the last."
+    note = (
+        "Answers that are wrong, of so many in each run. A run that ends in an error is the last. "
+        f"{min(AT_ONCE, len(lines))} processes share the GPU."
+    )
     return Measured(title, columns, rows, note, environment(CudaDevice()))
 
 
@@ -69,23 +78,31 @@ def _process(chapter: str, line: int, sanitize: bool) -> dict:
     except (IndexError, json.JSONDecodeError):  # it died
         said = [line for line in done.stderr.splitlines() if "Error: " in line or "CUDA error" in line]
         error = said[0].strip().removeprefix("what():").strip() if said else f"exit status {done.returncode}"
-    return {"answers": 0, "wrong": [], "race": None, "error": error}
+    return {"answers": None, "wrong": [], "race": None, "error": error}
 
 
 def run(chapter: str, line: int) -> dict:
-    """Serves the counter's workload a few times: how many answers were wrong each time, the race that the sanitizer
-    has seen, or the error that it ended in."""
+    """Serves the counter's workload a few times.
+
+    Args:
+        line: the number of the line to take away; 0 for none.
+
+    Returns:
+        "answers": how many there are each time; "wrong": how many of them are wrong, each time that came to its end;
+        "race": what the sanitizer has seen, or None; "error": what another run ended in, or None.
+    """
     if line:
         engine_class = next(deletion for deletion in deletions(chapter) if deletion.line == line).engine()
     else:
         engine_class = engine(chapter_path(chapter).read_text(), chapter)
     sanitized = SANITIZER in os.environ
-    load = workload("demo").override(requests=20 if sanitized else 200)  # it looks at every kernel, and takes its time
-    prompts = load.prompts(0)
+    requests = 20 if sanitized else 200  # the sanitizer looks at every kernel, and takes its time
+    demo = workload("demo").override(requests=requests)
+    prompts = demo.prompts(0)
     right = [counter.answer(*(int(word) for word in prompt.split()[1::2])) for prompt in prompts]
     found = {"answers": len(prompts), "wrong": [], "race": None, "error": None}
     for _ in range(1 if sanitized else RUNS):
-        job = Job(prompts, max_running=load.max_running, max_batch_tokens=18, page_size=16, pages=60)
+        job = Job(prompts, max_running=demo.max_running, max_batch_tokens=18, page_size=16, pages=60)
         try:
             said = Session(job, engine_class, device="cuda").serve()
         except Exception as error:

@@ -12,16 +12,15 @@ that it does it with (sim/host_view.py).
 
 import linecache
 import sys
-from bisect import bisect, insort
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from operator import attrgetter
 
 import numpy as np
 import torch
 
 from ..sim.queues import Observer, Operation, Queue
-from .accesses import Memory, Watch
+from .accesses import Watch
+from .memory import Memories, Memory
 
 HOST = 0
 NOUNS = {"forward": "forward pass", "carry_over": "carry-over", "replay": "graph replay"}
@@ -31,13 +30,14 @@ NOUNS = {"forward": "forward pass", "carry_over": "carry-over", "replay": "graph
 class Action:
     """Something that the host or the device does.
 
-    number  its place among all actions, from 1, by when the host did or issued it
-    actor   HOST, or a number for the stream it is in
-    what    "upload", "forward", "write"...; also "record" and "wait", which touch no memory
-    batch_number   its batch's number; None if it has none
-    slot    its slot's letter; None if it has none
-    line    the engine's line that did it; None if that was not asked for
-    past    for every actor, the number of its last action that is over before this one begins; its own for its own
+    Attributes:
+        number: its place among all actions, from 1, by when the host did or issued it.
+        actor: HOST, or a number for the stream it is in.
+        what: "upload", "forward", "write"...; also "record" and "wait", which touch no memory.
+        batch_number: its batch's number; None if it has none.
+        slot: its slot's letter; None if it has none.
+        line: the engine's line that did it; None if that was not asked for.
+        past: for every actor, the number of its last action that is over before this one begins; its own for its own.
     """
 
     number: int
@@ -58,10 +58,15 @@ class Action:
 
 @dataclass(frozen=True)
 class Hazard:
-    """Two accesses that nothing orders: `first` was done or issued before `second`.
+    """Two accesses that nothing orders.
 
-    memory  what both touch
-    edge    the names of the two actors: who should wait, and for whom
+    Attributes:
+        first: what was done or issued before `second`.
+        second: the other.
+        first_writes: whether it writes; else it reads.
+        second_writes: likewise.
+        memory: what both touch.
+        edge: the names of the two actors: who should wait, and for whom.
     """
 
     first: Action
@@ -82,10 +87,12 @@ class Hazard:
 class Checker(Observer):
     """Looks on while an engine runs on a simulated device, and collects hazards.
 
-    file    the engine's source; actions then know their lines
-    names   what to call the streams, by queue
-    events  what happened, in order: what kind ("issued", "done", "asked" for by the host, "seen" by the host to be
-            done) and the action; the host's own actions are "done" at once
+    Attributes:
+        file: the engine's source file; actions then know their lines.
+        names: what to call the streams, by queue.
+        events: what happened, in order: what kind ("issued", "done", "asked" for by the host, "seen" by the host to be
+            done) and the action; the host's own actions are "done" at once.
+        memories: what is watched.
     """
 
     file: str | None = None
@@ -98,8 +105,7 @@ class Checker(Observer):
         self._issued: dict[Operation, Action] = {}
         self._actors: dict[Queue | None, int] = {None: HOST}
         self._pasts: list[list[int]] = [[0]]  # by actor: what is over before its next action begins
-        self._memories: list[Memory] = []
-        self._by_address: list[Memory] = []
+        self.memories = Memories()
         self._pools: dict[int, tuple[object, Memory]] = {}  # by id; the pool is kept, so that its id is not reused
         self._running: Action | None = None
         self._host_action: Action | None = None  # what the host is doing, as far as it has touched anything
@@ -120,9 +126,7 @@ class Checker(Observer):
     # --- what an Observer is told ---
 
     def watch(self, name: str, memory: torch.Tensor, page_size: int | None) -> None:
-        pieces = len(memory) * page_size if page_size else memory.numel()
-        self._memories.append(Memory(name, memory, pieces, page_size or 1))
-        insort(self._by_address, self._memories[-1], key=_start)
+        self.memories.watch(name, memory, page_size)
 
     def queued(self, operation: Operation) -> None:
         self._host_action = None
@@ -171,7 +175,7 @@ class Checker(Observer):
 
     def touch(self, tensor: torch.Tensor, writes: bool, action: Action | None = None) -> None:
         """The action (None: the one that runs) reads or writes the tensor; of no matter if it is not watched."""
-        memory = self.memory_of(tensor)
+        memory = self.memories.of(tensor)
         if memory is not None and tensor.numel():
             start = tensor.data_ptr()
             extent = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)) + 1
@@ -179,15 +183,9 @@ class Checker(Observer):
             self._access(action or self._running, memory, pieces, writes)
 
     def touch_positions(self, cache: torch.Tensor, positions: np.ndarray, writes: bool) -> None:
-        """The action that runs reads or writes these positions (page * page_size + offset) of a KV cache."""
-        if (memory := self.memory_of(cache)) is not None:
+        """The action that runs reads or writes these positions of a KV cache, int [any]: page * page_size + offset."""
+        if (memory := self.memories.of(cache)) is not None:
             self._access(self._running, memory, positions, writes)
-
-    def memory_of(self, tensor: torch.Tensor) -> Memory | None:
-        address = tensor.data_ptr()
-        before = bisect(self._by_address, address, key=_start)
-        memory = self._by_address[before - 1] if before else None
-        return memory if memory and address < memory.start + memory.nbytes else None
 
     def _act(
         self, queue: Queue | None, what: str, batch_number: int | None, slot: str | None, before: list[int] = ()
@@ -228,16 +226,9 @@ class Checker(Observer):
             frame = frame.f_back
         return frame and frame.f_lineno
 
-    def fingerprint(self) -> int:
-        """A number that says what is in the watched memory."""
-        return hash(tuple(memory.tensor.numpy().tobytes() for memory in self._memories))
-
     def source(self, action: Action) -> str:
-        """The text of the engine's line that did it."""
+        """The engine's line that did it; empty if that is not known."""
         return linecache.getline(self.file, action.line).strip() if action.line else ""
-
-
-_start = attrgetter("start")
 
 
 def _joined(a: list[int], b: list[int]) -> list[int]:

@@ -1,12 +1,11 @@
-"""Runs an engine through small adversarial cases, under many schedules, and says what went wrong and when.
+"""Runs an engine through a small adversarial case under one schedule, and says what went wrong and when.
 
-The cases are served by a network of one attention layer that is as fast as a network can be and forgets nothing: its
-next token depends on every token so far, so a wrong token anywhere changes those after it. Scheduler, slots, paged
-cache and attention are the real ones. This file runs one schedule at a time; which ones, search.py decides.
+The cases, and the network that serves them, are in cases.py; which schedules an engine is tried under, schedules.py
+decides.
 """
 
 import traceback
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 
 import torch
@@ -29,22 +28,40 @@ MOST_CALLS = 2000  # of has_work and schedule, by an engine that is getting some
 
 
 class WrongTokenError(Exception):
-    """A token that is not the one the network gives."""
+    """A token that is not the one the network gives.
 
-    def __init__(self, batch: int, request: str, place: int, token: int, right: int):
-        self.batch = batch
-        super().__init__(f"batch {batch} gave request {request} token {token} as its number {place}; right is {right}")
+    Attributes:
+        batch_number: of the batch that it came from.
+    """
+
+    def __init__(self, batch_number: int, request: str, place: int, token: int, right: int):
+        self.batch_number = batch_number
+        super().__init__(
+            f"batch {batch_number} gave request {request} token {token} as its number {place}; right is {right}"
+        )
+
+
+class YieldError(Exception):
+    """A request was not yielded exactly once, when it had its finish_reason."""
+
+    def __init__(self, what: str):
+        super().__init__(f"{what}; it has to yield each request exactly once, with its finish_reason")
 
 
 class Referee(Scheduler):
-    """A scheduler that knows what the tokens should be, and stops an engine that does not get on."""
+    """A scheduler that knows what the tokens should be and what is yielded, and stops an engine that does not get on.
+
+    Attributes:
+        right: the tokens of every request, by number.
+    """
 
     def __init__(self, case: Case, device: SimulatedDevice):
         pool = PagePool(case.pages, page_size=2)
         super().__init__(pool, case.max_running, case.max_batch_tokens, VOCAB, POSITIONS, device)
         self.right = [tokens for _, tokens, _ in case.served]
         self._calls = 0
-        for request in case.requests():
+        self._to_yield = {request.id: request for request in case.requests()}
+        for request in self._to_yield.values():
             self.add(request)
 
     def has_work(self) -> bool:
@@ -67,24 +84,48 @@ class Referee(Scheduler):
                 raise WrongTokenError(batch.number, request.id, place, token, right)
         return finished
 
+    def yielded(self, request: Request) -> None:
+        """Takes what the engine has yielded.
+
+        Raises:
+            YieldError: it is not a request that has just got its finish_reason.
+        """
+        if not isinstance(request, Request):
+            raise YieldError(f"run yielded {request!r}")
+        if request.finish_reason is None:
+            raise YieldError(f"run yielded request {request.id} before it was finished")
+        if self._to_yield.pop(request.id, None) is not request:
+            raise YieldError(f"run yielded request {request.id} twice")
+
+    def ended(self) -> None:
+        """Looks at what the engine has left undone.
+
+        Raises:
+            YieldError: it did not yield every request.
+        """
+        if self._to_yield:
+            raise YieldError(f"run ended without yielding request {', '.join(self._to_yield)}")
+
 
 @dataclass(frozen=True)
 class Outcome:
     """What became of a case under one schedule.
 
-    hazards      all that were found
-    failure      the first wrong token, or the error the engine ended in; None if it did everything right
-    wrong_batch  the batch of that token; None if there was none
-    checker      who looked on; `checker.events` is what happened, in order
+    Attributes:
+        hazards: all that were found.
+        failure: the first wrong token, or the error the engine ended in; None if it did everything right.
+        wrong_batch_number: of the batch of that token; None if there was none.
+        checker: who looked on; `checker.events` is what happened, in order.
     """
 
     hazards: list[Hazard]
     failure: str | None
-    wrong_batch: int | None
+    wrong_batch_number: int | None
     checker: Checker
 
     @property
     def clean(self) -> bool:
+        """Whether nothing went wrong."""
         return not self.hazards and self.failure is None
 
     @property
@@ -98,10 +139,16 @@ class Stopped(BaseException):
     """Raised by a policy that has seen enough of a schedule. No Exception: an engine must not catch it."""
 
 
-def serve(
-    engine_class: type, case: Case, policy: Policy | None = None, checker: Checker | None = None
-) -> Outcome:
-    """Runs a case on the simulator under one schedule, `checker` looking on. The Outcome says whatever goes wrong."""
+def serve(engine_class: type, case: Case, policy: Policy | None = None, checker: Checker | None = None) -> Outcome:
+    """Runs a case on the simulator under one schedule. The Outcome says whatever goes wrong.
+
+    Args:
+        policy: what makes the schedule; by default the order of virtual time.
+        checker: who looks on.
+
+    Raises:
+        InputError: the class is no engine, or the policy cannot go on with this one.
+    """
     try:
         file = engine_class.run.__code__.co_filename
     except AttributeError:
@@ -113,30 +160,29 @@ def serve(
     cache = KVCache(NETWORK.layers, case.pages, 2, torch.float64, device.torch_device)
     size = SlotSize(case.max_running, case.max_batch_tokens, case.pages)
     model = Model(NETWORK, NETWORK.layers, cache, size, device)
-    failure = wrong_batch = None
-    finished = []
-    try:
-        engine = engine_class(model, scheduler, device.cuda)
-        checker.name_streams(engine, device.cuda.default_stream())
-        for request in engine.run():
-            finished.append(request.id)
-        device.finish()
-        if missing := [id for id in map(str, range(len(case.prompts))) if id not in finished]:
-            failure = f"the engine stopped without finishing request {', '.join(missing)}"
-    except WrongTokenError as error:
-        failure, wrong_batch = str(error), error.batch
-    except InputError:
-        raise  # not the engine's: the policy's
-    except Exception as error:
-        failure = _where(error, file)
-    finally:
-        model.close()
-    if failure is not None:
-        # What was still queued then counts too: run late, it cannot have been in order with what came before.
-        device.cuda.queues.policy = Lazy()
-        with suppress(Exception):
+    failure = wrong_batch_number = None
+    with closing(model):
+        try:
+            engine = engine_class(model, scheduler, device.cuda)
+            checker.name_streams(engine, device.cuda.default_stream())
+            for request in engine.run() or ():  # a `run` without a yield is a function that returns None
+                scheduler.yielded(request)
             device.finish()
-    return Outcome(checker.hazards, failure, wrong_batch, checker)
+            scheduler.ended()
+        except WrongTokenError as error:
+            failure, wrong_batch_number = str(error), error.batch_number
+        except YieldError as error:
+            failure = str(error)
+        except InputError:
+            raise  # not the engine's: the policy's
+        except Exception as error:
+            failure = _where(error, file)
+        if failure is not None:
+            # What was still queued then counts too: run late, it cannot have been in order with what came before.
+            device.cuda.queues.policy = Lazy()
+            with suppress(Exception):
+                device.finish()
+    return Outcome(checker.hazards, failure, wrong_batch_number, checker)
 
 
 _COSTS = Costs.of(COSTS)

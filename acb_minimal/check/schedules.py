@@ -23,7 +23,14 @@ END, VOID = "end", "void"
 
 
 def replay(engine_class: type, seed: str) -> Outcome:
-    """Runs the schedule that `seed` stands for: a number, or what Exploration calls it. Raises InputError."""
+    """Runs the schedule that a seed stands for.
+
+    Args:
+        seed: a number, for a case and a policy; or a case and the choices in it, as `search` names them.
+
+    Raises:
+        InputError: there is no such schedule.
+    """
     name, _, choices = seed.partition(":")
     cases = {case.name: case for case in CASES}
     if seed.isdecimal():
@@ -40,9 +47,11 @@ def replay(engine_class: type, seed: str) -> Outcome:
 class Verdict:
     """What a search has found.
 
-    seed, outcome  the first schedule that went wrong, and how; None if none did
-    schedules      how many different schedules were run, from start to end, one by one
-    explorations   what was gone through choice by choice; empty if something went wrong before
+    Attributes:
+        seed: of the first schedule that went wrong; None if none did.
+        outcome: how it went wrong.
+        schedules: how many different schedules were run, from start to end, one by one.
+        explorations: what was gone through choice by choice; empty if something went wrong before.
     """
 
     seed: str | None
@@ -54,8 +63,17 @@ class Verdict:
 def search(
     engine_class: type, schedules: int = 100, runs: int = 2000, progress: Callable[[str], None] = lambda text: None
 ) -> Verdict:
-    """Runs all cases under all policies, explores each in up to `runs` runs, and then draws schedules at random until
-    that many different ones have been run, or there are no more. Stops where anything goes wrong."""
+    """Runs all cases under all policies, explores each, and then draws schedules at random. Stops where anything goes
+    wrong.
+
+    Args:
+        schedules: how many different ones are run from start to end, if there are so many.
+        runs: that exploring a case may take.
+        progress: is told what goes on.
+
+    Raises:
+        InputError: the engine cannot be explored, because it does not do the same thing twice.
+    """
     seen: set[tuple[int, int]] = set()
     explorations: list[Exploration] = []
 
@@ -89,6 +107,10 @@ class Script(Choosing):
 
     Records and waits run as soon as they can: when they do changes nothing but what is ready. To run nothing is the
     last choice.
+
+    Attributes:
+        choices: those that it is given.
+        made: those that it has made so far.
     """
 
     def __init__(self, choices: Sequence[int] = ()):
@@ -113,8 +135,8 @@ class Script(Choosing):
 class Exploration:
     """All schedules of a case, as far as they have been followed.
 
-    states    points at which a schedule has a choice
-    runs      times the case was run
+    Attributes:
+        runs: how many times the case was run.
     """
 
     def __init__(self, engine_class: type, case: Case):
@@ -125,14 +147,23 @@ class Exploration:
 
     @property
     def states(self) -> int:
+        """Points at which a schedule has a choice."""
         return len(self._next)
 
     @property
     def complete(self) -> bool:
+        """Whether all of them have been followed."""
         return not self._todo
 
     def follow(self, runs: int) -> tuple[str, Outcome] | None:
-        """Runs the case up to so many times; returns the first outcome that is not clean, and its seed before it."""
+        """Runs the case up to so many times.
+
+        Returns:
+            The seed of the first schedule that is not clean, and its outcome; None if all are.
+
+        Raises:
+            InputError: the engine did not do the same thing twice.
+        """
         while self._todo and self.runs < runs:
             self.runs += 1
             checker = Checker()
@@ -157,10 +188,11 @@ class Exploration:
 class State(NamedTuple):
     """All that what follows depends on.
 
-    events  how many there were
-    host    what the host has done, asked and seen, in order: a hash
-    device  what the device has done, in whatever order
-    memory  what is in it: a hash
+    Attributes:
+        events: how many there were.
+        host: what the host has done, asked and seen, in order: a hash.
+        device: what the device has done, in whatever order.
+        memory: what is in it: a hash.
     """
 
     events: int
@@ -205,4 +237,4 @@ class _Walk(Script):
         host, device = [], []
         for kind, action in self.checker.events:
             (host if kind != "done" or action.actor == HOST else device).append((kind, action.number))
-        return State(len(host) + len(device), hash(tuple(host)), frozenset(device), self.checker.fingerprint())
+        return State(len(host) + len(device), hash(tuple(host)), frozenset(device), self.checker.memories.fingerprint())

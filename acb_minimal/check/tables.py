@@ -19,7 +19,7 @@ from .schedules import Verdict
 def verdict(chapter: str, verdict: Verdict) -> RenderableType:
     """What a search has found: the first thing that went wrong and how to see it again, or what was covered."""
     if verdict.outcome is not None:
-        again = Text(f"See this schedule: acb run {chapter} --replay {verdict.seed}")
+        again = Text(f"See this schedule: acb check {chapter} --replay {verdict.seed}")
         return Group(Text(f"{chapter} is not in order."), problem(verdict.outcome), again)
     table = Table(title=f"{chapter}: no hazard, no wrong token", title_justify="left", caption_justify="left")
     for column in ("case", "different schedules", "states", "runs"):
@@ -36,7 +36,7 @@ def verdict(chapter: str, verdict: Verdict) -> RenderableType:
 
 
 def number(count: int) -> str:
-    """Whole, as long as it can be read."""
+    """A count as text: whole, as long as it can be read."""
     return f"{count:,}" if count < 1e9 else f"{count:.1e}"
 
 
@@ -67,7 +67,15 @@ def timeline(chapter: str, seed: str, outcome: Outcome) -> RenderableType:
 
 
 def deletions(chapter: str, device: str, progress: Callable[[str], None]) -> Measured:
-    """Each line that orders, and how it is missed."""
+    """Takes away each line that orders, by itself, and tells how it is missed: a row for each.
+
+    Args:
+        device: "sim", or "cuda" for the same on a real GPU, with what torch's sanitizer says of it.
+        progress: is told what goes on.
+
+    Raises:
+        InputError: there is no such chapter.
+    """
     if device == "cuda":
         from .deletions_cuda import measure
 
@@ -75,21 +83,31 @@ def deletions(chapter: str, device: str, progress: Callable[[str], None]) -> Mea
     rows = []
     for deletion in deletions_of(chapter):
         progress(f"without line {deletion.line}")
-        rows.append([deletion.line, deletion.text, *_cells(find(deletion))])
-    columns = {"line": "d", "without": ""} | dict.fromkeys(("hazard", "wrong token", "bubble (us)"), "")
+        rows.append([deletion.line, deletion.text, *_figures(find(deletion))])
+    columns = {
+        "line": "d",
+        "without": "",
+        "hazard in batch": "d",
+        "wrong token in batch": "d",
+        "error": "",
+        "seed": "d",
+        "bubble with it (us)": ".1f",
+        "bubble without it (us)": ".1f",
+    }
     note = (
-        "Hazard, wrong token: in which batch the first one came. Bubble: before a batch, on average, with the line "
-        "and without it; simulated."
+        "Hazard, wrong token: in which batch the first one came, and the seed of the schedule that gave the token. "
+        "Bubble: before a batch, on average, with the line and without it; simulated."
     )
     machine = environment(SimulatedDevice(Costs.of(WORKLOAD.model)))
     return Measured(f"{chapter}, each line taken away by itself", columns, rows, note, machine)
 
 
-def _cells(finding: Finding) -> tuple[str | None, str | None, str | None]:
-    hazard = f"batch {finding.hazard.second.batch_number}" if finding.hazard else None
-    failure = "error" if finding.wrong_batch is None else f"batch {finding.wrong_batch}"
-    failure = f"{failure}, seed {finding.seed}" if finding.failure else None
-    if finding.bubble is None:
-        return hazard, failure, None
-    grew = f"{1e6 * finding.bubble_before:.1f} to {1e6 * finding.bubble:.1f}"
-    return hazard, failure, grew if finding.caught else "as before"
+def _figures(finding: Finding) -> list[int | float | str | None]:
+    """What was found, as the columns have it: None for what was not."""
+    return [
+        finding.hazard.second.batch_number if finding.hazard else None,
+        finding.wrong_batch_number,
+        finding.failure if finding.wrong_batch_number is None else None,
+        finding.seed,
+        *(None if seconds is None else 1e6 * seconds for seconds in (finding.bubble_before, finding.bubble)),
+    ]

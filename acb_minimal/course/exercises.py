@@ -1,35 +1,34 @@
 """The exercises of the notebooks: `check` says whether an answer is right, or gives a hint.
 
 No answer is written down here. What is right is computed: from the profile that the reader looks at, or by running an
-engine on the simulated GPU.
+engine on the simulated GPU (facts.py).
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 
 import torch
 
 from ..errors import InputError
-from ..kv_cache import KVCache
-from ..measure.profile import profile
-from ..model import Model, decode_sizes
-from ..run.checkpoint import Checkpoint
-from ..run.engines import without
-from ..run.workload import workload
-from ..sim.costs import Costs
-from ..sim.device import SimulatedDevice
-from ..slot import SlotSize
-from ..trace.spans import Trace
+from ..model import decode_sizes
+from ..run.engines import load_chapter, without
 from .experiments import slower_host
-from .notebook import PAIRS, SCHEDULES, Profiles, answers, counted, host_seconds, middle, right, simulated
+from .facts import bare_model, host_waits, seconds_in, simulated_bubble, stream_waits, wrong_under
+from .times import Profiles, host_seconds
+from .tokens import PAIRS, answers, counted, right, simulated
 
 EXERCISES: dict[str, Callable[..., str]] = {}
 
 
 def check(name: str, answer, *given) -> None:
-    """Prints "right" or a hint. `given` is what the exercise is about, as its cell in the notebook hands it over.
+    """Prints "right" or a hint. A wrong answer raises nothing, whatever it is.
 
-    A wrong answer raises nothing, whatever it is. Raises InputError for an exercise that does not exist.
+    Args:
+        name: the exercise, "ch1.1".
+        answer: the answer; None for none yet.
+        given: what the exercise is about, as its cell in the notebook hands it over.
+
+    Raises:
+        InputError: there is no such exercise.
     """
     if name not in EXERCISES:
         raise InputError(f"there is no exercise {name!r}: the exercises are {', '.join(EXERCISES)}")
@@ -53,67 +52,9 @@ def exercise(name: str):
     return declare
 
 
-# --- what they go by ---
-
-
 def near(answer: float, truth: float, hint: str, tolerance: float = 0.01) -> str:
     """The hint, unless the answer is the truth within the tolerance, a share of it."""
     return "" if abs(float(answer) - truth) <= tolerance * abs(truth) else hint
-
-
-def wrong_under(engine: type) -> str:
-    """A hint that names the first schedule under which the engine counts wrong; "" if there is none."""
-    checkpoint = Checkpoint("counter")
-    for schedules in SCHEDULES.values():
-        for policy, seed in schedules:
-            said = answers(engine, simulated(policy, seed), checkpoint)
-            if isinstance(said, str):
-                return f"under the schedule {policy!r} it raises {said}"
-            if right(said) < len(PAIRS):
-                return f"under the schedule {policy!r} it gets {right(said)} of {len(PAIRS)} answers right"
-    return ""
-
-
-class Counting(SimulatedDevice):
-    """A simulated GPU that counts what is queued by name; "wait" are the waits of one stream for another."""
-
-    def __init__(self):
-        super().__init__(Costs.of("counter"))
-        self.queued: Counter[str] = Counter()
-        add = self.cuda.queues.add
-
-        def add_counted(operation) -> None:
-            self.queued[operation.what] += 1
-            add(operation)
-
-        self.cuda.queues.add = add_counted
-
-
-def host_waits(engine: str | type) -> float:
-    """How many times the host waits for a batch, on a GPU that is never done before it has to be."""
-    session = counted(engine, simulated("lazy"))
-    return sum(span.name == "wait" for span in session.trace.lane("CPU")) / len(session.scheduler.steps)
-
-
-def stream_waits(engine: str | type) -> float:
-    """How many times a stream is made to wait for another, for a batch."""
-    device = Counting()
-    session = counted(engine, device)
-    return device.queued["wait"] / len(session.scheduler.steps)
-
-
-def simulated_bubble(engine: str | type) -> float:
-    """Seconds without a batch on a simulated GPU, for a decode step of the workload `wide`."""
-    return profile(engine, workload("wide").override(new_tokens=64), "sim").breakdown.bubbles
-
-
-def seconds_in(trace: Trace, lane: str, name: str) -> float:
-    """Mean seconds for a batch that a lane spends in spans of this name, in the middle of the run."""
-    windows = trace.batches()
-    chosen = middle(sorted(windows), 16)
-    begin, end = windows[chosen[0]][1], windows[chosen[-1]][1]
-    spans = (span for span in trace.lane(lane) if span.name == name and begin < span.end <= end)
-    return sum(span.seconds for span in spans) / (len(chosen) - 1)
 
 
 # --- chapter 1 ---
@@ -261,8 +202,8 @@ def bubbles_back(answer: type) -> str:
 
 @exercise("ch5.3")
 def carry_over_by_hand(answer: Callable[[list[int], list[int], list[int]], list[int]]) -> str:
-    device = SimulatedDevice(Costs.of("counter"))
-    model = Model(None, [], KVCache([], 1, 64, torch.float32, "cpu"), SlotSize(8, 8, 1), device)
+    device = simulated("timed")
+    model = bare_model(device, 8)
     slot, previous = model.new_slot(), model.new_slot()
     draw = torch.Generator().manual_seed(0)
     for rows in range(1, 9):
@@ -285,11 +226,9 @@ def carry_over_by_hand(answer: Callable[[list[int], list[int], list[int]], list[
 
 @exercise("ch6.1")
 def graphs_captured(answer: int, max_running: int) -> str:
-    device, captured = simulated("timed"), []
-    make = device.cuda.CUDAGraph
-    device.cuda.CUDAGraph = lambda: captured.append(make()) or captured[-1]
-    counted("ch6", device, max_running=max_running, max_batch_tokens=max_running)
-    return near(answer, len(captured), "one for each size in decode_sizes(max_running), and for each slot", 0)
+    device = simulated("timed")
+    engine = load_chapter("ch6")(bare_model(device, max_running), None, device.cuda)  # it captures before it schedules
+    return near(answer, len(engine.graphs), "one for each size in decode_sizes(max_running), and for each slot", 0)
 
 
 @exercise("ch6.2")

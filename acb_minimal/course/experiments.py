@@ -1,6 +1,6 @@
 """Experiments of single notebooks: a slower host, asynchrony with and without graphs, streams and copies by themselves.
 
-Like lab.py they return what Jupyter shows, and say on which machine it was measured.
+Like times.py they return what Jupyter shows, and say on which machine it was measured.
 """
 
 import statistics
@@ -14,61 +14,67 @@ from ..measure import myths
 from ..measure.figures import Breakdown, widest_decodes
 from ..measure.profile import profile
 from ..pictures import charts
-from ..run import engines as variants
 from ..run.checkpoint import Checkpoint
+from ..run.engines import synchronous
 from ..run.session import Session
-from ..run.workload import workload
+from ..run.workload import workload as find_workload
 from ..sim.costs import Costs
 from ..sim.device import SimulatedDevice
-from .notebook import counted, machine, milliseconds, picture, plain_table
+from .notebook import machine, milliseconds, picture, plain_table
+from .tokens import counted
 
 
 def slower_host(chapter: str, name: str, factor: float) -> Breakdown:
-    """A workload on the simulated GPU, with a host that takes `factor` times as long to schedule, write, fill and
-    update."""
-    load = workload(name)
-    checkpoint = Checkpoint(load.model)
-    costs = Costs.of(load.model)
+    """Where the time of a decode step goes on the simulated GPU, with a host that takes longer.
+
+    Args:
+        name: of the workload.
+        factor: how many times as long it takes to schedule, write, fill and update.
+    """
+    workload = find_workload(name)
+    checkpoint = Checkpoint(workload.model)
+    costs = Costs.of(workload.model)
     slow = {
         what: {part: factor * value for part, value in costs.figures[what].items()}
         for what in ("schedule", "write", "fill", "update")
     }
     device = SimulatedDevice(replace(costs, figures=costs.figures | slow), arithmetic=False, trace=True)
-    return profile(chapter, load, device, checkpoint).breakdown
+    return profile(chapter, workload, device, checkpoint).breakdown
 
 
 def slower_hosts(chapter: str, name: str, factors: Iterable[float]) -> Image:
     """The same for several factors, as bars."""
     rows = {f"host work x {factor:g}": slower_host(chapter, name, factor) for factor in factors}
-    title = f"{name}, {chapter} on {Costs.of(workload(name).model).gpu}"
+    title = f"{name}, {chapter} on {Costs.of(find_workload(name).model).gpu}"
     return picture(charts.breakdown(rows, title=title), f"Bars: {title}")
 
 
 def two_by_two(name: str, new_tokens: int) -> Table:
     """A workload in all four: synchronous or asynchronous, launched kernel by kernel or as graphs.
 
-    new_tokens  for each request, to keep it short; there must be steps in which all requests decode
+    Args:
+        name: of the workload.
+        new_tokens: for each request, to keep it short; there must be steps in which all requests decode.
     """
-    load = workload(name).override(new_tokens=new_tokens)
-    checkpoint = Checkpoint(load.model)
+    workload = find_workload(name).override(new_tokens=new_tokens)
+    checkpoint = Checkpoint(workload.model)
     engines = {
-        "synchronous, eager": variants.synchronous("ch5"),
+        "synchronous, eager": synchronous("ch5"),
         "asynchronous, eager (ch5)": "ch5",
-        "synchronous, graphs": variants.synchronous("ch6"),
+        "synchronous, graphs": synchronous("ch6"),
         "asynchronous, graphs (ch6)": "ch6",
     }
     made, base = None, 0.0
     for label, engine in engines.items():
-        session = Session(load.job(checkpoint.vocab_size), engine, checkpoint, trace=True)
+        session = Session(workload.job(checkpoint.vocab_size), engine, checkpoint, trace=True)
         session.serve()
         steps = session.scheduler.steps
         decodes = widest_decodes(steps)
         step = statistics.fmean(steps[number].time - steps[number - 1].time for number in decodes)
         bubble = statistics.fmean(session.trace.bubbles()[number] for number in decodes)
         base = base or step
-        made = made or plain_table(
-            f"{name} ({load.model}) on {session.device.name}", "engine", "ms per decode step", "bubbles", "time saved"
-        )
+        title = f"{name} ({workload.model}) on {session.device.name}"
+        made = made or plain_table(title, "engine", "ms per decode step", "bubbles", "time saved")
         made.add_row(label, f"{1e3 * step:.2f}", f"{bubble / step:.2%}", f"{1 - step / base:.1%}")
     return made
 

@@ -32,17 +32,26 @@ SHAPES = ("llama-3.1-8b", "llama-3.2-1b", "qwen3-8b", "qwen3-32b")
 class Checkpoint:
     """A model that has been named but not yet loaded.
 
-    name           as it was given
-    config         its transformers config
-    dtype          of weights, activations and KV cache
-    vocab_size     token ids are below it
-    max_positions  prompt and generated tokens of a request, at most
-    layers         its attention layers, in the order they run
-    weight_bytes   device bytes of its weights
-    Raises InputError when there is no such model or its attention cannot be replaced.
+    Attributes:
+        name: as it was given.
+        random: whether it is one of the bundled shapes, with random weights.
+        path: where transformers finds it: a folder, or a name on the hub.
+        config: its transformers config.
+        dtype: of weights, activations and KV cache.
+        vocab_size: token ids are below it.
+        max_positions: prompt and generated tokens of a request, at most.
+        layers: its attention layers, in the order they run.
+        weight_bytes: device bytes of its weights.
     """
 
     def __init__(self, name: str):
+        """
+        Args:
+            name: "counter", one of SHAPES, a folder, or a model on the Hugging Face hub.
+
+        Raises:
+            InputError: there is no such model, or its attention cannot be replaced.
+        """
         self.name = name
         self.random = name in SHAPES
         self.path = str(CONFIGS / name) if self.random else str(counter.PATH) if name == "counter" else name
@@ -93,10 +102,11 @@ class Checkpoint:
         return device in self._loaded
 
     def load(self, device: torch.device) -> PreTrainedModel:
-        """The model on `device`, in eval mode, its attention replaced by ours. Loaded once, then kept.
+        """The model on a device, in eval mode, its attention replaced by ours. Loaded once, then kept.
 
-        Weights are read on the CPU first: raises InputError, before anything is on a GPU, if they are missing or
-        broken.
+        Raises:
+            InputError: weights are missing or broken; before anything is on a GPU, because they are read on the CPU
+                first.
         """
         if device not in self._loaded:
             self._loaded[device] = self._load(device)
@@ -132,8 +142,8 @@ class Checkpoint:
 
     @cached_property
     def stop_tokens(self) -> Sequence[int]:
-        """Token ids that end a text, those that `generate` stops at; none for random weights, which would stop at
-        random."""
+        """Token ids that end a text, those that transformers' `generate` stops at; none for random weights, which would
+        stop at random."""
         if self.random:
             return ()
         try:
@@ -143,7 +153,11 @@ class Checkpoint:
         return () if eos is None else (eos,) if isinstance(eos, int) else tuple(eos)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a prompt. Raises InputError for a model without a tokenizer, and for words it does not know."""
+        """Token ids of a prompt.
+
+        Raises:
+            InputError: the model has no tokenizer, or does not know a word of it.
+        """
         tokenizer = self._tokenizer
         if isinstance(tokenizer, str):
             raise InputError(f"model {self.name!r} {tokenizer}")

@@ -17,12 +17,19 @@ _numbers = itertools.count()
 
 
 def chapter_paths() -> dict[str, Path]:
-    """The course's chapters, by name, in order."""
+    """The files of the course's chapters, by name, in order."""
     return {path.stem: path for path in sorted(CHAPTERS.glob("ch[0-9]*.py"))}
 
 
 def chapter_path(name: str) -> Path:
-    """The file of a chapter: by name ("ch1_sync"), short name ("ch1") or path. Raises InputError."""
+    """The file of a chapter.
+
+    Args:
+        name: its name ("ch1_sync"), its short name ("ch1") or the path of a .py file.
+
+    Raises:
+        InputError: it is none of these.
+    """
     paths = chapter_paths()
     short = {stem.split("_")[0]: path for stem, path in paths.items()}
     path = Path(name) if name.endswith(".py") else paths.get(name) or short.get(name)
@@ -32,7 +39,14 @@ def chapter_path(name: str) -> Path:
 
 
 def load_chapter(name: str) -> type:
-    """The `Engine` of a chapter. Raises InputError if there is no such chapter or it cannot be imported."""
+    """The `Engine` of a chapter.
+
+    Args:
+        name: as for `chapter_path`.
+
+    Raises:
+        InputError: there is no such chapter, or it cannot be imported.
+    """
     path = chapter_path(name)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
@@ -55,40 +69,62 @@ def diff(old: str, new: str) -> str:
 
 
 def without(chapter: str, *statements: str) -> type:
-    """The chapter's Engine without every statement that begins with one of `statements`.
+    """A chapter's Engine without some statements: each becomes `pass`, and every line keeps its number.
 
-    A simple statement becomes `pass`; of a `with` statement, given as "with ...", the body stays. Raises InputError if
-    a statement does not occur.
+    Args:
+        chapter: as for `chapter_path`.
+        statements: what the statements begin with; all that do are taken away. Only simple ones, which have no body.
+
+    Raises:
+        InputError: none begins like that.
     """
     source = chapter_path(chapter).read_text()
-    tree = ast.parse(source)
-    cut = _Cut(source, statements)
-    tree = ast.fix_missing_locations(cut.visit(tree))
+    simple = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt) and not hasattr(node, "body")]
+    begins = {node: ast.get_source_segment(source, node) for node in simple}
+    taken: set[ast.stmt] = set()
     for statement in statements:
-        if statement not in cut.found:
-            raise InputError(f"{chapter!r} has no statement that begins with {statement!r}")
-    return engine(ast.unparse(tree), f"{chapter} without {' and '.join(statements)}")
+        found = [node for node, text in begins.items() if text.startswith(statement)]
+        if not found:
+            raise InputError(f"{chapter!r} has no simple statement that begins with {statement!r}")
+        taken.update(found)
+    # From the end, so that what is still to come keeps its place.
+    for node in sorted(taken, key=lambda node: (node.lineno, node.col_offset), reverse=True):
+        source = replaced(source, node, "pass")
+    return engine(source, f"{chapter} without {' and '.join(statements)}")
 
 
 def changed(chapter: str, *changes: tuple[str, str]) -> type:
-    """The chapter's Engine with the text of each (old, new) replaced. Raises InputError unless `old` occurs once."""
+    """A chapter's Engine with other text in some places.
+
+    Args:
+        chapter: as for `chapter_path`.
+        changes: text, and what comes in its place. All lines behind it keep their numbers, unless it has more lines
+            than were there.
+
+    Raises:
+        InputError: the text is not there exactly once.
+    """
     source = chapter_path(chapter).read_text()
     for old, new in changes:
         if source.count(old) != 1:
             raise InputError(f"{chapter!r} has {old!r} {source.count(old)} times; a change needs it once")
-        source = source.replace(old, new)
+        start = source.index(old)
+        source = _spliced(source, start, start + len(old), new)
     return engine(source, f"{chapter} changed")
 
 
 def synchronous(chapter: str) -> type:
-    """Chapter 5 or 6 with one line moved: a batch is retired right after it is launched, not one launch later."""
-    line = "        previous, self.in_flight = self.in_flight, None\n"
-    launch = "            self.launch(batch)\n"
-    return changed(chapter, (line, ""), (launch, launch + line))
+    """Chapter 5 or 6 with one statement moved: a batch is retired right after it is launched, not one launch later.
+
+    Raises:
+        InputError: the chapter does not launch first and retire afterwards, as these two do.
+    """
+    takes, retires = "previous, self.in_flight = self.in_flight, None", "return self.retire(previous)"
+    return changed(chapter, (takes, "pass"), (retires, f"{takes}; {retires}"))
 
 
 def engine(source: str, name: str) -> type:
-    """The class `Engine` that `source` defines; tracebacks show its lines under `name`."""
+    """The class `Engine` that a source text defines; tracebacks show its lines under `name`."""
     name = f"<{name}, {next(_numbers)}>"
     linecache.cache[name] = len(source), None, source.splitlines(keepends=True), name
     namespace = {"__name__": name}
@@ -96,17 +132,19 @@ def engine(source: str, name: str) -> type:
     return namespace["Engine"]
 
 
-class _Cut(ast.NodeTransformer):
-    def __init__(self, source: str, statements: tuple[str, ...]):
-        self.source, self.statements, self.found = source, statements, set()
+def replaced(source: str, node: ast.expr | ast.stmt, text: str) -> str:
+    """A source text with other text in the place of a node of its tree; every other line keeps its number."""
+    lines = source.encode().splitlines(keepends=True)
 
-    def visit(self, node: ast.AST):
-        node = self.generic_visit(node)
-        if not isinstance(node, ast.stmt):
-            return node
-        text = ast.get_source_segment(self.source, node)
-        begins = [statement for statement in self.statements if text.startswith(statement)]
-        if not begins:
-            return node
-        self.found.update(begins)
-        return node.body if isinstance(node, ast.With) else ast.copy_location(ast.Pass(), node)
+    def offset(line: int, column: int) -> int:
+        return len(b"".join([*lines[: line - 1], lines[line - 1][:column]]).decode())  # ast counts columns in bytes
+
+    return _spliced(source, offset(node.lineno, node.col_offset), offset(node.end_lineno, node.end_col_offset), text)
+
+
+def _spliced(source: str, start: int, end: int, text: str) -> str:
+    """With `text` in place of what is from `start` to `end`; if it has fewer lines than that, empty ones follow it."""
+    missing = source.count("\n", start, end) - text.count("\n")
+    whole_lines = source[start:end].endswith("\n")
+    rest, newline, after = ("", "", source[end:]) if whole_lines else source[end:].partition("\n")
+    return source[:start] + text + rest + missing * "\n" + newline + after

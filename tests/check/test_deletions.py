@@ -40,11 +40,11 @@ def test_it_is_missed(deletion):
         assert finding.hazard is finding.failure is None
     elif deletion.text.startswith(FOR_TOKENS):
         assert finding.caught == "tokens"
-        assert finding.wrong_batch is not None
+        assert finding.wrong_batch_number is not None
     else:
         assert finding.caught == "hazard"
         assert finding.hazard.second.batch_number <= 1
-        assert finding.wrong_batch is not None
+        assert finding.wrong_batch_number is not None
 
 
 def test_every_other_line_keeps_its_place():
@@ -83,7 +83,7 @@ def test_a_file_of_one_s_own(tmp_path):
         ast.parse(deletion.source)
     assert [(deletion.line, deletion.source.splitlines()[deletion.line - 1].strip()) for deletion in made] == [
         (5, "with self.cuda.stream(None): self.slot.upload()"),
-        (6, "pass"),
+        (6, "pass   # over several lines"),
         (9, 'x = "ü"; pass; self.slot.write(x)'),
         (12, "pass"),
         (15, "pass"),

@@ -32,23 +32,23 @@ class Machine:
         self.device.watch("values", self.values, page_size=2)
         self.checker.name_streams(self, self.cuda.default_stream())
 
-    def work(self, batch: int) -> SimpleNamespace:
-        return SimpleNamespace(name="A", batch=Batch([], batch, padding=1))
+    def work(self, batch_number: int) -> SimpleNamespace:
+        return SimpleNamespace(name="A", batch=Batch([], batch_number, padding=1))
 
-    def upload(self, stream, batch: int = 0, part: slice = slice(None), non_blocking: bool = True) -> None:
+    def upload(self, stream, batch_number: int = 0, part: slice = slice(None), non_blocking: bool = True) -> None:
         with self.cuda.stream(stream):
-            self.device.copy("h2d", self.data[part], self.pinned[part], non_blocking, self.work(batch))
+            self.device.copy("h2d", self.data[part], self.pinned[part], non_blocking, self.work(batch_number))
 
-    def download(self, stream, batch: int = 0) -> None:
+    def download(self, stream, batch_number: int = 0) -> None:
         with self.cuda.stream(stream):
-            self.device.copy("d2h", self.pinned, self.result, True, self.work(batch))
+            self.device.copy("d2h", self.pinned, self.result, True, self.work(batch_number))
 
-    def forward(self, stream, batch: int = 0, part: slice = slice(None)) -> None:
+    def forward(self, stream, batch_number: int = 0, part: slice = slice(None)) -> None:
         """Reads data, writes result."""
         with self.cuda.stream(stream):
-            self.device.compute("forward", self.work(batch), lambda: self.result[part].copy_(self.data[part]))
+            self.device.compute("forward", self.work(batch_number), lambda: self.result[part].copy_(self.data[part]))
 
-    def attend(self, stream, batch: int, pages: list[int], length: int) -> None:
+    def attend(self, stream, batch_number: int, pages: list[int], length: int) -> None:
         """A decode of one request: writes its last position, reads them all."""
         rows = torch.ones(1, 1, 4)
         last = pages[(length - 1) // 2] * 2 + (length - 1) % 2
@@ -58,15 +58,15 @@ class Machine:
             torch.ops.acb.paged_attention(rows, rows, rows, self.keys, self.values, *ints, 1, 1.0, 0)
 
         with self.cuda.stream(stream):
-            self.device.compute("forward", self.work(batch), run)
+            self.device.compute("forward", self.work(batch_number), run)
 
-    def host_writes(self, batch: int = 1) -> None:
+    def host_writes(self, batch_number: int = 1) -> None:
         self.device.host_view(self.pinned)[:] = 0
-        self.device.spent("write", self.device.clock(), 1, batch)
+        self.device.spent("write", self.device.clock(), 1, batch_number)
 
-    def host_reads(self, batch: int = 0) -> None:
+    def host_reads(self, batch_number: int = 0) -> None:
         self.device.host_view(self.pinned)[:3].tolist()
-        self.device.spent("update", self.device.clock(), 1, batch)
+        self.device.spent("update", self.device.clock(), 1, batch_number)
 
     def captured(self, pool: object = None):
         graph = self.cuda.CUDAGraph()
@@ -95,13 +95,13 @@ def write_then_read(on, order):
 def read_then_write(on, order):
     on.forward(on.compute)
     order(on, on.compute, on.h2d)
-    on.upload(on.h2d, batch=1)
+    on.upload(on.h2d, batch_number=1)
 
 
 def write_then_write(on, order):
     on.upload(on.h2d)
     order(on, on.h2d, on.d2h)
-    on.upload(on.d2h, batch=1)
+    on.upload(on.d2h, batch_number=1)
 
 
 def upload_then_host_writes(on, order):
@@ -127,7 +127,7 @@ def replay_then_upload(on, order):
     graph = on.captured()
     on.replay(graph, on.compute)
     order(on, on.compute, on.h2d)
-    on.upload(on.h2d, batch=1)
+    on.upload(on.h2d, batch_number=1)
 
 
 def replays_from_one_pool(on, order):
@@ -394,6 +394,6 @@ def test_a_part_of_a_page_counts_as_the_page():
 def test_streams_made_later_are_told_apart():
     on = Machine()
     for number in range(6):
-        on.upload(on.cuda.Stream(), batch=number)
+        on.upload(on.cuda.Stream(), batch_number=number)
     assert len(on.hazards()) >= 1
     assert "nothing makes stream" in on.hazards()[0]

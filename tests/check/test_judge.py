@@ -7,9 +7,11 @@ import pytest
 from acb_minimal.check import judge
 from acb_minimal.check.cases import CASES, NETWORK, VOCAB
 from acb_minimal.check.judge import Referee, serve
+from acb_minimal.check.schedules import replay
+from acb_minimal.check.tables import problem
 from acb_minimal.errors import InputError
 from acb_minimal.model import decode_sizes
-from acb_minimal.run.engines import changed, chapter_path, engine, load_chapter
+from acb_minimal.run.engines import changed, chapter_path, chapter_paths, engine, load_chapter, without
 from acb_minimal.sim.policies import Lazy
 
 NAMED = {case.name: case for case in CASES}
@@ -87,22 +89,55 @@ def test_prompts_join_the_decodes_piece_by_piece(monkeypatch):
 def test_a_clean_outcome():
     outcome = serve(load_chapter("ch3"), NAMED["rows"])
     assert outcome.clean
-    assert (outcome.hazards, outcome.failure, outcome.wrong_batch) == ([], None, None)
+    assert (outcome.hazards, outcome.failure, outcome.wrong_batch_number) == ([], None, None)
 
 
 def test_a_hazard_comes_with_the_engine_s_lines():
-    path = chapter_path("ch5")
-    lines = path.read_text().splitlines()
-    without = engine("\n".join("" if "wait_event(self.uploaded)" in line else line for line in lines), "mine")
-    outcome = serve(without, NAMED["pages"])
+    outcome = serve(without("ch5", "self.compute.wait_event"), NAMED["pages"])
     hazard = outcome.hazards[0]
     assert str(hazard) == (
         "the carry-over of batch 0 reads slot A's inputs; the upload of batch 0 writes them; "
         "nothing makes compute wait for h2d"
     )
-    assert [outcome.checker.source(action) for action in (hazard.first, hazard.second)] == [
-        line.strip() for line in lines if "slot.upload" in line or "model.carry_over" in line
+    lines = [(action.line, outcome.checker.source(action)) for action in (hazard.first, hazard.second)]
+    assert lines == lines_of("ch5", "slot.upload", "model.carry_over")
+
+
+def lines_of(chapter: str, *parts: str) -> list[tuple[int, str]]:
+    """The chapter's lines with any of these in them, and their numbers in the chapter."""
+    lines = enumerate(chapter_path(chapter).read_text().splitlines(), start=1)
+    return [(number, line.strip()) for number, line in lines if any(part in line for part in parts)]
+
+
+# Engines that take in tokens without waiting for them.
+UNAWAITED = {
+    "ch1": changed("ch1", ("self.slot.download()", "self.slot.download(non_blocking=True)")),
+    "ch2": without("ch2", "self.d2h.synchronize"),
+    "ch3": without("ch3", "self.downloaded.synchronize"),
+}
+
+
+@pytest.mark.parametrize("chapter", UNAWAITED)
+def test_a_host_that_does_not_wait_for_its_tokens_is_told_both_lines(chapter):
+    outcome = replay(UNAWAITED[chapter], "0")
+    hazard = outcome.hazards[0]
+    assert str(hazard).startswith(
+        "the host (update, batch 0) reads slot A's pinned outputs; the download of batch 0 writes them; "
+        "nothing makes the host wait for "
+    )
+    assert [hazard.first.line, hazard.second.line] == [
+        number for number, _ in lines_of(chapter, "slot.download", "scheduler.update")
     ]
+    said = str(problem(outcome))
+    assert f"line {hazard.first.line}: tokens = self.slot.download(" in said
+    assert f"line {hazard.second.line}: return self.scheduler.update(" in said
+
+
+@pytest.mark.parametrize("seed", [str(seed) for seed in range(12)])
+@pytest.mark.parametrize("chapter", UNAWAITED)
+def test_that_it_does_not_wait_is_found_whether_or_not_it_was_in_time(chapter, seed):
+    hazards = map(str, replay(UNAWAITED[chapter], seed).hazards)
+    assert any("the host (update, " in hazard and " reads slot A's pinned outputs" in hazard for hazard in hazards)
 
 
 def test_what_was_queued_when_the_run_was_cut_short_counts():
@@ -110,7 +145,7 @@ def test_what_was_queued_when_the_run_was_cut_short_counts():
     without = changed("ch5", ("self.compute.wait_event(self.uploaded)", "pass"))
     outcome = serve(without, NAMED["pages"], Lazy())
     assert "; right is " in outcome.failure
-    assert outcome.wrong_batch == 0
+    assert outcome.wrong_batch_number == 0
     assert "nothing makes compute wait for h2d" in str(outcome.hazards[0])
 
 
@@ -130,8 +165,10 @@ class Engine:
         ("1 / 0", "ZeroDivisionError: division by zero (line 6: 1 / 0)"),
         ("while self.scheduler.has_work(): pass", "has looked for work 2,000 times and is not done (line 6: while"),
         ("while True: self.scheduler.schedule()", "has looked for work 2,000 times and is not done (line 6: while"),
-        ("return", "the engine stopped without finishing request 0, 1, 2, 3, 4"),
-        ("return iter(())", "the engine stopped without finishing request 0, 1, 2, 3, 4"),
+        ("return", "run ended without yielding request 0, 1, 2, 3, 4; it has to yield each request exactly once"),
+        ("return iter(())", "run ended without yielding request 0, 1, 2, 3, 4; it has to"),
+        ("yield 'all'", "run yielded 'all'; it has to yield each request exactly once, with its finish_reason"),
+        ("yield self.scheduler.schedule().rows[0].request", "run yielded request 0 before it was finished; it has to"),
         ("self.slot.download()", "RuntimeError: slot A holds no batch: write one to it first (line 6: self.slot"),
     ],
 )
@@ -139,6 +176,37 @@ def test_an_engine_that_breaks_down_is_a_failure_in_one_line(body, message):
     outcome = serve(engine(ENGINE.format(body), "mine"), NAMED["rows"])
     assert message in outcome.failure
     assert len(outcome.failure.splitlines()) == 1
+    assert not outcome.clean
+
+
+@pytest.mark.parametrize("chapter", chapter_paths())
+def test_in_every_chapter_two_requests_finish_at_once(chapter, monkeypatch):
+    update, at_once = Referee.update, []
+
+    def updated(referee, batch, tokens):
+        finished = update(referee, batch, tokens)
+        at_once.append(len(finished))
+        return finished
+
+    monkeypatch.setattr(Referee, "update", updated)
+    assert serve(load_chapter(chapter), NAMED["rows"]).clean
+    assert max(at_once) == 2
+
+
+@pytest.mark.parametrize("chapter", chapter_paths())
+@pytest.mark.parametrize(
+    ("yields", "message"),
+    [
+        ("self.step()", "run ended without yielding request 0, 1, 2, 3, 4; "),
+        ("yield from self.step()[:0]", "run ended without yielding request 0, 1, 2, 3, 4; "),
+        ("yield from self.step()[:1]", "run ended without yielding request 4; "),
+        ("yield from self.step() * 2", "run yielded request 0 twice; "),
+    ],
+)
+def test_an_engine_has_to_yield_each_request_exactly_once(chapter, yields, message):
+    outcome = serve(changed(chapter, ("yield from self.step()", yields)), NAMED["rows"])
+    assert outcome.failure == f"{message}it has to yield each request exactly once, with its finish_reason"
+    assert not outcome.hazards
     assert not outcome.clean
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from acb_minimal.errors import InputError
 from acb_minimal.models import counter
-from acb_minimal.run.engines import changed, engine, without
+from acb_minimal.run.engines import changed, chapter_path, engine, synchronous, without
 from acb_minimal.run.session import Session
 from acb_minimal.run.workload import Job
 from acb_minimal.sim.costs import Costs
@@ -35,10 +35,44 @@ def test_a_statement_is_taken_and_all_else_stays():
     assert answers(changed("ch3"), "lazy")
 
 
-def test_of_a_with_statement_the_body_stays():
-    source = source_of(without("ch2", "with self.cuda.stream(self.h2d)"))
-    assert "self.slot.upload(non_blocking=True)" in source
-    assert source.count("with self.cuda.stream") == 2
+@pytest.mark.parametrize(
+    "variant",
+    [
+        lambda: without("ch3", "self.compute.wait_event"),
+        lambda: without("ch3", "self.compute.wait_event", "self.downloaded.record", "self.d2h.wait_event"),
+        lambda: changed("ch3", ("self.compute.wait_event(self.uploaded)", "pass")),
+        lambda: changed("ch3", ("        self.compute.wait_event(self.uploaded)        # or", "# or")),
+        lambda: changed("ch3", ("self.uploaded.record(self.h2d)\n        self.compute.wait_event", "str")),
+    ],
+)
+def test_a_variant_s_lines_keep_the_chapter_s_numbers(variant):
+    chapter = chapter_path("ch3").read_text().splitlines()
+    lines = source_of(variant()).splitlines()
+    assert len(lines) == len(chapter)
+    other = [number for number, pair in enumerate(zip(chapter, lines, strict=True)) if pair[0] != pair[1]]
+    assert 1 <= len(other) <= 3
+    assert all("self." in chapter[number] for number in other)
+
+
+def test_a_statement_over_several_lines_leaves_as_many(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(SEVERAL.format("b = (\n            2\n        )", ""))
+    assert source_of(without(str(file), "b = (")) == SEVERAL.format("pass", "\n\n")
+
+
+def test_the_last_line_of_a_file_needs_no_end(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("class Engine:\n    def run(self):\n        return (\n            1)  # end")
+    assert source_of(without(str(file), "return")) == "class Engine:\n    def run(self):\n        pass  # end\n"
+    assert source_of(changed(str(file), ("1", "2"))).endswith("2)  # end")
+
+
+SEVERAL = """
+class Engine:
+    def run(self):
+        a = "ü"; {}; c = 1  # ü{}
+        return a
+"""
 
 
 def test_text_is_replaced():
@@ -48,9 +82,11 @@ def test_text_is_replaced():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: without("ch1", "self.compute"), "'ch1' has no statement that begins with 'self.compute'"),
+        (lambda: without("ch1", "self.compute"), "'ch1' has no simple statement that begins with 'self.compute'"),
         (lambda: changed("ch2", ("synchronize", "x")), "'ch2' has 'synchronize' 4 times; a change needs it once"),
         (lambda: without("ch9", "pass"), "unknown chapter 'ch9'"),
+        (lambda: without("ch1", "class"), "'ch1' has no simple statement that begins with 'class'"),
+        (lambda: synchronous("ch4"), "'ch4' has 'previous, self.in_flight = self.in_flight, None' 0 times; a change"),
     ],
 )
 def test_what_is_not_there_cannot_be_taken(make, message):
@@ -64,3 +100,19 @@ def test_an_error_shows_the_variant_s_line():
         made().run()
     except ZeroDivisionError:
         assert "# here" in traceback.format_exc()
+
+
+@pytest.mark.parametrize("chapter", ["ch5", "ch6"])
+def test_a_synchronous_engine_takes_in_a_batch_before_it_schedules_the_next(chapter):
+    def ahead(engine_class: type) -> int:
+        """How many batches were scheduled before the one in front was taken in."""
+        device = SimulatedDevice(Costs.of("counter"), trace=True)
+        job = Job([counter.prompt(3, 9), counter.prompt(90, 95)], max_running=2)
+        session = Session(job, engine_class, device=device)
+        assert [completion.text for completion in session.serve()] == [counter.answer(3, 9), counter.answer(90, 95)]
+        ends = {(span.name, span.batch_number): span.end for span in device.trace.lane("CPU")}
+        numbers = [number for name, number in ends if name == "update" and ("schedule", number + 1) in ends]
+        return sum(ends["schedule", number + 1] < ends["update", number] for number in numbers)
+
+    assert ahead(changed(chapter)) > 3
+    assert ahead(synchronous(chapter)) == 0

@@ -21,7 +21,11 @@ def all_pairs() -> list[tuple[int, int]]:
 
 
 def prompt(a: int, b: int) -> str:
-    """What to ask, four words. Raises ValueError for a pair that the model was not taught."""
+    """What to ask, four words.
+
+    Raises:
+        ValueError: the model was not taught this pair.
+    """
     if not 0 <= a <= b <= min(LARGEST, a + LONGEST):
         raise ValueError(f"cannot count {a} to {b}: need 0 <= a <= b <= {LARGEST} and b - a <= {LONGEST}")
     return f"count {a} to {b}"

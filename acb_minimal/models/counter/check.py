@@ -20,22 +20,33 @@ Pair = tuple[int, int]
 
 
 class Mistake(NamedTuple):
+    """A wrong answer.
+
+    Attributes:
+        pair: what was asked.
+        said: the answer, special tokens included.
+    """
+
     pair: Pair
     said: str
 
 
 @torch.no_grad()
 def check(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: list[Pair], batch: int = 256
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: list[Pair], at_once: int = 256
 ) -> tuple[list[Mistake], float]:
-    """The wrong answers among `pairs`, and the smallest margin over all tokens generated, in logits.
+    """Asks for each of the pairs. An answer is right if it is the expected numbers and the end token, nothing else.
 
-    An answer is right if it is the expected numbers followed by the end token, and nothing else.
+    Args:
+        at_once: prompts that are answered at a time.
+
+    Returns:
+        The wrong answers, and the smallest margin over all tokens generated, in logits.
     """
     mistakes, margin = [], float("inf")
-    pairs = sorted(pairs, key=lambda pair: pair[1] - pair[0])  # rows of a batch end at about the same time
-    for start in range(0, len(pairs), batch):
-        asked = pairs[start : start + batch]
+    pairs = sorted(pairs, key=lambda pair: pair[1] - pair[0])  # those of one time end at about the same time
+    for start in range(0, len(pairs), at_once):
+        asked = pairs[start : start + at_once]
         # Every prompt has four tokens, so no row is padded.
         inputs = tokenizer([prompt(a, b) for a, b in asked], return_tensors="pt").to(model.device)
         out = model.generate(**inputs, do_sample=False, output_logits=True, return_dict_in_generate=True)

@@ -74,16 +74,29 @@ def build_model() -> LlamaForCausalLM:
 
 
 def sample(pairs: int, longest: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random a and b, b - a <= longest: a even over all numbers, b over its choices. Both int64 [pairs]."""
+    """Random pairs: a even over all numbers, b over its choices.
+
+    Args:
+        pairs: how many.
+        longest: b - a at most.
+
+    Returns:
+        a and b, both int64 [pairs].
+    """
     a = torch.randint(LARGEST + 1, (pairs,), generator=generator)
     choices = (LARGEST - a).clamp(max=longest) + 1
     return a, a + (torch.rand(pairs, generator=generator) * choices).long()
 
 
 def sequences(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Prompts with their answers, and the labels: both int64 [pairs, 4 + longest answer + 1].
+    """Prompts with their answers, padded on the right, where causal attention keeps the padding from mattering.
 
-    Rows are padded on the right, where causal attention keeps the padding from mattering.
+    Args:
+        a: int64 [pairs].
+        b: int64 [pairs].
+
+    Returns:
+        Token ids and labels, both int64 [pairs, 4 + longest answer + 1].
     """
     a, b = a[:, None], b[:, None]
     numbers = a + torch.arange(int((b - a).max()) + 2)
@@ -97,9 +110,16 @@ def sequences(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Ten
 
 @torch.no_grad()
 def margins(model: LlamaForCausalLM, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """How far the right token's logit lies above the best other one, at the closest call: float32 [pairs].
+    """How far the right token's logit lies above the best other one, at the closest call.
 
     Judged along the right answer: where the margin is positive, greedy decoding gives that answer.
+
+    Args:
+        a: int64 [pairs].
+        b: int64 [pairs].
+
+    Returns:
+        The margins in logits, float32 [pairs].
     """
     tokens, labels = sequences(a, b)
     logits, wanted = model(tokens).logits[:, :-1], labels[:, 1:]
@@ -112,7 +132,11 @@ def margins(model: LlamaForCausalLM, a: torch.Tensor, b: torch.Tensor) -> torch.
 def descend(
     model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, a: torch.Tensor, b: torch.Tensor
 ) -> float:
-    """One step on these pairs. Returns the loss before it, in nats a token."""
+    """One step on these pairs (a and b are int64 [pairs]).
+
+    Returns:
+        The loss before it, in nats a token.
+    """
     tokens, labels = sequences(a, b)
     loss = model(tokens, labels=labels).loss
     loss.backward()
@@ -123,7 +147,11 @@ def descend(
 
 
 def train(steps: int, peak_rate: float, seed: int) -> LlamaForCausalLM:
-    """A trained counter. The same arguments on the same machine and thread count give the same weights."""
+    """A trained counter. The same arguments on the same machine and thread count give the same weights.
+
+    Args:
+        peak_rate: the highest learning rate of the schedule.
+    """
     torch.manual_seed(seed)
     pairs = torch.Generator().manual_seed(seed)
     tests = torch.Generator().manual_seed(seed + 1)

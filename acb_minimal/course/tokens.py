@@ -1,0 +1,147 @@
+"""Right or wrong: a few prompts for the counter, served by a chapter or by one with something taken away."""
+
+import linecache
+import multiprocessing
+import os
+from collections.abc import Mapping
+
+import torch
+from rich.table import Table
+
+from ..device import Device
+from ..models import counter
+from ..run import engines
+from ..run.checkpoint import Checkpoint
+from ..run.session import Session
+from ..run.workload import Job
+from ..sim import policies
+from ..sim.costs import Costs
+from ..sim.device import SimulatedDevice
+from .notebook import machine, plain_table
+
+# What the counter is asked. So few run at once, in batches so small, that requests join and leave all the time.
+PAIRS = [(3, 7), (98, 104), (10, 12), (500, 511), (41, 41), (250, 259), (7, 15), (990, 999), (60, 66), (123, 128)]
+SERVING = {"max_new_tokens": 16, "max_running": 4, "max_batch_tokens": 8, "page_size": 8}
+SCHEDULES = {
+    "timed": [("timed", 0)],
+    "eager": [("eager", 0)],
+    "lazy": [("lazy", 0)],
+    "random": [("random", seed) for seed in range(2)],
+}
+PATIENCE = 120  # seconds given to a broken engine on the machine's own device
+
+
+def serve(chapter: str) -> Table:
+    """A few counter prompts, served on this machine."""
+    device = machine()
+    made = plain_table(f"{chapter} on {device.name}", "prompt", "answer", "")
+    for pair, text in zip(PAIRS, answers(chapter, device), strict=True):
+        made.add_row(counter.prompt(*pair), text, "right" if text == counter.answer(*pair) else "WRONG")
+    return made
+
+
+def counted(engine: str | type, device: Device, model: str | Checkpoint = "counter", **options) -> Session:
+    """Serves PAIRS to the end.
+
+    Args:
+        engine: a chapter, or an engine.
+        options: fields of a Job; they go before those in SERVING.
+
+    Returns:
+        The Session that did it; its requests are in the order of PAIRS.
+
+    Raises:
+        InputError: the chapter, the model or the device cannot be used; the engine's own errors come as they are.
+    """
+    job = Job([counter.prompt(*pair) for pair in PAIRS], **SERVING | options)
+    session = Session(job, engine, model, device)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # on a CPU, the counter is so small that a second thread only gets in the way
+    try:
+        session.serve()
+    finally:
+        torch.set_num_threads(threads)
+    return session
+
+
+def answers(engine: str | type, device: Device, model: str | Checkpoint = "counter") -> list[str] | str:
+    """What an engine answers to "count a to b" for each of PAIRS; its error, on one line, if it raises one."""
+    try:
+        session = counted(engine, device, model)
+    except Exception as error:
+        return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    return [session.checkpoint.decode(request.generated) for request in session.requests]
+
+
+def right(said: list[str] | str) -> int:
+    """How many of the answers are right; none of an error."""
+    if isinstance(said, str):
+        return 0
+    return sum(text == counter.answer(*pair) for pair, text in zip(PAIRS, said, strict=True))
+
+
+def simulate(variants: Mapping[str, str | type]) -> Table:
+    """How many answers each engine gets right on a simulated GPU, under every schedule, and one that is wrong.
+
+    Args:
+        variants: chapters or engines, by what to call them.
+    """
+    checkpoint = Checkpoint("counter")
+    made = plain_table("right answers on a simulated GPU, by schedule", "engine", *SCHEDULES, "for example")
+    for name, engine in variants.items():
+        cells, wrong = [], ""
+        for schedules in SCHEDULES.values():
+            said = [answers(engine, simulated(*schedule), checkpoint) for schedule in schedules]
+            cells.append(f"{sum(map(right, said))} of {len(PAIRS) * len(said)}")
+            wrong = wrong or next(filter(None, map(_wrong, said)), "")
+        made.add_row(name, *cells, wrong)
+    return made
+
+
+def simulated(policy: str, seed: int = 0) -> SimulatedDevice:
+    """A simulated GPU for the counter model, with a trace."""
+    return SimulatedDevice(Costs.of("counter"), policies.named(policy, seed), trace=True)
+
+
+def try_here(name: str, engine: type) -> Table:
+    """The same on this machine's own device, in a process of its own: an error on a GPU ends the process it is in.
+
+    Args:
+        name: what to call the engine.
+        engine: made by `run.engines`, so that the other process can make it too.
+    """
+    made = plain_table(f"right answers on {machine().name}", "engine", "right", "for example")
+    with multiprocessing.get_context("spawn").Pool(1, _silent) as pool:
+        try:
+            said = pool.apply_async(_answers_here, (_source_of(engine),)).get(PATIENCE)
+        except multiprocessing.TimeoutError:
+            said = f"nothing for {PATIENCE} s: it hung, or took its process down"
+    made.add_row(name, f"{right(said)} of {len(PAIRS)}", _wrong(said))
+    return made
+
+
+def _answers_here(source: str) -> list[str] | str:
+    return answers(engines.engine(source, "a variant"), machine())
+
+
+def _source_of(engine: type) -> str:
+    return "".join(linecache.getlines(engine.run.__code__.co_filename))
+
+
+def _silent() -> None:
+    """What a GPU prints about an error, once for every thread, is not part of the answer."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+def _wrong(said: list[str] | str) -> str:
+    """The first wrong answer beside what was asked, or the error; empty if all are right."""
+    if isinstance(said, str):
+        return _short(said)
+    for pair, text in zip(PAIRS, said, strict=True):
+        if text != counter.answer(*pair):
+            return _short(f"{counter.prompt(*pair)}: {text}")
+    return ""
+
+
+def _short(text: str) -> str:
+    return f"{text[:35]}…" if len(text) > 36 else text
