@@ -275,6 +275,7 @@ def middle(batches: Iterable, count: int) -> list:
 
 
 def plain_table(title: str, *columns: str) -> Table:
+    """A table without rows, for Jupyter: no frame, no line broken."""
     made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     made.min_width = len(title)  # or the title would be broken to the width of a narrow table
     for column in columns:
@@ -289,12 +290,14 @@ def _code(text: str, language: str) -> HTML:
 
 
 def picture(figure: Figure, what: str) -> Image:
+    """A figure for Jupyter; `what` is said to those who do not see it."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=150)
     return Image(file.getvalue(), width=int(100 * figure.get_figwidth()), alt=what)
 
 
 def milliseconds(seconds: float) -> str:
+    """In ms, to three digits."""
     return f"{1e3 * seconds:.3g} ms"
 
 

@@ -20,6 +20,8 @@ Pair = tuple[int, int]
 
 
 class Mistake(NamedTuple):
+    """A pair, and what the model said instead of counting from the one to the other."""
+
     pair: Pair
     said: str
 
