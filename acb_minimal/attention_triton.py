@@ -86,6 +86,7 @@ def plan(
 
 @lru_cache
 def processors_of(device: torch.device) -> int:
+    """Multiprocessors of the device."""
     if device.type == "cpu":
         return 8    # Triton's interpreter: enough to make it split
     return torch.cuda.get_device_properties(device).multi_processor_count

@@ -60,6 +60,7 @@ def rows(run: Callable[..., list], cases: Iterable[tuple]) -> list[list]:
 
 
 def outcome(right: bool) -> str:
+    """For a table: what came of an experiment that goes right or wrong."""
     return "right" if right else "wrong"
 
 

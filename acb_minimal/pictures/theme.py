@@ -101,6 +101,7 @@ DARK = Theme(
 
 
 def write_title(figure: Figure, theme: Theme, title: str) -> None:
+    """At the top left of a figure."""
     place = 0.15 / WIDTH, 1 - 0.19 / figure.get_figheight()
     figure.text(*place, title, color=theme.ink, size=FONT + 2, weight="bold", va="center")
 

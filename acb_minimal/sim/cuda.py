@@ -137,8 +137,11 @@ class SimulatedCuda:
     ):
         """
         Args:
+            policy: see Queues; Timed by default.
             replay_seconds: host time to launch a graph.
-            policy, call_seconds, trace, observer: see Queues; the policy is Timed by default.
+            call_seconds: see Queues.
+            trace: see Queues.
+            observer: see Queues.
         """
         self.queues = Queues(policy or Timed(), call_seconds, trace, observer)
         self.replay_seconds = replay_seconds

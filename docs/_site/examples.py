@@ -3,8 +3,10 @@
 Nothing here is measured. Each returns Markdown.
 """
 
-import re
+import inspect
 import textwrap
+
+import griffe
 
 from acb_minimal.check import tables
 from acb_minimal.check.hazards import HOST, Action
@@ -21,7 +23,6 @@ from acb_minimal.slot import Inputs, IOSlot, SlotSize
 PROMPTS = {"A": [11, 12, 13], "B": [21, 22, 23, 24, 25, 26, 27]}
 PAGES, PAGE_SIZE, BUDGET = 8, 4, 6
 SEED = "0"  # of the schedule under which an engine is looked at; clocks are the same under any
-FIELD = re.compile(r"^    (\w+) +\[.*?\] +(.*(?:\n {10,}.*)*)", re.MULTILINE)
 
 
 def written() -> str:
@@ -37,11 +38,12 @@ def written() -> str:
         slot.write(batch)
     views = slot.host_inputs.trim(batch.num_tokens, len(batch.rows), len(batch.sampled))
     lines = ["| view | in this batch | what it says |", "| --- | --- | --- |"]
-    for name, text in FIELD.findall(Inputs.__doc__):
+    _, told = griffe.Docstring(inspect.getdoc(Inputs)).parse("google", warnings=False)
+    for field in told.value:
         # Past a row's pages, its row of the page table holds what nobody reads.
-        rows = [row.request.pages for row in batch.rows] if name == "page_table" else [getattr(views, name)]
+        rows = [row.request.pages for row in batch.rows] if field.name == "page_table" else [getattr(views, field.name)]
         shown = " / ".join(" ".join(map(str, row)) for row in rows)
-        lines.append(f"| `{name}` | `{shown}` | {' '.join(text.split()).replace('*', chr(92) + '*')} |")
+        lines.append(f"| `{field.name}` | `{shown}` | {' '.join(field.description.splitlines())} |")
     return "\n".join(lines)
 
 

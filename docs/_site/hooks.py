@@ -16,12 +16,12 @@ from types import SimpleNamespace
 import batching
 import closeup
 import code_views
+import comparisons
 import examples
-import imports
+import house
 import jinja2
 import matplotlib
 import notebooks
-import tables
 import unordered
 import worked
 from matplotlib.figure import Figure
@@ -94,7 +94,7 @@ def drawings() -> dict[str, tuple]:
     found["batching"] = batching.batching, "Steps, counted by the scheduler that all chapters use; nothing is timed."
     trace, source = unordered.unordered()
     found["unordered"] = functools.partial(closeup.closeup, trace, trace.middle(1)[0], before=1.2e-3), source
-    found["imports"] = imports.draw, "Read from the source when this page was built."
+    found["imports"] = house.draw, "Read from the source when this page was built."
     found["carry-over"] = worked.carried_over, "What chapter 5 did on the simulated GPU when this page was built."
     return found
 
@@ -122,15 +122,15 @@ class Page:
     def __init__(self, uri: str):
         self._folder = posixpath.dirname(uri)
 
-    def figure(self, name: str, caption: str) -> str:
-        """A figure, drawn for light and dark pages, with its caption and where it is from."""
+    def figure(self, name: str, caption: str, shape: str = "wide") -> str:
+        """A figure, drawn for light and dark pages, with its caption and where it is from; a "narrow" one fits a phone."""
         _, source = drawings()[name]
         source = source if isinstance(source, str) else origin(source)
         links = (self._link(f"figures/{name}-{theme}.svg") + f"#only-{theme}" for theme in ("light", "dark"))
         alt = MARKUP.sub("", caption)
         images = "".join(f"![{alt}]({link})" for link in links)
         return (
-            f'<figure class="wide" markdown>\n<div class="scroll" markdown="span">{images}</div>\n'
+            f'<figure class="{shape}" markdown>\n<div class="scroll" markdown="span">{images}</div>\n'
             f'<figcaption markdown="span">{caption}<br><small>{source}</small></figcaption>\n</figure>'
         )
 
@@ -140,9 +140,13 @@ class Page:
         facts = found.environment | {"command": found.command}
         return f"{found.markdown()}\n\n{found.note}\n\n<small markdown>{origin(facts)}</small>"
 
-    def entry(self, file: str, name: str) -> record.Measured:
-        """A stored table, to take values from."""
-        return record.load(RESULTS / file)[name]
+    def title(self, file: str, name: str) -> str:
+        """What a stored table is called."""
+        return record.load(RESULTS / file)[name].title
+
+    def rows(self, file: str, name: str) -> list[dict]:
+        """The rows of a stored table, to take values from by the names of the columns."""
+        return comparisons.rows(record.load(RESULTS / file)[name])
 
     def steps(self, file: str = "h200.json") -> str:
         """What a decode step is made of: a column for each workload, a row for each chapter."""
@@ -200,19 +204,19 @@ class Page:
         date = json.loads(costs.FILE.read_text())["environment"]["date"]
         sources = (self.source(file, *simulated) for file in ("h200.json", "simulated.json"))
         by = f"<small>Simulated by costs that were measured on {date}.</small>"
-        return "\n\n".join([tables.predictions(real, simulated), *sources, by])
+        return "\n\n".join([comparisons.predictions(real, simulated), *sources, by])
 
     def ratios(self) -> dict[tuple[str, str], float]:
         """Simulated step over measured step, by workload and chapter."""
-        return tables.ratios(stored("h200.json"), stored("simulated.json"))
+        return comparisons.ratios(stored("h200.json"), stored("simulated.json"))
 
     def deletions(self, chapter: str) -> str:
         """Each line that orders anything, taken away by itself: on the simulator and on the GPU."""
-        return tables.deletions(self._deletions(chapter))
+        return comparisons.deletions(self._deletions(chapter))
 
-    def deletions_counted(self, *chapters: str) -> SimpleNamespace:
-        """How many of those lines were noticed, and by what."""
-        return tables.counted([each for chapter in chapters for each in self._deletions(chapter)])
+    def deleted(self, *chapters: str) -> list[comparisons.Deletion]:
+        """Those lines, to be counted."""
+        return [each for chapter in chapters for each in self._deletions(chapter) if each.line]
 
     def written(self) -> str:
         """A batch as a slot holds it, view by view."""
@@ -233,7 +237,8 @@ class Page:
     def chapters(self) -> dict[str, str]:
         """The idea of every chapter, by its file's name without .py: what its first line says."""
         first = {stem: ast.get_docstring(ast.parse(path.read_text())) for stem, path in chapter_paths().items()}
-        return {stem: text.partition(": ")[2].partition(".\n")[0] for stem, text in first.items()}
+        ideas = (text.splitlines()[0].removeprefix(f"Chapter {n}: ") for n, text in enumerate(first.values(), 1))
+        return {stem: idea.removesuffix(".") for stem, idea in zip(first, ideas, strict=True)}
 
     def chapter(self, name: str) -> str:
         """All of a chapter's code."""
@@ -266,9 +271,9 @@ class Page:
         """The exercises of a chapter's notebook, solutions folded."""
         return notebooks.exercises(self._notebook(chapter))
 
-    def _deletions(self, chapter: str) -> list[tables.Deletion]:
+    def _deletions(self, chapter: str) -> list[comparisons.Deletion]:
         files, stem = ("deletions.json", "deletions_cuda.json"), chapter_path(chapter).stem
-        return tables.joined(stem, *(record.load(RESULTS / file)[stem] for file in files))
+        return comparisons.joined(stem, *(record.load(RESULTS / file)[stem] for file in files))
 
     def _notebook(self, chapter: str) -> Path:
         return chapter_path(chapter).with_suffix(".ipynb")

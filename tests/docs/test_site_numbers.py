@@ -33,7 +33,7 @@ TYPED = {
         f"{synchronous[0]} s without and {asynchronous[0]} s with": "published by Hugging Face",
         f"{synchronous[1]:.1%} and {asynchronous[1]:.1%} of the time".replace("%", " %"): "published by Hugging Face",
     },
-    "workshop.md": {"10 GB of GPU memory": "the sum of sizes that run.check_gpu makes"},
+    "workshop.md": {"10 GB of GPU memory": "the sum of sizes that run.devices.check_gpu makes"},
 }
 
 

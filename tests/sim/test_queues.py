@@ -6,8 +6,8 @@ from sim.test_conformance import COSTS, SIMULATED
 
 from acb_minimal.sim.cuda import SimulatedCuda
 from acb_minimal.sim.device import SimulatedDevice
-from acb_minimal.sim.queues import Cost
 from acb_minimal.sim.policies import Choosing, Lazy, named
+from acb_minimal.sim.queues import Cost
 
 
 def finished(cuda: SimulatedCuda) -> list[str]:

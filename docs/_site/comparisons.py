@@ -1,0 +1,104 @@
+"""Two stored files laid side by side: simulated and measured steps, deletions on the simulator and on a GPU."""
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from acb_minimal.measure import tables
+from acb_minimal.measure.record import Measured
+
+Results = Mapping[str, dict]
+FOUND = ("hazard", "wrong token", "bubble (us)")
+
+
+def rows(table: Measured) -> list[dict]:
+    """The rows of a stored table, each value by the name of its column."""
+    return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+
+
+def predictions(real: Results, simulated: Results) -> str:
+    """The steps of all workloads that both have, in ms: measured, simulated, and the ratio of the two."""
+    names = [name for name in real if name in simulated]
+    lines = [
+        f"| ms per decode step: measured, simulated, ratio | {' | '.join(f'`{name}`' for name in names)} |",
+        f"| --- |{' --- |' * len(names)}",
+    ]
+    cells: dict[str, list[str]] = {}
+    for _, chapter, measured, guess in _steps(real, simulated):
+        text = f"{1e3 * measured.step:.2f}, {1e3 * guess.step:.2f}, **{guess.step / measured.step:.2f}**"
+        cells.setdefault(chapter, []).append(text)
+    return "\n".join([*lines, *(f"| {chapter} | {' | '.join(found)} |" for chapter, found in cells.items())])
+
+
+def ratios(real: Results, simulated: Results) -> dict[tuple[str, str], float]:
+    """Simulated step over measured step, by workload and chapter."""
+    return {(name, chapter): guess.step / step.step for name, chapter, step, guess in _steps(real, simulated)}
+
+
+def _steps(real: Results, simulated: Results) -> Iterator[tuple]:
+    for name in real:
+        if name in simulated:
+            guesses = tables.breakdowns(simulated[name])
+            for chapter, measured in tables.breakdowns(real[name]).items():
+                yield name, chapter, measured, guesses[chapter]
+
+
+class Deletion(NamedTuple):
+    """A line of a chapter taken away: what the simulator found without it, and what a GPU showed.
+
+    Attributes:
+        chapter: its name.
+        line: its number; None for the chapter as it is.
+        text: the line.
+        simulated: a row of deletions.json, by column; empty for the chapter as it is.
+        real: a row of deletions_cuda.json, by column.
+    """
+
+    chapter: str
+    line: int | None
+    text: str
+    simulated: dict
+    real: dict
+
+    @property
+    def needed(self) -> bool:
+        """Whether answers are safe only with the line; otherwise it is there for speed."""
+        return any(self.simulated.get(name) is not None for name in ("hazard", "wrong token"))
+
+    @property
+    def wrong(self) -> bool:
+        """Whether a run on the GPU went wrong."""
+        return self.real["bad runs"] > 0
+
+    @property
+    def race(self) -> bool:
+        """Whether the GPU's sanitizer said anything."""
+        return self.real["sanitizer"] is not None
+
+    def cells(self) -> list[str]:
+        """What the simulator found, which answers were wrong on the GPU, what its sanitizer said."""
+        found = [f"{name}: {self.simulated[name]}" for name in FOUND if self.simulated.get(name) is not None]
+        return ["; ".join(found), self.real["wrong answers in 3 runs"], self.real["sanitizer"] or "nothing"]
+
+
+def joined(chapter: str, simulated: Measured, real: Measured) -> list[Deletion]:
+    """Both tables of a chapter, line by line; the chapter as it is comes first.
+
+    Raises:
+        ValueError: they are not of the same lines.
+    """
+    whole, *there = rows(real)
+    here = rows(simulated)
+    lines, others = ([(row["line"], row["without"]) for row in table] for table in (here, there))
+    if lines != others:
+        raise ValueError(f"{simulated.title!r} and {real.title!r} are not of the same lines: {set(lines) ^ set(others)}")
+    pairs = [({}, whole), *zip(here, there, strict=True)]
+    return [Deletion(chapter, real["line"], real["without"], row, real) for row, real in pairs]
+
+
+def deletions(found: list[Deletion]) -> str:
+    """As a table, for a page in Markdown."""
+    lines = ["| line | without | simulated GPU | wrong answers, real GPU | sanitizer |", "| ---: | --- | --- | --- | --- |"]
+    for each in found:
+        line, text = (str(each.line), f"`{each.text}`") if each.line else ("", f"**{each.text}**")
+        lines.append(f"| {' | '.join((line, text, *each.cells()))} |")
+    return "\n".join(lines)
