@@ -8,7 +8,7 @@ No mask function is registered with it, on purpose: with one, transformers would
 sequences in every forward pass, and that look makes the host wait for the GPU.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -181,10 +181,13 @@ class Model:
 
         self.device.compute("carry_over", slot, work)
 
-    def warm_up(self) -> None:
+    def warm_up(self, progress: Callable[[str], None] = lambda text: None) -> None:
         """Runs the largest batch of prompts and a batch of decodes of every size, so that compiling kernels and other
         first-call costs stay out of what is measured, and out of graph capture. Call it before any request holds a
         page: it writes to many of them.
+
+        Args:
+            progress: is told what comes next.
         """
         pages = list(range(min(self.size.pages, self.cache.scratch_page)))
         chunk = min(self.size.tokens, len(pages) * self.cache.page_size)
@@ -194,7 +197,9 @@ class Model:
         prefill = Batch([Row(request, 0, chunk)] * rows)
         decodes = [Batch([], padding=rows) for rows in self.decode_sizes]
         slot = self._slot("warm-up")
-        for batch in (prefill, *decodes):
+        batches = [prefill, *decodes]
+        for number, batch in enumerate(batches, start=1):
+            progress(f"{number} of {len(batches)} kinds of batches")
             slot.write(batch)
             slot.upload()
             self.carry_over(slot, slot)

@@ -9,7 +9,7 @@ import json
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,8 @@ from ..kv_cache import KVCache
 from ..model import Model
 from ..request import Batch, Request, Row
 from ..run.checkpoint import Checkpoint
-from ..sim.costs import FILE, Shape
+from ..run.fuse import fuse, plain
+from ..sim.costs import COMPILED, FILE, Shape
 from ..slot import IOSlot, SlotSize
 from .figures import command, environment
 from .launching import eager_costs, graph_gaps
@@ -54,17 +55,20 @@ def calibrate(file: Path = FILE) -> Table:
     models, model = {}, None
     for name in MODELS:
         checkpoint = Checkpoint(name)
-        model = _model(checkpoint, device)
-        costs, errors = _model_costs(model, checkpoint.max_positions)
-        models[name] = {"weight_bytes": checkpoint.weight_bytes} | costs
-        for fit, (points, error) in errors.items():
-            table.add_row(name, fit, str(points), f"{error:.1%}")
+        model = ready_model(checkpoint, device)
+        models[name] = {"weight_bytes": checkpoint.weight_bytes}
+        for title, costs in _both_ways(model, name, models[name]):
+            found, errors = _model_costs(model, checkpoint.max_positions)
+            costs |= found
+            for fit, (points, error) in errors.items():
+                table.add_row(title, fit, str(points), f"{error:.1%}")
+    plain(model.network)
     common = _common_costs(model)
     for name in MODELS:  # last, since it takes the profiler
-        model = _model(Checkpoint(name), device)
-        costs = models[name]
-        costs["graph_gaps"] = graph_gaps(model, _written(model, *DECODES[6]))
-        costs["eager_gaps"] += costs["graph_gaps"]
+        model = ready_model(Checkpoint(name), device)
+        for _, costs in _both_ways(model, name, models[name]):
+            costs["graph_gaps"] = graph_gaps(model, written(model, *DECODES[6]))
+            costs["eager_gaps"] += costs["graph_gaps"]
     record = {
         "command": command(),
         "environment": environment(device),
@@ -75,17 +79,35 @@ def calibrate(file: Path = FILE) -> Table:
     return table
 
 
-def _model(checkpoint: Checkpoint, device: CudaDevice) -> Model:
-    positions = POSITIONS if checkpoint.random else 100_000
+def _both_ways(model: Model, name: str, entry: dict) -> Iterator[tuple[str, dict]]:
+    """What to call the model and the entry for its costs, first as it is, then with the model compiled."""
+    yield name, entry
+    fuse(model.network)
+    model.warm_up()
+    yield f"{name}, compiled", entry.setdefault(COMPILED, {})
+
+
+def ready_model(
+    checkpoint: Checkpoint, device: CudaDevice, rows: int = 384, positions: int | None = None
+) -> Model:
+    """A model to measure forward passes with.
+
+    Args:
+        checkpoint: what to load.
+        device: where.
+        rows: of a batch, at most.
+        positions: in the KV cache; by default POSITIONS, and fewer for a small model.
+    """
+    positions = positions or (POSITIONS if checkpoint.random else 100_000)
     pages = positions // PAGE_SIZE
     cache = KVCache(checkpoint.layers, pages, PAGE_SIZE, checkpoint.dtype, device.torch_device)
     for tensor in (*cache.keys, *cache.values):
         tensor.normal_()  # zeros would draw less power, and so run at a higher clock, than what serving reads
-    size = SlotSize(384, 8192, 8192 // PAGE_SIZE)
+    size = SlotSize(rows, 8192, 8192 // PAGE_SIZE)
     return Model(checkpoint.load(device.torch_device), checkpoint.layers, cache, size, device)
 
 
-def _written(model: Model, rows: int, length: int, context: int) -> IOSlot:
+def written(model: Model, rows: int, length: int, context: int) -> IOSlot:
     """A slot with such a batch on the device; its rows own pages of their own, as far as there are enough."""
     rng = random.Random(0)
     slot, count = model.new_slot(), -(-context // PAGE_SIZE)
@@ -111,21 +133,21 @@ def _model_costs(model: Model, max_positions: int) -> tuple[dict, dict[str, tupl
         points = [point for point in points if point[0] * point[2] <= limit and point[2] <= max_positions]
         features, seconds = [], []
         for point in points:
-            slot = _written(model, *point)
+            slot = written(model, *point)
             shape = Shape.of(slot.batch)
             features.append((shape.rows, shape.context) if fit == "decode" else (shape.tokens, shape.pairs))
             seconds.append(gpu_seconds(lambda slot=slot: model.forward(slot), calls=2, repeats=5))
         costs[fit], error = _fit(names, features, seconds)
         errors[fit] = len(points), error
         # A short batch: launching more than the GPU has room to queue would be waiting for it.
-        slot = _written(model, *(DECODES[5] if fit == "decode" else MIXED[0]))
+        slot = written(model, *(DECODES[5] if fit == "decode" else MIXED[0]))
         costs[f"{fit}_launch"] = _launch(lambda slot=slot: model.forward(slot), slot)
         if fit == "decode":
             slowest = max(range(len(points)), key=lambda number: seconds[number])
-            costs |= eager_costs(model, _written(model, *points[slowest]), seconds[slowest])
+            costs |= eager_costs(model, written(model, *points[slowest]), seconds[slowest])
             if costs["decode_launch"] > 1e6 * seconds[slowest]:
                 costs["ramp"] = 0.0  # the host is never ahead: what was taken for a ramp is the launching itself
-    slot, graph = _written(model, *DECODES[5]), torch.cuda.CUDAGraph()
+    slot, graph = written(model, *DECODES[5]), torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         model.forward(slot)
     costs["replay_launch"] = _launch(graph.replay, slot)
@@ -174,7 +196,7 @@ def _launch(call: Callable[[], None], slot: IOSlot, repeats: int = 30) -> float:
 
 def _common_costs(model: Model) -> dict:
     """What does not depend on the model; measured on a small one."""
-    slot, other = _written(model, 32, 1, 64), _written(model, 32, 1, 64)
+    slot, other = written(model, 32, 1, 64), written(model, 32, 1, 64)
     stream, event = torch.cuda.Stream(), torch.cuda.Event()
     sizes = [1 << power for power in range(10, 22, 2)]
 

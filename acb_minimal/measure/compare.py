@@ -1,9 +1,10 @@
 """All chapters on one workload, side by side."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..run.checkpoint import Checkpoint
+from ..run.dials import Dials
 from ..run.engines import chapter_path, chapter_paths
 from ..run.session import Completion
 from ..run.workload import Workload
@@ -31,6 +32,8 @@ def compare(
     chapters: Sequence[str] = (),
     kernels: bool = True,
     checkpoint: Checkpoint | None = None,
+    dials: Dials | None = None,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Comparison]:
     """Profiles a workload in several chapters on one and the same loaded model, and yields each as it is done.
 
@@ -40,6 +43,8 @@ def compare(
         chapters: names or paths; all chapters of the course if there are none.
         kernels: as in `profile`.
         checkpoint: the workload's model, if it is there already.
+        dials: as Session takes them; what the first chapter could not have is not tried again.
+        progress: is told of each chapter what Session tells.
 
     Raises:
         InputError: a request cannot be served; the chapters would be compared on something else.
@@ -48,8 +53,9 @@ def compare(
     paths = [chapter_path(name) for name in chapters] or list(chapter_paths().values())
     first: Profile | None = None
     for path in paths:
-        done = profile(str(path), workload, device, checkpoint, path.stem, kernels)
-        first = first or done
+        tell = lambda text, name=path.stem: progress(f"{name} {text}")  # noqa: E731
+        done = profile(str(path), workload, device, checkpoint, path.stem, kernels, dials, tell)
+        first, dials = first or done, done.dials
         speed_up = done.figures.tokens_per_second / first.figures.tokens_per_second
         yield Comparison(done, speed_up, _same(first.completions, done.completions))
 

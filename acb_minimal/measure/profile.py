@@ -16,6 +16,7 @@ import statistics
 import tempfile
 from bisect import bisect_right
 from collections import defaultdict
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from torch.profiler import ProfilerActivity, record_function, schedule
 from ..device import CudaDevice, Device, Work, number_of, traced_cuda
 from ..errors import InputError
 from ..run.checkpoint import Checkpoint
+from ..run.dials import Dials
 from ..run.session import Completion, Session
 from ..run.workload import Workload
 from ..trace.spans import Trace
@@ -52,6 +54,7 @@ class Profile:
             profiler; None without such a run.
         kernel_trace: what torch's profiler wrote, in Chrome's format; None without such a run.
         completions: in the order of the prompts.
+        dials: what was turned.
     """
 
     chapter: str
@@ -62,6 +65,7 @@ class Profile:
     profiled_bubbles: float | None
     kernel_trace: dict | None
     completions: list[Completion]
+    dials: Dials
 
 
 def profile(
@@ -71,6 +75,8 @@ def profile(
     checkpoint: Checkpoint | None = None,
     name: str | None = None,
     kernels: bool = True,
+    dials: Dials | None = None,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> Profile:
     """Runs a workload through a chapter and says where the time of its steps went.
 
@@ -81,6 +87,8 @@ def profile(
         checkpoint: the workload's model, if it is there already.
         name: what to call the chapter; by default its name, or that of the class.
         kernels: on a GPU, whether to run it again under torch's profiler; without, there is no breakdown.
+        dials: as Session takes them.
+        progress: likewise.
 
     Raises:
         InputError: a request cannot be served, or the device is "cpu", where host and device are one.
@@ -88,7 +96,8 @@ def profile(
     if (device if isinstance(device, str) else device.kind) == "cpu":
         raise InputError("there is no profile of device 'cpu': host and device are one; use cuda or sim")
     checkpoint = checkpoint or Checkpoint(workload.model)
-    session = Session(workload.job(checkpoint.vocab_size), chapter, checkpoint, device, trace=True)
+    job = workload.job(checkpoint.vocab_size)
+    session = Session(job, chapter, checkpoint, device, dials, trace=True, progress=progress)
     if session.refused:
         raise InputError(next(iter(session.refused.values())))
     completions = session.serve()
@@ -97,7 +106,7 @@ def profile(
     breakdown = bubbles = kernel_trace = None
     if decodes and kernels and session.device.kind == "cuda":
         sample = range(decodes[len(decodes) // 2], decodes[-1] + 1)[:SAMPLE]
-        kernel_trace = profiled(workload, chapter, sample)
+        kernel_trace = profiled(workload, chapter, sample, session.dials)
         runs = kernel_runs(kernel_trace, sample)
         typical = [runs[number] for number in decodes if number in runs]
         seconds = statistics.fmean(sum(end - start for start, end in run) for run, _ in typical)
@@ -109,7 +118,8 @@ def profile(
             seconds[span.batch_number] += span.kernels
         breakdown = Breakdown.of(trace, steps, statistics.fmean(seconds[number] for number in decodes), None)
     name = name or (chapter if isinstance(chapter, str) else chapter.__name__)
-    return Profile(name, session.device, Figures.of(session), trace, breakdown, bubbles, kernel_trace, completions)
+    figures, dials = Figures.of(session), session.dials
+    return Profile(name, session.device, figures, trace, breakdown, bubbles, kernel_trace, completions, dials)
 
 
 class Enough(Exception):
@@ -168,13 +178,14 @@ def launch_name(what: str, batch_number: int | None) -> str:
     return f"{what} of batch {batch_number}"
 
 
-def profiled(workload: Workload, chapter: str | type, sample: range) -> dict:
+def profiled(workload: Workload, chapter: str | type, sample: range, dials: Dials) -> dict:
     """Runs the workload on the GPU again, in a process of its own.
 
     Args:
         workload: what to serve.
         chapter: as Session takes it; a class must have its module's text in linecache.
         sample: numbers of the batches that are to run under torch's profiler.
+        dials: what is turned.
 
     Returns:
         What the profiler writes about them, in Chrome's format.
@@ -187,15 +198,15 @@ def profiled(workload: Workload, chapter: str | type, sample: range) -> dict:
             chapter = str(Path(folder, "engine.py"))
             Path(chapter).write_text(text)
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
-            process.submit(_profile, workload, chapter, sample, file).result()
+            process.submit(_profile, workload, chapter, sample, dials, file).result()
         return json.loads(file.read_text())
 
 
-def _profile(workload: Workload, chapter: str, sample: range, file: Path) -> None:
+def _profile(workload: Workload, chapter: str, sample: range, dials: Dials, file: Path) -> None:
     device = ProfiledDevice(sample, file)
     checkpoint = Checkpoint(workload.model)
     with device.profiler, suppress(Enough):
-        Session(workload.job(checkpoint.vocab_size), chapter, checkpoint, device).serve()
+        Session(workload.job(checkpoint.vocab_size), chapter, checkpoint, device, dials).serve()
 
 
 def kernel_runs(kernel_trace: dict, sample: range) -> dict[int, tuple[list[tuple[float, float]], int]]:

@@ -43,14 +43,16 @@ def entry(workload: Workload, comparisons: Iterable[Comparison]) -> dict:
         "command": command(),
         "environment": environment(comparisons[0].profile.device),
         "workload": dataclasses.asdict(workload),
+        "dials": str(comparisons[0].profile.dials),
         "chapters": chapters,
     }
 
 
 def title(entry: dict) -> str:
-    """The workload, model and machine of an entry."""
+    """The workload, model and machine of an entry, and what was turned."""
     workload, machine = entry["workload"], entry["environment"]
-    return f"{workload['name']} ({workload['model']}) on {machine['device']}, {machine['date']}"
+    dials = f", {entry['dials']}" if entry.get("dials") else ""
+    return f"{workload['name']} ({workload['model']}{dials}) on {machine['device']}, {machine['date']}"
 
 
 def breakdowns(entry: dict) -> dict[str, Breakdown]:

@@ -27,14 +27,21 @@ def check_device(name: str) -> None:
         raise InputError("device 'cuda' is not available here: torch finds no CUDA GPU; use sim")
 
 
-def open_device(name: str, checkpoint: Checkpoint, trace: bool = False, scale: Scale | None = None) -> Device:
-    """The device of that name. On the simulator, the large random models only take time; they compute nothing."""
+def open_device(
+    name: str, checkpoint: Checkpoint, trace: bool = False, scale: Scale | None = None, compiled: bool = False
+) -> Device:
+    """The device of that name. On the simulator, the large random models only take time; they compute nothing.
+
+    Raises:
+        InputError: the simulator does not know what the model costs compiled.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "sim"
     if name == "sim":
-        costs = Costs.of(checkpoint.name, checkpoint.weight_bytes)
         if scale:
-            costs = Costs.of(scale.model).scaled(scale.rows, scale.positions)
+            costs = Costs.of(scale.model, compiled=compiled).scaled(scale.rows, scale.positions)
+        else:
+            costs = Costs.of(checkpoint.name, checkpoint.weight_bytes, compiled)
         return SimulatedDevice(costs, arithmetic=not checkpoint.random, trace=trace)
     return CpuDevice() if name == "cpu" else CudaDevice(trace)
 

@@ -36,6 +36,8 @@ class Dials:
             machine, in virtual time on the simulated one.
         graphs: whether the model launches a batch of decodes as a CUDA graph, whatever the chapter does.
         scale: as what to time it on the simulated GPU; None: as what it is.
+        compile: whether linears are joined and decoder layers compiled for batches of decodes (fuse.py). The simulator
+            compiles nothing; its work then costs what it was measured to cost compiled.
 
     Raises:
         InputError: host_work is no such time.
@@ -44,6 +46,7 @@ class Dials:
     host_work: float = 0.0
     graphs: bool = False
     scale: Scale | None = None
+    compile: bool = False
 
     def __post_init__(self):
         if not (math.isfinite(self.host_work) and 0 <= self.host_work <= MOST_HOST_WORK):
@@ -57,4 +60,6 @@ class Dials:
             said.append(f"{1e3 * self.host_work:g} ms of host work added to every step")
         if self.graphs:
             said.append("decodes launched as graphs by the model")
+        if self.compile:
+            said.append("compiled")
         return ", ".join(said)

@@ -67,15 +67,21 @@ class RestLinear(nn.Module):
 
 
 class DecodeCompiled:
-    """A decoder layer's forward: compiled for a batch of decodes, otherwise as it was."""
+    """A decoder layer's forward: compiled for a batch of decodes, otherwise as it was.
+
+    Attributes:
+        on: whether anything is compiled at present.
+    """
 
     def __init__(self, layer: nn.Module):
+        self.on = True
         self.plain = layer.forward
         self.compiled = torch.compile(layer.forward, **COMPILE)
 
     def __call__(self, *args, batch: tuple, **options):
         *_, max_query_len = batch  # what Model.forward passes on to attention
-        return (self.compiled if max_query_len == 1 else self.plain)(*args, batch=batch, **options)
+        forward = self.compiled if self.on and max_query_len == 1 else self.plain
+        return forward(*args, batch=batch, **options)
 
 
 def join_linears(network: PreTrainedModel) -> list[tuple[str, ...]]:
@@ -194,18 +200,22 @@ def compile_decode(network: PreTrainedModel) -> int:
         How many layers.
     """
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
-    layers = decoder_layers(network)
-    for layer in layers:
-        if not isinstance(layer.forward, DecodeCompiled):
-            layer.forward = DecodeCompiled(layer)
-    return len(layers)
+    compiled = _compiled(network)
+    for layer in () if compiled else decoder_layers(network):
+        layer.forward = DecodeCompiled(layer)
+    for forward in compiled:  # by an earlier call: what torch has compiled since then is still good
+        forward.on = True
+    return len(_compiled(network))
 
 
 def plain(network: PreTrainedModel) -> None:
-    """Takes back `compile_decode`."""
-    for layer in network.modules():
-        if isinstance(layer.forward, DecodeCompiled):
-            del layer.forward
+    """Stops running compiled layers, if it has any, until `compile_decode` is called again."""
+    for forward in _compiled(network):
+        forward.on = False
+
+
+def _compiled(network: PreTrainedModel) -> list[DecodeCompiled]:
+    return [module.forward for module in network.modules() if isinstance(module.forward, DecodeCompiled)]
 
 
 def fuse(network: PreTrainedModel) -> None:
@@ -217,16 +227,26 @@ def fuse(network: PreTrainedModel) -> None:
     compile_decode(network)
 
 
-def warm_up(model: Model, progress: Callable[[str], None]) -> None:
-    """Model.warm_up, which is when torch compiles. If it cannot, the model goes on uncompiled."""
-    from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
+def warm_up(model: Model, progress: Callable[[str], None]) -> bool:
+    """Model.warm_up of a network that `fuse` was called for, which is when torch compiles.
+
+    Args:
+        model: whose layers run as they are from here on if they cannot be compiled.
+        progress: as Model.warm_up takes it.
+
+    Returns:
+        Whether they are compiled.
+    """
+    from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException  # here: importing it takes a while
 
     try:
-        model.warm_up(progress)
+        model.warm_up(lambda text: progress(f"compiling, {text}"))
     except (TorchDynamoException, FailOnRecompileLimitHit) as error:
         plain(model.network)
         _say(model.network, f"its layers cannot be compiled and run as they are ({type(error).__name__}: {error})")
         model.warm_up(progress)
+        return False
+    return True
 
 
 def _say(network: PreTrainedModel, what: str) -> None:

@@ -1,8 +1,8 @@
 """Puts an engine together (chapter, model, device) and runs requests through it: the Python entry point."""
 
 import gc
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from ..device import Device
 from ..errors import InputError
@@ -12,6 +12,7 @@ from ..request import FinishReason, Request
 from ..scheduler import Scheduler
 from ..slot import SlotSize
 from ..trace.spans import Trace
+from . import fuse
 from .checkpoint import Checkpoint
 from .devices import check_device, check_gpu, open_device
 from .dials import Dials
@@ -71,6 +72,7 @@ class Session:
         requests: those that were accepted, in the order of the prompts; their ids are "0", "1", ... in that order.
         refused: why each of the others cannot be served, by id.
         started: when serving began, in seconds on the device's clock.
+        dials: what is turned; once a run has begun, `compile` says whether its layers could be compiled.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Session:
         device: str | Device = "auto",
         dials: Dials | None = None,
         trace: bool = False,
+        progress: Callable[[str], None] = lambda text: None,
     ):
         """
         Args:
@@ -92,6 +95,7 @@ class Session:
                 the simulator; or a Device.
             dials: what to turn for this run.
             trace: whether to record what host and device do.
+            progress: is told what goes on before serving begins, and then, by an empty text, that it does.
 
         Raises:
             InputError: something other than a single request cannot be used.
@@ -99,9 +103,9 @@ class Session:
         self.engine_class = chapter if isinstance(chapter, type) else load_chapter(chapter)
         check_device(device if isinstance(device, str) else device.kind)
         self.checkpoint = model if isinstance(model, Checkpoint) else Checkpoint(model)
-        self.dials = dials or Dials()
+        self.dials, self._progress = dials or Dials(), progress
         if isinstance(device, str):
-            device = open_device(device, self.checkpoint, trace, self.dials.scale)
+            device = open_device(device, self.checkpoint, trace, self.dials.scale, self.dials.compile)
         self.device = device
         self.refused: dict[str, str] = {}
         asked = self._requests(job)
@@ -167,12 +171,13 @@ class Session:
             return
         model = self.load_model()
         try:
-            model.warm_up()
+            self._warm_up(model)
             engine = self.engine_class(model, self.scheduler, self.device.cuda)
             # A full garbage collection walks all of torch and transformers, for longer than a step. From here on it
             # leaves out what is there already.
             gc.collect()
             gc.freeze()
+            self._progress("")
             self.started = self.device.begin()
             for request in engine.run():
                 tokens = request.generated
@@ -183,6 +188,12 @@ class Session:
             self.scheduler.abort()  # nothing is left to abort unless the run was cut short
             model.close()
 
+    def _warm_up(self, model: Model) -> None:
+        if self.dials.compile and self.device.kind != "sim":
+            self.dials = replace(self.dials, compile=fuse.warm_up(model, self._progress))
+        else:
+            model.warm_up()
+
     @property
     def trace(self) -> Trace | None:
         """What host and device did, once the run has ended; None if it was not asked for."""
@@ -192,6 +203,8 @@ class Session:
         """The model on the device, with a KV cache of its own."""
         layers, pages, page_size = self.checkpoint.layers, self.pool.num_pages, self.pool.page_size
         network = self.checkpoint.load(self.device.torch_device) if self.device.arithmetic else None
+        if network is not None and self.device.kind != "sim":
+            (fuse.fuse if self.dials.compile else fuse.plain)(network)
         where = self.device.torch_device if self.device.arithmetic else "meta"
         cache = KVCache(layers, pages, page_size, self.checkpoint.dtype, where)
         return Model(network, layers, cache, self.size, self.device, self.dials.graphs)

@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from ..errors import InputError
 from ..request import Batch
 from .queues import Cost
 
 FILE = Path(__file__).with_name("costs.json")
+COMPILED = "compiled"  # in the entry of a model: the same figures with its linears joined and its layers compiled
 
 
 class Shape(NamedTuple):
@@ -65,15 +67,29 @@ class Costs:
         return replace(self, rows=rows, positions=positions)
 
     @classmethod
-    def of(cls, model: str, weight_bytes: int = 0) -> "Costs":
+    def of(cls, model: str, weight_bytes: int = 0, compiled: bool = False) -> "Costs":
         """Costs of a calibrated model; of any other, those of the calibrated model whose weights are nearest in size,
-        which `gpu` then names."""
+        which `gpu` then names.
+
+        Args:
+            model: its name.
+            weight_bytes: of its weights.
+            compiled: whether they are to be those of the compiled model.
+
+        Raises:
+            InputError: what it costs compiled was not measured.
+        """
         record = json.loads(FILE.read_text())
         gpu, models = f"simulated {record['environment']['device'].removeprefix('NVIDIA ')}", record["models"]
         if model not in models:
             model = min(models, key=lambda name: abs(math.log(models[name]["weight_bytes"] / max(weight_bytes, 1))))
             gpu += f", timed as {model}"
-        return cls(gpu, record["figures"], models[model])
+        entry = models[model]
+        if compiled:
+            if COMPILED not in entry:
+                raise InputError(f"costs of compiled models are not calibrated for {model!r}: only a GPU can run it so")
+            entry = entry[COMPILED]
+        return cls(gpu, record["figures"], entry)
 
     @property
     def replay_launch(self) -> float:
