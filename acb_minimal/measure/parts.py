@@ -99,9 +99,7 @@ def attention(heads: int = 32, kv_heads: int = 8, head_dim: int = 128) -> Measur
         raise InputError("the attention benchmark needs a CUDA GPU; torch finds none")
     device = torch.device("cuda")
     found = []
-    memory = torch.ones(1 << 30, dtype=torch.float32, device=device)
-    ceiling = memory.nbytes / gpu_seconds(memory.sum)
-    del memory
+    ceiling = reading_rate()
     for rows, context in ((32, 4096), (384, 1024), (32, 8192)):
         pages = -(-context // PAGE_SIZE)
         shape = (rows * pages, kv_heads, PAGE_SIZE, head_dim)
@@ -124,6 +122,12 @@ def attention(heads: int = 32, kv_heads: int = 8, head_dim: int = 128) -> Measur
     columns = {"rows": "d", "context": ",d", "us": ".1f", "TB/s": ".2f", "of a sum's": ".0%"}
     note = f"A plain sum over 4.3 GB reads {ceiling / 1e12:.2f} TB/s."
     return Measured("Decode attention, one layer, bf16", columns, found, note, environment(CudaDevice()))
+
+
+def reading_rate() -> float:
+    """Bytes per second that a plain sum reads from the memory of the GPU: 4.3 GB of it, more than any cache holds."""
+    numbers = torch.ones(1 << 30, dtype=torch.float32, device="cuda")
+    return numbers.nbytes / gpu_seconds(numbers.sum)
 
 
 def memory(name: str = "llama-3.1-8b", rows: int = 384, context: int = 1152) -> Measured:
