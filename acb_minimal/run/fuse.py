@@ -78,10 +78,10 @@ class DecodeCompiled:
         self.plain = layer.forward
         self.compiled = torch.compile(layer.forward, **COMPILE)
 
-    def __call__(self, *args, batch: tuple, **options):
-        *_, max_query_len = batch  # what Model.forward passes on to attention
+    def __call__(self, *args, **options):
+        *_, max_query_len = options.get("batch", (None,))  # what Model.forward passes on to attention; a probe has none
         forward = self.compiled if self.on and max_query_len == 1 else self.plain
-        return forward(*args, batch=batch, **options)
+        return forward(*args, **options)
 
 
 def join_linears(network: PreTrainedModel) -> list[tuple[str, ...]]:
