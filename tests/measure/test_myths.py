@@ -114,7 +114,9 @@ def test_the_notebook_shows_streams_and_copies_as_text():
     assert cells[0][1] == ["the default stream", "a side stream", "a side stream", "the default stream"]
     assert cells[1][0] == ["pinned memory", "pageable memory"]
     if not torch.cuda.is_available():
-        assert cells[0][2] == ["50 ms", "50 ms", "0.012 ms", "0.012 ms"]
+        behind, beside = cells[0][2][:2], [float(cell.removesuffix(" ms")) for cell in cells[0][2][2:]]
+        assert behind == ["50 ms", "50 ms"]
+        assert 0 < max(beside) < 1
         assert [cell == cells[1][2][1] for cell in cells[1][1]] == [False, True]
 
 

@@ -35,7 +35,8 @@ def test_launches_are_what_fills_the_gaps():
     """The simulator prices them: what a batch waits for inside is what launching takes longer than its kernels."""
     workload = find_workload("long").override(new_tokens=32)
     eager, graphs = (profile(chapter, workload, "sim").breakdown for chapter in ("ch5", "ch6"))
-    assert graphs.launch_gaps < 1e-6 < 5e-3 < eager.launch_gaps
+    assert 10 * graphs.launch_gaps < eager.launch_gaps
+    assert eager.launch_gaps > 5e-3
     assert graphs.kernels == pytest.approx(eager.kernels, rel=0.01)
 
 
