@@ -39,6 +39,12 @@ def test_every_module_is_in_its_room():
         assert inside or top.split(".")[1] in {*rooms, *rooms[site.PARTS]}
 
 
+def test_the_page_says_what_every_room_is_for():
+    text = (Path(__file__).parents[2] / "docs" / "how-it-works" / "index.md").read_text()
+    told = [line.split("|")[1].strip(" `") for line in text.partition("## The modules")[2].splitlines() if "|" in line]
+    assert sorted(told[2:]) == sorted(FLOOR_OF)
+
+
 def test_arrows_lead_where_imports_lead():
     graph = grimp.build_graph("acb_minimal", cache_dir=None)
     modules = graph.modules - {"acb_minimal"}
