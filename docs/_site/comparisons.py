@@ -7,7 +7,7 @@ from acb_minimal.measure import tables
 from acb_minimal.measure.record import Measured
 
 Results = Mapping[str, dict]
-FOUND = ("hazard", "wrong token", "bubble (us)")
+NEEDED = ("hazard in batch", "wrong token in batch", "error")  # columns: what makes a line a needed one
 
 
 def rows(table: Measured) -> list[dict]:
@@ -62,43 +62,66 @@ class Deletion(NamedTuple):
     @property
     def needed(self) -> bool:
         """Whether answers are safe only with the line; otherwise it is there for speed."""
-        return any(self.simulated.get(name) is not None for name in ("hazard", "wrong token"))
+        return any(self.simulated.get(name) is not None for name in NEEDED)
 
     @property
-    def wrong(self) -> bool:
+    def wrong(self) -> list[int]:
+        """How many answers were wrong on the GPU, in each run that came to its end."""
+        return [count for name, count in self.real.items() if name.startswith("wrong in run") and count is not None]
+
+    @property
+    def noticed(self) -> bool:
         """Whether a run on the GPU went wrong."""
-        return self.real["bad runs"] > 0
+        return any(self.wrong) or self.real["error"] is not None
 
     @property
     def race(self) -> bool:
         """Whether the GPU's sanitizer said anything."""
         return self.real["sanitizer"] is not None
 
-    def cells(self) -> list[str]:
-        """What the simulator found, which answers were wrong on the GPU, what its sanitizer said."""
-        found = [f"{name}: {self.simulated[name]}" for name in FOUND if self.simulated.get(name) is not None]
-        return ["; ".join(found), self.real["wrong answers in 3 runs"], self.real["sanitizer"] or "nothing"]
+    def token(self) -> str:
+        """The first wrong token on the simulator, and the schedule that brought it out."""
+        batch, seed = self.simulated["wrong token in batch"], self.simulated["seed"]
+        return f"{self.simulated['error'] if batch is None else f'batch {batch}'}, seed {seed}"
+
+    def found(self) -> str:
+        """All that the simulator found."""
+        if not self.needed:
+            before, after = (self.simulated[f"bubble {how} it (us)"] for how in ("with", "without"))
+            return f"bubble, {before:.1f} to {after:.1f} us" if after - before > 1 else "nothing"
+        found = {name: self.simulated[name] for name in NEEDED}
+        return ", ".join(f"{name} {value}" for name, value in found.items() if value is not None)
+
+    def runs(self) -> str:
+        """What the runs on the GPU showed."""
+        if self.real["error"] is not None:
+            return f"run {len(self.wrong) + 1} fails: {self.real['error']}"
+        counts = ", ".join(map(str, self.wrong))
+        return f"{counts} of {self.real['answers']}"
 
 
-def joined(chapter: str, simulated: Measured, real: Measured) -> list[Deletion]:
-    """Both tables of a chapter, line by line; the chapter as it is comes first.
+def joined(chapter: str, simulated: Measured | None, real: Measured) -> list[Deletion]:
+    """Both tables of a chapter, line by line; the chapter as it is comes first. None: no line of it orders anything.
 
     Raises:
         ValueError: they are not of the same lines.
     """
     whole, *there = rows(real)
-    here = rows(simulated)
+    here = rows(simulated) if simulated else []
     lines, others = ([(row["line"], row["without"]) for row in table] for table in (here, there))
     if lines != others:
-        raise ValueError(f"{simulated.title!r} and {real.title!r} are not of the same lines: {set(lines) ^ set(others)}")
+        raise ValueError(f"the tables of {chapter!r} are not of the same lines: {set(lines) ^ set(others)}")
     pairs = [({}, whole), *zip(here, there, strict=True)]
     return [Deletion(chapter, real["line"], real["without"], row, real) for row, real in pairs]
 
 
 def deletions(found: list[Deletion]) -> str:
     """As a table, for a page in Markdown."""
-    lines = ["| line | without | simulated GPU | wrong answers, real GPU | sanitizer |", "| ---: | --- | --- | --- | --- |"]
+    lines = [
+        "| line | without | simulated GPU | wrong answers, real GPU | sanitizer |",
+        "| ---: | --- | --- | --- | --- |",
+    ]
     for each in found:
-        line, text = (str(each.line), f"`{each.text}`") if each.line else ("", f"**{each.text}**")
-        lines.append(f"| {' | '.join((line, text, *each.cells()))} |")
+        cells = [str(each.line), f"`{each.text}`", each.found()] if each.line else ["", f"**{each.text}**", ""]
+        lines.append(f"| {' | '.join((*cells, each.runs(), each.real['sanitizer'] or 'nothing'))} |")
     return "\n".join(lines)

@@ -37,7 +37,7 @@ def written() -> str:
         batch = scheduler.schedule()
         slot.write(batch)
     views = slot.host_inputs.trim(batch.num_tokens, len(batch.rows), len(batch.sampled))
-    lines = ["| view | in this batch | what it says |", "| --- | --- | --- |"]
+    lines = ['| view | in this batch {: style="min-width: 9rem" } | what it says |', "| --- | --- | --- |"]
     _, told = griffe.Docstring(inspect.getdoc(Inputs)).parse("google", warnings=False)
     for field in told.value:
         # Past a row's pages, its row of the page table holds what nobody reads.

@@ -5,40 +5,30 @@ comes from docs/results, and a page that asks for what is not there does not bui
 """
 
 import ast
-import functools
-import io
 import json
 import posixpath
 import re
 from pathlib import Path
 from types import SimpleNamespace
 
-import batching
-import closeup
 import code_views
 import comparisons
 import examples
-import house
 import jinja2
-import matplotlib
 import notebooks
-import unordered
 import worked
-from matplotlib.figure import Figure
+from drawings import RESULTS, drawings, origin, stored, svg
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from acb_minimal.measure import figures, record
 from acb_minimal.measure import tables as report
 from acb_minimal.measure.regimes import Regime
-from acb_minimal.pictures import charts
-from acb_minimal.pictures.timeline import timeline
 from acb_minimal.run.engines import chapter_path, chapter_paths
 from acb_minimal.sim import costs
 from acb_minimal.trace.spans import Trace
 
 ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "docs" / "results"
 MARKUP = re.compile(r"""\]\([^)]*\)|[][`*"]""")  # what Markdown adds to a text, and quotes
 templates = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
 templates.filters["ms"] = lambda seconds: f"{1e3 * seconds:.2f} ms"
@@ -64,58 +54,6 @@ def on_page_markdown(markdown: str, page, config: MkDocsConfig, files: Files) ->
     return templates.from_string(markdown).render(names)
 
 
-# --- figures ---
-
-
-@functools.cache
-def stored(file: str) -> dict:
-    """A file of docs/results."""
-    return json.loads((RESULTS / file).read_text())
-
-
-@functools.cache
-def drawings() -> dict[str, tuple]:
-    """For every figure of the site, by name: a function of `dark` that draws it, and where its figures are from, as
-    facts for `origin` or in words."""
-    found = {}
-    for path in sorted((RESULTS / "traces").glob("*.json")):
-        chrome = stored(f"traces/{path.name}")
-        trace = Trace.of_chrome(chrome)
-        source, (first, last) = chrome["otherData"], trace.middle(3)
-        found[f"timeline-{path.stem}"] = functools.partial(timeline, trace, first, last), source
-        found[f"closeup-{path.stem}"] = functools.partial(closeup.closeup, trace, first + 1), source
-    for name, entry in figures.load(RESULTS / "h200.json").items():
-        if rows := report.breakdowns(entry):
-            source = entry["environment"] | {"command": entry["command"]}
-            found[f"breakdown-{name}"] = functools.partial(charts.breakdown, rows), source
-    regimes = stored("regimes.json")
-    source = regimes["environment"] | {"command": regimes["command"]}
-    found["regimes"] = functools.partial(charts.regimes, report.regime_points(regimes)), source
-    found["batching"] = batching.batching, "Steps, counted by the scheduler that all chapters use; nothing is timed."
-    trace, source = unordered.unordered()
-    found["unordered"] = functools.partial(closeup.closeup, trace, trace.middle(1)[0], before=1.2e-3), source
-    found["imports"] = house.draw, "Read from the source when this page was built."
-    found["carry-over"] = worked.carried_over, "What chapter 5 did on the simulated GPU when this page was built."
-    return found
-
-
-@functools.cache
-def svg(name: str, dark: bool) -> str:
-    draw, _ = drawings()[name]
-    figure: Figure = draw(dark=dark)
-    file = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": name}):  # the same picture is the same file
-        figure.savefig(file, format="svg", metadata={"Date": None}, transparent=not dark)
-    return file.getvalue()
-
-
-def origin(facts: dict[str, str]) -> str:
-    """Where figures are from, in a line: machine, date, versions, command."""
-    told = ("device", "date", "command", "chapter")
-    versions = ", ".join(f"{name} {value}" for name, value in facts.items() if name not in told)
-    return f"{facts['device']}, {facts['date']} ({versions}): `{facts['command']}`"
-
-
 class Page:
     """What the page at `uri`, relative to docs/, may call. It returns Markdown, or values to be used in a sentence."""
 
@@ -123,7 +61,7 @@ class Page:
         self._folder = posixpath.dirname(uri)
 
     def figure(self, name: str, caption: str, shape: str = "wide") -> str:
-        """A figure, drawn for light and dark pages, with its caption and where it is from; a "narrow" one fits a phone."""
+        """A figure, light and dark, with its caption and where it is from. A "narrow" one fits a phone."""
         _, source = drawings()[name]
         source = source if isinstance(source, str) else origin(source)
         links = (self._link(f"figures/{name}-{theme}.svg") + f"#only-{theme}" for theme in ("light", "dark"))
@@ -210,13 +148,16 @@ class Page:
         """Simulated step over measured step, by workload and chapter."""
         return comparisons.ratios(stored("h200.json"), stored("simulated.json"))
 
-    def deletions(self, chapter: str) -> str:
-        """Each line that orders anything, taken away by itself: on the simulator and on the GPU."""
-        return comparisons.deletions(self._deletions(chapter))
+    def deletions(self, chapter: str) -> list[comparisons.Deletion]:
+        """The chapter as it is, then each line that orders anything taken away by itself, on the simulator and on the
+        GPU."""
+        stem = chapter_path(chapter).stem
+        simulated, real = (record.load(RESULTS / file) for file in ("deletions.json", "deletions_cuda.json"))
+        return comparisons.joined(stem, simulated.get(stem), real[stem])
 
-    def deleted(self, *chapters: str) -> list[comparisons.Deletion]:
-        """Those lines, to be counted."""
-        return [each for chapter in chapters for each in self._deletions(chapter) if each.line]
+    def deletion_table(self, chapter: str) -> str:
+        """The same as a table."""
+        return comparisons.deletions(self.deletions(chapter))
 
     def written(self) -> str:
         """A batch as a slot holds it, view by view."""
@@ -245,12 +186,21 @@ class Page:
         path = chapter_path(name)
         return f'```python title="chapters/{path.name}" linenums="1"\n{path.read_text()}```'
 
+    def modules(self, folder: str) -> str:
+        """A section of the reference for each module of a folder of the package."""
+        files = sorted((ROOT / "acb_minimal" / folder).rglob("*.py"))
+        modules = (path.relative_to(ROOT).with_suffix("").parts for path in files if path.read_text())
+        return "\n\n".join(f"::: {'.'.join(parts).removesuffix('.__init__')}" for parts in modules)
+
     def code(self, file: str, name: str) -> str:
         """A function, class or method ("Class.method") of a file, as it is there."""
         text = (ROOT / file).read_text()
         node = ast.parse(text)
         for part in name.split("."):
-            node = next(child for child in node.body if getattr(child, "name", None) == part)
+            found = [child for child in node.body if getattr(child, "name", None) == part]
+            if not found:
+                raise ValueError(f"{file} has no {name}")
+            node = found[0]
         first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
         lines = "\n".join(text.splitlines()[first - 1 : node.end_lineno])
         return f'```python title="{file}" linenums="{first}"\n{lines}\n```'
@@ -270,10 +220,6 @@ class Page:
     def exercises(self, chapter: str) -> str:
         """The exercises of a chapter's notebook, solutions folded."""
         return notebooks.exercises(self._notebook(chapter))
-
-    def _deletions(self, chapter: str) -> list[comparisons.Deletion]:
-        files, stem = ("deletions.json", "deletions_cuda.json"), chapter_path(chapter).stem
-        return comparisons.joined(stem, *(record.load(RESULTS / file)[stem] for file in files))
 
     def _notebook(self, chapter: str) -> Path:
         return chapter_path(chapter).with_suffix(".ipynb")

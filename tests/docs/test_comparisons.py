@@ -1,4 +1,4 @@
-"""Stored tables laid side by side: what is counted and shown is what is in both files."""
+"""Stored files laid side by side: what is counted and shown is what is in both."""
 
 import importlib.util
 from dataclasses import replace
@@ -12,20 +12,14 @@ from acb_minimal.run.engines import chapter_paths
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
-spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "_site" / "tables.py")
+spec = importlib.util.spec_from_file_location("comparisons", ROOT / "docs" / "_site" / "comparisons.py")
 spec.loader.exec_module(site := importlib.util.module_from_spec(spec))
 
 SIMULATED, REAL = (record.load(RESULTS / file) for file in ("deletions.json", "deletions_cuda.json"))
-RACE = "aten::embedding reading from it after aten::copy_ writing to it"
 
 
 def joined(chapter: str) -> list:
-    return site.joined(chapter, SIMULATED[chapter], REAL[chapter])
-
-
-def made(**facts):
-    plain = {"hazard": "batch 0", "tokens": None, "bubble": None, "bad": 0, "wrong": "0 of 9, 0 of 9", "race": None}
-    return site.Deletion("ch9", 7, "line()", **(plain | facts))
+    return site.joined(chapter, SIMULATED.get(chapter), REAL[chapter])
 
 
 @pytest.mark.parametrize("chapter", SIMULATED)
@@ -37,14 +31,15 @@ def test_the_stored_deletions_are_of_the_chapter_as_it_is_now(chapter):
 
 def test_every_chapter_is_clean_on_the_gpu_as_it_is():
     assert list(REAL) == list(chapter_paths())
-    for found in REAL.values():
-        assert found.rows[0] == [None, "as it is", 0, "0 of 200, 0 of 200, 0 of 200", None]
+    for chapter in REAL:
+        whole = joined(chapter)[0]
+        assert (whole.runs(), whole.race) == ("0, 0, 0 of 200", False)
 
 
 def test_no_line_that_is_there_for_speed_changes_an_answer_on_the_gpu():
     lines = [each for chapter in SIMULATED for each in joined(chapter) if each.line and not each.needed]
     assert lines
-    assert not [each for each in lines if each.bad or each.race]
+    assert not [each for each in lines if each.noticed or each.race]
 
 
 def test_tables_of_other_lines_are_not_joined():
@@ -56,70 +51,53 @@ def test_tables_of_other_lines_are_not_joined():
         site.joined("ch2", SIMULATED["ch2_streams"], shifted)
 
 
-@pytest.mark.parametrize(
-    ("facts", "said"),
-    [
-        ({}, "hazard in batch 0"),
-        ({"tokens": "batch 1, seed 4"}, "hazard in batch 0, wrong token in batch 1"),
-        ({"hazard": None, "tokens": "error, seed 4"}, "wrong token in error"),
-        ({"hazard": None, "bubble": "as before"}, "nothing"),
-        ({"hazard": None, "bubble": "1.0 to 2.5"}, "bubble, 1.0 to 2.5 us"),
-    ],
-)
-def test_what_the_simulator_found(facts, said):
-    assert made(**facts).simulated() == said
+def made(**facts) -> site.Deletion:
+    """A deletion of which two runs of the GPU are stored; without more, nothing was found."""
+    simulated = dict.fromkeys([*site.NEEDED, "seed", "bubble with it (us)", "bubble without it (us)"])
+    real = {"answers": 9, "wrong in run 1": 0, "wrong in run 2": 0, "error": None, "sanitizer": None}
+    found, seen = (there | {name: facts[name] for name in facts if name in there} for there in (simulated, real))
+    return site.Deletion("ch9", 7, "line()", found, seen)
 
 
 @pytest.mark.parametrize(
-    ("bad", "wrong", "said"),
+    ("facts", "needed", "said"),
     [
-        (0, "0 of 9, 0 of 9", "0 of 2 bad"),
-        (1, "3 of 9, 0 of 9", "1 of 2 bad: 3, 0 of 9 answers wrong"),
-        (1, "CUDA error: device-side assert triggered", "run 1 fails: device-side assert triggered"),
-        (1, "0 of 9, Triton Error [CUDA]: bad, very", "run 2 fails: bad, very"),
-        (1, 'x->y > 0 FAILED at "/a/b.cpp":27, please report', "run 1 fails: x->y > 0 FAILED"),
+        ({"hazard in batch": 0}, True, "hazard in batch 0"),
+        ({"hazard in batch": 0, "wrong token in batch": 1}, True, "hazard in batch 0, wrong token in batch 1"),
+        ({"error": "IndexError"}, True, "error IndexError"),
+        ({"bubble with it (us)": 1.0, "bubble without it (us)": 1.0}, False, "nothing"),
+        ({"bubble with it (us)": 1.0, "bubble without it (us)": 2.5}, False, "bubble, 1.0 to 2.5 us"),
     ],
 )
-def test_what_the_gpu_s_runs_showed(bad, wrong, said):
-    assert made(bad=bad, wrong=wrong).runs() == said
+def test_what_the_simulator_found(facts, needed, said):
+    assert (made(**facts).needed, made(**facts).found()) == (needed, said)
 
 
 @pytest.mark.parametrize(
-    ("race", "said"),
+    ("facts", "noticed", "said"),
     [
-        (None, "nothing"),
-        (RACE, "`embedding` reading after `copy_` writing"),
-        ('it FAILED at "/a.cpp":1, please report', "it FAILED"),
+        ({}, False, "0, 0 of 9"),
+        ({"wrong in run 1": 3}, True, "3, 0 of 9"),
+        ({"wrong in run 2": None, "error": "bad, very"}, True, "run 2 fails: bad, very"),
     ],
 )
-def test_what_the_sanitizer_said(race, said):
-    assert made(race=race).sanitizer() == said
+def test_what_the_runs_on_the_gpu_showed(facts, noticed, said):
+    assert (made(**facts).noticed, made(**facts).runs()) == (noticed, said)
 
 
-def test_what_nobody_noticed_is_counted():
-    found = [
-        replace(made(), line=None, hazard=None),  # as it is
-        made(),
-        made(race=RACE),
-        made(race=RACE),
-        made(bad=2, hazard=None, tokens="batch 1, seed 0"),
-        made(bad=1, race=RACE),
-        made(hazard=None, bubble="as before"),
-    ]
-    counts = vars(site.counted(found))
-    assert counts.pop("unseen") == [found[1], found[4]]
-    assert counts == {
-        "lines": 6, "needed": 5, "speed": 1, "unnoticed_by_runs": 3, "unnoticed_by_sanitizer": 2, "unnoticed": 1
-    }  # fmt: skip
+def test_a_first_wrong_token_is_named_with_its_schedule():
+    assert made(**{"wrong token in batch": 0, "seed": 4}).token() == "batch 0, seed 4"
+    assert made(error="IndexError", seed=4).token() == "IndexError, seed 4"
 
 
-def test_every_deletion_is_in_the_table():
-    found = joined("ch4_dual_slots")
+@pytest.mark.parametrize("chapter", SIMULATED)
+def test_every_deletion_is_in_the_table(chapter):
+    found = joined(chapter)
     lines = site.deletions(found).splitlines()[2:]
     assert len(lines) == len(found)
     for line, each in zip(lines, found, strict=True):
         assert f"| {each.line or ''} |" in line
-        assert line.split(" | ")[-3:] == [each.simulated(), each.runs(), f"{each.sanitizer()} |"]
+        assert line.endswith(f"| {each.runs()} | {each.real['sanitizer'] or 'nothing'} |")
 
 
 def test_predictions_are_simulated_over_measured():

@@ -1,0 +1,71 @@
+"""The figures of the site, drawn when it is built, and where what they show is from."""
+
+import functools
+import io
+import json
+from pathlib import Path
+
+import batching
+import closeup
+import house
+import matplotlib
+import unordered
+import worked
+from matplotlib.figure import Figure
+
+from acb_minimal.measure import figures
+from acb_minimal.measure import tables as report
+from acb_minimal.pictures import charts
+from acb_minimal.pictures.timeline import timeline
+from acb_minimal.trace.spans import Trace
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+@functools.cache
+def stored(file: str) -> dict:
+    """A file of docs/results."""
+    return json.loads((RESULTS / file).read_text())
+
+
+@functools.cache
+def drawings() -> dict[str, tuple]:
+    """For every figure of the site, by name: a function of `dark` that draws it, and where its figures are from, as
+    facts for `origin` or in words."""
+    found = {}
+    for path in sorted((RESULTS / "traces").glob("*.json")):
+        chrome = stored(f"traces/{path.name}")
+        trace = Trace.of_chrome(chrome)
+        source, (first, last) = chrome["otherData"], trace.middle(3)
+        found[f"timeline-{path.stem}"] = functools.partial(timeline, trace, first, last), source
+        found[f"closeup-{path.stem}"] = functools.partial(closeup.closeup, trace, first + 1), source
+    for name, entry in figures.load(RESULTS / "h200.json").items():
+        if rows := report.breakdowns(entry):
+            source = entry["environment"] | {"command": entry["command"]}
+            found[f"breakdown-{name}"] = functools.partial(charts.breakdown, rows), source
+    regimes = stored("regimes.json")
+    source = regimes["environment"] | {"command": regimes["command"]}
+    found["regimes"] = functools.partial(charts.regimes, report.regime_points(regimes)), source
+    found["batching"] = batching.batching, "Steps, counted by the scheduler that all chapters use; nothing is timed."
+    trace, source = unordered.unordered()
+    found["unordered"] = functools.partial(closeup.closeup, trace, trace.middle(1)[0], before=1.2e-3), source
+    found["imports"] = house.draw, "Read from the source when this page was built."
+    found["carry-over"] = worked.carried_over, "What chapter 5 did on the simulated GPU when this page was built."
+    return found
+
+
+@functools.cache
+def svg(name: str, dark: bool) -> str:
+    draw, _ = drawings()[name]
+    figure: Figure = draw(dark=dark)
+    file = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": name}):  # the same picture is the same file
+        figure.savefig(file, format="svg", metadata={"Date": None}, transparent=not dark)
+    return file.getvalue()
+
+
+def origin(facts: dict[str, str]) -> str:
+    """Where figures are from, in a line: machine, date, versions, command."""
+    told = ("device", "date", "command", "chapter")
+    versions = ", ".join(f"{name} {value}" for name, value in facts.items() if name not in told)
+    return f"{facts['device']}, {facts['date']} ({versions}): `{facts['command']}`"
