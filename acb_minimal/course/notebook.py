@@ -57,7 +57,7 @@ def changes(old: str, new: str) -> HTML:
     Raises:
         InputError: there is no such chapter.
     """
-    return _code(compare.diff(old, new), "diff")
+    return _code(engines.diff(old, new), "diff")
 
 
 # --- presentation ---
