@@ -16,8 +16,8 @@ from rich import box
 from rich.table import Table
 
 from ..device import Device
-from ..measure import compare
 from ..measure.figures import environment
+from ..run import engines
 from ..run.checkpoint import Checkpoint
 from ..run.devices import open_device
 from ..run.engines import chapter_path
