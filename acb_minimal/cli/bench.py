@@ -48,6 +48,19 @@ def trace(json_file: JsonFile = None) -> None:
 
 
 @app.command()
+def roofline(json_file: JsonFile = None) -> None:
+    """A decode step on the GPU beside the floor that memory sets, by group of kernels, as it is and compiled."""
+    from ..measure.roofline import roofline
+
+    check_record(json_file)
+    with console.status("") as status:
+        found = roofline(status.update)
+    console.print(found.table())
+    if json_file:
+        found.save(json_file, "roofline")
+
+
+@app.command()
 def myths(json_file: JsonFile = None) -> None:
     """Beliefs about streams, copies and graphs, each put to the test. Some of them need a GPU."""
     from ..measure import myths, myths_cuda

@@ -9,6 +9,7 @@ import typer
 from ..errors import InputError
 from .options import (
     Chapter,
+    Compile,
     Context,
     JsonFile,
     MaxRunning,
@@ -33,6 +34,7 @@ def profile(
     new_tokens: NewTokens = None,
     max_running: MaxRunning = None,
     device: Annotated[str, typer.Option(help="auto, cuda or sim.")] = "auto",
+    compile: Compile = False,
     trace: Annotated[Path | None, typer.Option(help="Write a trace of the run, for Perfetto.")] = None,
     kernels: Annotated[Path | None, typer.Option(help="Write what torch's profiler saw of a few batches.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw a few steps: a .png, .svg or .pdf file.")] = None,
@@ -46,13 +48,15 @@ def profile(
     from ..measure import tables
     from ..measure.compare import Comparison
     from ..measure.profile import profile
+    from ..run.dials import Dials
 
     if kernels and (device == "sim" or not torch.cuda.is_available()):
         raise InputError(f"cannot write {str(kernels)!r}: there are kernels on a CUDA GPU only")
     chosen, checkpoint = choose_workload(
         workload, requests=requests, prompt_tokens=context, new_tokens=new_tokens, max_running=max_running, model=model
     )
-    done = profile(chapter, chosen, device, checkpoint)
+    with console.status("") as status:
+        done = profile(chapter, chosen, device, checkpoint, dials=Dials(compile=compile), progress=status.update)
     console.print(tables.comparison(tables.entry(chosen, [Comparison(done, 1.0, 1.0)])))
     if done.profiled_bubbles is not None:
         console.print(f"bubbles by the kernels' own times, under torch's profiler: {done.profiled_bubbles:.2%}")
@@ -75,6 +79,7 @@ def compare(
     new_tokens: NewTokens = None,
     max_running: MaxRunning = None,
     device: Annotated[str, typer.Option(help="auto, cuda or sim.")] = "auto",
+    compile: Compile = False,
     kernels: Annotated[bool, typer.Option(help="On a GPU, run again under torch's profiler to see kernels.")] = True,
     json_file: JsonFile = None,
     traces: Annotated[Path | None, typer.Option(help="Write a trace of a few steps of each into this folder.")] = None,
@@ -85,6 +90,7 @@ def compare(
     check_plot(plot)
     from ..measure import figures, tables
     from ..measure.compare import compare
+    from ..run.dials import Dials
 
     if traces and not traces.is_dir():
         raise InputError(f"cannot write traces into {str(traces)!r}: give a folder that exists")
@@ -94,14 +100,17 @@ def compare(
         workload, requests=requests, prompt_tokens=context, new_tokens=new_tokens, max_running=max_running, model=model
     )
     done = []
-    for comparison in compare(chosen, device, chapter or (), kernels, checkpoint):
-        if chosen.prompt_tokens is None and not done:
-            for prompt, completion in list(zip(chosen.prompts(0), comparison.profile.completions, strict=True))[:5]:
-                print_answer(prompt, completion.text, whole=False)
-            console.print()
-        done.append(comparison)
-        if traces:
-            _save_middle(comparison.profile, traces / f"{chosen.name}-{comparison.profile.chapter}.json")
+    with console.status("") as status:
+        for comparison in compare(
+            chosen, device, chapter or (), kernels, checkpoint, Dials(compile=compile), status.update
+        ):
+            if chosen.prompt_tokens is None and not done:
+                for prompt, completion in list(zip(chosen.prompts(0), comparison.profile.completions, strict=True))[:5]:
+                    print_answer(prompt, completion.text, whole=False)
+                console.print()
+            done.append(comparison)
+            if traces:
+                _save_middle(comparison.profile, traces / f"{chosen.name}-{comparison.profile.chapter}.json")
     entry = tables.entry(chosen, done)
     console.print(tables.comparison(entry))
     if not done[0].profile.device.arithmetic:

@@ -22,6 +22,7 @@ Requests = Annotated[int | None, typer.Option(help="Requests of the workload.")]
 Context = Annotated[int | None, typer.Option(help="Tokens of each of the workload's prompts.")]
 NewTokens = Annotated[int | None, typer.Option(help="Tokens to generate for each request, at most.")]
 MaxRunning = Annotated[int | None, typer.Option(help="Requests in a batch, at most.")]
+Compile = Annotated[bool, typer.Option("--compile", help="Join linears, and compile decoder layers for decodes.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Put the figures into this file.")]
 
 

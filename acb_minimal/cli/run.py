@@ -18,6 +18,7 @@ from .check import show_schedule
 from .options import (
     WORKLOADS,
     Chapter,
+    Compile,
     Context,
     MaxRunning,
     ModelName,
@@ -45,6 +46,7 @@ def run(
     new_tokens: NewTokens = None,
     max_running: MaxRunning = None,
     device: Annotated[str, typer.Option(help="auto, cuda, sim or cpu.")] = "auto",
+    compile: Compile = False,
     page_size: Annotated[int, typer.Option(help="Positions per KV page.")] = PAGE_SIZE,
     pages: Annotated[
         int | None, typer.Option(help="KV pages.", show_default="as many as max-running of the longest requests need")
@@ -82,9 +84,10 @@ def run(
         )
         job = chosen.job(checkpoint.vocab_size, page_size=page_size, pages=pages)
     _check_pages(job, checkpoint)
+    from ..run.dials import Dials
     from ..run.session import Session
 
-    session = Session(job, chapter, checkpoint, device)
+    session = Session(job, chapter, checkpoint, device, Dials(compile=compile))
     _print_refused(session.refused)
     if not session.requests:
         raise typer.Exit(2)
@@ -160,6 +163,7 @@ def _progress(session) -> Iterator[Callable[[], None]]:
         refresh_per_second=4,
     ) as progress:
         task = progress.add_task("requests finished", total=len(session.requests))
+        session.progress = lambda text: progress.reset(task, description=text or "requests finished")
         yield lambda: progress.advance(task)
 
 
@@ -177,7 +181,8 @@ def _print_figures(session, chapter: str, gpu_hour_price: float | None) -> None:
 
     figures = Figures.of(session)
     decode = figures.ms_per_decode_step
-    console.print(Text(f"{chapter}, {session.checkpoint.name}, {session.device.name}", style="italic"))
+    title = filter(None, (chapter, session.checkpoint.name, session.device.name, str(session.dials)))
+    console.print(Text(", ".join(title), style="italic"))
     table = Table(show_header=False)
     table.add_column()
     table.add_column(justify="right")
@@ -204,6 +209,7 @@ def _write_json(file: Path, session, chapter: str, completions, gpu_hour_price: 
         "environment": environment(session.device),
         "chapter": chapter,
         "model": session.checkpoint.name,
+        "dials": str(session.dials),
         "figures": dataclasses.asdict(figures) | {"gpu_hour_price": gpu_hour_price, "usd_per_million": cost},
         "refused": session.refused,
         "completions": [dataclasses.asdict(completion) for completion in completions],

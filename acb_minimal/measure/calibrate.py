@@ -5,6 +5,7 @@ the GPU has nothing to do. Both are fitted with straight lines (costs.py says in
 relative errors count.
 """
 
+import gc
 import json
 import random
 import statistics
@@ -98,6 +99,7 @@ def ready_model(
         rows: of a batch, at most.
         positions: in the KV cache; by default POSITIONS, and fewer for a small model.
     """
+    gc.collect()  # a compiled network that nobody has any more refers to itself, and its memory is needed
     positions = positions or (POSITIONS if checkpoint.random else 100_000)
     pages = positions // PAGE_SIZE
     cache = KVCache(checkpoint.layers, pages, PAGE_SIZE, checkpoint.dtype, device.torch_device)

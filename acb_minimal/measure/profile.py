@@ -88,7 +88,7 @@ def profile(
         name: what to call the chapter; by default its name, or that of the class.
         kernels: on a GPU, whether to run it again under torch's profiler; without, there is no breakdown.
         dials: as Session takes them.
-        progress: likewise.
+        progress: is told what Session tells.
 
     Raises:
         InputError: a request cannot be served, or the device is "cpu", where host and device are one.
@@ -97,7 +97,8 @@ def profile(
         raise InputError("there is no profile of device 'cpu': host and device are one; use cuda or sim")
     checkpoint = checkpoint or Checkpoint(workload.model)
     job = workload.job(checkpoint.vocab_size)
-    session = Session(job, chapter, checkpoint, device, dials, trace=True, progress=progress)
+    session = Session(job, chapter, checkpoint, device, dials, trace=True)
+    session.progress = progress
     if session.refused:
         raise InputError(next(iter(session.refused.values())))
     completions = session.serve()

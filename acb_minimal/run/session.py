@@ -73,6 +73,8 @@ class Session:
         refused: why each of the others cannot be served, by id.
         started: when serving began, in seconds on the device's clock.
         dials: what is turned; once a run has begun, `compile` says whether its layers could be compiled.
+        progress: is told what goes on before serving begins, and then, by an empty text, that it does. By default,
+            nobody is.
     """
 
     def __init__(
@@ -83,7 +85,6 @@ class Session:
         device: str | Device = "auto",
         dials: Dials | None = None,
         trace: bool = False,
-        progress: Callable[[str], None] = lambda text: None,
     ):
         """
         Args:
@@ -95,7 +96,6 @@ class Session:
                 the simulator; or a Device.
             dials: what to turn for this run.
             trace: whether to record what host and device do.
-            progress: is told what goes on before serving begins, and then, by an empty text, that it does.
 
         Raises:
             InputError: something other than a single request cannot be used.
@@ -103,7 +103,8 @@ class Session:
         self.engine_class = chapter if isinstance(chapter, type) else load_chapter(chapter)
         check_device(device if isinstance(device, str) else device.kind)
         self.checkpoint = model if isinstance(model, Checkpoint) else Checkpoint(model)
-        self.dials, self._progress = dials or Dials(), progress
+        self.dials = dials or Dials()
+        self.progress: Callable[[str], None] = lambda text: None
         if isinstance(device, str):
             device = open_device(device, self.checkpoint, trace, self.dials.scale, self.dials.compile)
         self.device = device
@@ -177,7 +178,7 @@ class Session:
             # leaves out what is there already.
             gc.collect()
             gc.freeze()
-            self._progress("")
+            self.progress("")
             self.started = self.device.begin()
             for request in engine.run():
                 tokens = request.generated
@@ -190,7 +191,7 @@ class Session:
 
     def _warm_up(self, model: Model) -> None:
         if self.dials.compile and self.device.kind != "sim":
-            self.dials = replace(self.dials, compile=fuse.warm_up(model, self._progress))
+            self.dials = replace(self.dials, compile=fuse.warm_up(model, self.progress))
         else:
             model.warm_up()
 

@@ -1,5 +1,7 @@
 """`acb bench`, as far as it needs no GPU; its myths are tested in tests/measure/test_myths.py."""
 
+import pytest
+
 
 def test_bench_host_prints_every_size(acb):
     done = acb("bench", "host")
@@ -8,7 +10,8 @@ def test_bench_host_prints_every_size(acb):
     assert rows == [[rows, context] for rows in ("32", "128", "512") for context in ("256", "8,192")]
 
 
-def test_bench_attention_needs_a_gpu(acb):
-    done = acb("bench", "attention")
+@pytest.mark.parametrize(("name", "what"), [("attention", "attention benchmark"), ("roofline", "roofline")])
+def test_what_times_kernels_needs_a_gpu(acb, name, what):
+    done = acb("bench", name)
     assert done.returncode == 2
-    assert done.stderr == "error: the attention benchmark needs a CUDA GPU; torch finds none\n"
+    assert done.stderr == f"error: the {what} needs a CUDA GPU; torch finds none\n"

@@ -72,6 +72,12 @@ def test_every_chapter_runs_without_a_gpu(acb, chapter, device):
     assert ("simulated H200" in done.stdout) == (device == "sim")
 
 
+def test_a_compiled_run_says_so_and_answers_the_same(acb):
+    done = acb("run", "ch6", "--compile", "--device", "cpu", "--max-running", "1", "--prompt", "count 3 to 7")
+    assert done.returncode == 0, done.stderr
+    assert "count 3 to 7 -> 3 4 5 6 7\nch6, counter, CPU, compiled\n" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

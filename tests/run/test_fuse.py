@@ -264,16 +264,14 @@ def test_compile_is_an_argument_in_python(tiny_path, graphs):
     assert graphs
 
 
-def test_a_run_without_compile_after_one_with_it_runs_as_it_was(tiny, graphs):
+def test_a_run_without_compile_after_one_with_it_runs_as_it_was(tiny, graphs, monkeypatch):
     checkpoint = tiny("llama").checkpoint
     job = Job([PROMPTS[0]], 4)
     compiled = Session(job, "ch1", checkpoint, "cpu", COMPILED).serve()
-    layers = [layer.forward for layer in checkpoint.load(CPU).model.layers]
-    for forward in layers:
-        forward.compiled, was = lambda *_, **__: pytest.fail("a compiled layer ran"), forward.compiled
-    assert Session(job, "ch1", checkpoint, "cpu").serve() == compiled
-    for forward in layers:
-        forward.compiled = was
+    with monkeypatch.context() as patch:
+        for layer in checkpoint.load(CPU).model.layers:
+            patch.setattr(layer.forward, "compiled", lambda *_, **__: pytest.fail("a compiled layer ran"))
+        assert Session(job, "ch1", checkpoint, "cpu").serve() == compiled
     count = len(graphs)
     assert Session(job, "ch1", checkpoint, "cpu", COMPILED).serve() == compiled
     assert len(graphs) == count > 0  # what was compiled for the first run serves the third
@@ -308,21 +306,23 @@ def test_linears_that_cannot_be_joined_are_left_and_one_line_says_so(tiny, graph
 
 def test_what_goes_on_before_serving_is_told(tiny, graphs):
     told = []
-    session = Session(Job([PROMPTS[0]], 4, max_running=2), "ch1", tiny("llama").checkpoint, "cpu", COMPILED,
-                      progress=told.append)  # fmt: skip
+    session = Session(Job([PROMPTS[0]], 4, max_running=2), "ch1", tiny("llama").checkpoint, "cpu", COMPILED)
+    session.progress = told.append
     session.serve()
     assert told == [*(f"compiling, {number} of 3 kinds of batches" for number in (1, 2, 3)), ""]
 
 
-def test_the_simulator_takes_compiled_costs_and_compiles_nothing(tiny_path, monkeypatch, tmp_path):
-    with pytest.raises(InputError, match="costs of compiled models are not calibrated for 'llama-3.1-8b'"):
-        Session(Job([[1]]), "ch1", "llama-3.1-8b", "sim", COMPILED)
+def test_the_simulator_takes_compiled_costs_and_compiles_nothing(monkeypatch, tmp_path):
     record = json.loads(costs.FILE.read_text())
+    for entry in record["models"].values():
+        entry.pop(costs.COMPILED, None)
     counter = record["models"]["counter"]
-    counter["compiled"] = counter | {"replay_launch": 1.0}
+    counter[costs.COMPILED] = counter | {"replay_launch": 1.0}
     (tmp_path / "costs.json").write_text(json.dumps(record))
     monkeypatch.setattr(costs, "FILE", tmp_path / "costs.json")
     monkeypatch.setattr(fuse, "fuse", lambda _: pytest.fail("the simulator compiles"))
     session = Session(Job(["count 3 to 7"]), "ch6", "counter", "sim", COMPILED)
     assert session.device.costs.replay_launch == 1e-6
     assert [done.text for done in session.serve()] == ["3 4 5 6 7"]
+    with pytest.raises(InputError, match="costs of compiled models are not calibrated for 'llama-3.1-8b'"):
+        Session(Job([[1]]), "ch1", "llama-3.1-8b", "sim", COMPILED)
