@@ -43,7 +43,7 @@ TUNING = {
     (True, 4): Tuning(block_m=16, tile_bytes=8192, num_warps=4, num_stages=5),
     (False, 4): Tuning(block_m=32, tile_bytes=8192, num_warps=4, num_stages=5),
 }
-PROGRAMS_PER_SM = 8    # decode: split the histories until about this many programs exist per SM,
+PROGRAMS_PER_SM = 2    # decode: split the histories until about this many programs exist per SM,
 MIN_SPLIT_TOKENS = 128  # but not so far that the longest possible row has splits shorter than this,
 MAX_SPLITS = 64         # and not into more than this
 MERGE_WARPS = 2

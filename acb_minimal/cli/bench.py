@@ -61,6 +61,30 @@ def roofline(json_file: JsonFile = None) -> None:
 
 
 @app.command()
+def law(
+    device: Annotated[str, typer.Option(help="auto, cuda or sim.")] = "auto",
+    json_file: JsonFile = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw gain against H / K: a .png, .svg or .pdf file.")] = None,
+) -> None:
+    """The law of overlap: steps with more and more host work, beside what the law says of them."""
+    check_record(json_file)
+    check_plot(plot)
+    from ..measure.law import law
+    from ..run.devices import check_device
+
+    check_device(device)
+    with console.status("") as status:
+        found = law(device, status.update)
+    console.print(found.table())
+    if json_file:
+        found.save(json_file, "law")
+    if plot:
+        from ..pictures.law import gains
+
+        gains(found).savefig(plot)
+
+
+@app.command()
 def myths(json_file: JsonFile = None) -> None:
     """Beliefs about streams, copies and graphs, each put to the test. Some of them need a GPU."""
     from ..measure import myths, myths_cuda

@@ -11,6 +11,8 @@ from .options import (
     Chapter,
     Compile,
     Context,
+    Graphs,
+    HostWork,
     JsonFile,
     MaxRunning,
     ModelName,
@@ -19,10 +21,13 @@ from .options import (
     WorkloadName,
     check_plot,
     check_writable,
+    choose_dials,
     choose_workload,
     console,
     print_answer,
 )
+
+SYNCHRONOUS = ("ch1_sync", "ch2_streams", "ch3_events")
 
 
 def profile(
@@ -34,6 +39,8 @@ def profile(
     new_tokens: NewTokens = None,
     max_running: MaxRunning = None,
     device: Annotated[str, typer.Option(help="auto, cuda or sim.")] = "auto",
+    host_work: HostWork = None,
+    graphs: Graphs = False,
     compile: Compile = False,
     trace: Annotated[Path | None, typer.Option(help="Write a trace of the run, for Perfetto.")] = None,
     kernels: Annotated[Path | None, typer.Option(help="Write what torch's profiler saw of a few batches.")] = None,
@@ -48,15 +55,15 @@ def profile(
     from ..measure import tables
     from ..measure.compare import Comparison
     from ..measure.profile import profile
-    from ..run.dials import Dials
 
     if kernels and (device == "sim" or not torch.cuda.is_available()):
         raise InputError(f"cannot write {str(kernels)!r}: there are kernels on a CUDA GPU only")
     chosen, checkpoint = choose_workload(
         workload, requests=requests, prompt_tokens=context, new_tokens=new_tokens, max_running=max_running, model=model
     )
+    dials = choose_dials(host_work, graphs, compile, chosen, device)
     with console.status("") as status:
-        done = profile(chapter, chosen, device, checkpoint, dials=Dials(compile=compile), progress=status.update)
+        done = profile(chapter, chosen, device, checkpoint, dials=dials, progress=status.update)
     console.print(tables.comparison(tables.entry(chosen, [Comparison(done, 1.0, 1.0)])))
     if done.profiled_bubbles is not None:
         console.print(f"bubbles by the kernels' own times, under torch's profiler: {done.profiled_bubbles:.2%}")
@@ -79,6 +86,8 @@ def compare(
     new_tokens: NewTokens = None,
     max_running: MaxRunning = None,
     device: Annotated[str, typer.Option(help="auto, cuda or sim.")] = "auto",
+    host_work: HostWork = None,
+    graphs: Graphs = False,
     compile: Compile = False,
     kernels: Annotated[bool, typer.Option(help="On a GPU, run again under torch's profiler to see kernels.")] = True,
     json_file: JsonFile = None,
@@ -88,9 +97,10 @@ def compare(
     """Serve one workload through all chapters and put them side by side."""
     check_writable(json_file, "--json")
     check_plot(plot)
+    console.print(f"Serving {workload!r} through {'these chapters' if chapter else 'all chapters'}, one after another.")
     from ..measure import figures, tables
     from ..measure.compare import compare
-    from ..run.dials import Dials
+    from ..measure.law import Law
 
     if traces and not traces.is_dir():
         raise InputError(f"cannot write traces into {str(traces)!r}: give a folder that exists")
@@ -99,26 +109,42 @@ def compare(
     chosen, checkpoint = choose_workload(
         workload, requests=requests, prompt_tokens=context, new_tokens=new_tokens, max_running=max_running, model=model
     )
+    dials = choose_dials(host_work, graphs, compile, chosen, device)
     done = []
-    with console.status("") as status:
-        for comparison in compare(
-            chosen, device, chapter or (), kernels, checkpoint, Dials(compile=compile), status.update
-        ):
-            if chosen.prompt_tokens is None and not done:
-                for prompt, completion in list(zip(chosen.prompts(0), comparison.profile.completions, strict=True))[:5]:
-                    print_answer(prompt, completion.text, whole=False)
-                console.print()
+    with console.status(f"{chosen.name}: the first chapter") as status:
+        for comparison in compare(chosen, device, chapter or (), kernels, checkpoint, dials, status.update):
+            if not done:
+                _print_beginning(chosen, comparison.profile)
             done.append(comparison)
+            parts, first = comparison.profile.breakdown, done[0].profile.breakdown
+            if parts and first:
+                console.print(tables.bar(comparison.profile.chapter, parts, 1.1 * first.step))
             if traces:
                 _save_middle(comparison.profile, traces / f"{chosen.name}-{comparison.profile.chapter}.json")
     entry = tables.entry(chosen, done)
     console.print(tables.comparison(entry))
+    if done[0].profile.breakdown and done[0].profile.chapter in SYNCHRONOUS:
+        console.print(str(Law.of(done[0].profile.breakdown)), highlight=False)
     if not done[0].profile.device.arithmetic:
         console.print("The simulator only keeps time for this model: its tokens are placeholders.")
     if json_file:
         figures.save(json_file, chosen.name, entry)
     if plot and tables.breakdowns(entry):
         _plot_breakdowns(entry, plot)
+
+
+def _print_beginning(workload, profile) -> None:
+    """What is compared and, of text, the first answers."""
+    from ..measure import tables
+
+    if workload.prompt_tokens is None:
+        for prompt, completion in list(zip(workload.prompts(0), profile.completions, strict=True))[:5]:
+            print_answer(prompt, completion.text, whole=False)
+        console.print()
+    if profile.breakdown:
+        told = filter(None, (workload.name, profile.device.name, str(profile.dials)))
+        console.print(", ".join(told), highlight=False)
+        console.print(tables.legend())
 
 
 def _save_middle(profile, file: Path) -> None:

@@ -22,6 +22,10 @@ Requests = Annotated[int | None, typer.Option(help="Requests of the workload.")]
 Context = Annotated[int | None, typer.Option(help="Tokens of each of the workload's prompts.")]
 NewTokens = Annotated[int | None, typer.Option(help="Tokens to generate for each request, at most.")]
 MaxRunning = Annotated[int | None, typer.Option(help="Requests in a batch, at most.")]
+HostWork = Annotated[
+    float | None, typer.Option(metavar="MS", help="Bookkeeping added to every step, in ms.", show_default="none")
+]
+Graphs = Annotated[bool, typer.Option("--graphs", help="The model launches decodes as CUDA graphs, in any chapter.")]
 Compile = Annotated[bool, typer.Option("--compile", help="Join linears, and compile decoder layers for decodes.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Put the figures into this file.")]
 
@@ -93,6 +97,27 @@ def check_max_running(max_running: int, batch_tokens: int) -> None:
             f"max_running is {max_running}; it must be at most {batch_tokens}: a batch has no more tokens, and every "
             "running request needs one"
         )
+
+
+def choose_dials(host_work: float | None, graphs: bool, compile: bool, workload=None, device: str = "auto"):
+    """The Dials that options ask for.
+
+    Args:
+        host_work: milliseconds, or None for what the workload has.
+        graphs: as Dials has it.
+        compile: as Dials has it.
+        workload: the Workload that is to be timed, if it is. Its own scale and host work hold on the simulated GPU.
+        device: as Session takes it.
+
+    Raises:
+        InputError: they make no sense.
+    """
+    from ..run.devices import is_simulated
+    from ..run.dials import Dials
+
+    timed = workload if workload is not None and is_simulated(device) and workload.model == "counter" else None
+    own = timed.host_work if timed else 0.0
+    return Dials(own if host_work is None else host_work / 1e3, graphs, timed.scale if timed else None, compile)
 
 
 def choose_workload(name: str, **changes):

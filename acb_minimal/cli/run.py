@@ -20,6 +20,8 @@ from .options import (
     Chapter,
     Compile,
     Context,
+    Graphs,
+    HostWork,
     MaxRunning,
     ModelName,
     NewTokens,
@@ -27,6 +29,7 @@ from .options import (
     check_alone,
     check_max_running,
     check_writable,
+    choose_dials,
     choose_workload,
     console,
     print_answer,
@@ -46,6 +49,8 @@ def run(
     new_tokens: NewTokens = None,
     max_running: MaxRunning = None,
     device: Annotated[str, typer.Option(help="auto, cuda, sim or cpu.")] = "auto",
+    host_work: HostWork = None,
+    graphs: Graphs = False,
     compile: Compile = False,
     page_size: Annotated[int, typer.Option(help="Positions per KV page.")] = PAGE_SIZE,
     pages: Annotated[
@@ -84,10 +89,9 @@ def run(
         )
         job = chosen.job(checkpoint.vocab_size, page_size=page_size, pages=pages)
     _check_pages(job, checkpoint)
-    from ..run.dials import Dials
     from ..run.session import Session
 
-    session = Session(job, chapter, checkpoint, device, Dials(compile=compile))
+    session = Session(job, chapter, checkpoint, device, choose_dials(host_work, graphs, compile))
     _print_refused(session.refused)
     if not session.requests:
         raise typer.Exit(2)

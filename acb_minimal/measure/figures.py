@@ -80,14 +80,13 @@ class Figures:
 class Breakdown:
     """Where the time of a step goes: means over `widest_decodes`, in seconds.
 
-    Kernels, launch gaps and bubbles add up to the time from one batch's end to the next one's, by the GPU's clock.
-
     Attributes:
-        step: from one batch's tokens being on the host to the next one's, by the host's clock.
+        step: from one batch's end to the next one's, by the GPU's clock: kernels, launch gaps and bubbles.
         kernels: time with a kernel running.
         launch_gaps: time with a batch on the GPU and no kernel running.
         bubbles: time with no batch on the GPU.
         kernel_count: kernels in a batch; None on the simulator, which does not know them one by one.
+        launching: time that the host takes to launch a batch; None where that was not kept.
     """
 
     step: float
@@ -95,6 +94,7 @@ class Breakdown:
     launch_gaps: float
     bubbles: float
     kernel_count: float | None
+    launching: float | None = None
 
     @classmethod
     def of(cls, trace: Trace, steps: list[Step], kernels: float, kernel_count: float | None) -> "Breakdown":
@@ -109,9 +109,9 @@ class Breakdown:
         decodes = widest_decodes(steps)
         windows, bubbles = trace.batches(), trace.bubbles()
         window = statistics.fmean(windows[number][1] - windows[number][0] for number in decodes)
-        step = statistics.fmean(steps[number].time - steps[number - 1].time for number in decodes)
         bubble = statistics.fmean(bubbles[number] for number in decodes)
-        return cls(step, kernels, window - kernels, bubble, kernel_count)
+        launching = statistics.fmean(trace.launching(number) for number in decodes)
+        return cls(window + bubble, kernels, window - kernels, bubble, kernel_count, launching)
 
 
 def decode_batches(steps: list[Step]) -> list[int]:

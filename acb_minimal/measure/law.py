@@ -15,22 +15,24 @@ gain is largest where H = K, a factor of two.
 """
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ..device import Device
+from ..errors import InputError
 from ..run.checkpoint import Checkpoint
+from ..run.devices import open_device
 from ..run.dials import Dials
 from ..run.session import Session
 from ..run.workload import WORKLOADS
 from ..sim.costs import Costs
-from .figures import environment, widest_decodes
+from .figures import Breakdown, environment, widest_decodes
 from .record import Measured
 
-LAUNCHES = ("carry_over", "forward", "replay")  # the host's spans that are launching
 SWEPT = ("small", "long", "wide")
 HOST_WORK = (0.0, 1e-3, 2e-3, 4e-3, 8e-3, 16e-3, 32e-3)  # seconds added to a step
-STEPS, SETTLING = 40, 24  # decode steps with each of them, of which the first are not counted: a host that is a little
+STEPS, SETTLING = 30, 18  # decode steps with each of them, of which the first are not counted: a host that is a little
 # faster than the GPU is ahead of it by a whole batch only after many steps, and is then held up
 SYNCHRONOUS, ASYNCHRONOUS = "ch1", "ch5"
 
@@ -51,6 +53,19 @@ class Law:
     host: float
     ramp: float = 0.0
 
+    @classmethod
+    def of(cls, parts: Breakdown) -> "Law":
+        """By what was seen of a synchronous engine: its bubble is H, a batch's time on the GPU the longer of K and L.
+
+        Raises:
+            InputError: the breakdown was kept without the time of launching.
+        """
+        if parts.launching is None:
+            raise InputError("this breakdown has no time of launching: it was measured by an earlier version")
+        window = parts.kernels + parts.launch_gaps
+        launch_bound = parts.launching > 0.97 * window  # the last kernels run on when all is launched
+        return cls(parts.kernels if launch_bound else window, parts.launching, parts.bubbles)
+
     @property
     def synchronous(self) -> float:
         """Seconds of a step of a synchronous engine."""
@@ -67,11 +82,15 @@ class Law:
         return self.synchronous / self.asynchronous
 
     def __str__(self) -> str:
-        k, ell, h = (f"{1e3 * seconds:.2f}" for seconds in (self.kernels, self.launching, self.host))
-        return (
-            f"K = {k}, L = {ell}, H = {h} ms: synchronous max(K, L) + H = {1e3 * self.synchronous:.2f} ms, "
-            f"asynchronous max(K, L + H) = {1e3 * self.asynchronous:.2f} ms, {self.gain:.2f} times as fast"
+        k, ell, h = (f"{1e3 * seconds:.2f} ms" for seconds in (self.kernels, self.launching, self.host))
+        said = (
+            f"By the law of overlap: kernels K = {k}, launching L = {ell}, the rest of the host's work H = {h}, so a "
+            f"synchronous step is max(K, L) + H = {1e3 * self.synchronous:.2f} ms, and an asynchronous one "
+            f"max(K, L + H) = {1e3 * self.asynchronous:.2f} ms: {self.gain:.2f} times as fast."
         )
+        if self.launching >= self.kernels:
+            said += " Launching takes longer than the kernels: asynchrony wins nothing before graphs make it short."
+        return said
 
 
 class Point(NamedTuple):
@@ -167,11 +186,24 @@ def _step(session: Session, numbers: list[int]) -> float:
 
 def _launching(session: Session, numbers: list[int]) -> float:
     """Median seconds that the host takes to launch one of these batches."""
-    spans = {step["batch"]: step for step in session.trace.steps()}
-    return statistics.median(sum(spans[number].get(name, 0.0) for name in LAUNCHES) for number in numbers)
+    return statistics.median(session.trace.launching(number) for number in numbers)
 
 
-def table(points: list[Point], device) -> Measured:
+def law(device: str = "auto", progress: Callable[[str], None] = lambda text: None) -> Measured:
+    """Holds the law to every workload of SWEPT.
+
+    Args:
+        device: as Session takes it.
+        progress: is told what comes next.
+    """
+    points = []
+    for name in SWEPT:
+        progress(f"{name}: synchronous and asynchronous, as graphs and one by one")
+        points += sweep(name, device)
+    return table(points, open_device(device, Checkpoint(WORKLOADS[SWEPT[0]].model)))
+
+
+def table(points: list[Point], device: Device) -> Measured:
     """The points beside what the law says of them."""
     columns = {"workload": "", "decodes": "", "host work": "g"}
     parts = ("K", "L", "H", "synchronous", "by the law", "asynchronous", "L ", "by law", "gain")

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from ..device import CudaDevice
 from ..run.workload import Workload
@@ -13,6 +14,8 @@ from .figures import Breakdown, command, environment
 from .regimes import Regime
 
 COLUMNS = ("chapter", "decode", "kernels", "launch\ngaps", "bubbles", "active", "tokens\n/s", "speed-\nup", "same")
+BARS = {"kernels": ("█", "green"), "launch gaps": ("▒", "yellow"), "bubbles": ("░", "magenta")}
+BAR = 50  # characters of the longest
 # "Unlocking asynchronicity in continuous batching", Hugging Face, May 2026: 8,192 tokens each for 32 requests, 8B.
 PUBLISHED = {"synchronous": (300.6, 0.760), "asynchronous": (234.5, 0.994)}
 
@@ -58,6 +61,29 @@ def title(entry: dict) -> str:
 def breakdowns(entry: dict) -> dict[str, Breakdown]:
     """The breakdown of each chapter of an entry that has one."""
     return {row["chapter"]: Breakdown(**row["breakdown"]) for row in entry["chapters"] if row["breakdown"]}
+
+
+def bar(name: str, parts: Breakdown, longest: float) -> Text:
+    """A decode step as a line of a terminal: kernels, launch gaps and bubbles to scale, and the whole in ms.
+
+    Args:
+        name: what to write before it.
+        parts: the step.
+        longest: seconds that fill BAR characters.
+    """
+    line, drawn, until = Text(f"{name:<15} "), 0, 0.0
+    for seconds, (sign, style) in zip((parts.kernels, parts.launch_gaps, parts.bubbles), BARS.values(), strict=True):
+        until += max(seconds, 0.0)
+        end = min(round(BAR * until / longest), BAR)
+        line.append(sign * (end - drawn), style)
+        drawn = end
+    return line.append(f" {1e3 * parts.step:.2f} ms")
+
+
+def legend() -> Text:
+    """What the signs of `bar` stand for."""
+    signs = (Text(sign, style).append(f" {name}", "none") for name, (sign, style) in BARS.items())
+    return Text("  ").join([Text("ms per decode step:"), *signs])
 
 
 def comparison(entry: dict) -> Table:

@@ -27,6 +27,11 @@ def check_device(name: str) -> None:
         raise InputError("device 'cuda' is not available here: torch finds no CUDA GPU; use sim")
 
 
+def is_simulated(name: str) -> bool:
+    """Whether the device of that name is the simulated GPU on this machine."""
+    return name == "sim" or (name == "auto" and not torch.cuda.is_available())
+
+
 def open_device(
     name: str, checkpoint: Checkpoint, trace: bool = False, scale: Scale | None = None, compiled: bool = False
 ) -> Device:

@@ -219,7 +219,13 @@ def _compiled(network: PreTrainedModel) -> list[DecodeCompiled]:
 
 
 def fuse(network: PreTrainedModel) -> None:
-    """Joins and compiles what can be. A network that was fused before stays as it is."""
+    """Joins and compiles what can be. A network that was fused before stays as it is.
+
+    On a GPU, products are cuBLASLt's from here on, for the whole process: for the few rows of a batch of decodes its
+    choice of kernels reads weights faster than cuBLAS's, and needs no second kernel to add up what was split.
+    """
+    if network.device.type == "cuda":
+        torch.backends.cuda.preferred_blas_library("cublaslt")
     try:
         join_linears(network)
     except RuntimeError as error:

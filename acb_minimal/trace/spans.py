@@ -16,6 +16,7 @@ from ..errors import InputError
 
 Lane = Literal["CPU", "H2D", "compute", "D2H"]
 LANES: tuple[Lane, ...] = ("CPU", "H2D", "compute", "D2H")
+LAUNCHES = ("carry_over", "forward", "replay")  # the names of spans that are launching
 ENGINES: dict[str, Lane] = {"h2d": "H2D", "compute": "compute", "d2h": "D2H"}
 
 
@@ -97,6 +98,11 @@ class Trace:
             {"batch": number, "compute": end - start, "bubble": bubbles.get(number, 0.0), **host[number]}
             for number, (start, end) in sorted(windows.items())
         ]
+
+    def launching(self, batch_number: int) -> float:
+        """Seconds that the host took to launch a batch's forward pass, carry-over included."""
+        spans = (span for span in self.spans if span.lane == "CPU" and span.batch_number == batch_number)
+        return sum(span.seconds for span in spans if span.name in LAUNCHES)
 
     def middle(self, count: int) -> tuple[int, int]:
         """The numbers of the first and last of `count` batches from the middle of the run; of all, if there are fewer.
