@@ -82,6 +82,7 @@ def calibrate(file: Path = FILE) -> Table:
 
 def _both_ways(model: Model, name: str, entry: dict) -> Iterator[tuple[str, dict]]:
     """What to call the model and the entry for its costs, first as it is, then with the model compiled."""
+    plain(model.network)
     yield name, entry
     fuse(model.network)
     model.warm_up()

@@ -209,7 +209,9 @@ def compile_decode(network: PreTrainedModel) -> int:
 
 
 def plain(network: PreTrainedModel) -> None:
-    """Stops running compiled layers, if it has any, until `compile_decode` is called again."""
+    """Stops running compiled layers, if it has any, until `fuse` is called again."""
+    if network.device.type == "cuda":
+        torch.backends.cuda.preferred_blas_library("default")
     for forward in _compiled(network):
         forward.on = False
 
