@@ -11,7 +11,7 @@ import traceback
 import typer
 
 from ..errors import InputError
-from . import bench, check, measure, run
+from . import bench, check, idle, measure, run
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -28,7 +28,7 @@ for command in (
     measure.profile,
     measure.compare,
     measure.results,
-    measure.idle,
+    idle.idle,
     measure.calibrate,
 ):
     app.command()(command)

@@ -179,16 +179,6 @@ def results(
             _plot_breakdowns(entry, plot.with_stem(f"{plot.stem}-{name}"))
 
 
-def idle(
-    trace: Annotated[Path, typer.Argument(help="A trace of torch's profiler, or any Chrome trace; .json or .json.gz.")],
-) -> None:
-    """How busy the GPU is in a trace, of any engine, and what the host does while it is not."""
-    from ..trace import idle
-
-    for report in idle.analyse(idle.read(trace)["traceEvents"]):
-        console.print(idle.render(report))
-
-
 def calibrate(
     out: Annotated[
         Path | None, typer.Option(help="Write the costs to this file.", show_default="where the simulator reads them")

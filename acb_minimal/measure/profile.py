@@ -14,13 +14,11 @@ import json
 import linecache
 import statistics
 import tempfile
-from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -34,6 +32,7 @@ from ..run.dials import Dials
 from ..run.session import Completion, Session
 from ..run.workload import Workload
 from ..trace.spans import Trace
+from ..trace.torch_profiler import Recording, bubble_share, kernel_runs
 from .figures import Breakdown, Figures, widest_decodes
 
 SAMPLE = 8  # batches that run under the profiler
@@ -108,7 +107,7 @@ def profile(
     if decodes and kernels and session.device.kind == "cuda":
         sample = range(decodes[len(decodes) // 2], decodes[-1] + 1)[:SAMPLE]
         kernel_trace = profiled(workload, chapter, sample, session.dials)
-        runs = kernel_runs(kernel_trace, sample)
+        runs = kernel_runs(Recording.of(kernel_trace["traceEvents"]), launch_names(sample))
         typical = [runs[number] for number in decodes if number in runs]
         seconds = statistics.fmean(sum(end - start for start, end in run) for run, _ in typical)
         breakdown = Breakdown.of(trace, steps, seconds, statistics.fmean(count for _, count in typical))
@@ -179,6 +178,11 @@ def launch_name(what: str, batch_number: int | None) -> str:
     return f"{what} of batch {batch_number}"
 
 
+def launch_names(sample: range) -> dict[str, int]:
+    """By what the launches of these batches' kernels are called, their numbers."""
+    return {launch_name(what, number): number for number in sample for what in COMPUTES}
+
+
 def profiled(workload: Workload, chapter: str | type, sample: range, dials: Dials) -> dict:
     """Runs the workload on the GPU again, in a process of its own.
 
@@ -208,60 +212,3 @@ def _profile(workload: Workload, chapter: str, sample: range, dials: Dials, file
     checkpoint = Checkpoint(workload.model)
     with device.profiler, suppress(Enough):
         Session(workload.job(checkpoint.vocab_size), chapter, checkpoint, device, dials).serve()
-
-
-def kernel_runs(kernel_trace: dict, sample: range) -> dict[int, tuple[list[tuple[float, float]], int]]:
-    """When kernels of each batch ran. A kernel belongs to the batch in whose launch the call with the kernel's
-    correlation id lies.
-
-    Args:
-        kernel_trace: what torch's profiler wrote, in Chrome's format.
-        sample: numbers of the batches to look for.
-
-    Returns:
-        By batch, the stretches of time (seconds) in which a kernel of it runs, in order, and the number of its kernels.
-    """
-    batches = {launch_name(what, number): number for number in sample for what in COMPUTES}
-    launches, calls, kernels = defaultdict(list), {}, []
-    for event in kernel_trace["traceEvents"]:
-        match event.get("ph"), event.get("cat"):
-            case "X", "user_annotation" if event["name"] in batches:
-                launch = event["ts"], event["ts"] + event["dur"], batches[event["name"]]
-                launches[event["tid"]].append(launch)
-            case "X", "cuda_runtime" | "cuda_driver":
-                calls[event["args"]["correlation"]] = event["tid"], event["ts"]
-            case "X", "kernel" | "gpu_memset":
-                kernels.append(event)
-            case "X", "gpu_memcpy" if "DtoD" in event["name"]:
-                kernels.append(event)
-    for annotations in launches.values():
-        annotations.sort()
-    stretches = defaultdict(list)
-    for kernel in kernels:
-        tid, called = calls.get(kernel["args"]["correlation"], (None, 0.0))
-        index = bisect_right(launches[tid], (called, float("inf"))) - 1
-        if index >= 0 and called <= launches[tid][index][1]:
-            start = kernel["ts"] / 1e6
-            stretches[launches[tid][index][2]].append((start, start + kernel["dur"] / 1e6))
-    return {number: (merged(stretches[number]), len(stretches[number])) for number in sample if number in stretches}
-
-
-def bubble_share(runs: list[list[tuple[float, float]]]) -> float:
-    """Share of time, 0 to 1, between batches.
-
-    Args:
-        runs: for each batch, in order, the stretches of time (seconds) in which its kernels run.
-    """
-    gaps = sum(max(after[0][0] - before[-1][1], 0.0) for before, after in pairwise(runs))
-    return gaps / (runs[-1][-1][1] - runs[0][0][0])
-
-
-def merged(stretches: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The union of stretches of time, in order."""
-    union: list[tuple[float, float]] = []
-    for start, end in sorted(stretches):
-        if union and start <= union[-1][1]:
-            union[-1] = union[-1][0], max(union[-1][1], end)
-        else:
-            union.append((start, end))
-    return union

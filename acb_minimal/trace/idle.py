@@ -1,201 +1,234 @@
 """Does an engine overlap? Says of a trace of any engine when its GPU idles, and what the host does meanwhile.
 
 It reads what torch's profiler writes (vLLM, SGLang, transformers or an engine of your own under it), and what `Trace`
-writes. How gaps are told apart is in kineto.py.
+writes. How gaps are told apart is in gaps.py, how steps are in batches.py and steps.py, and what is made of both in
+verdict.py.
 """
 
-import gc
-import gzip
-import json
-import zlib
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
-
-from rich import box
-from rich.console import Group
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
+from statistics import median
 
 from ..errors import InputError
+from . import batches, host, verdict
+from .batches import Batches
+from .chrome import ChromeFile
+from .gaps import Gpu, Idle, gpus
+from .host import Doing
 from .spans import LANES, Trace
-from .torch_profiler import DEVICE, HOST, LARGEST, Columns, Gap, Idle, Report, profiled
+from .steps import SORTS, Sort, Step, Typical, steady, steps_of
+from .torch_profiler import DEVICE, HOST, Recording
+from .verdict import Verdict
 
 
-def read(path: Path) -> dict:
-    """A trace, as JSON or gzipped JSON, whatever its name; a bare list of events becomes {"traceEvents": list}.
+@dataclass(frozen=True)
+class Report:
+    """How one GPU spent its time; `kernel_seconds` and all gaps add up to `window`.
 
-    Raises InputError if there is no such file, it holds no trace, or nothing in it ran on a GPU.
+    Attributes:
+        name: of the GPU, in the trace.
+        window: seconds from the start of its first work to the end of its last.
+        kernels: how many there are, memsets and copies within devices included; launches, in a trace of ours.
+        kernel_seconds: with any of them running; in a trace of ours that lacks kernel times, with a batch on the GPU.
+        bubbles: gaps between batches.
+        launch_gaps: gaps inside batches; None if the trace cannot show them.
+        device_gaps: gaps between kernels that were queued.
+        told_apart: by what batches were.
+        assumed: share of kernels, 0 to 1, whose launch is not in the trace.
+        sorts: how many steps of each sort there are, and the median of their lengths in seconds.
+        typical: the typical steady step; None if there are none.
+        doing: what the host did while the GPU waited for it, in the steady steps.
+        refusals: why there is no verdict.
+        verdict: on the steady steps; None if there are refusals.
+        source: what ran on the GPU; a Trace, in a trace of ours.
+        found: its batches.
+        steps: all of them.
+        steady: those that the verdict is about.
     """
-    path = Path(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {str(path)!r}: {error.strerror}") from error
-    collecting = gc.isenabled()
-    gc.disable()  # it would walk all events again and again while they become more, for most of the time
-    try:
-        if data.startswith(b"\x1f\x8b"):
-            data = gzip.decompress(data)
-        # Names of Python functions bring in what is not valid UTF-8 or JSON, and are not worth losing a trace for.
-        trace = json.loads(data.decode("utf-8-sig", "replace"), strict=False)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{str(path)!r} is cut short or damaged: {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{str(path)!r} is not a trace in JSON or gzipped JSON: {error}") from error
-    finally:
-        if collecting:
-            gc.enable()
-    if isinstance(trace, list):
-        trace = {"traceEvents": trace}
-    if not isinstance(trace, dict) or not isinstance(trace.get("traceEvents"), list):
-        raise InputError(f"there is no trace in {str(path)!r}: it needs a list of events, or one as 'traceEvents'")
-    categories = {event.get("cat") for event in _spans(trace["traceEvents"])}
-    if not categories & {*DEVICE, "compute"}:
-        if categories & set(HOST):
-            raise InputError(f"{str(path)!r} has no GPU activity: was it recorded without ProfilerActivity.CUDA?")
-        raise InputError(
-            f"there is no trace of a GPU in {str(path)!r}: looked for events of category {', '.join(DEVICE)} (torch's "
-            f"profiler) or {', '.join(LANES)} (acb profile --trace)"
-        )
-    return trace
+
+    name: str
+    window: float
+    kernels: int
+    kernel_seconds: float
+    bubbles: Idle
+    launch_gaps: Idle | None
+    device_gaps: Idle
+    told_apart: str
+    assumed: float
+    sorts: dict[Sort, tuple[int, float]]
+    typical: Typical | None
+    doing: list[Doing]
+    refusals: list[str]
+    verdict: Verdict | None
+    source: Gpu | Trace = field(repr=False, compare=False)
+    found: Batches = field(repr=False, compare=False)
+    steps: list[Step] = field(repr=False, compare=False)
+    steady: list[Step] = field(repr=False, compare=False)
+
+    @property
+    def busy(self) -> float:
+        """Share of the window, 0 to 1."""
+        return self.kernel_seconds / self.window if self.window else 1.0
+
+    @property
+    def batches(self) -> int | None:
+        """How many were told apart; None if nothing tells them apart."""
+        return None if self.told_apart == "nothing" else len(self.found.batches)
 
 
-def analyse(events: Iterable[dict]) -> list[Report]:
-    """A Report for each GPU in the `traceEvents` of `read`. Raises InputError if what ran on a GPU has no times."""
-    spans = defaultdict(list)
-    for event in _spans(events):
-        spans[event.get("cat")].append(event)
-    try:
-        return profiled(spans) if any(spans[category] for category in DEVICE) else _ours(spans, events)
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"an event of this trace is not as it should be: {type(error).__name__}: {error}") from error
+def read(path: Path, progress: Callable[[float], None] = lambda share: None) -> Recording | Trace:
+    """A trace, as JSON or gzipped JSON, whatever its name: a Trace if we wrote it, a Recording if torch's profiler did.
+
+    Args:
+        progress: is told now and then which share of the file has been read, 0 to 1.
+
+    Raises:
+        InputError: there is no such file, it holds no trace, or nothing in it ran on a GPU.
+    """
+    file, ours = ChromeFile(path, progress), []
+
+    def others() -> Iterator[dict]:
+        for event in file.events():
+            if event.get("cat") in (*LANES, "launch"):
+                ours.append(event)
+            else:
+                yield event
+
+    recording = Recording.of(others())
+    if len(recording.rows(*DEVICE)):
+        recording.header.update(file.header)
+        return recording
+    if any(event.get("cat") == "compute" for event in ours):
+        try:
+            return Trace.of_chrome({**file.header, "traceEvents": ours})
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{str(path)!r} is not as `acb profile --trace` writes it: {error!r}") from error
+    if len(recording.rows(*HOST)):
+        raise InputError(f"{str(path)!r} has no GPU activity: was it recorded without ProfilerActivity.CUDA?")
+    raise InputError(
+        f"there is no trace of a GPU in {str(path)!r}: looked for events of category {', '.join(DEVICE)} (torch's "
+        f"profiler) or {', '.join(LANES)} (acb profile --trace)"
+    )
 
 
-def _spans(events: Iterable) -> list[dict]:
-    return [e for e in events if isinstance(e, dict) and e.get("ph") == "X" and isinstance(e.get("cat"), str)]
+def analyse(
+    trace: Recording | Trace, begin: float = 0.0, end: float = float("inf"), step: float | None = None
+) -> list[Report]:
+    """A report for each GPU in a trace.
+
+    Args:
+        trace: as `read` gives it.
+        begin: seconds from the trace's first event: what ran on a GPU earlier is left out.
+        end: likewise, later.
+        step: seconds that a steady step takes without the profiler, if known.
+
+    Raises:
+        InputError: nothing ran on a GPU in that time.
+    """
+    if isinstance(trace, Trace):
+        return [_of_ours(_part(trace, begin, end))]
+    return [_of_gpu(gpu, step) for gpu in gpus(trace, begin, end)]
 
 
-def _ours(spans: dict[str, list[dict]], events: Iterable[dict]) -> list[Report]:
-    """Of a trace that `Trace.chrome` wrote: batches have numbers."""
-    trace = Trace()
-    for lane in LANES:
-        for event in spans[lane]:
-            start, args = event["ts"] / 1e6, event["args"]
-            kernels = None if args.get("kernels") is None else args["kernels"] / 1e6
-            end = start + event["dur"] / 1e6
-            trace.add(lane, event["name"], start, end, args["batch"], args["slot"], kernels=kernels)
-    compute, windows, bubbles = trace.lane("compute"), trace.batches(), trace.bubbles()
+def as_json(report: Report) -> dict:
+    """All figures of a report; times in seconds."""
+    typical = report.typical
+    figures = {
+        name: value._asdict() if isinstance(value, Idle) else value
+        for name in ("name", "window", "kernels", "kernel_seconds", "bubbles", "launch_gaps", "device_gaps", "batches",
+                     "told_apart", "assumed", "refusals")
+        for value in [getattr(report, name)]
+    }  # fmt: skip
+    figures["steps"] = {sort: {"count": count, "median": length} for sort, (count, length) in report.sorts.items()}
+    derived = ("idle", "hidden", "synchronous", "asynchronous", "graphs", "holds")
+    figures["steady"] = typical and {**asdict(typical), **{name: getattr(typical, name) for name in derived}}
+    figures["host_while_idle"] = [doing._asdict() for doing in report.doing]
+    figures["verdict"] = report.verdict and asdict(report.verdict)
+    return figures
+
+
+def _of_gpu(gpu: Gpu, step: float | None) -> Report:
+    found, idle = batches.of_gpu(gpu), [gpu.idle(kind) for kind in ("bubble", "launch gap", "device gap")]
+    steps = steps_of(found)
+    chosen = steady(steps)
+    refusals = verdict.refusals(gpu, found, steps, chosen, step)
+    typical = Typical.of(chosen) if chosen else None
+    window = int(gpu.reach[-1] - gpu.work.start[0])
+    return Report(
+        name=gpu.name,
+        window=window / 1e9,
+        kernels=len(gpu.work.row),
+        kernel_seconds=(window - int((gpu.gaps.end - gpu.gaps.start).sum())) / 1e9,
+        bubbles=idle[0],
+        launch_gaps=idle[1],
+        device_gaps=idle[2],
+        told_apart=gpu.told_apart,
+        assumed=1 - float(gpu.work.known.mean()),
+        sorts=_sorts(steps),
+        typical=typical,
+        doing=host.while_idle(gpu, found, chosen) if chosen else [],
+        refusals=refusals,
+        verdict=None if refusals else verdict.verdict(typical, verdict.signs(gpu), checked=step is not None),
+        source=gpu,
+        found=found,
+        steps=steps,
+        steady=chosen,
+    )
+
+
+def _of_ours(trace: Trace) -> Report:
+    """Of a trace of ours: batches have numbers, and nothing slowed it."""
+    found, bubbles, windows = batches.of_trace(trace), trace.bubbles(), trace.batches()
+    steps, compute = steps_of(found), trace.lane("compute")
+    chosen = steady(steps)
+    refusals = verdict.too_few(steps, chosen)
     window = max(end for _, end in windows.values()) - min(start for start, _ in windows.values())
     running, launch_gaps = window - sum(bubbles.values()), None
+    between = sum(after > end for (_, end), (after, _) in pairwise(sorted(windows.values())))
     if all(span.kernels is not None for span in compute):
         idle = {number: end - start for number, (start, end) in windows.items()}
         for span in compute:
             idle[span.batch_number] -= span.kernels
         launch_gaps = Idle(sum(idle.values()), sum(seconds > 1e-9 for seconds in idle.values()))
         running -= launch_gaps.seconds
-    ordered = sorted(windows.values())
-    gaps = [(end, start) for (_, end), (start, _) in pairwise(ordered) if start > end]
-    host = Columns.of(spans["CPU"], 0)
-    largest = [
-        Gap(start, end - start, "bubble", host.names(round(1e9 * start), round(1e9 * end)))
-        for start, end in sorted(gaps, key=lambda gap: gap[0] - gap[1])[:LARGEST]
-    ]
-    names = [event["args"]["name"] for event in events if event.get("name") == "process_name"]
-    return [
-        Report(
-            gpu=names[0] if names else "GPU",
-            window=window,
-            kernels=len(compute),
-            kernel_seconds=running,
-            bubbles=Idle(sum(bubbles.values()), len(gaps)),
-            launch_gaps=launch_gaps,
-            device_gaps=Idle(0.0, 0),
-            batches=len(windows),
-            told_apart="their numbers",
-            assumed=0.0,
-            largest=largest,
-        )
-    ]
+    typical = Typical.of(chosen, launch_gaps is not None) if chosen else None
+    slots = {span.slot for span in trace.spans} - {None}
+    return Report(
+        name=trace.device or "GPU",
+        window=window,
+        kernels=len(compute),
+        kernel_seconds=running,
+        bubbles=Idle(sum(bubbles.values()), between),
+        launch_gaps=launch_gaps,
+        device_gaps=Idle(0.0, 0),
+        told_apart="their numbers",
+        assumed=0.0,
+        sorts=_sorts(steps),
+        typical=typical,
+        doing=host.while_idle_in_ours(trace, found, chosen) if chosen else [],
+        refusals=refusals,
+        verdict=None
+        if refusals
+        else verdict.verdict(typical, "it has two slots" if len(slots) > 1 else "", checked=True),
+        source=trace,
+        found=found,
+        steps=steps,
+        steady=chosen,
+    )
 
 
-def render(report: Report) -> Group:
-    """The report as tables for a terminal, with the verdict below."""
-    batches = "" if report.batches is None else f", {report.batches:,} batches"
-    table = _table(f"{escape(report.gpu)}: {_time(report.window)}{batches}", "", "time", "share", "count", "a batch")
-    on_gpu = "kernels" if report.launch_gaps is not None else "a batch on the GPU"
-    rows = {on_gpu: Idle(report.kernel_seconds, report.kernels), "bubbles": report.bubbles}
-    rows |= {"launch gaps": report.launch_gaps, "between queued kernels": report.device_gaps}
-    for name, idle in rows.items():
-        if idle is None:
-            table.add_row(name, "not in this trace", "", "", "")
-            continue
-        share = f"{idle.seconds / report.window:.1%}" if report.window else "-"
-        each = _time(idle.seconds / report.batches) if report.batches else "-"
-        table.add_row(name, _time(idle.seconds), share, f"{idle.count:,}", each)
-    table.caption = f"Batches are told apart by {report.told_apart}."
-    if report.assumed:
-        table.caption += f" The launch of {report.assumed:.1%} of kernels is not in the trace: taken as late as can be."
-    largest = _table("Largest gaps", "at", "gap", "kind", "the host meanwhile")
-    largest.columns[-1].justify = "left"
-    for column in largest.columns:
-        column.no_wrap = True
-    for gap in report.largest:
-        host = "\n".join(f"{_time(seconds):>8} {name}" for name, seconds in gap.host)
-        largest.add_row(f"{gap.start:.6f} s", _time(gap.seconds), gap.kind, Text(host))
-    return Group(table, *([largest] if report.largest else []), Text(verdict(report)))
+def _part(trace: Trace, begin: float, end: float) -> Trace:
+    """The batches that ran in that time, and the waits among them."""
+    zero = min(span.start for span in trace.spans)
+    numbers = [n for n, (start, _) in trace.batches().items() if begin <= start - zero < end]
+    if not numbers:
+        raise InputError(f"no batch runs in this trace from {begin:g} to {end:g} s")
+    whole = len(numbers) == len(trace.batches())
+    return trace if whole else trace.part(min(numbers), max(numbers))
 
 
-def verdict(report: Report) -> str:
-    """In plain words: what idles most, first, down to a hundredth of the time; and what would cure it."""
-    sentences = []
-    for kind, idle in sorted(report.gaps().items(), key=lambda item: -item[1].seconds):
-        share = idle.seconds / report.window if report.window else 0.0
-        if share < 0.01:
-            continue
-        if kind == "device gap":
-            sentences.append(
-                f"Between kernels already queued the GPU idles ({share:.1%}): it waits for another stream, or the "
-                "profiler slows it; not the host's doing."
-            )
-        elif report.batches is None:
-            sentences.append(f"The GPU idles for want of launches ({share:.1%}); nothing tells batches apart.")
-        elif kind == "bubble":
-            each = _time(idle.seconds / max(report.batches - 1, 1))
-            bound = report.launch_gaps is not None and report.launch_gaps.seconds > idle.seconds
-            sentences.append(
-                f"Between batches the GPU has nothing to run for {each} a step ({share:.1%}): "
-                + (
-                    "overlap cannot hide that before launches are fast."
-                    if bound
-                    else "the host's bookkeeping is not overlapped."
-                )
-            )
-        else:
-            sentences.append(
-                f"The GPU idles inside batches ({share:.1%}): it waits for launches; CUDA graphs would help, overlap "
-                "will not."
-            )
-        longest = max((gap.seconds for gap in report.largest if gap.kind == kind), default=0.0)
-        if idle.count > 2 and longest > idle.seconds / 2:
-            sentences.append(f"Most of that is one gap of {_time(longest)}: was there work to do?")
-    if not sentences and report.launch_gaps is None:
-        return f"A batch is on the GPU {report.busy:.1%} of the time: nothing left for overlap to win."
-    return " ".join(sentences) or f"GPU busy {report.busy:.1%}: nothing left for overlap to win."
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left")
-    return table
-
-
-def _time(seconds: float) -> str:
-    """With a unit that suits it."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= size:
-            return f"{seconds / size:.2f} {unit}"
-    return f"{1e6 * seconds:.1f} us"
+def _sorts(steps: list[Step]) -> dict[Sort, tuple[int, float]]:
+    lengths = {sort: [step.length for step in steps if step.sort == sort] for sort in SORTS}
+    return {sort: (len(those), median(those) / 1e9) for sort, those in lengths.items() if those}

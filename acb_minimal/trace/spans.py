@@ -24,13 +24,16 @@ ENGINES: dict[str, Lane] = {"h2d": "H2D", "compute": "compute", "d2h": "D2H"}
 class Span:
     """Something that took from `start` to `end`, in seconds.
 
-    lane      who did it
-    name      on the CPU: schedule, write, fill, upload, forward, carry_over, replay, download, wait, update; on the
-              device: upload, forward, carry_over, replay, download
-    batch_number  number of the batch, from 0; None for a wait, which may be for anything
-    slot      the slot's letter; None if no slot is involved
-    launched  device spans: when the host launched it
-    kernels   compute spans: seconds of it in which a kernel runs, where that is known (the simulator knows)
+    Attributes:
+        lane: who did it.
+        name: on the CPU schedule, write, fill, upload, forward, carry_over, replay, download, wait or update; on the
+            device upload, forward, carry_over, replay or download.
+        start: seconds.
+        end: seconds.
+        batch_number: number of the batch, from 0; None for a wait, which may be for anything.
+        slot: the slot's letter; None if no slot is involved.
+        launched: when the host launched it, of what a device did.
+        kernels: seconds of it in which a kernel runs, in the compute lane and where that is known: the simulator knows.
     """
 
     lane: Lane
@@ -44,6 +47,7 @@ class Span:
 
     @property
     def seconds(self) -> float:
+        """How long it took."""
         return self.end - self.start
 
 
@@ -51,7 +55,9 @@ class Span:
 class Trace:
     """The spans of one run, in the order they were reported.
 
-    device     what they were recorded on; a simulated one says so
+    Attributes:
+        device: what they were recorded on; a simulated one says so.
+        spans: all of them.
     """
 
     device: str = ""
@@ -88,8 +94,12 @@ class Trace:
         return 1 - sum(self.bubbles().values()) / whole
 
     def steps(self) -> list[dict[str, float]]:
-        """For each batch, by number: seconds of its host work by name, of its time on the GPU ("compute") and of the
-        bubble before it ("bubble", 0 for the first)."""
+        """What each batch took.
+
+        Returns:
+            For each batch, by number: seconds of its host work by name, of its time on the GPU ("compute") and of the
+            bubble before it ("bubble", 0 for the first).
+        """
         windows, bubbles = self.batches(), self.bubbles()
         host: dict[int, dict[str, float]] = defaultdict(lambda: defaultdict(float))
         for span in self.lane("CPU"):
@@ -107,7 +117,8 @@ class Trace:
     def middle(self, count: int) -> tuple[int, int]:
         """The numbers of the first and last of `count` batches from the middle of the run; of all, if there are fewer.
 
-        Raises InputError without any batch.
+        Raises:
+            InputError: there is no batch.
         """
         known = sorted(self.batches())
         if not known:
@@ -157,7 +168,7 @@ class Trace:
             events[event["ph"]].append(event)
         calls = {event["id"]: 1e-6 * event["ts"] for event in events["s"]}
         launched = {(event["tid"], event["ts"]): calls[event["id"]] for event in events["f"]}
-        trace = cls(chrome["otherData"]["device"])
+        trace = cls(chrome.get("otherData", {}).get("device", ""))
         for event in events["X"]:
             place, details = (event["tid"], event["ts"]), event["args"]
             start, kernels = 1e-6 * event["ts"], details.get("kernels")

@@ -1,289 +1,213 @@
-"""The gaps of a GPU in a trace of torch's profiler (Kineto), and what each of them was.
-
-A GPU is busy while a kernel, a memset or a copy within devices runs on it. A copy to or from the host leaves
-its SMs free and does not count, as in `Trace`. Every other moment from the first such work to the last is in a gap,
-and the launch of the kernel that ends a gap tells what it was:
-
-    device gap   its call had returned 10 us before the gap began, or had launched other kernels before: the GPU had
-                 work, and took its time. So it does between any two kernels: under 2 us the host is not at fault.
-    bubble       between the call before and this one, the host was done with a batch: it returned from a wait, or
-                 launched a copy of tokens to the host. Every engine has such a copy once for every batch, and an
-                 asynchronous one has it between the launches of two batches too, though it waits elsewhere.
-    launch gap   any other: the host was in the middle of launching a batch.
-
-Of waits, only those of the thread that launches count: what a second thread waits for says nothing about the first.
-Its copies count if the first launches none. A kernel whose launch is not in the trace is taken to be launched as late
-as can be: as it starts, or by the next known launch on its stream.
-
-What a profiler says is not what runs without it: launching is slower, and kernels of a graph replay get gaps of their
-own. Hold its step time against that of a run without it. A kernel that waits for another GPU counts as busy.
-"""
+"""What torch's profiler (Kineto) writes, as columns of numbers; and which kernels a batch of ours launched."""
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from array import array
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
 from ..errors import InputError
+from .stretches import Stretches
 
-Kind = Literal["bubble", "launch gap", "device gap"]
-KINDS: tuple[Kind, ...] = ("bubble", "launch gap", "device gap")
 DEVICE = ("kernel", "gpu_memset", "gpu_memcpy")
 CALLS = ("cuda_runtime", "cuda_driver")
 HOST = (*CALLS, "cpu_op", "user_annotation", "python_function")
-NOTHING = "(nothing recorded: Python, or another process)"
-SHORT = 2_000  # ns: no longer does a GPU take from one kernel to the next when both are queued
-ON_ITS_WAY = 10_000  # ns: a call that returned later than this before a gap may not have reached the GPU by then
-LARGEST = 5  # gaps that are looked into
-
-
-class Idle(NamedTuple):
-    """Gaps of one kind: their seconds, and how many they are."""
-
-    seconds: float
-    count: int
+CATEGORIES = (*DEVICE, *HOST, "overhead", "Trace")  # overhead is the profiler's own or the driver's
+NUMBER = {category: number for number, category in enumerate(CATEGORIES)}
+TOO_LATE = 2.0**52  # microseconds: a float of this size counts in whole ones
+WAIT = "Synchronize|[Mm]emcpy(?!.*Async)"
+ASLEEP = r"built-in (?:method|function) (?:acquire|sleep|select|poll|recv\w*|wait)\b"
+BLOCKED = 10  # times as long as the usual call of its name, and at least
+SHORTEST_BLOCKED = 100_000  # ns
 
 
 @dataclass(frozen=True)
-class Gap:
-    """A stretch of time without work on the GPU.
+class Recording:
+    """The events of a trace, a row each, in the order of the file.
 
-    start   seconds since the trace's first event, as Perfetto counts them
-    host    what the host did in it and for how long, at most three names; threads are added up
+    Attributes:
+        zero: microseconds, by the file's clock, from which `start` and `end` count: its first event.
+        names: the different names.
+        gpus: what the different GPUs are called.
+        category: index into CATEGORIES. int8 [events].
+        name: index into `names`. int32 [events].
+        start: nanoseconds from `zero`, so that parts add up exactly. int64 [events].
+        end: likewise.
+        thread: a number for each thread of each process. int32 [events].
+        correlation: what a call has in common with what it launched; 0 if not known. int64 [events].
+        gpu: index into `gpus`, -1 for what the host did. int16 [events].
+        stream: a number for each stream of each GPU, -1 for what the host did. int32 [events].
+        header: what the file says beside its events.
     """
 
-    start: float
-    seconds: float
-    kind: Kind
-    host: list[tuple[str, float]]
+    zero: float
+    names: list[str]
+    gpus: list[str]
+    category: np.ndarray
+    name: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    thread: np.ndarray
+    correlation: np.ndarray
+    gpu: np.ndarray
+    stream: np.ndarray
+    header: dict = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, events: Iterable[dict]) -> "Recording":
+        """Of the `traceEvents`; those of other categories are passed over.
 
-@dataclass(frozen=True)
-class Report:
-    """How one GPU spent its time; `kernel_seconds` and all gaps add up to `window`.
+        Raises:
+            InputError: an event lacks what it must have, or its times are too large to tell microseconds apart.
+        """
+        try:
+            return cls._of(events)
+        except InputError:
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+            what = f"{type(error).__name__}: {error}"
+            raise InputError(f"an event of this trace is not as it should be: {what}") from error
 
-    gpu             its name in the trace
-    window          seconds from the start of its first work to the end of its last
-    kernels         how many there are, memsets and copies within devices included; launches, in a trace of ours
-    kernel_seconds  with any of them running; in a trace of ours that lacks kernel times, with a batch on the GPU
-    launch_gaps     None if the trace cannot show them
-    batches         how many batches were told apart; None if nothing tells them apart
-    told_apart      by what
-    assumed         share of kernels, 0 to 1, whose launch is not in the trace
-    largest         the largest gaps, first the largest; in a trace of ours, of bubbles alone
-    """
+    @classmethod
+    def _of(cls, events: Iterable[dict]) -> "Recording":
+        zero = None
+        names, threads, gpus, streams = {}, {}, {}, {}
+        columns = {name: array(kind) for name, kind in zip(COLUMNS, "biqqiqhi", strict=True)}
+        add = [column.append for column in columns.values()]
+        for event in events:
+            category = event.get("cat")
+            if event.get("ph") != "X" or not isinstance(category, str) or category not in NUMBER:
+                continue
+            time, length, args = event["ts"], event.get("dur") or 0, event.get("args") or {}
+            if zero is None:
+                zero = time
+            if isinstance(time, float) and not abs(time) < TOO_LATE:
+                raise InputError(f"a time of this trace is {time:g} us: a float that large does not count microseconds")
+            start = round(1000 * (time - zero))
+            gpu = stream = -1
+            if category in DEVICE:
+                which = args.get("device", event.get("pid"))
+                gpu = gpus.setdefault(which, len(gpus))
+                stream = streams.setdefault((which, args.get("stream", event.get("tid"))), len(streams))
+            values = (
+                NUMBER[category],
+                names.setdefault(event["name"], len(names)),
+                start,
+                start + max(round(1000 * length), 0),
+                threads.setdefault((event.get("pid"), event.get("tid")), len(threads)),
+                args.get("correlation") or 0,
+                gpu,
+                stream,
+            )
+            for append, value in zip(add, values, strict=True):
+                append(value)
+        arrays = {name: np.array(column) for name, column in columns.items()}
+        first = int(arrays["start"].min()) if len(arrays["start"]) else 0
+        arrays["start"] -= first
+        arrays["end"] -= first
+        return cls((zero or 0) + first / 1000, list(names), [f"GPU {gpu}" for gpu in gpus], **arrays)
 
-    gpu: str
-    window: float
-    kernels: int
-    kernel_seconds: float
-    bubbles: Idle
-    launch_gaps: Idle | None
-    device_gaps: Idle
-    batches: int | None
-    told_apart: str
-    assumed: float
-    largest: list[Gap]
+    def rows(self, *categories: str) -> np.ndarray:
+        """The rows of these categories, in order. int [rows]."""
+        return np.flatnonzero(np.isin(self.category, [NUMBER[category] for category in categories]))
+
+    def named(self, pattern: str, rows: np.ndarray) -> np.ndarray:
+        """Whether the name of each of the rows has the pattern in it. bool [rows]."""
+        return np.array([bool(re.search(pattern, name)) for name in self.names], dtype=bool)[self.name[rows]]
+
+    def text(self, row: int) -> str:
+        """The name of a row."""
+        return self.names[self.name[row]]
+
+    def calls(self) -> dict[int, int]:
+        """The row of the call with each correlation number."""
+        rows = self.rows(*CALLS)
+        rows = rows[self.correlation[rows] != 0]
+        return dict(zip(self.correlation[rows].tolist(), rows.tolist(), strict=True))
+
+    def work(self) -> np.ndarray:
+        """The rows of what keeps a GPU busy: kernels, memsets and copies within devices. int [rows].
+
+        A copy to or from the host leaves a GPU's SMs free, and counts as little as in `Trace`.
+        """
+        rows = self.rows(*DEVICE)
+        copies = (self.category[rows] == NUMBER["gpu_memcpy"]) & self.named("HtoD|DtoH|HostToDevice|DeviceToHost", rows)
+        return rows[~copies]
+
+    def copies(self, to_host: bool) -> np.ndarray:
+        """The rows of the copies to the host, or from it. int [rows]."""
+        rows = self.rows("gpu_memcpy")
+        return rows[self.named("DtoH|DeviceToHost" if to_host else "HtoD|HostToDevice", rows)]
+
+    def waits(self) -> np.ndarray:
+        """The rows of calls in which the host waits for a GPU. int [rows]."""
+        calls = self.rows(*CALLS)
+        return calls[self.named(WAIT, calls)]
+
+    def blocked(self) -> np.ndarray:
+        """The rows in which the host had to wait for something else, or was asleep. int [rows].
+
+        A call that should return at once, but took many times as long as others of its name, was made to wait: for room
+        in the queue of launches, or for memory that is not pinned. Python's own waits show if its frames are recorded.
+        """
+        calls = self.rows(*CALLS)
+        calls = calls[self.named("Launch|Memcpy.*Async", calls) & ~self.named(WAIT, calls)]
+        length, blocked = self.end[calls] - self.start[calls], np.zeros(len(calls), dtype=bool)
+        for name in np.unique(self.name[calls]):
+            same = self.name[calls] == name
+            blocked[same] = length[same] > max(BLOCKED * np.median(length[same]), SHORTEST_BLOCKED)
+        frames = self.rows("python_function")
+        return np.sort(np.concatenate((calls[blocked], frames[self.named(ASLEEP, frames)])))
 
     @property
-    def busy(self) -> float:
-        """Share of the window, 0 to 1."""
-        return self.kernel_seconds / self.window if self.window else 1.0
-
-    def gaps(self) -> dict[Kind, Idle]:
-        """The gaps of each kind that the trace can show."""
-        kinds = zip(KINDS, (self.bubbles, self.launch_gaps, self.device_gaps), strict=True)
-        return {kind: idle for kind, idle in kinds if idle is not None}
+    def rank(self) -> int | None:
+        """Of the process, among those of one run; None if the trace does not say."""
+        return (self.header.get("distributedInfo") or {}).get("rank")
 
 
-def profiled(spans: dict[str, list[dict]]) -> list[Report]:
-    """Of a trace that torch's profiler wrote."""
-    zero = min(event["ts"] for category in (*DEVICE, *HOST, "Trace") for event in spans[category])
-    host = Columns.of([event for category in HOST for event in spans[category]], zero)
-    calls = [event for category in CALLS for event in spans[category]]  # as many of the first rows of `host`
-    row_of = {number: row for row, event in enumerate(calls) if (number := _args(event).get("correlation"))}
-    waiting = {name for name in set(host.name) if re.search("Synchronize|[Mm]emcpy(?!.*Async)", name)}
-    waits = np.array([row for row, event in enumerate(calls) if event["name"] in waiting], dtype=int)
-    work, downloads = defaultdict(list), defaultdict(list)
-    for category in DEVICE:
-        for event in spans[category]:
-            gpu = _args(event).get("device", event["pid"])
-            if category != "gpu_memcpy" or not re.search("HtoD|DtoH|HostToDevice|DeviceToHost", event["name"]):
-                work[gpu].append(event)
-            elif re.search("DtoH|DeviceToHost", event["name"]):
-                downloads[gpu].append(event)
-    if not work:
-        raise InputError("no kernel runs in this trace, only copies to and from the host do")
-    return [
-        _report(
-            f"GPU {gpu}",
-            _Work.of(work[gpu], zero, host, row_of),
-            _Work.of(downloads[gpu], zero, host, row_of),
-            host,
-            waits,
-        )
-        for gpu in sorted(work, key=str)
-    ]
+COLUMNS = ("category", "name", "start", "end", "thread", "correlation", "gpu", "stream")
 
 
-def _report(gpu: str, work: "_Work", downloads: "_Work", host: "Columns", waits: np.ndarray) -> Report:
-    """Of one GPU. `waits` are the rows of `host` in which a thread waits."""
-    ended = work.follows_end(downloads, host.end[waits], host.thread[waits])
-    reach = np.maximum.accumulate(work.end)
-    by = np.flatnonzero(work.start[1:] > reach[:-1]) + 1  # the work that ends each gap
-    start, length = reach[by - 1], work.start[by] - reach[by - 1]
-    queued = (work.returned[by] <= start - ON_ITS_WAY) | ~work.first[by] | (length < SHORT)
-    kind = np.where(queued, 2, np.where(ended[by], 0, 1))
-    idle = [Idle(int(length[kind == each].sum()) / 1e9, int((kind == each).sum())) for each in range(3)]
-    order = np.argsort(-length, kind="stable")[:LARGEST]
-    largest = [
-        Gap(begins / 1e9, (ends - begins) / 1e9, KINDS[number], host.names(begins, ends))
-        for begins, ends, number in zip(*(each[order].tolist() for each in (start, start + length, kind)), strict=True)
-    ]
-    window = int(reach[-1] - work.start[0])
-    told = len(downloads.start) or len(waits)
-    return Report(
-        gpu=gpu,
-        window=window / 1e9,
-        kernels=len(work.start),
-        kernel_seconds=(window - int(length.sum())) / 1e9,
-        bubbles=idle[0],
-        launch_gaps=idle[1],
-        device_gaps=idle[2],
-        batches=_batches(ended) if told else None,
-        told_apart=("copies to the host and waits" if len(downloads.start) else "waits") if told else "nothing",
-        assumed=1 - float(work.known.mean()),
-        largest=largest,
-    )
+def kernel_runs(recording: Recording, batches: Mapping[str, int]) -> dict[int, tuple[list[tuple[float, float]], int]]:
+    """When kernels of each batch ran. A kernel belongs to the batch in whose launch the call with the kernel's
+    correlation number lies.
 
+    Args:
+        batches: by what a launch is called in the trace, the number of its batch.
 
-def _batches(ended: np.ndarray) -> int:
-    """How many batches, given whether a batch ended just before each kernel.
-
-    A wait for an upload cuts a batch as well, a few kernels into it. So only stretches that have a tenth as many
-    kernels as the usual one count, which is the one that a kernel picked at random is most likely in.
+    Returns:
+        By batch, the stretches of time (seconds) in which a kernel of it runs, in order, and the number of its kernels.
     """
-    sizes = np.sort(np.bincount(np.cumsum(ended)))
-    usual = sizes[np.searchsorted(np.cumsum(sizes), len(ended) / 2)]
-    return int((10 * sizes >= usual).sum())
+    launches, calls, rows_of = defaultdict(list), recording.calls(), defaultdict(list)
+    for row in recording.rows("user_annotation"):
+        if (number := batches.get(recording.text(row))) is not None:
+            launches[recording.thread[row]].append((recording.start[row], recording.end[row], number))
+    for annotations in launches.values():
+        annotations.sort()
+    for row in recording.work():
+        call = calls.get(recording.correlation[row])
+        if call is None:
+            continue
+        called, annotations = recording.start[call], launches[recording.thread[call]]
+        index = bisect_right(annotations, (called, float("inf"))) - 1
+        if index >= 0 and called <= annotations[index][1]:
+            rows_of[annotations[index][2]].append(row)
+    runs = {}
+    for number, rows in sorted(rows_of.items()):
+        union = Stretches.union(recording.start[rows], recording.end[rows])
+        runs[number] = list(zip(union.start / 1e9, union.end / 1e9, strict=True)), len(rows)
+    return runs
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Host events, a row each: nanoseconds of start and end, a number for the thread."""
+def bubble_share(runs: list[list[tuple[float, float]]]) -> float:
+    """Share of time, 0 to 1, between batches.
 
-    name: list[str]
-    start: np.ndarray
-    end: np.ndarray
-    thread: np.ndarray
-
-    @classmethod
-    def of(cls, events: list[dict], zero: float) -> "Columns":
-        threads: dict[tuple, int] = {}
-        thread = [threads.setdefault((event["pid"], event["tid"]), len(threads)) for event in events]
-        return cls([event["name"] for event in events], *_times(events, zero), np.array(thread, dtype=int))
-
-    def names(self, start: int, end: int, most: int = 3) -> list[tuple[str, float]]:
-        """What the threads did from `start` to `end`, and for how many seconds each; only innermost events count."""
-        rows = np.flatnonzero((self.start < end) & (self.end > start))
-        spent, covered = Counter(), []
-        for thread in np.unique(self.thread[rows]):
-            mine = rows[self.thread[rows] == thread]
-            mine = mine[np.lexsort((-self.end[mine], self.start[mine]))]
-            stack, now = [], start
-            for row in (*mine, None):
-                until = end if row is None else max(int(self.start[row]), start)
-                while stack and now < until:  # what is on the stack runs until the next event starts
-                    stop = max(now, min(int(self.end[stack[-1]]), until))
-                    spent[self.name[stack[-1]]] += stop - now
-                    covered.append((now, stop))
-                    now = stop
-                    if self.end[stack[-1]] <= now:
-                        stack.pop()
-                now = until
-                stack.append(row)
-        unseen, now = 0, start
-        for begins, stops in sorted(covered):
-            unseen, now = unseen + max(begins - now, 0), max(now, stops)
-        spent[NOTHING] = unseen + end - now
-        return [(name, int(taken) / 1e9) for name, taken in spent.most_common(most) if taken]
-
-
-@dataclass(frozen=True)
-class _Work:
-    """Kernels, or copies, of one GPU by start; times in nanoseconds.
-
-    called, returned  when the call that launched it began and ended
-    thread            that made the call; -1 if not known
-    known             whether the call is in the trace
-    first             whether it is the first of those that the call launched: a graph has many
+    Args:
+        runs: for each batch, in order, the stretches of time (seconds) in which its kernels run.
     """
-
-    start: np.ndarray
-    end: np.ndarray
-    called: np.ndarray
-    returned: np.ndarray
-    thread: np.ndarray
-    known: np.ndarray
-    first: np.ndarray
-
-    @classmethod
-    def of(cls, events: list[dict], zero: float, host: Columns, row_of: dict) -> "_Work":
-        start, end = _times(events, zero)
-        order = np.argsort(start, kind="stable")
-        start, end, events = start[order], end[order], [events[i] for i in order]
-        numbers = [_args(event).get("correlation") for event in events]
-        row = np.array([row_of.get(number, -1) for number in numbers], dtype=int)
-        known = row >= 0
-        # No call is later than what it launched; but two clocks differ, and two processes may use one correlation id.
-        called = np.where(known, np.minimum(np.append(host.start, 0)[row], start), start)
-        returned = np.where(known, np.append(host.end, 0)[row], start)
-        thread = np.where(known, np.append(host.thread, 0)[row], -1)
-        if known.any():
-            thread[~known] = np.bincount(thread[known]).argmax()
-        if not known.all():
-            streams = _numbered(_args(event).get("stream", event.get("tid")) for event in events)
-            for stream in np.unique(streams):
-                at = np.flatnonzero(streams == stream)
-                latest = np.minimum.accumulate(called[at][::-1])[::-1]  # a stream runs in the order of launching
-                called[at] = np.where(known[at], called[at], latest)
-                returned[at] = np.where(known[at], returned[at], latest)
-        launches = _numbered(number or -i for i, number in enumerate(numbers, start=1))
-        first = np.zeros(len(start), dtype=bool)
-        first[np.unique(launches, return_index=True)[1]] = True
-        return cls(start, end, called, returned, thread, known, first)
-
-    def follows_end(self, downloads: "_Work", wait_end: np.ndarray, wait_thread: np.ndarray) -> np.ndarray:
-        """Whether the host was done with a batch between the last launch before this one and this one. Bool [work]."""
-        latest, ended = np.maximum.accumulate(self.called), np.zeros(len(self.called), dtype=bool)
-        for thread in np.unique(self.thread):
-            own = downloads.thread == thread
-            copies = downloads.called[own] if own.any() else downloads.called
-            waits = wait_end[wait_thread == thread] if len(downloads.called) else wait_end
-            ends = np.sort(np.concatenate((copies, waits - 1)))  # a wait may return in the nanosecond of the next call
-            mine = np.flatnonzero(self.thread[1:] == thread) + 1
-            ended[mine] = np.searchsorted(ends, self.called[mine]) > np.searchsorted(ends, latest[mine - 1])
-        return ended
-
-
-def _args(event: dict) -> dict:
-    return event.get("args") or {}
-
-
-def _times(events: list[dict], zero: float) -> tuple[np.ndarray, np.ndarray]:
-    """Start and end, in whole nanoseconds from `zero`: then parts add up exactly."""
-    start = np.array([event["ts"] for event in events], dtype=float) - zero
-    length = np.array([event.get("dur") or 0 for event in events], dtype=float)
-    if not np.isfinite(start + length).all():
-        raise ValueError("its times are not numbers")
-    start, length = (np.rint(1e3 * each).astype(np.int64) for each in (start, length))
-    return start, start + np.maximum(length, 0)
-
-
-def _numbered(values: Iterable) -> np.ndarray:
-    """A small number for each different value."""
-    numbers: dict = {}
-    return np.array([numbers.setdefault(value, len(numbers)) for value in values], dtype=int)
+    gaps = sum(max(after[0][0] - before[-1][1], 0.0) for before, after in pairwise(runs))
+    return gaps / (runs[-1][-1][1] - runs[0][0][0])

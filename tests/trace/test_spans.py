@@ -8,6 +8,7 @@ import pytest
 
 from acb_minimal.errors import InputError
 from acb_minimal.measure.compare import compare
+from acb_minimal.measure.figures import Figures
 from acb_minimal.models import counter
 from acb_minimal.run.engines import chapter_paths
 from acb_minimal.run.session import Session
@@ -33,7 +34,7 @@ def made() -> Trace:
 def test_a_bubble_is_the_time_between_two_batches_and_not_the_gap_inside_one():
     assert made().batches() == {0: (1.5, 5.0), 1: (7.0, 11.0)}
     assert made().bubbles() == {1: 2.0}
-    assert made().busy() == pytest.approx(1 - 2.0 / 9.5)
+    assert made().active() == pytest.approx(1 - 2.0 / 9.5)
 
 
 def test_a_batch_lasts_until_its_last_span_ends():
@@ -51,7 +52,7 @@ def test_steps_add_up_host_work_by_name():
 
 def test_an_empty_trace_has_nothing_to_say():
     trace = Trace()
-    assert (trace.busy(), trace.bubbles(), trace.steps()) == (None, {}, [])
+    assert (trace.active(), trace.bubbles(), trace.steps()) == (None, {}, [])
     assert [event["ph"] for event in trace.chrome()["traceEvents"]] == ["M"] * 9
 
 
@@ -128,11 +129,11 @@ def test_kernel_time_is_exported_where_it_is_known():
 def traced(chapter: str, device: str) -> Trace:
     prompts = [counter.prompt(a, a + a % 13) for a in range(0, 200, 10)]
     session = Session(Job(prompts, max_running=6, max_batch_tokens=12, page_size=8), chapter, device=device, trace=True)
-    texts = {completion.id: completion.text for completion in session.run()}
+    texts = {completion.id: completion.text for completion in session.completions()}
     assert texts["1"] == counter.answer(10, 20)
     trace = session.trace
     assert len(trace.batches()) == len(session.scheduler.steps)
-    assert session.figures().gpu_active == trace.busy()
+    assert Figures.of(session).gpu_active == trace.active()
     return trace
 
 
@@ -155,7 +156,7 @@ def test_a_run_reports_every_part_of_every_batch(chapter, device):
         assert sorted(gpu[batch]) == sorted(["upload", *launched, "download"])
     assert bool(replayed) == (chapter == "ch6_cuda_graphs")
     assert any(span.name == "wait" for span in trace.spans)
-    assert 0 < trace.busy() <= 1
+    assert 0 < trace.active() <= 1
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -188,9 +189,9 @@ def test_bubbles_shrink_from_chapter_to_chapter():
 
 def test_a_run_without_a_trace_has_none():
     session = Session(Job(["count 3 to 7"]))
-    list(session.run())
+    list(session.completions())
     assert session.trace is None
-    assert session.figures().gpu_active is None
+    assert Figures.of(session).gpu_active is None
 
 
 def test_a_trace_can_be_had_back_from_its_file(tmp_path):

@@ -1,0 +1,101 @@
+"""The command `acb idle`: whether the engine of a trace overlaps."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ..errors import InputError
+from .options import check_plot, check_writable, console
+
+EXPOSED = "Exit with status 1 if the GPU waits for the host longer than this share of a steady step, 0 to 1."
+
+
+def idle(
+    traces: Annotated[
+        list[Path],
+        typer.Argument(
+            help="A trace of torch's profiler, or of `acb profile --trace`; .json or .json.gz. Of two, the second is "
+            "held against the first; of several ranks of one run, each is shown."
+        ),
+    ],
+    begin: Annotated[
+        float, typer.Option("--from", help="Seconds from the trace's start: leave out what is earlier.")
+    ] = 0,
+    end: Annotated[float, typer.Option("--to", help="Leave out what is later.", show_default="all")] = float("inf"),
+    step_ms: Annotated[float | None, typer.Option(help="How long a step takes without the profiler.")] = None,
+    fail_above: Annotated[float | None, typer.Option(help=EXPOSED)] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw a few steady steps: a .png, .svg or .pdf file.")] = None,
+    annotate: Annotated[
+        Path | None, typer.Option(help="Write the trace with steps and gaps added, for Perfetto.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all of it to this file.")] = None,
+) -> None:
+    """Does an engine overlap? How long the GPU of a trace waits for the host in a steady step, and why."""
+    from ..trace import idle, tables, tracks
+    from ..trace.spans import Trace
+
+    check_writable(annotate, json_file)
+    check_plot(plot)
+    if fail_above is not None and not 0 <= fail_above <= 1:
+        raise InputError(f"--fail-above is {fail_above:g}; it must be from 0 to 1")
+    if step_ms is not None and step_ms <= 0:
+        raise InputError(f"--step-ms is {step_ms:g}; it must be above 0")
+    if not 0 <= begin < end:
+        raise InputError(f"--from {begin:g} --to {end:g} leaves nothing: give seconds, the first less than the second")
+    if len(traces) > 1 and (plot or annotate or step_ms):
+        raise InputError(f"--plot, --annotate and --step-ms are for one trace, not for {len(traces)}")
+
+    recordings = [_read(path) for path in traces]
+    if annotate and isinstance(recordings[0], Trace):
+        raise InputError(f"{str(traces[0])!r} is a trace of ours: it has its batches already")
+    found = [idle.analyse(recording, begin, end, step_ms and step_ms / 1e3) for recording in recordings]
+    reports = [report for those in found for report in those]
+    ranks = [getattr(recording, "rank", None) for recording in recordings]
+    many = len(traces) > 1 and None not in ranks and len(set(ranks)) == len(ranks)
+    if len(traces) > 2 and not many:
+        raise InputError(f"{len(traces)} traces, and not of different ranks of one run: give two to compare them")
+    if len(traces) == 2 and not many:
+        console.print(tables.compare(*map(tables.slowest, found)))
+        reports = found[1]
+    else:
+        names = [
+            f"rank {rank}, {report.name}" if many else report.name
+            for rank, those in zip(ranks, found, strict=True)
+            for report in those
+        ]
+        for name, report in zip(names, reports, strict=True):
+            console.print(tables.render(report, name))
+        if len(reports) > 1:
+            console.print(tables.side_by_side(names, reports))
+    if json_file:
+        figures = [[idle.as_json(report) for report in those] for those in found]
+        json_file.write_text(json.dumps(dict(zip(map(str, traces), figures, strict=True)), indent=1) + "\n")
+    if annotate:
+        tracks.annotate(traces[0], annotate, recordings[0], reports)
+    if plot:
+        from ..pictures.timeline import timeline
+
+        shown, first, last = tracks.timeline(tables.slowest(reports))
+        timeline(shown, first, last, title=traces[0].name).savefig(plot)
+    if fail_above is not None:
+        _check(reports, fail_above)
+
+
+def _check(reports, share: float) -> None:
+    for report in reports:
+        if report.refusals:
+            raise InputError(f"no verdict from the trace of {report.name}: {report.refusals[0]}")
+    if any(report.typical.exposed > share for report in reports):
+        raise typer.Exit(1)
+
+
+def _read(path: Path):
+    from ..trace import idle
+
+    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task(f"reading {path.name}", total=1.0)
+        return idle.read(path, lambda share: progress.update(task, completed=share))

@@ -1,0 +1,203 @@
+"""The steps of an engine, sorted, and the law of overlap that holds for the steady ones.
+
+A step is from the end of a batch on the GPU to the end of the next. The host's part of it is from its first launch of a
+batch to its first launch of the next; in the steady state both are as long. Three times make a step:
+
+    K  the GPU runs kernels, or takes its time between two that are queued
+    L  the host launches a batch
+    H  the host does all the rest: takes in tokens, schedules, writes inputs
+
+    synchronous step  = max(K, L) + H
+    asynchronous step = max(K, L + H)
+
+An asynchronous engine launches a batch before it has waited for the one before. A graph makes next to nothing of L.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
+from typing import Literal
+
+import numpy as np
+
+from .batches import Batch, Batches
+
+Sort = Literal["decode", "prompt", "set-up"]
+SORTS: tuple[Sort, ...] = ("decode", "prompt", "set-up")
+MORE = 1.5  # times the kernels of the usual batch: there are prompts in it
+ODD = 2.0  # times as long as others of its kind: not yet warm, or there was nothing to do
+CLOCKS = 1_000  # ns by which the clocks of host and GPU may disagree
+FITS = 0.1  # by which a step may differ from what the law says of it
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step; times in nanoseconds.
+
+    Attributes:
+        batch: that ran in it.
+        sort: a batch with prompts in it is a prompt, even if there are decodes as well.
+        length: from the end of the batch before to the end of this one.
+        launching: L.
+        host: H.
+        waiting: of the host, for the GPU or in a call that blocked.
+        ahead: whether the batch was launched before the host had waited for the tokens of the one before.
+    """
+
+    batch: Batch
+    sort: Sort
+    length: int
+    launching: int
+    host: int
+    waiting: int
+    ahead: bool
+
+    @property
+    def idle(self) -> int:
+        """The GPU waited for the host: so long was work of the host exposed."""
+        return self.batch.bubble + self.batch.launch_gaps
+
+
+def steps_of(found: Batches) -> list[Step]:
+    """A step for each batch but the first."""
+    sorts, waits = sort(found.batches), found.waits
+    steps = []
+    for before, batch in pairwise(found.batches):
+        waiting = int(waits.between(before.called, batch.called))
+        if before.taken is not None:
+            ahead = batch.called < before.taken
+        elif len(waits.start):
+            between = (waits.end > before.launched) & (waits.start < batch.called)
+            ahead = not (between & (waits.end >= before.ready - CLOCKS)).any()
+        else:
+            ahead = batch.called < before.end
+        host = max(batch.called - before.called - before.launching - waiting, 0)
+        steps.append(
+            Step(batch, sorts[batch.number], batch.end - before.end, before.launching, host, waiting, bool(ahead))
+        )
+    return steps
+
+
+def sort(batches: list[Batch]) -> dict[int, Sort]:
+    """What each batch is, by its number.
+
+    No trace says so in any engine, but most batches are decodes, and alike: what runs much longer than the usual one,
+    or is no graph where most are, has prompts in it.
+    """
+    sorts: dict[int, Sort] = {batch.number: "set-up" for batch in batches if batch.one_time or batch.profiler}
+    lengths = {batch.number: batch.end - before.end for before, batch in pairwise(batches)}
+    warm = set()
+    rest = [batch for batch in batches if batch.number not in sorts]
+    for batch in rest:
+        after = lengths.get(batch.number + 1)
+        if batch.count not in warm and after and lengths.get(batch.number, 0) > ODD * after:
+            sorts[batch.number] = "set-up"
+        warm.add(batch.count)
+    rest = [batch for batch in rest if batch.number not in sorts]
+    usual = median(batch.kernels for batch in rest) if rest else 0
+    graphs = 2 * sum(batch.graph for batch in rest) > len(rest)
+    for batch in rest:
+        prompt = batch.prompt or batch.kernels > MORE * usual or batch.graph < graphs
+        sorts[batch.number] = "prompt" if prompt else "decode"
+    return sorts
+
+
+def steady(steps: list[Step]) -> list[Step]:
+    """The decodes that follow a decode."""
+    return [step for before, step in pairwise(steps) if before.sort == step.sort == "decode"]
+
+
+@dataclass(frozen=True)
+class Typical:
+    """What steps have in common: medians over them, in seconds.
+
+    Attributes:
+        count: steps.
+        step: length of a step.
+        kernels: K.
+        launching: L.
+        host: H.
+        waiting: of the host.
+        bubble: the GPU waits between batches.
+        launch_gaps: the GPU waits inside a batch.
+        communication: of K, with a kernel running that talks to other GPUs.
+        alone: of that, with no other kernel beside it.
+        exposed: share of all the steps' time, 0 to 1, in which the GPU waits for the host. Not a median: where one step
+            in four waits, the median of waits is 0. Steps that are twice as long as the typical one are left out.
+        ahead: share of the steps, 0 to 1, whose batch was launched ahead.
+        graph: whether they are launched as graphs.
+        kernels_known: whether K is known; else it is all the time from a batch's first kernel to its last.
+    """
+
+    count: int
+    step: float
+    kernels: float
+    launching: float
+    host: float
+    waiting: float
+    bubble: float
+    launch_gaps: float
+    communication: float
+    alone: float
+    exposed: float
+    ahead: float
+    graph: bool
+    kernels_known: bool = True
+
+    @classmethod
+    def of(cls, steps: list[Step], kernels_known: bool = True) -> "Typical":
+        """Of at least one step."""
+
+        def middle(times) -> float:
+            return median(times) / 1e9
+
+        batches = [step.batch for step in steps]
+        longest = ODD * median(step.length for step in steps)
+        usual = [step for step in steps if step.length <= longest]
+        return cls(
+            count=len(steps),
+            step=middle(step.length for step in steps),
+            kernels=middle(batch.kernels for batch in batches),
+            launching=middle(step.launching for step in steps),
+            host=middle(step.host for step in steps),
+            waiting=middle(step.waiting for step in steps),
+            bubble=middle(batch.bubble for batch in batches),
+            launch_gaps=middle(batch.launch_gaps for batch in batches),
+            communication=middle(batch.communication for batch in batches),
+            alone=middle(batch.alone for batch in batches),
+            exposed=sum(step.idle for step in usual) / (sum(step.length for step in usual) or 1),
+            ahead=float(np.mean([step.ahead for step in steps])),
+            graph=2 * sum(batch.graph for batch in batches) > len(batches),
+            kernels_known=kernels_known,
+        )
+
+    @property
+    def idle(self) -> float:
+        """The GPU waits for the host: the part of the host's time that is exposed."""
+        return self.exposed * self.step
+
+    @property
+    def hidden(self) -> float:
+        """The part of the host's time that the GPU computes beside."""
+        return max(self.launching + self.host - self.idle, 0.0)
+
+    @property
+    def synchronous(self) -> float:
+        """What a step takes if nothing of the host's is hidden but launches."""
+        return max(self.kernels, self.launching) + self.host
+
+    @property
+    def asynchronous(self) -> float:
+        """What a step takes if all of the host's time is hidden that can be."""
+        return max(self.kernels, self.launching + self.host)
+
+    @property
+    def graphs(self) -> float:
+        """What a step takes if it is asynchronous and launched as a graph, whose launch takes no time."""
+        return max(self.kernels, self.host)
+
+    @property
+    def holds(self) -> bool:
+        """Whether a step is as long as the law says: of synchronous steps, asynchronous ones, or some of either."""
+        shortest, longest = sorted((self.asynchronous, self.synchronous))
+        return (1 - FITS) * shortest <= self.step <= (1 + FITS) * longest

@@ -1,0 +1,110 @@
+"""What was found in a trace, where it can be seen: as tracks in the trace itself, or as spans for a timeline."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from .chrome import with_events
+from .gaps import KINDS
+from .idle import Report
+from .spans import Lane, Trace
+from .steps import Step
+from .stretches import Stretches
+from .torch_profiler import Recording
+
+SHOWN = 4  # steps in a timeline
+
+
+def annotate(source: Path, target: Path, recording: Recording, reports: list[Report]) -> None:
+    """Writes a trace of torch's profiler again, with tracks for Perfetto: steps, bubbles, launch gaps, of each GPU.
+
+    Args:
+        source: the trace, as JSON or gzipped JSON.
+        target: where to; gzipped if its name ends in .gz.
+        recording: what was read from `source`.
+        reports: what was found in it.
+    """
+    events = [event for number, report in enumerate(reports) for event in _tracks(recording.zero, report, number)]
+    with_events(source, target, events)
+
+
+def _tracks(zero: float, report: Report, number: int) -> list[dict]:
+    process = f"acb idle {number}"
+    events = [{"ph": "M", "name": "process_name", "pid": process, "args": {"name": f"acb idle: {report.name}"}}]
+    steps = [(f"{each.sort} {each.batch.number}", each.batch.end - each.length, each.length) for each in report.steps]
+    tracks = {"steps": steps}
+    for kind in KINDS[:2]:
+        gaps = report.source.kind(kind)
+        tracks[f"{kind}s"] = [(kind, start, end - start) for start, end in gaps.edges()]
+    for thread, (name, shown) in enumerate(tracks.items()):
+        place = {"pid": process, "tid": thread}
+        events.append({"ph": "M", "name": "thread_name", **place, "args": {"name": name}})
+        for label, start, length in shown:
+            time = {"ts": zero + start / 1e3, "dur": length / 1e3}
+            events.append({"ph": "X", "cat": "acb_idle", "name": label, **place, **time})
+    return events
+
+
+def timeline(report: Report) -> tuple[Trace, int, int]:
+    """A few steady steps from the middle as spans, with the numbers of the first and the last.
+
+    Raises:
+        InputError: there are no steady steps.
+    """
+    steps = _middle(report.steady)
+    if not steps:
+        raise InputError(f"there are no steady steps of {report.name} to draw")
+    first, last = steps[0].batch.number, steps[-1].batch.number
+    if isinstance(report.source, Trace):
+        return report.source, first, last
+    return _spans(report, first, last), first, last
+
+
+def _middle(steady: list[Step]) -> list[Step]:
+    """Steps from the middle that follow one another."""
+    runs: list[list[Step]] = []
+    for step in steady:
+        if runs and runs[-1][-1].batch.number == step.batch.number - 1:
+            runs[-1].append(step)
+        else:
+            runs.append([step])
+    longest = max(runs, key=len, default=[])
+    begin = max(len(longest) - SHOWN, 0) // 2
+    return longest[begin : begin + SHOWN]
+
+
+def _spans(report: Report, first: int, last: int) -> Trace:
+    """Of batches `first` to `last` and their neighbours; in two slots by turns where batches are launched ahead."""
+    gpu, found, trace = report.source, report.found, Trace(report.name)
+    some = found.batches[max(first - 1, 0) : last + 2]
+    slots = "AB" if report.typical.ahead > 0.5 else "A"
+
+    def add(lane: Lane, name: str, stretches: Stretches, number: int | None = None, slot: str | None = None) -> None:
+        for start, end in stretches.edges():
+            trace.add(lane, name, start / 1e9, end / 1e9, number, slot)
+
+    def slot_of(number: int) -> str:
+        return slots[number % len(slots)]
+
+    begin, end = some[0].called, max(some[-1].end, some[-1].launched)
+    rest = found.waits.joined(found.launching).outside(begin, end)
+    add("CPU", "wait", found.waits.cut(begin, end))
+    for batch, after in pairwise(some):
+        launches = found.launching.cut(batch.called, batch.launched)
+        add("CPU", "launch", launches, batch.number, slot_of(batch.number))
+        add("CPU", "host", rest.cut(batch.called, after.called), after.number)
+    for batch in some:
+        start = batch.start if batch.bubble else batch.end - batch.kernels - batch.launch_gaps  # else a device gap
+        trace.add(
+            "compute", "batch", start / 1e9, batch.end / 1e9, batch.number, slot_of(batch.number),
+            launched=batch.called / 1e9, kernels=max(batch.end - start - batch.launch_gaps, 0) / 1e9,
+        )  # fmt: skip
+    calls = np.array([batch.called for batch in found.batches])
+    for lane, copies, of_next in (("H2D", gpu.uploads, 1), ("D2H", gpu.downloads, 0)):
+        numbers = np.searchsorted(calls, copies.called, side="right") - 1 + of_next
+        for start, end, number in zip(copies.start.tolist(), copies.end.tolist(), numbers.tolist(), strict=True):
+            if some[0].number <= number <= some[-1].number:
+                trace.add(lane, "copy", start / 1e9, end / 1e9, number, slot_of(number))
+    return trace

@@ -1,0 +1,182 @@
+"""What is to be said of an engine by its steady steps; and why nothing is to be said, where a trace cannot carry it."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from .batches import PACE, Batches
+from .gaps import Gpu
+from .steps import Step, Typical
+from .torch_profiler import CALLS, DEVICE
+
+Kind = Literal["overlapped", "launch-bound", "synchronous", "not engaged", "in part", "host-bound", "unexplained"]
+FEWEST = 4  # steady steps: of fewer, a median says little
+NOTHING_LEFT = 0.02  # share of a step
+RARE, USUAL = 0.05, 0.95  # shares of steps
+LOST = 0.01  # share of launches of which no kernel is in the trace
+UNKNOWN = 0.1  # share of kernels of which no launch is in the trace
+SLOWER = 1.1  # times as long under the profiler as without it
+LOOKAHEAD = (
+    "event_loop_overlap|step_with_batch_queue|[Aa]sync_?[Ss]chedul|ContinuousBatchingAsyncIOs|carry_over|FutureMap|"
+    "execute_model_async"
+)  # frames and annotations of SGLang, vLLM and transformers when they look ahead
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """On the steady steps of one GPU.
+
+    Attributes:
+        kind: in a word.
+        text: in a few sentences.
+    """
+
+    kind: Kind
+    text: str
+
+
+def verdict(typical: Typical, looks_ahead: str = "", checked: bool = False) -> Verdict:
+    """What the medians say.
+
+    Args:
+        looks_ahead: what in the trace speaks of an asynchronous engine; "" if nothing does.
+        checked: whether a step takes as long without the profiler.
+    """
+    step, kernels, launching, host = map(ms, (typical.step, typical.kernels, typical.launching, typical.host))
+    waits = f"the GPU waits {ms(typical.idle)} of {step} ({typical.exposed:.1%})"
+    if not typical.kernels_known and typical.launching >= PACE * typical.kernels:
+        text = (
+            f"Launching a batch takes the host {launching} of the {kernels} that it is on the GPU, so the GPU waits "
+            f"for launches, most likely; its kernels are not in this trace. Between batches {waits}."
+        )
+        return Verdict("launch-bound", text)
+    if typical.exposed < NOTHING_LEFT:
+        ahead = "" if typical.ahead >= USUAL else f", though {typical.ahead:.0%} of the steps are launched ahead"
+        text = f"The GPU waits {typical.exposed:.1%} of a step{ahead}: nothing is left for overlap to win."
+        return Verdict("overlapped", text)
+    if typical.launching >= typical.kernels:
+        text = (
+            f"Launching a batch takes the host {launching}, its kernels {kernels}: {waits}, and overlap cannot hide "
+            f"that. Launched as graphs, and asynchronous, a step would take {ms(typical.graphs)} or little more."
+        )
+        if not checked:
+            text += " But the profiler slows launches: time a step without it, and give that to --step-ms."
+        return Verdict("launch-bound", text)
+    would = f"Hidden, a step would take {ms(typical.asynchronous)}."
+    if not typical.holds:
+        law = f"{ms(typical.synchronous)} or {ms(typical.asynchronous)}"
+        would = f"The law of overlap does not describe these steps (it says {law}), so nothing is foretold."
+    waited = "each batch is launched after the host has waited for the one before"
+    if typical.ahead < RARE and looks_ahead:
+        text = (
+            f"Asynchronous by the look of it ({looks_ahead}), synchronous in fact: {waited}, and {waits}. If "
+            f"asynchronous scheduling is switched on, it does not engage. {would}"
+        )
+        return Verdict("not engaged", text)
+    if typical.ahead < RARE:
+        return Verdict("synchronous", f"Synchronous: {waited}, and {waits}. {would}")
+    if typical.ahead < USUAL:
+        share = f"{typical.ahead:.0%} of the steps"
+        text = f"Asynchronous in {share}; in the others the host waits first, and {waits}. {would}"
+        return Verdict("in part", text)
+    if typical.launching + typical.host > typical.kernels:
+        text = (
+            f"Asynchronous, but the host needs longer for a step than the GPU: {launching} to launch and {host} for "
+            f"the rest, beside {kernels} of kernels; {waits}. Less host work is the cure, or graphs: "
+            f"{ms(typical.graphs)} a step."
+        )
+        return Verdict("host-bound", text)
+    return Verdict("unexplained", f"Asynchronous, and yet {waits}: for something that this trace does not show.")
+
+
+def signs(gpu: Gpu) -> str:
+    """What in a trace speaks of an asynchronous engine; "" if nothing does."""
+    recording = gpu.recording
+    rows = recording.rows("python_function", "user_annotation")
+    for name in np.unique(recording.name[rows]).tolist():
+        if hint := re.search(LOOKAHEAD, recording.names[name]):
+            return f"{hint[0]!r} is in the trace"
+    if len(gpu.downloads.row):
+        main = np.bincount(recording.stream[gpu.work.row]).argmax()
+        if (recording.stream[gpu.downloads.row] != main).mean() > 0.5:
+            return "tokens are copied on a stream of their own"
+    return ""
+
+
+def refusals(gpu: Gpu, found: Batches, steps: list[Step], steady: list[Step], step: float | None) -> list[str]:
+    """Why this trace can carry no verdict; empty if it can.
+
+    Args:
+        steps: all of them.
+        steady: those of which the verdict would be.
+        step: seconds that a step takes without the profiler, if known.
+    """
+    reasons = []
+    if gpu.told_apart == "nothing":
+        reasons.append("nothing tells its steps apart: no copy to the host and no wait is in it.")
+        return reasons
+    if gpu.thread < 0:
+        return ["it has no launches: was it recorded without ProfilerActivity.CPU?"]
+    reasons += _lost(gpu, found)
+    if 2 * sum(each.batch.profiler > 0 for each in steps) > len(steps):
+        reasons.append("the profiler was busy with itself in most of the steps.")
+    reasons += too_few(steps, steady)
+    if len(steady) < FEWEST:
+        return reasons
+    typical = Typical.of(steady)
+    return reasons + slowed(typical, step, _frames(gpu))
+
+
+def too_few(steps: list[Step], steady: list[Step]) -> list[str]:
+    """Why these steps are not enough; empty if they are."""
+    if len(steady) >= FEWEST:
+        return []
+    once = next((each.batch.one_time for each in steps if each.batch.one_time), "")
+    sorts = ", ".join(f"{sum(each.sort == sort for each in steps)} {sort}" for sort in {each.sort for each in steps})
+    text = f"it has {len(steady)} decodes that follow a decode, and {FEWEST} is the least (steps: {sorts or 'none'})."
+    return [text + (f" One-time work goes on, such as {once}." if once else "")]
+
+
+def slowed(typical: Typical, step: float | None, frames: bool) -> list[str]:
+    """Whether the profiler made steps longer, as far as is known. `step` is what one takes without it, in seconds."""
+    if step and typical.step > SLOWER * step:
+        return [f"the profiler slows it: a step takes {ms(typical.step)} under it and {ms(step)} without."]
+    if not step and frames and typical.launching + typical.host > typical.kernels:
+        host, kernels = ms(typical.launching + typical.host), ms(typical.kernels)
+        return [
+            f"Python's frames are in it (with_stack), which slows the host, and the host takes {host} a step, longer "
+            f"than its kernels' {kernels}: record it without them, or give --step-ms."
+        ]
+    return []
+
+
+def _lost(gpu: Gpu, found: Batches) -> list[str]:
+    """Of what was launched before the last batch, whether all is in the trace; and the launch of what ran."""
+    recording, first, last = gpu.recording, found.batches[0], found.batches[-1]
+    calls = recording.rows(*CALLS)
+    calls = calls[(recording.start[calls] >= first.called) & (recording.start[calls] < last.called)]
+    calls = calls[recording.named("LaunchKernel|GraphLaunch", calls)]
+    ran = np.isin(recording.correlation[calls], recording.correlation[recording.rows(*DEVICE)])
+    graphs = recording.named("GraphLaunch", calls)
+    reasons = []
+    if graphs.any() and (empty := int((~ran & graphs).sum())) > LOST * graphs.sum():
+        reasons.append(
+            f"{empty:,} of {graphs.sum():,} graph replays have no kernel in it: the GPU seems idle while they run."
+        )
+    if (~graphs).any() and (lost := int((~ran & ~graphs).sum())) > LOST * (~graphs).sum():
+        reasons.append(f"events are lost: of {lost:,} of {(~graphs).sum():,} launches no kernel is in it.")
+    inside = gpu.work.start >= (found.batches[1].start if len(found.batches) > 1 else first.start)
+    if inside.any() and (unknown := float(1 - gpu.work.known[inside].mean())) > UNKNOWN:
+        reasons.append(f"events are lost: the launches of {unknown:.0%} of its kernels are not in it.")
+    return reasons
+
+
+def _frames(gpu: Gpu) -> bool:
+    return bool(len(gpu.recording.rows("python_function")))
+
+
+def ms(seconds: float) -> str:
+    """In milliseconds, to the microsecond."""
+    return f"{1e3 * seconds:,.3f} ms"

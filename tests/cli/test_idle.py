@@ -1,0 +1,94 @@
+"""The command `acb idle`."""
+
+import gzip
+import json
+
+import pytest
+from tape import Tape, asynchronous, sync
+from typer.testing import CliRunner
+
+from acb_minimal.cli.app import app
+from acb_minimal.errors import InputError
+
+
+def saved(path, tape: Tape, **header):
+    path.write_bytes(gzip.compress(json.dumps({**header, "traceEvents": tape.events}).encode()))
+    return str(path)
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["idle", *arguments], catch_exceptions=True)
+
+
+@pytest.fixture
+def before(tmp_path):
+    return saved(tmp_path / "before.json.gz", sync(8, stream=7))
+
+
+@pytest.fixture
+def after(tmp_path):
+    return saved(tmp_path / "after.json.gz", asynchronous(8))
+
+
+def test_a_trace_gets_its_verdict(before):
+    done = run(before)
+    assert done.exit_code == 0
+    assert "Synchronous: each batch is launched after the host has waited" in " ".join(done.output.split())
+
+
+def test_everything_is_written_that_is_asked_for(before, tmp_path):
+    files = {name: tmp_path / f"new.{name}" for name in ("json", "svg", "gz")}
+    done = run(before, "--json", str(files["json"]), "--plot", str(files["svg"]), "--annotate", str(files["gz"]))
+    assert done.exit_code == 0, done.output
+    assert json.loads(files["json"].read_text())[before][0]["verdict"]["kind"] == "synchronous"
+    assert files["svg"].read_text().startswith("<?xml")
+    assert b"acb_idle" in gzip.decompress(files["gz"].read_bytes())
+
+
+@pytest.mark.parametrize(("share", "status"), [("0.6", 1), ("0.61", 0)])
+def test_ci_fails_above_a_share(before, share, status):
+    assert run(before, "--fail-above", share).exit_code == status
+
+
+def test_ci_fails_without_a_verdict_too(tmp_path):
+    done = run(saved(tmp_path / "short.json", sync(2)), "--fail-above", "0.9")
+    assert isinstance(done.exception, InputError)
+    assert "no verdict from the trace of GPU 0: it has 0 decodes" in str(done.exception)
+
+
+def test_two_traces_are_compared_and_ci_looks_at_the_second(before, after):
+    done = run(before, after, "--fail-above", "0.1")
+    assert done.exit_code == 0
+    assert "Foretold from before" in done.output
+
+
+def test_traces_of_several_ranks_are_shown_each_and_the_slowest_is_named(tmp_path):
+    files = [
+        saved(tmp_path / f"{rank}.json", sync(8, length=20 + rank), distributedInfo={"rank": rank}) for rank in range(3)
+    ]
+    done = run(*files)
+    assert done.exit_code == 0, done.output
+    assert "rank 0, GPU 0: " in done.output
+    assert "Slowest: rank 2, GPU 0" in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--fail-above", "7"], "--fail-above is 7; it must be from 0 to 1"),
+        (["--step-ms", "0"], "--step-ms is 0; it must be above 0"),
+        (["--from", "2", "--to", "1"], "--from 2 --to 1 leaves nothing"),
+        (["--plot", "picture.txt"], "its name must end in .png"),
+        (["--json", "nowhere/x.json"], "cannot write 'nowhere/x.json'"),
+    ],
+)
+def test_options_that_make_no_sense_are_named(before, arguments, says):
+    done = run(before, *arguments)
+    assert isinstance(done.exception, InputError)
+    assert says in str(done.exception)
+
+
+def test_what_goes_with_one_trace_does_not_go_with_two(before, after):
+    for arguments in (["--plot", "x.png"], ["--annotate", "x.json"], ["--step-ms", "3"]):
+        assert "are for one trace, not for 2" in str(run(before, after, *arguments).exception)
+    assert "3 traces, and not of different ranks" in str(run(before, after, before).exception)

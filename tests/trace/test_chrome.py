@@ -1,0 +1,120 @@
+"""Reading traces: whatever their form, piece by piece; and files that hold no trace."""
+
+import gzip
+import json
+
+import pytest
+from tape import Tape, sync
+
+from acb_minimal.errors import InputError
+from acb_minimal.trace import chrome
+from acb_minimal.trace.chrome import ChromeFile, with_events
+from acb_minimal.trace.idle import analyse, read
+
+
+def trace_of(tape: Tape) -> dict:
+    meta = {"ph": "M", "name": "process_name", "pid": 0, "args": {"name": "python"}}
+    instant = {"ph": "i", "name": "Iteration Start", "pid": "Traces", "tid": "Trace", "ts": 1}
+    return {"schemaVersion": 1, "traceEvents": [meta, instant, *tape.events], "traceName": "x"}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("bare", [True, False])
+@pytest.mark.parametrize("name", ["trace.json", "trace.json.gz"])
+def test_a_trace_is_read_whatever_its_form_and_name(tmp_path, zipped, bare, name):
+    tape, path = sync(), tmp_path / name
+    trace = trace_of(tape)
+    data = json.dumps(trace["traceEvents"] if bare else trace).encode()
+    path.write_bytes(gzip.compress(data) if zipped else data)
+    assert analyse(read(path)) == [tape.report()]
+
+
+def test_names_that_are_not_valid_json_do_not_spoil_a_trace(tmp_path):
+    data = json.dumps(trace_of(sync())).encode().replace(b'"schedule"', b'"sche\xffdule\n"')
+    (tmp_path / "trace.json").write_bytes(data)
+    assert len(analyse(read(tmp_path / "trace.json"))) == 1
+
+
+HOST_ONLY = {"traceEvents": [{"ph": "X", "cat": "cpu_op", "name": "aten::mm", "pid": 1, "tid": 1, "ts": 1, "dur": 1}]}
+OTHER = {
+    "traceEvents": [
+        7,
+        {"ph": "X", "cat": ["x"]},
+        {"ph": "X", "cat": "blink", "name": "paint", "pid": 1, "tid": 1, "ts": 1, "dur": 1},
+    ]
+}
+
+
+NO_TRACE = {
+    "empty": (b"", "is not a trace in JSON"),
+    "text": (b"not JSON", "is not a trace in JSON"),
+    "cut short": (b'{"traceEvents": [', "is not a trace in JSON"),
+    "deep": (b"[" * 200_000, "is not a trace in JSON"),
+    "empty gzip": (b"\x1f\x8b", "cut short"),
+    "gzip cut short": (gzip.compress(json.dumps(trace_of(sync())).encode())[:-200], "cut short"),
+    "gzip damaged": (gzip.compress(b"not JSON" * 99)[:10] + b"\xff" * 99, "damaged"),
+    "gzip of text": (gzip.compress(b"not JSON"), "is not a trace in JSON"),
+    "number": (b"7", "there is no trace"),
+    "no events": (b'{"events": []}', "there is no trace"),
+    "no list": (b'{"traceEvents": {}}', "there is no trace"),
+    "empty list": (b"[]", "looked for events of category kernel"),
+    "of a browser": (json.dumps(OTHER).encode(), "looked for events of category kernel"),
+    "of a host": (json.dumps(HOST_ONLY).encode(), "no GPU activity"),
+}
+
+
+@pytest.mark.parametrize(("data", "says"), NO_TRACE.values(), ids=NO_TRACE)
+def test_a_file_without_a_trace_is_an_error_of_one_line(tmp_path, data, says):
+    path = tmp_path / "file"
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=says) as error:
+        read(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_not_there_is_an_error_of_one_line(tmp_path):
+    for path in (tmp_path / "nowhere.json", tmp_path):
+        with pytest.raises(InputError, match="cannot read"):
+            read(path)
+
+
+def test_a_trace_by_torch_of_the_cpu_alone_has_no_gpu_activity(tmp_path):
+    torch = pytest.importorskip("torch")
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], with_stack=True) as profiler:
+        torch.ones(3).sum()
+    profiler.export_chrome_trace(str(tmp_path / "trace.json"))
+    with pytest.raises(InputError, match="no GPU activity"):
+        read(tmp_path / "trace.json")
+
+
+@pytest.mark.parametrize("piece", [1, 7, 100])
+def test_events_are_the_same_however_small_the_pieces_that_are_read(tmp_path, piece, monkeypatch):
+    trace = trace_of(sync(steps=1))
+    (tmp_path / "trace.json").write_text(json.dumps(trace, indent=1))
+    monkeypatch.setattr(chrome, "PIECE", piece)
+    file = ChromeFile(tmp_path / "trace.json")
+    assert list(file.events()) == trace["traceEvents"]
+    assert file.header == {**trace, "traceEvents": []}
+
+
+def test_reading_tells_how_far_it_is(tmp_path, monkeypatch):
+    (tmp_path / "trace.json").write_text(json.dumps(trace_of(sync())))
+    monkeypatch.setattr(chrome, "PIECE", 1000)
+    told = []
+    read(tmp_path / "trace.json", told.append)
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+    assert len(told) > 10
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("bare", [True, False])
+def test_events_can_be_added_to_a_file(tmp_path, zipped, bare):
+    trace = trace_of(sync(steps=1))
+    data = json.dumps(trace["traceEvents"] if bare else trace).encode().replace(b'"schedule"', b'"sche\xffdule"')
+    (tmp_path / "old").write_bytes(gzip.compress(data) if zipped else data)
+    with_events(tmp_path / "old", tmp_path / "new.json.gz", [{"name": "more"}])
+    new = gzip.decompress((tmp_path / "new.json.gz").read_bytes())
+    assert new.replace(b'{"name": "more"},\n', b"") == data
+    assert next(ChromeFile(tmp_path / "new.json.gz").events()) == {"name": "more"}

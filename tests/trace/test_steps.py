@@ -1,0 +1,212 @@
+"""Steps: told apart and sorted, and the law of overlap in made-up engines of which K, L and H are known."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tape import Tape, asynchronous, forward, sync, us
+
+from acb_minimal.run.dials import Dials
+from acb_minimal.run.engines import chapter_paths
+from acb_minimal.run.session import Session
+from acb_minimal.run.workload import workload
+from acb_minimal.trace.idle import analyse
+from acb_minimal.trace.spans import Trace
+
+STORED = Path(__file__).parents[2] / "docs" / "results" / "traces"
+
+
+def test_k_l_and_h_of_a_synchronous_engine():
+    """Ten kernels of 20 us, launched in 5 us each; then bookkeeping, with the call that copies the tokens."""
+    typical = sync(steps=8).report().typical
+    assert [us(each) for each in (typical.kernels, typical.launching, typical.host)] == [200, 50, 303]
+    assert typical.step == pytest.approx(typical.synchronous, rel=0.02)
+    assert us(typical.asynchronous) == 50 + 303
+    assert us(typical.graphs) == 303
+    assert us(typical.idle) == 1 + 2 + 300 + 4
+    assert us(typical.hidden) == 353 - 307
+    assert (typical.ahead, typical.count) == (0, 6)
+
+
+def test_k_l_and_h_of_an_asynchronous_engine():
+    typical = asynchronous(steps=8).report().typical
+    assert [us(each) for each in (typical.kernels, typical.launching, typical.host)] == [200, 50, 33]
+    assert typical.step == pytest.approx(typical.asynchronous, rel=0.02)
+    assert typical.synchronous == pytest.approx(typical.step + 33e-6, rel=0.02)
+    assert (typical.ahead, typical.holds) == (1, True)
+    assert us(typical.hidden) == 83
+
+
+@pytest.mark.parametrize("bookkeeping", [10, 100, 300])
+@pytest.mark.parametrize(("length", "took"), [(20, 5), (30, 25)])
+def test_a_synchronous_engine_foretells_its_asynchronous_twin(bookkeeping, length, took):
+    before = sync(12, bookkeeping=bookkeeping, length=length, took=took).report().typical
+    after = asynchronous(12, bookkeeping=bookkeeping, length=length, took=took).report().typical
+    assert before.ahead == 0
+    assert after.step == pytest.approx(before.asynchronous, rel=0.05)
+
+
+@pytest.mark.parametrize("chapter", ["ch1_sync", "ch3_events"])
+@pytest.mark.parametrize("name", ["wide", "small"])
+def test_a_chapter_foretells_its_asynchronous_twin_on_an_h200(name, chapter):
+    """The stored runs. On `long` they cannot: launching took the host of one run longer than that of the other."""
+    before, after = (
+        typical(Trace.of_chrome(json.loads((STORED / f"{name}-{each}.json").read_text())))
+        for each in (chapter, "ch5_carry_over")
+    )
+    assert after.step == pytest.approx(before.asynchronous, rel=0.05)
+
+
+@pytest.mark.parametrize("chapter", ["ch1_sync", "ch3_events"])
+@pytest.mark.parametrize("name", ["wide", "small", "long"])
+def test_a_chapter_foretells_its_asynchronous_twins_on_the_simulator(name, chapter):
+    load = workload(name).override(requests=24, new_tokens=24, prompt_tokens=64)
+    for graphs, twin in ((False, "ch5_carry_over"), (True, "ch6_cuda_graphs")):
+        before = typical(simulated(chapter, load, graphs))
+        assert before.ahead == 0
+        assert before.step == pytest.approx(before.synchronous, rel=0.05)
+        assert typical(simulated(twin, load)).step == pytest.approx(before.asynchronous, rel=0.05)
+
+
+def typical(trace: Trace):
+    (report,) = analyse(trace)
+    return report.typical
+
+
+def simulated(chapter: str, load, graphs: bool = False) -> Trace:
+    session = Session(load.job(512), chapter, load.model, "sim", trace=True, dials=Dials(graphs=graphs))
+    session.serve()
+    return session.trace
+
+
+@pytest.mark.parametrize("chapter", chapter_paths())
+def test_a_chapter_launches_ahead_from_the_fifth_on(chapter):
+    load = workload("wide").override(requests=24, new_tokens=24, prompt_tokens=64)
+    assert typical(simulated(chapter, load)).ahead == float(chapter >= "ch5")
+
+
+def sorts(tape: Tape) -> list[str]:
+    return [step.sort for step in tape.report().steps]
+
+
+def test_a_batch_that_runs_much_longer_has_prompts_in_it():
+    tape = sync(steps=4)
+    sync(steps=1, length=70, tape=tape)
+    sync(steps=4, tape=tape)
+    assert sorts(tape) == ["decode"] * 3 + ["prompt"] + ["decode"] * 4
+    assert tape.report().typical.count == 5  # neither the prompt nor the decode that follows it, nor the first
+
+
+def test_a_batch_that_is_no_graph_where_most_are_has_prompts_in_it():
+    tape = sync(steps=4, eager=False)
+    sync(steps=1, tape=tape)
+    sync(steps=4, eager=False, tape=tape)
+    assert sorts(tape)[3] == "prompt"
+
+
+@pytest.mark.parametrize(
+    ("name", "sort"),
+    [
+        ("execute_context_2(512)_generation_3(3)", "prompt"),
+        ("execute_context_0(0)_generation_5(5)", "decode"),
+        ("step[EXTEND bs=1]", "prompt"),
+        ("step[DECODE bs=8]", "decode"),
+    ],
+)
+def test_an_engine_may_say_itself_what_has_prompts_in_it(name, sort):
+    tape = sync(steps=4)
+    start = tape.now
+    sync(steps=1, tape=tape)
+    tape.event("user_annotation", name, start + 1, tape.now - 1)
+    sync(steps=4, tape=tape)
+    assert sorts(tape)[3] == sort
+    assert set(sorts(tape)[:3] + sorts(tape)[4:]) == {"decode"}
+
+
+@pytest.mark.parametrize(
+    ("category", "name"),
+    [
+        ("cuda_runtime", "cudaGraphInstantiate"),
+        ("cuda_runtime", "cudaStreamBeginCapture"),
+        ("cuda_driver", "cuModuleLoadData"),
+        ("cuda_runtime", "cudaMalloc"),
+        ("overhead", "Lazy Function Loading"),
+        ("user_annotation", "_compile.compile_inner (dynamo_timed)"),
+    ],
+)
+def test_what_is_done_once_makes_a_step_of_set_up(category, name):
+    tape = sync(steps=4)
+    tape.host(name, 30_000, category)
+    sync(steps=6, tape=tape)
+    report = tape.report()
+    assert [step.sort for step in report.steps] == ["decode"] * 3 + ["set-up"] + ["decode"] * 5
+    assert report.typical.step == sync(steps=10).report().typical.step
+    assert report.verdict.kind == sync(steps=10).report().verdict.kind
+    assert name not in {doing.name for doing in report.doing}
+
+
+def test_the_first_batch_of_its_kind_is_set_up_if_it_is_slow():
+    tape = sync(steps=4)
+    tape.host("warming up", 3_000)
+    sync(steps=6, kernels=12, tape=tape)
+    assert sorts(tape) == ["decode"] * 3 + ["set-up"] + ["decode"] * 5
+
+
+def test_an_engine_that_waits_twice_a_step_has_one_batch_for_both_waits():
+    tape = Tape()
+    for _ in range(12):
+        tape.host("schedule", 300)
+        forward(tape, eager=True, kernels=20, length=20, took=5)
+        tape.wait(tape.download())
+        tape.host("sample", 40)
+        forward(tape, eager=True, kernels=6, length=20, took=5)
+        tape.wait(tape.download())
+    report = tape.report()
+    assert report.batches == 12
+    assert us(report.typical.kernels) == 26 * 20
+    assert us(report.typical.launching) == 26 * 5
+    assert us(report.typical.host) == 340 + 6
+
+
+def test_a_launch_that_blocks_is_a_wait():
+    """The queue of launches is full: the host is ahead, and not slow."""
+    tape, downloaded = Tape(), None
+    for _ in range(8):
+        tape.host("schedule", 30)
+        for number in range(40):
+            tape.launch(20, took=400 if number == 39 else 2)
+        downloaded, before = tape.download(), downloaded
+        if before:
+            tape.wait(before, "cudaEventSynchronize")
+    typical = tape.report().typical
+    assert us(typical.launching) == 78
+    assert typical.waiting > 400e-6
+    assert typical.ahead == 1
+
+
+def test_waits_of_a_thread_that_does_not_launch_say_nothing_of_the_one_that_does():
+    typical = asynchronous(steps=8, waiter=2).report().typical
+    assert typical.ahead == 1
+
+
+def test_kernels_that_talk_to_other_gpus_are_told_from_those_beside_them():
+    tape = sync(steps=8, eager=False)
+    for start, end in tape.runs[0][3::10]:
+        tape.on_gpu("kernel", "ncclDevKernel_AllReduce_Sum_bf16_RING_LL", start, end + 5, 0, stream=13)
+    for event in tape.events:
+        if (
+            event["cat"] == "kernel"
+            and "nccl" not in event["name"]
+            and (event["ts"], event["ts"] + 20) in set(tape.runs[0][3::10])
+        ):
+            event["dur"] = 10
+    typical = analyse_one(tape).typical
+    assert us(typical.communication) == 25
+    assert us(typical.alone) == 10
+
+
+def analyse_one(tape: Tape):
+    from acb_minimal.trace.torch_profiler import Recording
+
+    (report,) = analyse(Recording.of(tape.events))
+    return report
