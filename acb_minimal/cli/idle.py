@@ -34,10 +34,8 @@ def idle(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all of it to this file.")] = None,
 ) -> None:
     """Does an engine overlap? How long the GPU of a trace waits for the host in a steady step, and why."""
-    from ..trace import idle, tables, tracks
-    from ..trace.spans import Trace
-
-    check_writable(annotate, json_file)
+    check_writable(annotate, "--annotate")
+    check_writable(json_file, "--json")
     check_plot(plot)
     if fail_above is not None and not 0 <= fail_above <= 1:
         raise InputError(f"--fail-above is {fail_above:g}; it must be from 0 to 1")
@@ -47,6 +45,9 @@ def idle(
         raise InputError(f"--from {begin:g} --to {end:g} leaves nothing: give seconds, the first less than the second")
     if len(traces) > 1 and (plot or annotate or step_ms):
         raise InputError(f"--plot, --annotate and --step-ms are for one trace, not for {len(traces)}")
+
+    from ..trace import idle, tables, tracks
+    from ..trace.spans import Trace
 
     recordings = [_read(path) for path in traces]
     if annotate and isinstance(recordings[0], Trace):

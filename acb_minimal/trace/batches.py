@@ -136,6 +136,7 @@ def _union(spans) -> Stretches:
 
 
 def nanoseconds(seconds: float) -> int:
+    """As a whole number."""
     return round(1e9 * seconds)
 
 

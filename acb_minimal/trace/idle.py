@@ -79,10 +79,13 @@ class Report:
 
 
 def read(path: Path, progress: Callable[[float], None] = lambda share: None) -> Recording | Trace:
-    """A trace, as JSON or gzipped JSON, whatever its name: a Trace if we wrote it, a Recording if torch's profiler did.
+    """A trace, as JSON or gzipped JSON, whatever its name: {"traceEvents": list}, or a bare list of events.
 
     Args:
         progress: is told now and then which share of the file has been read, 0 to 1.
+
+    Returns:
+        A Trace if we wrote it, a Recording if torch's profiler did.
 
     Raises:
         InputError: there is no such file, it holds no trace, or nothing in it ran on a GPU.

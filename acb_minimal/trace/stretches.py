@@ -31,6 +31,7 @@ class Stretches:
 
     @property
     def seconds(self) -> float:
+        """All of them together."""
         return int((self.end - self.start).sum()) / 1e9
 
     def edges(self) -> Iterator[tuple[int, int]]:

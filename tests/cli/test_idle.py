@@ -5,19 +5,11 @@ import json
 
 import pytest
 from tape import Tape, asynchronous, sync
-from typer.testing import CliRunner
-
-from acb_minimal.cli.app import app
-from acb_minimal.errors import InputError
 
 
 def saved(path, tape: Tape, **header):
     path.write_bytes(gzip.compress(json.dumps({**header, "traceEvents": tape.events}).encode()))
     return str(path)
-
-
-def run(*arguments):
-    return CliRunner().invoke(app, ["idle", *arguments], catch_exceptions=True)
 
 
 @pytest.fixture
@@ -30,46 +22,48 @@ def after(tmp_path):
     return saved(tmp_path / "after.json.gz", asynchronous(8))
 
 
-def test_a_trace_gets_its_verdict(before):
-    done = run(before)
-    assert done.exit_code == 0
-    assert "Synchronous: each batch is launched after the host has waited" in " ".join(done.output.split())
+def test_a_trace_gets_its_verdict(acb, before):
+    done = acb("idle", before)
+    assert done.returncode == 0
+    assert "Synchronous: each batch is launched after the host has waited" in " ".join(done.stdout.split())
 
 
-def test_everything_is_written_that_is_asked_for(before, tmp_path):
+def test_everything_is_written_that_is_asked_for(acb, before, tmp_path):
     files = {name: tmp_path / f"new.{name}" for name in ("json", "svg", "gz")}
-    done = run(before, "--json", str(files["json"]), "--plot", str(files["svg"]), "--annotate", str(files["gz"]))
-    assert done.exit_code == 0, done.output
+    done = acb(
+        "idle", before, "--json", str(files["json"]), "--plot", str(files["svg"]), "--annotate", str(files["gz"])
+    )
+    assert done.returncode == 0, done.stdout
     assert json.loads(files["json"].read_text())[before][0]["verdict"]["kind"] == "synchronous"
     assert files["svg"].read_text().startswith("<?xml")
     assert b"acb_idle" in gzip.decompress(files["gz"].read_bytes())
 
 
 @pytest.mark.parametrize(("share", "status"), [("0.6", 1), ("0.61", 0)])
-def test_ci_fails_above_a_share(before, share, status):
-    assert run(before, "--fail-above", share).exit_code == status
+def test_ci_fails_above_a_share(acb, before, share, status):
+    assert acb("idle", before, "--fail-above", share).returncode == status
 
 
-def test_ci_fails_without_a_verdict_too(tmp_path):
-    done = run(saved(tmp_path / "short.json", sync(2)), "--fail-above", "0.9")
-    assert isinstance(done.exception, InputError)
-    assert "no verdict from the trace of GPU 0: it has 0 decodes" in str(done.exception)
+def test_ci_fails_without_a_verdict_too(acb, tmp_path):
+    done = acb("idle", saved(tmp_path / "short.json", sync(2)), "--fail-above", "0.9")
+    assert done.returncode == 2
+    assert "no verdict from the trace of GPU 0: it has 0 decodes" in done.stderr
 
 
-def test_two_traces_are_compared_and_ci_looks_at_the_second(before, after):
-    done = run(before, after, "--fail-above", "0.1")
-    assert done.exit_code == 0
-    assert "Foretold from before" in done.output
+def test_two_traces_are_compared_and_ci_looks_at_the_second(acb, before, after):
+    done = acb("idle", before, after, "--fail-above", "0.1")
+    assert done.returncode == 0
+    assert "Foretold from before" in done.stdout
 
 
-def test_traces_of_several_ranks_are_shown_each_and_the_slowest_is_named(tmp_path):
+def test_traces_of_several_ranks_are_shown_each_and_the_slowest_is_named(acb, tmp_path):
     files = [
         saved(tmp_path / f"{rank}.json", sync(8, length=20 + rank), distributedInfo={"rank": rank}) for rank in range(3)
     ]
-    done = run(*files)
-    assert done.exit_code == 0, done.output
-    assert "rank 0, GPU 0: " in done.output
-    assert "Slowest: rank 2, GPU 0" in done.output
+    done = acb("idle", *files)
+    assert done.returncode == 0, done.stdout
+    assert "rank 0, GPU 0: " in done.stdout
+    assert "Slowest: rank 2, GPU 0" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -82,13 +76,13 @@ def test_traces_of_several_ranks_are_shown_each_and_the_slowest_is_named(tmp_pat
         (["--json", "nowhere/x.json"], "cannot write 'nowhere/x.json'"),
     ],
 )
-def test_options_that_make_no_sense_are_named(before, arguments, says):
-    done = run(before, *arguments)
-    assert isinstance(done.exception, InputError)
-    assert says in str(done.exception)
+def test_options_that_make_no_sense_are_named(acb, before, arguments, says):
+    done = acb("idle", before, *arguments)
+    assert done.returncode == 2
+    assert says in done.stderr
 
 
-def test_what_goes_with_one_trace_does_not_go_with_two(before, after):
+def test_what_goes_with_one_trace_does_not_go_with_two(acb, before, after):
     for arguments in (["--plot", "x.png"], ["--annotate", "x.json"], ["--step-ms", "3"]):
-        assert "are for one trace, not for 2" in str(run(before, after, *arguments).exception)
-    assert "3 traces, and not of different ranks" in str(run(before, after, before).exception)
+        assert "are for one trace, not for 2" in acb("idle", before, after, *arguments).stderr
+    assert "3 traces, and not of different ranks" in acb("idle", before, after, before).stderr
