@@ -1,7 +1,7 @@
 """Does an engine overlap? Says of a trace of any engine when its GPU idles, and what the host does meanwhile.
 
 It reads what torch's profiler writes (vLLM, SGLang, transformers or an engine of your own under it), and what `Trace`
-writes. How gaps are told apart is in gaps.py, how steps are in batches.py and steps.py, and what is made of both in
+writes. How gaps are told apart is in gaps.py, how steps are in launched.py and steps.py, and what is made of both in
 verdict.py.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from ..errors import InputError
-from . import batches, host, verdict
+from . import batches, host, launched, verdict
 from .batches import Batches
 from .chrome import ChromeFile
 from .gaps import Gpu, Idle, gpus
@@ -153,7 +153,7 @@ def as_json(report: Report) -> dict:
 
 
 def _of_gpu(gpu: Gpu, step: float | None) -> Report:
-    found, idle = batches.of_gpu(gpu), [gpu.idle(kind) for kind in ("bubble", "launch gap", "device gap")]
+    found, idle = launched.of_gpu(gpu), [gpu.idle(kind) for kind in ("bubble", "launch gap", "device gap")]
     steps = steps_of(found)
     chosen = steady(steps)
     refusals = verdict.refusals(gpu, found, steps, chosen, step)

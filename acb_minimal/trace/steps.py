@@ -21,6 +21,7 @@ from typing import Literal
 import numpy as np
 
 from .batches import Batch, Batches
+from .stretches import Stretches
 
 Sort = Literal["decode", "prompt", "set-up"]
 SORTS: tuple[Sort, ...] = ("decode", "prompt", "set-up")
@@ -67,8 +68,7 @@ def steps_of(found: Batches) -> list[Step]:
         if before.taken is not None:
             ahead = batch.called < before.taken
         elif len(waits.start):
-            between = (waits.end > before.launched) & (waits.start < batch.called)
-            ahead = not (between & (waits.end >= before.ready - CLOCKS)).any()
+            ahead = not _waited(found, before, batch)
         else:
             ahead = batch.called < before.end
         host = max(batch.called - before.called - before.launching - waiting, 0)
@@ -76,6 +76,20 @@ def steps_of(found: Batches) -> list[Step]:
             Step(batch, sorts[batch.number], batch.end - before.end, before.launching, host, waiting, bool(ahead))
         )
     return steps
+
+
+def _waited(found: Batches, before: Batch, batch: Batch) -> bool:
+    """Whether the host waited for the end of a batch after it had launched it, and before it launched the next."""
+    tokens = _between(found.for_tokens, before.launched, batch.called)
+    through = _between(found.waits, before.launched, batch.called)
+    covers = (through.start <= before.end + CLOCKS) & (through.end >= before.end - CLOCKS)
+    return bool((tokens.end >= before.ready - CLOCKS).any() or covers.any())
+
+
+def _between(stretches: Stretches, start: int, end: int) -> Stretches:
+    """Those that overlap the time from `start` to `end`, whole."""
+    some = (stretches.end > start) & (stretches.start < end)
+    return Stretches(stretches.start[some], stretches.end[some])
 
 
 def sort(batches: list[Batch]) -> dict[int, Sort]:

@@ -10,7 +10,7 @@ from ..errors import InputError
 from .gaps import Idle
 from .idle import Report
 from .steps import SORTS, Typical
-from .verdict import ms
+from .verdict import Verdict, ms
 
 MOST = 8  # lines of what the host did
 CALLED = {"decode": "decodes", "prompt": "prompts, mixed", "set-up": "set-up"}
@@ -28,7 +28,7 @@ def render(report: Report, name: str = "") -> Group:
     for reason in report.refusals:
         parts.append(Text(f"No verdict from this trace: {reason}"))
     if report.verdict:
-        parts.append(Text(report.verdict.text))
+        parts.append(_verdict(report.verdict))
     return Group(*(line for part in parts for line in (part, "")))
 
 
@@ -62,8 +62,13 @@ def _typical(typical: Typical) -> Table:
     table = _table(f"Steady decodes: medians of {typical.count:,} steps", "a step", "time", "share")
     for name, seconds in parts(typical).items():
         table.add_row(name, ms(seconds), _share(seconds, typical.step))
-    table.add_row("launched ahead", "", f"{typical.ahead:.0%}")
+    table.add_row("launched ahead", "", _ahead(typical))
     return table
+
+
+def _ahead(typical: Typical) -> str:
+    """The share of steps; where launching sets the pace, a wait returns at once whatever it is for."""
+    return f"{typical.ahead:.0%}" if typical.launching < typical.kernels else "no matter"
 
 
 def parts(typical: Typical) -> dict[str, float]:
@@ -137,18 +142,24 @@ def compare(before: Report, after: Report) -> Group:
         pair = old.get(name, 0.0), new.get(name, 0.0)
         change = f"{pair[1] / pair[0] - 1:+.1%}" if pair[0] > 5e-7 else ""
         table.add_row(name, *map(ms, pair), change)
-    table.add_row("launched ahead", f"{before.typical.ahead:.0%}", f"{after.typical.ahead:.0%}", "")
+    table.add_row("launched ahead", _ahead(before.typical), _ahead(after.typical), "")
     texts = []
     for name, report in (("Before", before), ("After", after)):
-        texts += [f"{name}: no verdict: {reason}" for reason in report.refusals]
-        texts += [f"{name}: {report.verdict.text}"] if report.verdict else []
+        texts += [Text(f"{name}, no verdict: {reason}") for reason in report.refusals]
+        texts += [_verdict(report.verdict, f"{name}, ")] if report.verdict else []
     foretold = (
         before.typical.graphs if after.typical.graph and not before.typical.graph else before.typical.asynchronous
     )
     if before.typical.ahead < 0.5 <= after.typical.ahead:
         off = after.typical.step / foretold - 1
-        texts.append(f"Foretold from before: {ms(foretold)} a step; it takes {ms(after.typical.step)} ({off:+.1%}).")
-    return Group(table, "", *(Text(text) for text in texts))
+        texts.append(
+            Text(f"Foretold from before: {ms(foretold)} a step; it takes {ms(after.typical.step)} ({off:+.1%}).")
+        )
+    return Group(table, "", *texts)
+
+
+def _verdict(verdict: Verdict, whose: str = "") -> Text:
+    return Text.assemble((f"{whose}{verdict.kind}. ".capitalize(), "bold"), verdict.text)
 
 
 def _table(title: str, *columns: str, left: int = 0) -> Table:

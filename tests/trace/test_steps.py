@@ -184,6 +184,34 @@ def test_a_launch_that_blocks_is_a_wait():
     assert typical.ahead == 1
 
 
+def test_a_wait_for_an_upload_is_not_for_tokens_even_if_they_are_there_by_then():
+    tape, downloaded = Tape(), None
+    for _ in range(10):
+        tape.host("schedule", 300)
+        upload = tape.call("cudaMemcpyAsync", 3)
+        tape.on_gpu("gpu_memcpy", "Memcpy HtoD (Pinned -> Device)", tape.now + 4, tape.now + 8, upload, stream=8)
+        tape.now += 3
+        tape.wait(tape.now + 9)
+        forward(tape, eager=False, kernels=10, length=20, took=5)
+        downloaded, before = tape.download(), downloaded
+        if before:
+            tape.wait(before, "cudaEventSynchronize")
+    report = tape.report()
+    assert (report.typical.ahead, report.verdict.kind) == (1, "host-bound")
+
+
+def test_a_wait_that_begins_after_the_tokens_came_was_for_them_all_the_same():
+    """K is little more than L, and the host needs a moment from the copy to the wait."""
+    tape = Tape()
+    for _ in range(10):
+        tape.host("schedule", 300)
+        forward(tape, eager=True, kernels=10, length=20, took=19)
+        until = tape.download()
+        tape.now += 40
+        tape.wait(until)
+    assert tape.report().typical.ahead == 0
+
+
 def test_waits_of_a_thread_that_does_not_launch_say_nothing_of_the_one_that_does():
     typical = asynchronous(steps=8, waiter=2).report().typical
     assert typical.ahead == 1
