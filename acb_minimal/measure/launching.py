@@ -6,12 +6,13 @@ next. A GPU that has nothing queued waits for the first launches as well, until 
 
 import statistics
 
+import numpy as np
 import torch
 from torch.profiler import ProfilerActivity
 
 from ..model import Model
 from ..slot import IOSlot
-from .profile import merged
+from ..trace.stretches import Stretches
 
 ASLEEP = 200_000_000  # GPU cycles, 0.1 s or more: longer than it takes to launch a forward pass
 REPEATS = 10
@@ -62,5 +63,6 @@ def graph_gaps(model: Model, slot: IOSlot) -> float:
         graph.replay()
         torch.cuda.synchronize()
     kernels = [event for event in profiler.events() if event.device_type == torch.autograd.DeviceType.CUDA]
-    runs = merged([(event.time_range.start, event.time_range.end) for event in kernels])
-    return (runs[-1][1] - runs[0][0]) - sum(end - start for start, end in runs)
+    times = np.array([(event.time_range.start, event.time_range.end) for event in kernels])
+    runs = Stretches.union(*times.T)
+    return float(runs.end[-1] - runs.start[0] - (runs.end - runs.start).sum())

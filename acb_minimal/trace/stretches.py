@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Stretches:
-    """Stretches of time in order, none touching another. Nanoseconds, int64 [stretches].
+    """Stretches of time in order, none touching another. Nanoseconds, int64 [stretches]; a union takes any numbers.
 
     Attributes:
         start: of each.
@@ -20,7 +20,7 @@ class Stretches:
 
     @classmethod
     def union(cls, start: np.ndarray, end: np.ndarray) -> "Stretches":
-        """Of stretches in any order that may overlap or be empty. Both int64 [stretches]."""
+        """Of stretches in any order, which may overlap or be empty. Both [stretches]."""
         some = end > start
         start, end = start[some], end[some]
         order = np.argsort(start, kind="stable")
