@@ -40,6 +40,7 @@ class Report:
         sorts: how many steps of each sort there are, and the median of their lengths in seconds.
         typical: the typical steady step; None if there are none.
         doing: what the host did while the GPU waited for it, in the steady steps.
+        whole: whether no kernels are missing in the trace; else all but the refusals is wrong.
         refusals: why there is no verdict.
         verdict: on the steady steps; None if there are refusals.
         source: what ran on the GPU; a Trace, in a trace of ours.
@@ -60,6 +61,7 @@ class Report:
     sorts: dict[Sort, tuple[int, float]]
     typical: Typical | None
     doing: list[Doing]
+    whole: bool
     refusals: list[str]
     verdict: Verdict | None
     source: Gpu | Trace = field(repr=False, compare=False)
@@ -141,7 +143,7 @@ def as_json(report: Report) -> dict:
     figures = {
         name: value._asdict() if isinstance(value, Idle) else value
         for name in ("name", "window", "kernels", "kernel_seconds", "bubbles", "launch_gaps", "device_gaps", "batches",
-                     "told_apart", "assumed", "refusals")
+                     "told_apart", "assumed", "whole", "refusals")
         for value in [getattr(report, name)]
     }  # fmt: skip
     figures["steps"] = {sort: {"count": count, "median": length} for sort, (count, length) in report.sorts.items()}
@@ -172,6 +174,7 @@ def _of_gpu(gpu: Gpu, step: float | None) -> Report:
         sorts=_sorts(steps),
         typical=typical,
         doing=host.while_idle(gpu, found, chosen) if chosen else [],
+        whole=not verdict.lost(gpu, found),
         refusals=refusals,
         verdict=None if refusals else verdict.verdict(typical, verdict.signs(gpu), checked=step is not None),
         source=gpu,
@@ -211,6 +214,7 @@ def _of_ours(trace: Trace) -> Report:
         sorts=_sorts(steps),
         typical=typical,
         doing=host.while_idle_in_ours(trace, found, chosen) if chosen else [],
+        whole=True,
         refusals=refusals,
         verdict=None
         if refusals

@@ -18,17 +18,17 @@ CALLED = {"decode": "decodes", "prompt": "prompts, mixed", "set-up": "set-up"}
 
 def render(report: Report, name: str = "") -> Group:
     """All of a report, the verdict last. `name` is what to call the GPU, by default as the trace does."""
-    parts = [_whole(report, name or report.name)]
-    if report.sorts:
-        parts.append(_sorts(report))
-    if report.typical and report.steady:
-        parts.append(_typical(report.typical))
-        if report.doing and not report.refusals:
-            parts.append(_doing(report))
-    for reason in report.refusals:
-        parts.append(Text(f"No verdict from this trace: {reason}"))
+    name, parts = name or report.name, []
+    if report.whole:
+        parts.append(_whole(report, name))
+        if report.sorts:
+            parts.append(_sorts(report))
     if report.verdict:
+        parts.append(_typical(report.typical))
+        if report.doing:
+            parts.append(_doing(report))
         parts.append(_verdict(report.verdict))
+    parts += [Text(f"{name}, no verdict from this trace: {reason}") for reason in report.refusals]
     return Group(*(line for part in parts for line in (part, "")))
 
 
@@ -111,12 +111,12 @@ def side_by_side(names: list[str], reports: list[Report]) -> Group:
     """Several GPUs, a line each, and which of them is the slowest."""
     table = _table("Steady decodes, medians", "", "step", "K", "talk", "alone", "GPU waits")
     for name, report in zip(names, reports, strict=True):
-        typical = report.typical
+        typical = None if report.refusals else report.typical
         times = (typical.step, typical.kernels, typical.communication, typical.alone, typical.idle) if typical else ()
         table.add_row(name, *map(ms, times))
     table.caption = "Talk: kernels that talk to other GPUs. Alone: with no other kernel beside them."
     slow = slowest(reports)
-    if not slow.typical:
+    if slow.refusals:
         return Group(table)
     name = names[next(number for number, report in enumerate(reports) if report is slow)]
     return Group(table, "", Text(f"Slowest: {name}, {ms(_own(slow))} a step without talking to others."))
@@ -128,13 +128,17 @@ def slowest(reports: list[Report]) -> Report:
 
 
 def _own(report: Report) -> float:
-    return report.typical.step - report.typical.alone if report.typical else 0.0
+    return 0.0 if report.refusals else report.typical.step - report.typical.alone
 
 
 def compare(before: Report, after: Report) -> Group:
-    """Two reports side by side, and whether what the first foretells came true."""
+    """Two reports side by side, and whether what the first foretells came true.
+
+    Raises:
+        InputError: one of the traces carries no verdict.
+    """
     for report in (before, after):
-        if not report.typical:
+        if report.refusals:
             raise InputError(f"nothing to compare: {report.refusals[0]}")
     table = _table("Steady decodes, medians", "a step", "before", "after", "change")
     old, new = parts(before.typical), parts(after.typical)
@@ -145,8 +149,7 @@ def compare(before: Report, after: Report) -> Group:
     table.add_row("launched ahead", _ahead(before.typical), _ahead(after.typical), "")
     texts = []
     for name, report in (("Before", before), ("After", after)):
-        texts += [Text(f"{name}, no verdict: {reason}") for reason in report.refusals]
-        texts += [_verdict(report.verdict, f"{name}, ")] if report.verdict else []
+        texts.append(_verdict(report.verdict, f"{name}, "))
     foretold = (
         before.typical.graphs if after.typical.graph and not before.typical.graph else before.typical.asynchronous
     )

@@ -1,6 +1,7 @@
 """What is to be said of an engine by its steady steps; and why nothing is to be said, where a trace cannot carry it."""
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +12,7 @@ from .gaps import Gpu
 from .steps import Step, Typical
 from .torch_profiler import CALLS, DEVICE
 
-Kind = Literal["overlapped", "launch-bound", "synchronous", "not engaged", "in part", "host-bound", "unexplained"]
+Kind = Literal["busy", "launch-bound", "synchronous", "not engaged", "in part", "host-bound", "unexplained"]
 FEWEST = 4  # steady steps: of fewer, a median says little
 NOTHING_LEFT = 0.02  # share of a step
 RARE, USUAL = 0.05, 0.95  # shares of steps
@@ -55,7 +56,7 @@ def verdict(typical: Typical, looks_ahead: str = "", checked: bool = False) -> V
     if typical.exposed < NOTHING_LEFT:
         ahead = "" if typical.ahead >= USUAL else f", though {typical.ahead:.0%} of the steps are launched ahead"
         text = f"The GPU waits {typical.exposed:.1%} of a step{ahead}: nothing is left for overlap to win."
-        return Verdict("overlapped", text)
+        return Verdict("busy", text)
     if typical.launching >= typical.kernels:
         text = (
             f"Launching a batch takes the host {launching}, its kernels {kernels}: {waits}, and overlap cannot hide "
@@ -119,7 +120,7 @@ def refusals(gpu: Gpu, found: Batches, steps: list[Step], steady: list[Step], st
         return reasons
     if gpu.thread < 0:
         return ["it has no launches: was it recorded without ProfilerActivity.CPU?"]
-    reasons += _lost(gpu, found)
+    reasons += lost(gpu, found)
     if 2 * sum(each.batch.profiler > 0 for each in steps) > len(steps):
         reasons.append("the profiler was busy with itself in most of the steps.")
     reasons += too_few(steps, steady)
@@ -134,7 +135,9 @@ def too_few(steps: list[Step], steady: list[Step]) -> list[str]:
     if len(steady) >= FEWEST:
         return []
     once = next((each.batch.one_time for each in steps if each.batch.one_time), "")
-    sorts = ", ".join(f"{sum(each.sort == sort for each in steps)} {sort}" for sort in {each.sort for each in steps})
+    sorts = ", ".join(
+        f"{sum(each.sort == sort for each in steps)} {sort}" for sort in dict.fromkeys(each.sort for each in steps)
+    )
     text = f"it has {len(steady)} decodes that follow a decode, and {FEWEST} is the least (steps: {sorts or 'none'})."
     return [text + (f" One-time work goes on, such as {once}." if once else "")]
 
@@ -152,8 +155,12 @@ def slowed(typical: Typical, step: float | None, frames: bool) -> list[str]:
     return []
 
 
-def _lost(gpu: Gpu, found: Batches) -> list[str]:
-    """Of what was launched before the last batch, whether all is in the trace; and the launch of what ran."""
+def lost(gpu: Gpu, found: Batches) -> list[str]:
+    """Whether events are missing: kernels of what was launched before the last batch, launches of what ran.
+
+    Returns:
+        What is missing; empty if nothing is.
+    """
     recording, first, last = gpu.recording, found.batches[0], found.batches[-1]
     calls = recording.rows(*CALLS)
     calls = calls[(recording.start[calls] >= first.called) & (recording.start[calls] < last.called)]

@@ -12,7 +12,7 @@ from acb_minimal.trace.torch_profiler import Recording
 from acb_minimal.trace.verdict import Kind, verdict
 
 PLANTED = {
-    "overlapped": lambda: asynchronous(8, eager=False),
+    "busy": lambda: asynchronous(8, eager=False),
     "launch-bound": lambda: asynchronous(8, length=6, took=10),
     "synchronous": lambda: sync(8, stream=7),
     "not engaged": lambda: sync(8),
@@ -142,7 +142,7 @@ def test_a_profiler_that_makes_steps_longer_than_they_are_is_found_out():
 def test_frames_do_not_matter_where_the_gpu_sets_the_pace():
     tape = asynchronous(8)
     tape.event("python_function", "engine.py(7): step", 1, tape.now)
-    assert tape.report().verdict.kind == "overlapped"
+    assert tape.report().verdict.kind == "busy"
 
 
 def test_times_that_do_not_count_microseconds_are_refused():
