@@ -77,19 +77,19 @@ def verdict(typical: Typical, looks_ahead: str = "", checked: bool = False) -> V
         )
         return Verdict("not engaged", text)
     if typical.ahead < RARE:
-        return Verdict("synchronous", f"Synchronous: {waited}, and {waits}. {would}")
+        return Verdict("synchronous", f"{waited.capitalize()}, and {waits}. {would}")
     if typical.ahead < USUAL:
         share = f"{typical.ahead:.0%} of the steps"
-        text = f"Asynchronous in {share}; in the others the host waits first, and {waits}. {would}"
+        text = f"{share} are launched ahead; in the others the host waits first, and {waits}. {would}"
         return Verdict("in part", text)
     if typical.launching + typical.host > typical.kernels:
         text = (
-            f"Asynchronous, but the host needs longer for a step than the GPU: {launching} to launch and {host} for "
+            f"Launched ahead, but the host needs longer for a step than the GPU: {launching} to launch and {host} for "
             f"the rest, beside {kernels} of kernels; {waits}. Less host work is the cure, or graphs: "
             f"{ms(typical.graphs)} a step."
         )
         return Verdict("host-bound", text)
-    return Verdict("unexplained", f"Asynchronous, and yet {waits}: for something that this trace does not show.")
+    return Verdict("unexplained", f"Launched ahead, and yet {waits}: for something that this trace does not show.")
 
 
 def signs(gpu: Gpu) -> str:
@@ -135,9 +135,7 @@ def too_few(steps: list[Step], steady: list[Step]) -> list[str]:
     if len(steady) >= FEWEST:
         return []
     once = next((each.batch.one_time for each in steps if each.batch.one_time), "")
-    sorts = ", ".join(
-        f"{sum(each.sort == sort for each in steps)} {sort}" for sort in dict.fromkeys(each.sort for each in steps)
-    )
+    sorts = ", ".join(f"{count} {sort}" for sort, count in Counter(each.sort for each in steps).items())
     text = f"it has {len(steady)} decodes that follow a decode, and {FEWEST} is the least (steps: {sorts or 'none'})."
     return [text + (f" One-time work goes on, such as {once}." if once else "")]
 

@@ -25,7 +25,7 @@ def after(tmp_path):
 def test_a_trace_gets_its_verdict(acb, before):
     done = acb("idle", before)
     assert done.returncode == 0
-    assert "Synchronous: each batch is launched after the host has waited" in " ".join(done.stdout.split())
+    assert "Synchronous. Each batch is launched after the host has waited" in " ".join(done.stdout.split())
 
 
 def test_everything_is_written_that_is_asked_for(acb, before, tmp_path):

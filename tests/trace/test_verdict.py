@@ -42,7 +42,7 @@ def test_a_synchronous_verdict_says_what_a_step_would_take():
 def test_the_share_of_steps_in_which_lookahead_engages_is_said():
     report = PLANTED["in part"]().report()
     assert report.typical.ahead == pytest.approx(0.75, abs=0.05)
-    assert f"Asynchronous in {report.typical.ahead:.0%} of the steps" in report.verdict.text
+    assert f"{report.typical.ahead:.0%} of the steps are launched ahead" in report.verdict.text
 
 
 @pytest.mark.parametrize(
