@@ -1,8 +1,14 @@
 """The README promises commands; here they are held to it."""
 
+import os
 import re
-import tomllib
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
+
+import pytest
+from hatchling.builders.wheel import WheelBuilder
 
 from acb_minimal.measure import tables
 from acb_minimal.measure.figures import load
@@ -23,12 +29,27 @@ def test_every_path_in_the_readme_exists():
         assert (ROOT / path).exists(), path
 
 
-def test_every_data_file_is_installed_with_the_package():
-    package = ROOT / "acb_minimal"
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    installed = {path for pattern in settings["package-data"]["acb_minimal"] for path in package.glob(pattern)}
-    data = {path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
-    assert data == installed
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """A folder with what an installed copy holds."""
+    folder = tmp_path_factory.mktemp("wheel")
+    (built,) = WheelBuilder(str(ROOT)).build(directory=str(folder), versions=["standard"])
+    with zipfile.ZipFile(built) as file:
+        file.extractall(folder / "installed")
+    return folder / "installed"
+
+
+def test_every_file_of_the_package_is_installed_and_nothing_but_it(wheel):
+    names = subprocess.check_output(["git", "ls-files", "acb_minimal", "chapters"], cwd=ROOT, text=True).splitlines()
+    expected = {name if name.startswith("acb_minimal") else f"acb_minimal/{name}" for name in names}
+    installed = {str(path.relative_to(wheel)) for path in wheel.rglob("*") if path.is_file()}
+    assert {name for name in installed if ".dist-info/" not in name} == expected
+
+
+def test_an_installed_copy_finds_the_chapters(wheel):
+    code = "from acb_minimal.run.engines import *; print(chapter_path('ch1'), load_chapter('ch6').__name__)"
+    said = subprocess.check_output([sys.executable, "-c", code], cwd=wheel, env=os.environ | {"PYTHONPATH": str(wheel)})
+    assert said.decode().split() == [str(wheel / "acb_minimal" / "chapters" / "ch1_sync.py"), "Engine"]
 
 
 def test_the_readme_s_figures_are_the_stored_ones():

@@ -97,10 +97,10 @@ def compare(
     """Serve one workload through all chapters and put them side by side."""
     check_writable(json_file, "--json")
     check_plot(plot)
-    console.print(f"Serving {workload!r} through {'these chapters' if chapter else 'all chapters'}, one after another.")
-    from ..measure import figures, tables
-    from ..measure.compare import compare
-    from ..measure.law import Law
+    with console.status("loading torch and transformers"):  # takes seconds
+        from ..measure import figures, tables
+        from ..measure.compare import compare
+        from ..measure.law import Law
 
     if traces and not traces.is_dir():
         raise InputError(f"cannot write traces into {str(traces)!r}: give a folder that exists")

@@ -25,10 +25,16 @@ def test_a_profile_prints_a_breakdown_and_writes_trace_and_picture(acb, tmp_path
 def test_compare_puts_all_chapters_side_by_side(acb):
     done = acb("compare", "--requests", 6)
     assert done.returncode == 0, done.stderr
-    assert "demo (counter) on simulated H200" in done.stdout
-    rows = [line.split() for line in done.stdout.splitlines() if line.startswith("ch")]
-    assert [row[0] for row in rows[1:]] == list(chapter_paths())  # the first is the head of the table
-    assert all(row[-1] == "yes" for row in rows[1:])
+    whole = " ".join(done.stdout.split())
+    assert "demo, simulated H200, each request timed as 24 of llama-3.1-8b" in whole
+    assert "8.8 ms of host work added to every step" in whole
+    lines = [line for line in done.stdout.splitlines() if line.startswith(tuple(chapter_paths()))]
+    bars, rows = lines[:6], lines[6:]
+    assert [line.split()[0] for line in bars] == [line.split()[0] for line in rows] == list(chapter_paths())
+    assert all(line.split()[-1] == "yes" for line in rows)
+    for line, row in zip(bars, rows, strict=True):
+        assert line.split()[-2] == row.split()[1]  # the step, in ms
+    assert "By the law of overlap: kernels K = " in whole
     answers = [line for line in done.stdout.splitlines() if " -> " in line]
     assert len(answers) == 5
 
@@ -128,3 +134,22 @@ def test_calibrate_says_first_that_it_cannot_write(acb, monkeypatch, tmp_path):
     refused = "it is not permitted; give another file with --out\n"
     assert acb("calibrate").stderr == f"error: cannot write {str(FILE)!r}: {refused}"
     assert acb("calibrate", "--out", tmp_path / "x").stderr == f"error: cannot write {str(tmp_path / 'x')!r}: {refused}"
+
+
+def test_dials_are_turned_for_every_chapter_and_named(acb):
+    small = ("--workload", "small", "--requests", 4, "--context", 8, "--new-tokens", 12)
+    chapters = ("--chapter", "ch1", "--chapter", "ch5")
+    done = acb("compare", *small, *chapters, "--host-work", 2, "--graphs")
+    assert done.returncode == 0, done.stderr
+    whole = " ".join(done.stdout.split())
+    assert "2 ms of host work added to every step, decodes launched as graphs by the model" in whole
+    bubbles = {line.split()[0]: float(line.split()[4]) for line in done.stdout.splitlines() if line.endswith("yes ")}
+    assert bubbles["ch1_sync"] > 2
+    assert bubbles["ch5_carry_over"] < 0.5 * bubbles["ch1_sync"]
+
+
+@pytest.mark.parametrize("value", ["nan", "-1", "1e9"])
+def test_host_work_that_is_no_time_is_refused(acb, value):
+    done = acb("profile", "ch1", "--host-work", value)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "it must be from 0 to 10,000 ms" in done.stderr
