@@ -1,6 +1,7 @@
 """What the slot writes, against the definition of each view, position by position."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -97,3 +98,11 @@ def test_a_row_that_was_padding_gets_its_owner_s_pages_back():
     assert slot.host_inputs.page_table[1, 0] == 7
     slot.write(both)
     assert slot.host_inputs.page_table[1, :2].tolist() == b.pages
+
+
+def test_a_slot_that_holds_nothing_says_so():
+    slot = IOSlot(SlotSize(2, 4, 3), 2, 7, CPU, "B")
+    assert slot.batch is None
+    for use in (slot.download, slot.fill, lambda: slot.written):
+        with pytest.raises(RuntimeError, match="slot B holds no batch"):
+            use()

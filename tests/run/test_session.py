@@ -198,3 +198,17 @@ def test_a_chapter_that_cannot_be_imported_is_an_error_in_one_line(tmp_path, sou
     with pytest.raises(InputError, match=message) as caught:
         load_chapter(str(mine))
     assert "\n" not in str(caught.value)
+
+
+def test_two_sessions_cannot_be_served_in_turns_by_one_network():
+    """Their KV caches are attributes of its modules: in turns, one would read the other's, and nothing would crash."""
+    checkpoint = Checkpoint("counter")
+    jobs = [Job([counter.prompt(a, a + 9) for a in (3, 50)], max_running=2) for _ in range(2)]
+    first, second = (Session(job, "ch5", checkpoint, "cpu") for job in jobs)
+    running = first.run()
+    next(running)
+    with pytest.raises(InputError, match="serving another session"):
+        second.serve()
+    assert [completion.text for completion in running] == [counter.answer(50, 59)]
+    again = Session(jobs[1], "ch5", checkpoint, "cpu")
+    assert [completion.text for completion in again.serve()] == [counter.answer(a, a + 9) for a in (3, 50)]
