@@ -100,7 +100,7 @@ def compare(
     with console.status("loading torch and transformers"):  # takes seconds
         from ..measure import figures, tables
         from ..measure.compare import compare
-        from ..measure.law import Law
+        from ..measure.law import law_of
 
     if traces and not traces.is_dir():
         raise InputError(f"cannot write traces into {str(traces)!r}: give a folder that exists")
@@ -124,7 +124,7 @@ def compare(
     entry = tables.entry(chosen, done)
     console.print(tables.comparison(entry))
     if done[0].profile.breakdown and done[0].profile.chapter in SYNCHRONOUS:
-        console.print(str(Law.of(done[0].profile.breakdown)), highlight=False)
+        console.print(str(law_of(done[0].profile.breakdown)), highlight=False)
     if not done[0].profile.device.arithmetic:
         console.print("The simulator only keeps time for this model: its tokens are placeholders.")
     if json_file:

@@ -1,22 +1,11 @@
-"""The law of overlap: what a step takes, synchronous and asynchronous, and so what asynchrony can win.
+"""The law of overlap (trace/law.py), held to engines: steps with more and more work for the host.
 
-With K the time that a batch takes the GPU once all of it is queued, L the time that the host takes to launch it, and H
-the rest of the host's work for a step:
-
-    synchronous    step = max(K, L) + H
-    asynchronous   step = max(K, L + H)
-
-A GPU that has nothing queued waits for the first launches as well, until the host is ahead of it: of an engine that
-launches kernel by kernel, K is longer by that ramp while it is synchronous.
-
-A synchronous engine's GPU waits for H: its bubble is H. So asynchrony wins at most H, all of it if L + H <= K, and
-nothing if the launches alone take longer than the kernels (L >= K): then the GPU waits for launches either way. The
-gain is largest where H = K, a factor of two.
+The host's work is turned up while an engine serves, a synchronous one and an asynchronous one, both with their decodes
+launched kernel by kernel and as graphs. K, L and H are measured where nothing was added.
 """
 
 import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..device import Device
@@ -27,6 +16,7 @@ from ..run.dials import Dials
 from ..run.session import Session
 from ..run.workload import WORKLOADS
 from ..sim.costs import Costs
+from ..trace.law import Law
 from .figures import Breakdown, environment, widest_decodes
 from .record import Measured
 
@@ -37,60 +27,17 @@ STEPS, SETTLING = 30, 18  # decode steps with each of them, of which the first a
 SYNCHRONOUS, ASYNCHRONOUS = "ch1", "ch5"
 
 
-@dataclass(frozen=True)
-class Law:
-    """What the law of overlap says of an engine.
+def law_of(parts: Breakdown) -> Law:
+    """By what was seen of a synchronous engine: its bubble is H, a batch's time on the GPU the longer of K and L.
 
-    Attributes:
-        kernels: K, seconds.
-        launching: L, seconds.
-        host: H, seconds.
-        ramp: seconds that the GPU of a synchronous engine waits for the first launches of a batch.
+    Raises:
+        InputError: the breakdown was kept without the time of launching.
     """
-
-    kernels: float
-    launching: float
-    host: float
-    ramp: float = 0.0
-
-    @classmethod
-    def of(cls, parts: Breakdown) -> "Law":
-        """By what was seen of a synchronous engine: its bubble is H, a batch's time on the GPU the longer of K and L.
-
-        Raises:
-            InputError: the breakdown was kept without the time of launching.
-        """
-        if parts.launching is None:
-            raise InputError("this breakdown has no time of launching: it was measured by an earlier version")
-        window = parts.kernels + parts.launch_gaps
-        launch_bound = parts.launching > 0.97 * window  # the last kernels run on when all is launched
-        return cls(parts.kernels if launch_bound else window, parts.launching, parts.bubbles)
-
-    @property
-    def synchronous(self) -> float:
-        """Seconds of a step of a synchronous engine."""
-        return max(self.kernels + self.ramp, self.launching) + self.host
-
-    @property
-    def asynchronous(self) -> float:
-        """Seconds of a step of an asynchronous one."""
-        return max(self.kernels, self.launching + self.host)
-
-    @property
-    def gain(self) -> float:
-        """How many times as fast the asynchronous one is: from 1 to 2."""
-        return self.synchronous / self.asynchronous
-
-    def __str__(self) -> str:
-        k, ell, h = (f"{1e3 * seconds:.2f} ms" for seconds in (self.kernels, self.launching, self.host))
-        said = (
-            f"By the law of overlap: kernels K = {k}, launching L = {ell}, the rest of the host's work H = {h}, so a "
-            f"synchronous step is max(K, L) + H = {1e3 * self.synchronous:.2f} ms, and an asynchronous one "
-            f"max(K, L + H) = {1e3 * self.asynchronous:.2f} ms: {self.gain:.2f} times as fast."
-        )
-        if self.launching >= self.kernels:
-            said += " Launching takes longer than the kernels: asynchrony wins nothing before graphs make it short."
-        return said
+    if parts.launching is None:
+        raise InputError("this breakdown has no time of launching: it was measured by an earlier version")
+    window = parts.kernels + parts.launch_gaps
+    launch_bound = parts.launching > 0.97 * window  # the last kernels run on when all is launched
+    return Law(parts.kernels if launch_bound else window, parts.launching, parts.bubbles)
 
 
 class Point(NamedTuple):

@@ -147,8 +147,15 @@ def as_json(report: Report) -> dict:
         for value in [getattr(report, name)]
     }  # fmt: skip
     figures["steps"] = {sort: {"count": count, "median": length} for sort, (count, length) in report.sorts.items()}
-    derived = ("idle", "hidden", "synchronous", "asynchronous", "graphs", "holds")
-    figures["steady"] = typical and {**asdict(typical), **{name: getattr(typical, name) for name in derived}}
+    figures["steady"] = typical and {
+        **asdict(typical),
+        "idle": typical.idle,
+        "hidden": typical.hidden,
+        "synchronous": typical.law.synchronous,
+        "asynchronous": typical.law.asynchronous,
+        "graphs": typical.law.as_graphs,
+        "holds": typical.holds,
+    }
     figures["host_while_idle"] = [doing._asdict() for doing in report.doing]
     figures["verdict"] = report.verdict and asdict(report.verdict)
     return figures

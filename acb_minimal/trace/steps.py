@@ -1,14 +1,11 @@
 """The steps of an engine, sorted, and the law of overlap that holds for the steady ones.
 
 A step is from the end of a batch on the GPU to the end of the next. The host's part of it is from its first launch of a
-batch to its first launch of the next; in the steady state both are as long. Three times make a step:
+batch to its first launch of the next; in the steady state both are as long. Three times make a step (law.py):
 
     K  the GPU runs kernels, or takes its time between two that are queued
     L  the host launches a batch
     H  the host does all the rest: takes in tokens, schedules, writes inputs
-
-    synchronous step  = max(K, L) + H
-    asynchronous step = max(K, L + H)
 
 An asynchronous engine launches a batch before it has waited for the one before. A graph makes next to nothing of L.
 """
@@ -21,6 +18,7 @@ from typing import Literal
 import numpy as np
 
 from .batches import Batch, Batches
+from .law import Law
 from .stretches import Stretches
 
 Sort = Literal["decode", "prompt", "set-up"]
@@ -196,22 +194,12 @@ class Typical:
         return max(self.launching + self.host - self.idle, 0.0)
 
     @property
-    def synchronous(self) -> float:
-        """What a step takes if nothing of the host's is hidden but launches."""
-        return max(self.kernels, self.launching) + self.host
-
-    @property
-    def asynchronous(self) -> float:
-        """What a step takes if all of the host's time is hidden that can be."""
-        return max(self.kernels, self.launching + self.host)
-
-    @property
-    def graphs(self) -> float:
-        """What a step takes if it is asynchronous and launched as a graph, whose launch takes no time."""
-        return max(self.kernels, self.host)
+    def law(self) -> Law:
+        """What the law of overlap says of them."""
+        return Law(self.kernels, self.launching, self.host)
 
     @property
     def holds(self) -> bool:
         """Whether a step is as long as the law says: of synchronous steps, asynchronous ones, or some of either."""
-        shortest, longest = sorted((self.asynchronous, self.synchronous))
+        shortest, longest = sorted((self.law.asynchronous, self.law.synchronous))
         return (1 - FITS) * shortest <= self.step <= (1 + FITS) * longest

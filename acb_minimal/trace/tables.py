@@ -85,8 +85,8 @@ def parts(typical: Typical) -> dict[str, float]:
         "  in bubbles": typical.bubble,
         "  in launch gaps": typical.launch_gaps,
         "host hidden": typical.hidden,
-        "all of it hidden": typical.asynchronous,
-        "and launched as graphs": typical.graphs,
+        "all of it hidden": typical.law.asynchronous,
+        "and launched as graphs": typical.law.as_graphs,
     }
     if not typical.kernels_known:
         del rows["  in bubbles"], rows["  in launch gaps"], rows["and launched as graphs"]
@@ -150,9 +150,8 @@ def compare(before: Report, after: Report) -> Group:
     texts = []
     for name, report in (("Before", before), ("After", after)):
         texts.append(_verdict(report.verdict, f"{name}, "))
-    foretold = (
-        before.typical.graphs if after.typical.graph and not before.typical.graph else before.typical.asynchronous
-    )
+    law, graphs_are_new = before.typical.law, after.typical.graph and not before.typical.graph
+    foretold = law.as_graphs if graphs_are_new else law.asynchronous
     if before.typical.ahead < 0.5 <= after.typical.ahead:
         off = after.typical.step / foretold - 1
         texts.append(

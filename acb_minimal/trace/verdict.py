@@ -60,14 +60,14 @@ def verdict(typical: Typical, looks_ahead: str = "", checked: bool = False) -> V
     if typical.launching >= typical.kernels:
         text = (
             f"Launching a batch takes the host {launching}, its kernels {kernels}: {waits}, and overlap cannot hide "
-            f"that. Launched as graphs, and asynchronous, a step would take {ms(typical.graphs)} or little more."
+            f"that. Launched as graphs, and asynchronous, a step would take {ms(typical.law.as_graphs)} or little more."
         )
         if not checked:
             text += " But the profiler slows launches: time a step without it, and give that to --step-ms."
         return Verdict("launch-bound", text)
-    would = f"Hidden, a step would take {ms(typical.asynchronous)}."
+    would = f"Hidden, a step would take {ms(typical.law.asynchronous)}."
     if not typical.holds:
-        law = f"{ms(typical.synchronous)} or {ms(typical.asynchronous)}"
+        law = f"{ms(typical.law.synchronous)} or {ms(typical.law.asynchronous)}"
         would = f"The law of overlap does not describe these steps (it says {law}), so nothing is foretold."
     waited = "each batch is launched after the host has waited for the one before"
     if typical.ahead < RARE and looks_ahead:
@@ -86,7 +86,7 @@ def verdict(typical: Typical, looks_ahead: str = "", checked: bool = False) -> V
         text = (
             f"Launched ahead, but the host needs longer for a step than the GPU: {launching} to launch and {host} for "
             f"the rest, beside {kernels} of kernels; {waits}. Less host work is the cure, or graphs: "
-            f"{ms(typical.graphs)} a step."
+            f"{ms(typical.law.as_graphs)} a step."
         )
         return Verdict("host-bound", text)
     return Verdict("unexplained", f"Launched ahead, and yet {waits}: for something that this trace does not show.")

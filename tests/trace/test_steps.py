@@ -20,9 +20,9 @@ def test_k_l_and_h_of_a_synchronous_engine():
     """Ten kernels of 20 us, launched in 5 us each; then bookkeeping, with the call that copies the tokens."""
     typical = sync(steps=8).report().typical
     assert [us(each) for each in (typical.kernels, typical.launching, typical.host)] == [200, 50, 303]
-    assert typical.step == pytest.approx(typical.synchronous, rel=0.02)
-    assert us(typical.asynchronous) == 50 + 303
-    assert us(typical.graphs) == 303
+    assert typical.step == pytest.approx(typical.law.synchronous, rel=0.02)
+    assert us(typical.law.asynchronous) == 50 + 303
+    assert us(typical.law.as_graphs) == 303
     assert us(typical.idle) == 1 + 2 + 300 + 4
     assert us(typical.hidden) == 353 - 307
     assert (typical.ahead, typical.count) == (0, 6)
@@ -31,8 +31,8 @@ def test_k_l_and_h_of_a_synchronous_engine():
 def test_k_l_and_h_of_an_asynchronous_engine():
     typical = asynchronous(steps=8).report().typical
     assert [us(each) for each in (typical.kernels, typical.launching, typical.host)] == [200, 50, 33]
-    assert typical.step == pytest.approx(typical.asynchronous, rel=0.02)
-    assert typical.synchronous == pytest.approx(typical.step + 33e-6, rel=0.02)
+    assert typical.step == pytest.approx(typical.law.asynchronous, rel=0.02)
+    assert typical.law.synchronous == pytest.approx(typical.step + 33e-6, rel=0.02)
     assert (typical.ahead, typical.holds) == (1, True)
     assert us(typical.hidden) == 83
 
@@ -43,7 +43,7 @@ def test_a_synchronous_engine_foretells_its_asynchronous_twin(bookkeeping, lengt
     before = sync(12, bookkeeping=bookkeeping, length=length, took=took).report().typical
     after = asynchronous(12, bookkeeping=bookkeeping, length=length, took=took).report().typical
     assert before.ahead == 0
-    assert after.step == pytest.approx(before.asynchronous, rel=0.05)
+    assert after.step == pytest.approx(before.law.asynchronous, rel=0.05)
 
 
 @pytest.mark.parametrize("chapter", ["ch1_sync", "ch3_events"])
@@ -54,7 +54,7 @@ def test_a_chapter_foretells_its_asynchronous_twin_on_an_h200(name, chapter):
         typical(Trace.of_chrome(json.loads((STORED / f"{name}-{each}.json").read_text())))
         for each in (chapter, "ch5_carry_over")
     )
-    assert after.step == pytest.approx(before.asynchronous, rel=0.05)
+    assert after.step == pytest.approx(before.law.asynchronous, rel=0.05)
 
 
 @pytest.mark.parametrize("chapter", ["ch1_sync", "ch3_events"])
@@ -64,8 +64,8 @@ def test_a_chapter_foretells_its_asynchronous_twins_on_the_simulator(name, chapt
     for graphs, twin in ((False, "ch5_carry_over"), (True, "ch6_cuda_graphs")):
         before = typical(simulated(chapter, load, graphs))
         assert before.ahead == 0
-        assert before.step == pytest.approx(before.synchronous, rel=0.05)
-        assert typical(simulated(twin, load)).step == pytest.approx(before.asynchronous, rel=0.05)
+        assert before.step == pytest.approx(before.law.synchronous, rel=0.05)
+        assert typical(simulated(twin, load)).step == pytest.approx(before.law.asynchronous, rel=0.05)
 
 
 def typical(trace: Trace):
