@@ -5,7 +5,6 @@ import multiprocessing
 import os
 from collections.abc import Mapping
 
-import torch
 from rich.table import Table
 
 from ..device import Device
@@ -55,12 +54,7 @@ def counted(engine: str | type, device: Device, model: str | Checkpoint = "count
     """
     job = Job([counter.prompt(*pair) for pair in PAIRS], **SERVING | options)
     session = Session(job, engine, model, device)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # on a CPU, the counter is so small that a second thread only gets in the way
-    try:
-        session.serve()
-    finally:
-        torch.set_num_threads(threads)
+    session.serve()
     return session
 
 

@@ -4,6 +4,8 @@ import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
 from ..device import Device
 from ..errors import InputError
 from ..kv_cache import KVCache, PagePool
@@ -18,6 +20,9 @@ from .devices import check_device, check_gpu, open_device
 from .dials import Dials
 from .engines import load_chapter
 from .workload import Job
+
+# Bytes of weights below which a second thread of the CPU only gets in the way: of this run, and of all others.
+SMALL = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -170,7 +175,9 @@ class Session:
         """
         if not self.requests:
             return
-        model = self.load_model()
+        model, threads = self.load_model(), torch.get_num_threads()
+        if self.device.torch_device.type == "cpu" and self.checkpoint.weight_bytes < SMALL:
+            torch.set_num_threads(1)
         try:
             self._warm_up(model)
             engine = self.engine_class(model, self.scheduler, self.device.cuda)
@@ -186,6 +193,7 @@ class Session:
             self.device.finish()
         finally:
             gc.unfreeze()
+            torch.set_num_threads(threads)
             self.scheduler.abort()  # nothing is left to abort unless the run was cut short
             model.close()
 
