@@ -17,8 +17,9 @@ from .theme import DARK, FONT, LIGHT, WIDTH, Theme, bare_axes, in_ms, legible, t
 PARTS = ("attention", "GEMMs", "rest", "between kernels")
 WHOLE = "the step"
 BAR, HEAD, SPACE = 0.25, 0.27, 0.13  # inches: from bar to bar, for the name of a pair, and below it
-LEFT, FOOT, TOP = 0.85, 0.5, 0.32
-COLUMNS = {"kernels": 1.8, "ms": 1.2, "times floor": 0.2}  # inches from the right
+LEFT, FOOT, TOP = 1.5, 0.5, 0.32
+# Where each column ends, in inches from the left. What a reader wants first is first: a phone shows the left half.
+COLUMNS = {"": 0.75, "times floor": LEFT - 0.15, "kernels": WIDTH - 0.75, "ms": WIDTH - 0.15}
 HEAVY = "times floor"
 
 
@@ -66,7 +67,7 @@ def steps(found: Measured, *, dark: bool = False, title: str = "") -> Figure:
     top = FOOT + height
     figure = Figure((WIDTH, top + TOP + 0.32 * bool(title)), facecolor=theme.page)
     write_title(figure, theme, title)
-    tall, width = figure.get_figheight(), WIDTH - LEFT - 2.4
+    tall, width = figure.get_figheight(), WIDTH - LEFT - 1.6
     axes = bare_axes(figure, theme, LEFT, FOOT, width, height)
     longest = 1.02 * max(_length(step) for pair in pairs.values() for step in pair)
     point = longest / (72 * width)  # in floors
@@ -90,25 +91,24 @@ def steps(found: Measured, *, dark: bool = False, title: str = "") -> Figure:
         write(inch + 0.19, top + 0.15, part, size=FONT)
         inch += 0.45 + text_width(part) / 72
     for name, right in COLUMNS.items():
-        write(WIDTH - right, top + 0.15, name, size=FONT, ha="right", weight="bold" if name == HEAVY else "normal")
+        write(right, top + 0.15, name, size=FONT, ha="right", weight="bold" if name == HEAVY else "normal")
 
     y = height  # inches above the axes' foot
     for (name, rows, context), pair in pairs.items():
         head, floor = FOOT + y - 0.55 * HEAD, f"floor {in_ms(pair[0].floor / 1e3)}"
         write(LEFT, head, f"{name}: {rows} rows of {context:,} positions", weight="bold")
-        write(WIDTH - COLUMNS["ms"], head, floor, ha="right", size=FONT)
+        write(COLUMNS["ms"], head, floor, ha="right", size=FONT)
         y -= HEAD
         ends = y, y - BAR * len(pair) - 0.03
         axes.plot([1, 1], ends, color=theme.ink, linewidth=2.2, zorder=4, solid_capstyle="butt")
         for step in pair:
             middle = y - BAR / 2
-            label = "compiled" if step.compiled == "yes" else "as it is"
-            write(LEFT - 0.08, FOOT + middle, label, ha="right", size=FONT)
             _draw(axes, step, middle, styles, point)
-            cells = f"{step.kernels:,}", in_ms(step.total / 1e3), f"{step.total / step.floor:.2f}"
+            label = "compiled" if step.compiled == "yes" else "as it is"
+            cells = label, f"{step.total / step.floor:.2f}", f"{step.kernels:,}", in_ms(step.total / 1e3)
             for (column, right), text in zip(COLUMNS.items(), cells, strict=True):
                 weight = "bold" if column == HEAVY else "normal"
-                write(WIDTH - right, FOOT + middle, text, ha="right", weight=weight)
+                write(right, FOOT + middle, text, ha="right", weight=weight)
             y -= BAR
         y -= SPACE
     return figure
