@@ -112,6 +112,10 @@ class Page:
         """Stored figures of a whole run: seconds, tokens_per_second, gpu_active and so on."""
         return figures.Figures(**self._chapter(file, workload, chapter)["figures"])
 
+    def single_run(self, file: str) -> SimpleNamespace:
+        """Stored figures of the one run that `acb run --json` wrote to a file of its own: seconds, steps and so on."""
+        return SimpleNamespace(**stored(file)["figures"])
+
     def same_tokens(self, workload: str, chapter: str) -> float:
         """Share of a chapter's tokens, 0 to 1, that are chapter 1's, place by place."""
         return self._chapter("h200.json", workload, chapter)["same_tokens"]
