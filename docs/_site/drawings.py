@@ -13,9 +13,9 @@ import unordered
 import worked
 from matplotlib.figure import Figure
 
-from acb_minimal.measure import figures
+from acb_minimal.measure import figures, record
 from acb_minimal.measure import tables as report
-from acb_minimal.pictures import charts
+from acb_minimal.pictures import charts, law
 from acb_minimal.pictures.timeline import timeline
 from acb_minimal.trace.spans import Trace
 
@@ -46,6 +46,9 @@ def drawings() -> dict[str, tuple]:
     regimes = stored("regimes.json")
     source = regimes["environment"] | {"command": regimes["command"]}
     found["regimes"] = functools.partial(charts.regimes, report.regime_points(regimes)), source
+    law_table = record.load(RESULTS / "law.json")["law"]
+    source = law_table.environment | {"command": law_table.command}
+    found["gains"] = functools.partial(law.gains, law_table), source
     found["batching"] = batching.batching, "Steps, counted by the scheduler that all chapters use; nothing is timed."
     trace, source = unordered.unordered()
     found["unordered"] = functools.partial(closeup.closeup, trace, trace.middle(1)[0], before=1.2e-3), source
