@@ -164,6 +164,10 @@ class Page:
         """A named workload."""
         return WORKLOADS[name]
 
+    def costs(self, model: str, compiled: bool = False) -> costs.Costs:
+        """What the simulator goes by for a model."""
+        return costs.Costs.of(model, compiled=compiled)
+
     def published(self) -> dict[str, tuple[float, float]]:
         """Hugging Face's run of `headline`, "synchronous" and "asynchronous": seconds, share with the GPU active."""
         return report.PUBLISHED
