@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from acb_minimal.measure import figures, record
 from acb_minimal.measure import tables as report
-from acb_minimal.pictures import charts, roofline
+from acb_minimal.pictures import charts, law, roofline
 from acb_minimal.pictures.timeline import timeline
 from acb_minimal.trace.spans import Trace
 
@@ -49,6 +49,9 @@ def drawings() -> dict[str, tuple]:
     roof = record.load(RESULTS / "roofline.json")["roofline"]
     source = roof.environment | {"command": roof.command}
     found["roofline"] = functools.partial(roofline.steps, roof), source
+    law_table = record.load(RESULTS / "law.json")["law"]
+    source = law_table.environment | {"command": law_table.command}
+    found["gains"] = functools.partial(law.gains, law_table), source
     found["batching"] = batching.batching, "Steps, counted by the scheduler that all chapters use; nothing is timed."
     trace, source = unordered.unordered()
     found["unordered"] = functools.partial(closeup.closeup, trace, trace.middle(1)[0], before=1.2e-3), source

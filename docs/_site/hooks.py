@@ -14,8 +14,10 @@ from types import SimpleNamespace
 import code_views
 import comparisons
 import examples
+import first
 import jinja2
 import notebooks
+import published
 import worked
 from drawings import RESULTS, drawings, origin, stored, svg
 from mkdocs.config.defaults import MkDocsConfig
@@ -25,6 +27,7 @@ from acb_minimal.measure import figures, record
 from acb_minimal.measure import tables as report
 from acb_minimal.measure.regimes import Regime
 from acb_minimal.run.engines import chapter_path, chapter_paths
+from acb_minimal.run.workload import WORKLOADS, Workload
 from acb_minimal.sim import costs
 from acb_minimal.trace.spans import Trace
 
@@ -124,6 +127,50 @@ class Page:
         """A point of the stored regime map."""
         points = report.regime_points(stored("regimes.json"))
         return next(point for point in points if (point.model, point.rows) == (model, rows))
+
+    def law(self, workload: str, decodes: str = "as graphs", host_work: float = 0.0) -> SimpleNamespace:
+        """A point of the stored law of overlap, in seconds: kernels, launching and host are K, L and H of the
+        synchronous engine.
+
+        Args:
+            workload: its name.
+            decodes: "as graphs" or "one by one".
+            host_work: milliseconds added to a step.
+        """
+        wanted = (workload, decodes, host_work)
+        rows = self.rows("law.json", "law")
+        row = next(row for row in rows if (row["workload"], row["decodes"], row["host work"]) == wanted)
+        names = dict(kernels="K", launching="L", host="H", synchronous="synchronous", asynchronous="asynchronous")
+        return SimpleNamespace(gain=row["gain"], **{name: row[column] / 1e3 for name, column in names.items()})
+
+    def launching(self, workload: str) -> list[float]:
+        """L of the synchronous engine that launches kernel by kernel, in seconds, for each amount of host work."""
+        rows = self.rows("law.json", "law")
+        return [row["L"] / 1e3 for row in rows if (row["workload"], row["decodes"]) == (workload, "one by one")]
+
+    def reports(self) -> str:
+        """What others have published of asynchrony in their engines, as a table."""
+        return published.reports()
+
+    def gained(self) -> list[published.Report]:
+        """The reports among these that have a gain."""
+        return [report for report in published.REPORTS if max(report.gains.values(), default=1.0) > 1]
+
+    def first_run(self) -> str:
+        """What `acb compare` prints: the block in the README, which a test holds to the command."""
+        return first.block()
+
+    def first_steps(self) -> dict[str, float]:
+        """The decode steps in that block, in seconds, by chapter."""
+        return first.steps()
+
+    def workload(self, name: str) -> Workload:
+        """A named workload."""
+        return WORKLOADS[name]
+
+    def costs(self, model: str, compiled: bool = False) -> costs.Costs:
+        """What the simulator goes by for a model."""
+        return costs.Costs.of(model, compiled=compiled)
 
     def published(self) -> dict[str, tuple[float, float]]:
         """Hugging Face's run of `headline`, "synchronous" and "asynchronous": seconds, share with the GPU active."""

@@ -32,6 +32,10 @@ SHORTER = {
     "acb compare": "acb compare --requests 6",
     "acb compare --device sim": "acb compare --device sim --requests 6",
     "acb compare --workload wide": "acb compare --workload wide --requests 8 --new-tokens 8",
+    "acb compare --workload wide --graphs": "acb compare --workload wide --graphs --requests 8 --new-tokens 8",
+    "acb compare --workload wide --device sim --host-work 8":
+        "acb compare --workload wide --device sim --host-work 8 --requests 8 --new-tokens 8",
+    "acb compare --host-work 0": "acb compare --host-work 0 --requests 6",
     "acb run my_engine.py": "acb run my_engine.py --requests 6",
     "acb profile ch5 --workload wide --plot steps.png":
         "acb profile ch5 --workload wide --plot steps.png --requests 8 --new-tokens 20",

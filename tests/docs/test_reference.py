@@ -48,7 +48,7 @@ def test_every_module_class_and_function_is_there(sections):
         ("acb_minimal.slot.Inputs", "query_starts[r] to query_starts[r + 1] - 1"),
         ("acb_minimal.attention.paged_attention", "head_dim ** -0.5"),
         ("acb_minimal.trace.idle.read", '{"traceEvents": list}'),
-        ("acb_minimal.measure.law", "L + H <= K"),
+        ("acb_minimal.trace.law", "L + H <= K"),
     ],
 )
 def test_signs_of_a_formula_are_no_markup(sections, name, said):
