@@ -10,16 +10,18 @@ What device work reads and writes is taken from the work itself (accesses.py), a
 that it does it with (sim/host_view.py).
 """
 
-import linecache
 import sys
 from dataclasses import dataclass, field
 from itertools import zip_longest
+from types import CodeType
 
 import numpy as np
 import torch
 
 from ..sim.queues import Observer, Operation, Queue
+from . import lines
 from .accesses import Watch
+from .lines import Line
 from .memory import Memories, Memory
 
 HOST = 0
@@ -45,7 +47,7 @@ class Action:
     what: str
     batch_number: int | None
     slot: str | None
-    line: int | None
+    line: Line | None
     past: list[int]
 
     def __str__(self) -> str:
@@ -88,7 +90,8 @@ class Checker(Observer):
     """Looks on while an engine runs on a simulated device, and collects hazards.
 
     Attributes:
-        file: the engine's source file; actions then know their lines.
+        file: the engine's source file; a line of it is told without its name.
+        below: the code that runs the engine; actions then know the engine's lines.
         names: what to call the streams, by queue.
         events: what happened, in order: what kind ("issued", "done", "asked" for by the host, "seen" by the host to be
             done) and the action; the host's own actions are "done" at once.
@@ -96,6 +99,7 @@ class Checker(Observer):
     """
 
     file: str | None = None
+    below: CodeType | None = None
     names: dict[Queue, str] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -219,16 +223,9 @@ class Checker(Observer):
         queue = list(self._actors)[actor]
         return "the host" if queue is None else self.names.get(queue, f"stream {actor}")
 
-    def _line(self) -> int | None:
+    def _line(self) -> Line | None:
         """The engine's line that the host is in."""
-        frame = sys._getframe(2) if self.file else None
-        while frame is not None and frame.f_code.co_filename != self.file:
-            frame = frame.f_back
-        return frame and frame.f_lineno
-
-    def source(self, action: Action) -> str:
-        """The engine's line that did it; empty if that is not known."""
-        return linecache.getline(self.file, action.line).strip() if action.line else ""
+        return self.below and lines.of_engine(sys._getframe(2), self.below)
 
 
 def _joined(a: list[int], b: list[int]) -> list[int]:

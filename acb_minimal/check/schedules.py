@@ -15,8 +15,9 @@ from ..errors import InputError
 from ..sim.policies import Choosing, Eager, Lazy, Random, Timed
 from ..sim.queues import Operation
 from .cases import CASES, Case
+from .endings import Refusal, Stopped
 from .hazards import HOST, Checker
-from .judge import Outcome, Stopped, serve
+from .judge import Outcome, serve
 
 FIXED = (Timed, Lazy, Eager)
 END, VOID = "end", "void"
@@ -124,7 +125,7 @@ class Script(Choosing):
         options = ready if must else [*ready, None]
         self.made.append(self.pick(len(options), must))
         if self.made[-1] >= len(options):
-            raise InputError(f"choice {self.made[-1]} of a seed: there are only {len(options)} at that point")
+            raise Refusal(f"choice {self.made[-1]} of a seed: there are only {len(options)} at that point")
         return options[self.made[-1]]
 
     def pick(self, options: int, must: bool) -> int:
@@ -220,7 +221,7 @@ class _Walk(Script):
         self.state = state
         if len(self.made) < len(self.choices):
             if state not in self.exploration._next:
-                raise InputError("the engine did not do the same thing twice: its schedules cannot be explored")
+                raise Refusal("the engine did not do the same thing twice: its schedules cannot be explored")
             return self.choices[len(self.made)]
         if state in self.exploration._next:
             raise Stopped

@@ -12,6 +12,7 @@ from ..sim.costs import Costs
 from ..sim.device import SimulatedDevice
 from .deletions import WORKLOAD, Finding, find
 from .deletions import deletions as deletions_of
+from .hazards import Action
 from .judge import Outcome
 from .schedules import Verdict
 
@@ -47,7 +48,8 @@ def problem(outcome: Outcome) -> Text:
         hazard = outcome.hazards[0]
         lines.append(f"Hazard: {hazard}.")
         for action in (hazard.first, hazard.second):
-            lines.append(f"  line {action.line}: {outcome.checker.source(action)}")
+            if action.line is not None:
+                lines.append(f"  {action.line.told(outcome.checker.file)}: {action.line.text}")
         if more := len(outcome.hazards) - 1:
             lines.append(f"  and {more} more")
     if outcome.failure:
@@ -62,8 +64,13 @@ def timeline(chapter: str, seed: str, outcome: Outcome) -> RenderableType:
         table.add_column(column, justify="right" if column == "line" else "left", no_wrap=True)
     for kind, action in outcome.checker.events:
         if kind == "done":
-            table.add_row(outcome.checker.name(action.actor), str(action), action.slot, str(action.line or ""))
+            table.add_row(outcome.checker.name(action.actor), str(action), action.slot, _told(action, outcome))
     return table if outcome.clean else Group(table, problem(outcome))
+
+
+def _told(action: Action, outcome: Outcome) -> str:
+    """The number of an action's line, with its file's name unless it is the engine's own."""
+    return action.line.told(outcome.checker.file).removeprefix("line ") if action.line else ""
 
 
 def deletions(chapter: str, device: str, progress: Callable[[str], None]) -> Measured:
