@@ -85,6 +85,25 @@ class Hazard:
         return f"{accesses}; nothing makes {waits} wait for {awaited}"
 
 
+@dataclass(frozen=True)
+class Wait:
+    """That the host made somebody wait for an event.
+
+    Attributes:
+        after: the number of the last action before.
+        actor: who is to wait.
+        event: for which.
+        found: the record that the event had; None if it had none.
+        line: the engine's line.
+    """
+
+    after: int
+    actor: int
+    event: object
+    found: Action | None
+    line: Line | None
+
+
 @dataclass
 class Checker(Observer):
     """Looks on while an engine runs on a simulated device, and collects hazards.
@@ -113,6 +132,8 @@ class Checker(Observer):
         self._pools: dict[int, tuple[object, Memory]] = {}  # by id; the pool is kept, so that its id is not reused
         self._running: Action | None = None
         self._host_action: Action | None = None  # what the host is doing, as far as it has touched anything
+        self._waits: list[Wait] = []
+        self._records: dict[object, list[Action]] = {}  # by event
         self._torch = Watch(self.touch, self.touch_positions)
 
     @property
@@ -126,6 +147,16 @@ class Checker(Observer):
         for name, value in vars(engine).items():
             if isinstance(queue := getattr(value, "queue", None), Queue):
                 self.names[queue] = name
+
+    def too_early(self, hazard: Hazard) -> Wait | None:
+        """The last wait that would have made the hazard none, had it not come before what it was for was recorded."""
+        for wait in reversed(self._waits):
+            theirs = [record.number for record in self._records.get(wait.event, ()) if record.actor == hazard.first.actor]
+            older = wait.found is None or wait.found.number < hazard.first.number
+            recorded_later = any(number > max(wait.after, hazard.first.number) for number in theirs)
+            if wait.actor == hazard.second.actor and wait.after < hazard.second.number and older and recorded_later:
+                return wait
+        return None
 
     # --- what an Observer is told ---
 
@@ -160,6 +191,14 @@ class Checker(Observer):
         action = self._issued[operation]
         self._pasts[HOST] = _joined(self._pasts[HOST], action.past)
         self.events.append(("seen", action))
+
+    def recorded(self, event: object, record: Operation) -> None:
+        self._records.setdefault(event, []).append(self._issued[record])
+
+    def waits(self, queue: Queue | None, event: object, record: Operation | None) -> None:
+        actor = self._actors.setdefault(queue, len(self._actors))
+        found = self._issued[record] if record else None
+        self._waits.append(Wait(len(self._actions) - 1, actor, event, found, self._line()))
 
     def touched(self, memory: np.ndarray, writes: bool) -> None:
         if self._host_action is None:

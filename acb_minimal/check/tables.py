@@ -50,6 +50,12 @@ def problem(outcome: Outcome) -> Text:
         for action in (hazard.first, hazard.second):
             if action.line is not None:
                 lines.append(f"  {action.line.told(outcome.checker.file)}: {action.line.text}")
+        if (wait := outcome.checker.too_early(hazard)) and wait.line:
+            found = "nothing that was recorded"
+            if wait.found is not None and wait.found.line is not None:
+                found = f"an older record, of {wait.found.line.told(outcome.checker.file)} before {hazard.first}"
+            lines.append(f"  {wait.line.told(outcome.checker.file)}: {wait.line.text}")
+            lines.append(f"    finds {found}: it has to come after the record")
         if more := len(outcome.hazards) - 1:
             lines.append(f"  and {more} more")
     if outcome.failure:

@@ -27,6 +27,7 @@ class Stream:
     def wait_event(self, event: Event) -> None:
         """Holds this stream's later work until the record that `event` has *now* is done; never recorded: no-op."""
         self.cuda.not_while_capturing("wait for an event")
+        self.cuda.queues.observer.waits(self.queue, event, event.latest)
         if event.latest is not None:
             self.cuda.queues.add(Operation(self.queue, "wait", self.cuda.now, after=event.latest))
 
@@ -63,6 +64,7 @@ class Event:
         self.cuda.not_while_capturing("record an event")
         self.latest = Operation((stream or self.cuda.current_stream()).queue, "record", self.cuda.now)
         self.cuda.queues.add(self.latest)
+        self.cuda.queues.observer.recorded(self, self.latest)
 
     def wait(self, stream: Stream | None = None) -> None:
         (stream or self.cuda.current_stream()).wait_event(self)
@@ -70,6 +72,7 @@ class Event:
     def synchronize(self) -> None:
         """Makes the host wait for the latest record; returns at once if there is none."""
         self.cuda.not_while_capturing("synchronize an event")
+        self.cuda.queues.observer.waits(None, self, self.latest)
         if self.latest is not None:
             self.cuda.queues.wait_for(self.latest)
 

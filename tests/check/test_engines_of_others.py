@@ -5,6 +5,7 @@ import pytest
 from acb_minimal.check import judge
 from acb_minimal.check.cases import CASES
 from acb_minimal.check.judge import serve
+from acb_minimal.check.tables import problem
 from acb_minimal.run.engines import changed, chapter_path
 
 STEP = "        batch = self.scheduler.schedule()             # pick requests, assign KV pages\n"
@@ -72,3 +73,86 @@ def test_an_engine_that_calls_exit_is_told_where(call, place):
     outcome = instead("ch1", (place, f"        {call}\n{place}"))
     assert outcome.failure.startswith("the engine calls exit, and nothing of it may: SystemExit: ")
     assert outcome.failure.endswith(f"(line {line_of('ch1', place.strip())}: {call})")
+
+
+# --- waits that come too early ---
+
+RECORD, WAIT = "        self.uploaded.record(self.h2d)\n", "        self.compute.wait_event(self.uploaded)"
+
+
+def early(*more: tuple[str, str]) -> str:
+    """What is said of chapter 3 with its wait before the record."""
+    moved = [(RECORD, ""), (WAIT, f"{WAIT}; self.uploaded.record(self.h2d)")]
+    return str(problem(instead("ch3", *moved, *more)))
+
+
+def test_a_wait_before_the_first_record_has_found_nothing():
+    said = early()
+    assert "nothing makes compute wait for h2d" in said
+    line = line_of("ch3", "wait_event(self.uploaded)")
+    assert f"line {line}: self.compute.wait_event(self.uploaded); self.uploaded.record(self.h2d)" in said
+    assert "finds nothing that was recorded: it has to come after the record" in said
+
+
+def test_a_wait_before_the_next_record_has_found_the_older_one():
+    recorded = "self.downloaded = cuda.Event(), cuda.Event(), cuda.Event()", (
+        "self.downloaded = cuda.Event(), cuda.Event(), cuda.Event(); self.uploaded.record(self.h2d)"
+    )
+    line = line_of("ch3", "self.uploaded, self.computed, self.downloaded = ")
+    assert f"finds an older record, of line {line} before the upload of batch 0: it has to" in early(recorded)
+
+
+def test_a_host_that_waits_before_the_record_has_found_nothing():
+    record = "        self.downloaded.record(self.d2h)\n"
+    wait = "        self.downloaded.synchronize() "
+    said = str(problem(instead("ch3", (record, ""), (wait, f"{wait}; self.downloaded.record(self.d2h)"))))
+    assert "nothing makes the host wait for d2h" in said
+    assert "finds nothing that was recorded" in said
+
+
+@pytest.mark.parametrize("line", ["self.compute.wait_event(self.uploaded)", "self.uploaded.record(self.h2d)"])
+def test_of_a_wait_that_is_not_there_nothing_is_said(line):
+    assert " finds " not in str(problem(instead("ch3", (line, "pass"))))
+
+
+# --- lines of methods that are decorated, inherited, or in another file ---
+
+@pytest.mark.parametrize("decorator", ["torch.inference_mode()", "torch.no_grad()", "contextlib.contextmanager"])
+def test_a_decorated_method_s_lines_are_its_own(decorator):
+    use = "with self.upload(): pass" if "context" in decorator else "self.upload()"
+    engine_class = changed(
+        "ch3",
+        ("class Engine:", "import torch, contextlib\nclass Engine:"),
+        ("self.compute.wait_event(self.uploaded)", "pass"),
+        ("            self.slot.upload(non_blocking=True)", f"            {use}"),
+        ("    def step(self):", f"    @{decorator}\n    def upload(self):\n        yield self.slot.upload(non_blocking=True)"
+         f"\n    def step(self):" if "context" in decorator else
+         f"    @{decorator}\n    def upload(self):\n        self.slot.upload(non_blocking=True)\n    def step(self):"),
+    )  # fmt: skip
+    outcome = serve(engine_class, CASES[1])
+    assert "self.slot.upload(non_blocking=True)" in outcome.hazards[0].first.line.text
+    assert outcome.hazards[0].first.line.file == outcome.checker.file
+
+
+def test_a_decorated_run_is_looked_at_all_the_same():
+    decorated = changed(
+        "ch3",
+        ("class Engine:", "import torch\nclass Engine:"),
+        ("    def run(self):", "    @torch.inference_mode()\n    def run(self):"),
+        ("self.compute.wait_event(self.uploaded)", "pass"),
+    )
+    assert "self.model.forward(self.slot)" in serve(decorated, CASES[1]).hazards[0].second.line.text
+
+
+def test_an_inherited_method_s_lines_have_the_name_of_their_file(tmp_path):
+    base, mine = tmp_path / "base.py", tmp_path / "mine.py"
+    base.write_text(chapter_path("ch3").read_text().replace("self.compute.wait_event(self.uploaded)", "pass"))
+    mine.write_text(
+        "import runpy\n"
+        f"Base = runpy.run_path({str(base)!r})['Engine']\n"
+        "class Engine(Base):\n"
+        "    def run(self):\n"
+        "        yield from super().run()\n"
+    )
+    said = str(problem(serve(judge.load(str(mine)), CASES[1])))
+    assert f"  base.py, line {line_of('ch3', 'self.model.forward(')}: self.model.forward(self.slot)" in said
