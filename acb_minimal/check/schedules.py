@@ -21,6 +21,7 @@ from .judge import Outcome, serve
 
 FIXED = (Timed, Lazy, Eager)
 END, VOID = "end", "void"
+HARM_SEEDS = 60  # that are tried for a wrong token
 
 
 def replay(engine_class: type, seed: str) -> Outcome:
@@ -53,12 +54,32 @@ class Verdict:
         outcome: how it went wrong.
         schedules: how many different schedules were run, from start to end, one by one.
         explorations: what was gone through choice by choice; empty if something went wrong before.
+        harm: the seed of a schedule in which a token came out wrong, and its outcome: where there was a hazard, and one
+            of HARM_SEEDS showed what it can do; else None.
     """
 
     seed: str | None
     outcome: Outcome | None
     schedules: int
     explorations: list["Exploration"]
+    harm: tuple[str, Outcome] | None = None
+
+
+def harm(engine_class: type, seed: str, outcome: Outcome) -> tuple[str, Outcome] | None:
+    """The first schedule found in which an engine with a hazard gives a wrong token: its seed and its outcome.
+
+    Args:
+        seed: of a schedule that has been run.
+        outcome: of that schedule.
+    """
+    if outcome.wrong_batch_number is not None:
+        return seed, outcome
+    if outcome.failure is not None:
+        return None  # it breaks down in any schedule
+    for number in map(str, range(HARM_SEEDS)):
+        if number != seed and (tried := replay(engine_class, number)).wrong_batch_number is not None:
+            return number, tried
+    return None
 
 
 def search(
@@ -78,6 +99,10 @@ def search(
     seen: set[tuple[int, int]] = set()
     explorations: list[Exploration] = []
 
+    def failed(seed: str, outcome: Outcome) -> Verdict:
+        progress("looking for a wrong token")
+        return Verdict(seed, outcome, len(seen), explorations, harm(engine_class, seed, outcome))
+
     def run(number: int) -> Outcome:
         outcome = replay(engine_class, str(number))
         seen.add((number % len(CASES), outcome.schedule))
@@ -87,19 +112,19 @@ def search(
     fixed = len(FIXED) * len(CASES)
     for number in range(fixed):
         if not (outcome := run(number)).clean:
-            return Verdict(str(number), outcome, len(seen), explorations)
+            return failed(str(number), outcome)
     for case in CASES:
         explorations.append(Exploration(engine_class, case))
         progress(f"all schedules of {case.name!r}")
-        if failed := explorations[-1].follow(runs):
-            return Verdict(*failed, len(seen), explorations)
+        if found := explorations[-1].follow(runs):
+            return failed(*found)
     there_are = sum(exploration.schedules() for exploration in explorations)
     # Where there are few, the last of them may not turn up for long.
     for number in range(fixed, fixed + 2 * schedules):
         if len(seen) >= min(schedules, there_are):
             break
         if not (outcome := run(number)).clean:
-            return Verdict(str(number), outcome, len(seen), explorations)
+            return failed(str(number), outcome)
     return Verdict(None, None, len(seen), explorations)
 
 

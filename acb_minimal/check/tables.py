@@ -14,14 +14,13 @@ from .deletions import WORKLOAD, Finding, find
 from .deletions import deletions as deletions_of
 from .hazards import Action
 from .judge import Outcome
-from .schedules import Verdict
+from .schedules import HARM_SEEDS, Verdict
 
 
 def verdict(chapter: str, verdict: Verdict) -> RenderableType:
     """What a search has found: the first thing that went wrong and how to see it again, or what was covered."""
     if verdict.outcome is not None:
-        again = Text(f"See this schedule: acb check {chapter} --replay {verdict.seed}")
-        return Group(Text(f"{chapter} is not in order."), problem(verdict.outcome), again)
+        return Group(Text(f"{chapter} is not in order."), problem(verdict.outcome), _again(chapter, verdict))
     table = Table(title=f"{chapter}: no hazard, no wrong token", title_justify="left", caption_justify="left")
     for column in ("case", "different schedules", "states", "runs"):
         table.add_column(column, justify="left" if column == "case" else "right")
@@ -34,6 +33,18 @@ def verdict(chapter: str, verdict: Verdict) -> RenderableType:
         f"Run one by one, from start to end, besides: {verdict.schedules:,} different ones."
     )
     return table
+
+
+def _again(chapter: str, verdict: Verdict) -> Text:
+    """How to see the schedule that shows most."""
+    if verdict.harm is None:
+        none = ""
+        if verdict.outcome.hazards and verdict.outcome.failure is None:
+            none = f"No token was wrong in {HARM_SEEDS} schedules; that is luck, not order.\n"
+        return Text(f"{none}See this schedule: acb check {chapter} --replay {verdict.seed}")
+    seed, outcome = verdict.harm
+    harm = f"What it can do: {outcome.failure}.\n" if outcome is not verdict.outcome else ""
+    return Text(f"{harm}See this schedule: acb check {chapter} --replay {seed}")
 
 
 def number(count: int) -> str:

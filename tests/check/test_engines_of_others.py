@@ -2,10 +2,11 @@
 
 import pytest
 
-from acb_minimal.check import judge
+from acb_minimal.check import judge, schedules
 from acb_minimal.check.cases import CASES
 from acb_minimal.check.judge import serve
-from acb_minimal.check.tables import problem
+from acb_minimal.check.schedules import replay, search
+from acb_minimal.check.tables import problem, verdict
 from acb_minimal.run.engines import changed, chapter_path
 
 STEP = "        batch = self.scheduler.schedule()             # pick requests, assign KV pages\n"
@@ -156,3 +157,34 @@ def test_an_inherited_method_s_lines_have_the_name_of_their_file(tmp_path):
     )
     said = str(problem(serve(judge.load(str(mine)), CASES[1])))
     assert f"  base.py, line {line_of('ch3', 'self.model.forward(')}: self.model.forward(self.slot)" in said
+
+
+# --- the schedule that shows what a race can do ---
+
+RACES = {
+    "ch3": "self.compute.wait_event(self.uploaded)",
+    "ch4": "self.slot, self.other = self.other, self.slot",
+    "ch5": "self.slot, self.other = self.other, self.slot",
+}
+
+
+@pytest.mark.parametrize("chapter", RACES)
+def test_of_a_race_the_schedule_is_named_that_gives_a_wrong_token(chapter):
+    racing = changed(chapter, (RACES[chapter], "pass"))
+    found = search(racing)
+    assert found.outcome.hazards
+    seed, outcome = found.harm
+    assert outcome.wrong_batch_number is not None
+    assert replay(racing, seed).failure == outcome.failure
+    lines = [str(part) for part in verdict("mine.py", found).renderables]
+    assert lines[-1].endswith(f"See this schedule: acb check mine.py --replay {seed}")
+    assert outcome.failure in "\n".join(lines)
+
+
+def test_of_a_race_that_gave_no_wrong_token_that_is_said(monkeypatch):
+    monkeypatch.setattr(schedules, "HARM_SEEDS", 1)
+    found = search(changed("ch3", (RACES["ch3"], "pass")))
+    assert found.harm is None
+    last = str(verdict("mine.py", found).renderables[-1])
+    assert last.startswith("No token was wrong in ")
+    assert last.endswith("See this schedule: acb check mine.py --replay 0")
