@@ -11,6 +11,7 @@ that it does it with (sim/host_view.py).
 """
 
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from types import CodeType
@@ -144,7 +145,9 @@ class Checker(Observer):
     def name_streams(self, engine: object, default: object) -> None:
         """Calls every stream by the engine's attribute that holds it."""
         self.names[default.queue] = "the default stream"
-        for name, value in vars(engine).items():
+        slots = (name for cls in type(engine).__mro__ for name in _names(vars(cls).get("__slots__", ())))
+        for name in [*getattr(engine, "__dict__", ()), *slots]:
+            value = getattr(engine, name, None)
             if isinstance(queue := getattr(value, "queue", None), Queue):
                 self.names[queue] = name
 
@@ -265,6 +268,10 @@ class Checker(Observer):
     def _line(self) -> Line | None:
         """The engine's line that the host is in."""
         return self.below and lines.of_engine(sys._getframe(2), self.below)
+
+
+def _names(slots: str | Iterable[str]) -> Iterable[str]:
+    return (slots,) if isinstance(slots, str) else slots
 
 
 def _joined(a: list[int], b: list[int]) -> list[int]:

@@ -17,6 +17,7 @@ from ..request import Batch, Request
 from ..run.engines import chapter_path, load_chapter
 from ..scheduler import Scheduler
 from ..sim.costs import Costs
+from ..sim.cuda import Unknown
 from ..sim.device import SimulatedDevice
 from ..sim.policies import Lazy
 from ..sim.queues import Policy
@@ -185,7 +186,8 @@ def serve(engine_class: type, case: Case, policy: Policy | None = None, checker:
         checker: who looks on.
 
     Raises:
-        InputError: the class is no engine, or the policy cannot go on with this one.
+        InputError: the class is no engine, or uses what the simulator does not know, or the policy cannot go on with
+            it.
     """
     if not callable(getattr(engine_class, "run", None)):
         raise InputError("the Engine has no method `run`")
@@ -211,6 +213,8 @@ def serve(engine_class: type, case: Case, policy: Policy | None = None, checker:
             raise InputError(str(refusal)) from None
         except Broken as error:
             scheduler.broken = scheduler.broken or error
+        except Unknown as error:
+            raise InputError(f"the engine cannot be checked: {_where(error, file)}") from None
         except SystemExit as error:
             failure = f"the engine calls exit, and nothing of it may: {_where(error, file)}"
         except Exception as error:

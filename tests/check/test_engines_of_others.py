@@ -7,6 +7,7 @@ from acb_minimal.check.cases import CASES
 from acb_minimal.check.judge import serve
 from acb_minimal.check.schedules import replay, search
 from acb_minimal.check.tables import problem, verdict
+from acb_minimal.errors import InputError
 from acb_minimal.run.engines import changed, chapter_path
 
 STEP = "        batch = self.scheduler.schedule()             # pick requests, assign KV pages\n"
@@ -188,3 +189,59 @@ def test_of_a_race_that_gave_no_wrong_token_that_is_said(monkeypatch):
     last = str(verdict("mine.py", found).renderables[-1])
     assert last.startswith("No token was wrong in ")
     assert last.endswith("See this schedule: acb check mine.py --replay 0")
+
+
+# --- engines that use more of torch.cuda ---
+
+STREAMS = "cuda.Stream(), cuda.Stream(), cuda.Stream()"
+UPLOAD = "        with self.cuda.stream(self.h2d):\n            self.slot.upload(non_blocking=True)       # host -> device\n"
+
+MORE_OF_TORCH = {
+    "priorities": (STREAMS, "cuda.Stream(priority=-1), cuda.Stream(device=None, priority=0), cuda.Stream(None)"),
+    "blocking events": ("cuda.Event(), cuda.Event(), cuda.Event()", "(cuda.Event(blocking=True) for _ in range(3))"),
+    "a stream entered by itself": ("        with self.cuda.stream(self.h2d):", "        with self.h2d:"),
+    "a stream that is set": (
+        UPLOAD,
+        "        before = self.cuda.current_stream()\n        self.cuda.set_stream(self.h2d)\n"
+        "        self.slot.upload(non_blocking=True); self.cuda.set_stream(before)\n",
+    ),
+    "ranges for a profiler": (
+        "        batch = self.scheduler.schedule() ",
+        "        nvtx = self.cuda.nvtx; nvtx.range_push('step'); nvtx.mark('x'); nvtx.range_pop()\n"
+        "        with nvtx.range('schedule'): batch = self.scheduler.schedule() ",
+    ),
+    "slots": (
+        "class Engine:\n",
+        "class Engine:\n    __slots__ = ('model', 'scheduler', 'cuda', 'slot', 'h2d', 'compute', 'd2h', 'uploaded', "
+        "'computed', 'downloaded')\n",
+    ),
+    "a name that may be missing": ("        self.slot = ", "        assert not hasattr(cuda, 'no_such_name')\n        self.slot = "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MORE_OF_TORCH)
+def test_an_engine_may_use_more_of_torch_cuda(name):
+    assert instead("ch3", MORE_OF_TORCH[name]).clean
+
+
+def test_streams_in_slots_have_their_names():
+    assert "makes compute wait for h2d" in str(
+        instead("ch3", MORE_OF_TORCH["slots"], ("self.compute.wait_event(self.uploaded)", "pass")).hazards[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("cuda.memory_stats()", "memory_stats"),
+        ("self.h2d.cuda_stream", "Stream.cuda_stream"),
+        ("cuda.Event().ipc_handle()", "Event.ipc_handle"),
+        ("cuda.CUDAGraph().reset()", "CUDAGraph.reset"),
+    ],
+)
+def test_what_the_simulator_does_not_know_is_its_own_limit(text, name):
+    events = "        self.uploaded, "
+    with pytest.raises(InputError) as refused:
+        instead("ch3", (events, f"        {text}; self.uploaded, "))
+    assert f"the simulator has no torch.cuda.{name}; that is a limit of the simulator (line " in str(refused.value)
+    assert str(refused.value).startswith("the engine cannot be checked: Unknown: ")
