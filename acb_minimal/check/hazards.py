@@ -10,16 +10,19 @@ What device work reads and writes is taken from the work itself (accesses.py), a
 that it does it with (sim/host_view.py).
 """
 
-import linecache
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import zip_longest
+from types import CodeType
 
 import numpy as np
 import torch
 
 from ..sim.queues import Observer, Operation, Queue
+from . import lines
 from .accesses import Watch
+from .lines import Line
 from .memory import Memories, Memory
 
 HOST = 0
@@ -45,7 +48,7 @@ class Action:
     what: str
     batch_number: int | None
     slot: str | None
-    line: int | None
+    line: Line | None
     past: list[int]
 
     def __str__(self) -> str:
@@ -83,12 +86,32 @@ class Hazard:
         return f"{accesses}; nothing makes {waits} wait for {awaited}"
 
 
+@dataclass(frozen=True)
+class Wait:
+    """That the host made somebody wait for an event.
+
+    Attributes:
+        after: the number of the last action before.
+        actor: who is to wait.
+        event: for which.
+        found: the record that the event had; None if it had none.
+        line: the engine's line.
+    """
+
+    after: int
+    actor: int
+    event: object
+    found: Action | None
+    line: Line | None
+
+
 @dataclass
 class Checker(Observer):
     """Looks on while an engine runs on a simulated device, and collects hazards.
 
     Attributes:
-        file: the engine's source file; actions then know their lines.
+        file: the engine's source file; a line of it is told without its name.
+        below: the code that runs the engine; actions then know the engine's lines.
         names: what to call the streams, by queue.
         events: what happened, in order: what kind ("issued", "done", "asked" for by the host, "seen" by the host to be
             done) and the action; the host's own actions are "done" at once.
@@ -96,6 +119,7 @@ class Checker(Observer):
     """
 
     file: str | None = None
+    below: CodeType | None = None
     names: dict[Queue, str] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -109,6 +133,8 @@ class Checker(Observer):
         self._pools: dict[int, tuple[object, Memory]] = {}  # by id; the pool is kept, so that its id is not reused
         self._running: Action | None = None
         self._host_action: Action | None = None  # what the host is doing, as far as it has touched anything
+        self._waits: list[Wait] = []
+        self._records: dict[object, list[Action]] = {}  # by event
         self._torch = Watch(self.touch, self.touch_positions)
 
     @property
@@ -119,9 +145,21 @@ class Checker(Observer):
     def name_streams(self, engine: object, default: object) -> None:
         """Calls every stream by the engine's attribute that holds it."""
         self.names[default.queue] = "the default stream"
-        for name, value in vars(engine).items():
+        slots = (name for cls in type(engine).__mro__ for name in _names(vars(cls).get("__slots__", ())))
+        for name in [*getattr(engine, "__dict__", ()), *slots]:
+            value = getattr(engine, name, None)
             if isinstance(queue := getattr(value, "queue", None), Queue):
                 self.names[queue] = name
+
+    def too_early(self, hazard: Hazard) -> Wait | None:
+        """The last wait that would have made the hazard none, had it not come before what it was for was recorded."""
+        for wait in reversed(self._waits):
+            theirs = [record.number for record in self._records.get(wait.event, ()) if record.actor == hazard.first.actor]
+            older = wait.found is None or wait.found.number < hazard.first.number
+            recorded_later = any(number > max(wait.after, hazard.first.number) for number in theirs)
+            if wait.actor == hazard.second.actor and wait.after < hazard.second.number and older and recorded_later:
+                return wait
+        return None
 
     # --- what an Observer is told ---
 
@@ -156,6 +194,14 @@ class Checker(Observer):
         action = self._issued[operation]
         self._pasts[HOST] = _joined(self._pasts[HOST], action.past)
         self.events.append(("seen", action))
+
+    def recorded(self, event: object, record: Operation) -> None:
+        self._records.setdefault(event, []).append(self._issued[record])
+
+    def waits(self, queue: Queue | None, event: object, record: Operation | None) -> None:
+        actor = self._actors.setdefault(queue, len(self._actors))
+        found = self._issued[record] if record else None
+        self._waits.append(Wait(len(self._actions) - 1, actor, event, found, self._line()))
 
     def touched(self, memory: np.ndarray, writes: bool) -> None:
         if self._host_action is None:
@@ -219,16 +265,13 @@ class Checker(Observer):
         queue = list(self._actors)[actor]
         return "the host" if queue is None else self.names.get(queue, f"stream {actor}")
 
-    def _line(self) -> int | None:
+    def _line(self) -> Line | None:
         """The engine's line that the host is in."""
-        frame = sys._getframe(2) if self.file else None
-        while frame is not None and frame.f_code.co_filename != self.file:
-            frame = frame.f_back
-        return frame and frame.f_lineno
+        return self.below and lines.of_engine(sys._getframe(2), self.below)
 
-    def source(self, action: Action) -> str:
-        """The engine's line that did it; empty if that is not known."""
-        return linecache.getline(self.file, action.line).strip() if action.line else ""
+
+def _names(slots: str | Iterable[str]) -> Iterable[str]:
+    return (slots,) if isinstance(slots, str) else slots
 
 
 def _joined(a: list[int], b: list[int]) -> list[int]:

@@ -4,7 +4,7 @@ The cases, and the network that serves them, are in cases.py; which schedules an
 decides.
 """
 
-import traceback
+import sys
 from contextlib import closing, suppress
 from dataclasses import dataclass
 
@@ -14,20 +14,25 @@ from ..errors import InputError
 from ..kv_cache import KVCache, PagePool
 from ..model import Model
 from ..request import Batch, Request
+from ..run.engines import chapter_path, load_chapter
 from ..scheduler import Scheduler
 from ..sim.costs import Costs
+from ..sim.cuda import Unknown
 from ..sim.device import SimulatedDevice
 from ..sim.policies import Lazy
 from ..sim.queues import Policy
 from ..slot import SlotSize
+from . import lines
 from .cases import NETWORK, POSITIONS, VOCAB, Case
+from .endings import Broken, Hung, Refusal, watchdog
 from .hazards import Checker, Hazard
 
 COSTS = "llama-3.1-8b"  # whose times the policy "timed" goes by
 MOST_CALLS = 2000  # of has_work and schedule, by an engine that is getting somewhere
+PATIENCE = 10.0  # seconds for a case, which takes a right engine a tenth of one
 
 
-class WrongTokenError(Exception):
+class WrongTokenError(Broken):
     """A token that is not the one the network gives.
 
     Attributes:
@@ -41,11 +46,15 @@ class WrongTokenError(Exception):
         )
 
 
-class YieldError(Exception):
+class YieldError(Broken):
     """A request was not yielded exactly once, when it had its finish_reason."""
 
     def __init__(self, what: str):
         super().__init__(f"{what}; it has to yield each request exactly once, with its finish_reason")
+
+
+class StalledError(Broken):
+    """The engine goes on and on and does not get anywhere."""
 
 
 class Referee(Scheduler):
@@ -53,12 +62,19 @@ class Referee(Scheduler):
 
     Attributes:
         right: the tokens of every request, by number.
+        broken: the first thing that was wrong; whoever goes on all the same is told again at every call.
     """
 
-    def __init__(self, case: Case, device: SimulatedDevice):
+    def __init__(self, case: Case, device: SimulatedDevice, file: str | None = None):
+        """
+        Args:
+            file: the engine's; a line of it is told without its name.
+        """
         pool = PagePool(case.pages, page_size=2)
         super().__init__(pool, case.max_running, case.max_batch_tokens, VOCAB, POSITIONS, device)
         self.right = [tokens for _, tokens, _ in case.served]
+        self.broken: Broken | None = None
+        self.file = file
         self._calls = 0
         self._to_yield = {request.id: request for request in case.requests()}
         for request in self._to_yield.values():
@@ -67,7 +83,13 @@ class Referee(Scheduler):
     def has_work(self) -> bool:
         self._calls += 1
         if self._calls > MOST_CALLS:
-            raise RuntimeError(f"the engine has looked for work {MOST_CALLS:,} times and is not done")
+            line = lines.of_engine(sys._getframe(), serve.__code__)
+            where = f" ({line.told(self.file)}: {line.text})" if line else ""
+            self.broken = self.broken or StalledError(
+                f"the engine has looked for work {MOST_CALLS:,} times and is not done{where}"
+            )
+        if self.broken:
+            raise self.broken
         return super().has_work()
 
     def schedule(self) -> Batch | None:
@@ -81,7 +103,8 @@ class Referee(Scheduler):
         for request, place in expected:
             token, right = request.generated[place], self.right[int(request.id)][place]
             if token != right:
-                raise WrongTokenError(batch.number, request.id, place, token, right)
+                self.broken = self.broken or WrongTokenError(batch.number, request.id, place, token, right)
+                raise self.broken
         return finished
 
     def yielded(self, request: Request) -> None:
@@ -135,8 +158,24 @@ class Outcome:
         return hash(tuple((kind, action.number) for kind, action in self.checker.events))
 
 
-class Stopped(BaseException):
-    """Raised by a policy that has seen enough of a schedule. No Exception: an engine must not catch it."""
+def load(chapter: str) -> type:
+    """The `Engine` of a chapter, if its file can be imported and comes to an end.
+
+    Args:
+        chapter: as for `engines.chapter_path`.
+
+    Raises:
+        InputError: there is none, or it cannot.
+    """
+    file = str(chapter_path(chapter))
+    try:
+        with watchdog(PATIENCE, f"importing {chapter!r}", load.__code__, file):
+            return load_chapter(chapter)
+    except SystemExit as error:
+        where = _where(error, file)
+        raise InputError(f"chapter {chapter!r} cannot be used: importing it calls exit: {where}") from None
+    except Hung as error:
+        raise InputError(f"chapter {chapter!r} cannot be used: {error}") from None
 
 
 def serve(engine_class: type, case: Case, policy: Policy | None = None, checker: Checker | None = None) -> Outcome:
@@ -147,49 +186,54 @@ def serve(engine_class: type, case: Case, policy: Policy | None = None, checker:
         checker: who looks on.
 
     Raises:
-        InputError: the class is no engine, or the policy cannot go on with this one.
+        InputError: the class is no engine, or uses what the simulator does not know, or the policy cannot go on with
+            it.
     """
-    try:
-        file = engine_class.run.__code__.co_filename
-    except AttributeError:
-        raise InputError("the Engine has no method `run`") from None
+    if not callable(getattr(engine_class, "run", None)):
+        raise InputError("the Engine has no method `run`")
+    file = lines.file_of(engine_class)
     checker = checker or Checker()
-    checker.file = file
+    checker.file, checker.below = file, serve.__code__
     device = SimulatedDevice(_COSTS, policy, observer=checker)
-    scheduler = Referee(case, device)
+    scheduler = Referee(case, device, file)
     cache = KVCache(NETWORK.layers, case.pages, 2, torch.float64, device.torch_device)
     size = SlotSize(case.max_running, case.max_batch_tokens, case.pages)
     model = Model(NETWORK, NETWORK.layers, cache, size, device)
-    failure = wrong_batch_number = None
+    failure = None
     with closing(model):
         try:
-            engine = engine_class(model, scheduler, device.cuda)
-            checker.name_streams(engine, device.cuda.default_stream())
-            for request in engine.run() or ():  # a `run` without a yield is a function that returns None
-                scheduler.yielded(request)
+            with watchdog(PATIENCE, "the engine", serve.__code__, file):
+                engine = engine_class(model, scheduler, device.cuda)
+                checker.name_streams(engine, device.cuda.default_stream())
+                for request in engine.run() or ():  # a `run` without a yield is a function that returns None
+                    scheduler.yielded(request)
             device.finish()
             scheduler.ended()
-        except WrongTokenError as error:
-            failure, wrong_batch_number = str(error), error.batch_number
-        except YieldError as error:
-            failure = str(error)
-        except InputError:
-            raise  # not the engine's: the policy's
+        except Refusal as refusal:
+            raise InputError(str(refusal)) from None
+        except Broken as error:
+            scheduler.broken = scheduler.broken or error
+        except Unknown as error:
+            raise InputError(f"the engine cannot be checked: {_where(error, file)}") from None
+        except SystemExit as error:
+            failure = f"the engine calls exit, and nothing of it may: {_where(error, file)}"
         except Exception as error:
             failure = _where(error, file)
+        if scheduler.broken:  # whatever came of it
+            failure = str(scheduler.broken)
         if failure is not None:
             # What was still queued then counts too: run late, it cannot have been in order with what came before.
             device.cuda.queues.policy = Lazy()
             with suppress(Exception):
                 device.finish()
-    return Outcome(checker.hazards, failure, wrong_batch_number, checker)
+    return Outcome(checker.hazards, failure, getattr(scheduler.broken, "batch_number", None), checker)
 
 
 _COSTS = Costs.of(COSTS)
 
 
-def _where(error: Exception, file: str) -> str:
+def _where(error: Exception, file: str | None) -> str:
     """The error on one line, with the engine's line that it came through."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
-    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    return f"{text} (line {lines[-1].lineno}: {lines[-1].line})" if lines else text
+    line = lines.of_error(error)
+    return f"{text} ({line.told(file)}: {line.text})" if line else text

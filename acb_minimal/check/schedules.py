@@ -15,11 +15,13 @@ from ..errors import InputError
 from ..sim.policies import Choosing, Eager, Lazy, Random, Timed
 from ..sim.queues import Operation
 from .cases import CASES, Case
+from .endings import Refusal, Stopped
 from .hazards import HOST, Checker
-from .judge import Outcome, Stopped, serve
+from .judge import Outcome, serve
 
 FIXED = (Timed, Lazy, Eager)
 END, VOID = "end", "void"
+HARM_SEEDS = 60  # that are tried for a wrong token
 
 
 def replay(engine_class: type, seed: str) -> Outcome:
@@ -52,12 +54,32 @@ class Verdict:
         outcome: how it went wrong.
         schedules: how many different schedules were run, from start to end, one by one.
         explorations: what was gone through choice by choice; empty if something went wrong before.
+        harm: the seed of a schedule in which a token came out wrong, and its outcome: where there was a hazard, and one
+            of HARM_SEEDS showed what it can do; else None.
     """
 
     seed: str | None
     outcome: Outcome | None
     schedules: int
     explorations: list["Exploration"]
+    harm: tuple[str, Outcome] | None = None
+
+
+def harm(engine_class: type, seed: str, outcome: Outcome) -> tuple[str, Outcome] | None:
+    """The first schedule found in which an engine with a hazard gives a wrong token: its seed and its outcome.
+
+    Args:
+        seed: of a schedule that has been run.
+        outcome: of that schedule.
+    """
+    if outcome.wrong_batch_number is not None:
+        return seed, outcome
+    if outcome.failure is not None:
+        return None  # it breaks down in any schedule
+    for number in map(str, range(HARM_SEEDS)):
+        if number != seed and (tried := replay(engine_class, number)).wrong_batch_number is not None:
+            return number, tried
+    return None
 
 
 def search(
@@ -77,6 +99,10 @@ def search(
     seen: set[tuple[int, int]] = set()
     explorations: list[Exploration] = []
 
+    def failed(seed: str, outcome: Outcome) -> Verdict:
+        progress("looking for a wrong token")
+        return Verdict(seed, outcome, len(seen), explorations, harm(engine_class, seed, outcome))
+
     def run(number: int) -> Outcome:
         outcome = replay(engine_class, str(number))
         seen.add((number % len(CASES), outcome.schedule))
@@ -86,19 +112,19 @@ def search(
     fixed = len(FIXED) * len(CASES)
     for number in range(fixed):
         if not (outcome := run(number)).clean:
-            return Verdict(str(number), outcome, len(seen), explorations)
+            return failed(str(number), outcome)
     for case in CASES:
         explorations.append(Exploration(engine_class, case))
         progress(f"all schedules of {case.name!r}")
-        if failed := explorations[-1].follow(runs):
-            return Verdict(*failed, len(seen), explorations)
+        if found := explorations[-1].follow(runs):
+            return failed(*found)
     there_are = sum(exploration.schedules() for exploration in explorations)
     # Where there are few, the last of them may not turn up for long.
     for number in range(fixed, fixed + 2 * schedules):
         if len(seen) >= min(schedules, there_are):
             break
         if not (outcome := run(number)).clean:
-            return Verdict(str(number), outcome, len(seen), explorations)
+            return failed(str(number), outcome)
     return Verdict(None, None, len(seen), explorations)
 
 
@@ -124,7 +150,7 @@ class Script(Choosing):
         options = ready if must else [*ready, None]
         self.made.append(self.pick(len(options), must))
         if self.made[-1] >= len(options):
-            raise InputError(f"choice {self.made[-1]} of a seed: there are only {len(options)} at that point")
+            raise Refusal(f"choice {self.made[-1]} of a seed: there are only {len(options)} at that point")
         return options[self.made[-1]]
 
     def pick(self, options: int, must: bool) -> int:
@@ -220,7 +246,7 @@ class _Walk(Script):
         self.state = state
         if len(self.made) < len(self.choices):
             if state not in self.exploration._next:
-                raise InputError("the engine did not do the same thing twice: its schedules cannot be explored")
+                raise Refusal("the engine did not do the same thing twice: its schedules cannot be explored")
             return self.choices[len(self.made)]
         if state in self.exploration._next:
             raise Stopped

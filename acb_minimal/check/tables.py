@@ -12,15 +12,15 @@ from ..sim.costs import Costs
 from ..sim.device import SimulatedDevice
 from .deletions import WORKLOAD, Finding, find
 from .deletions import deletions as deletions_of
+from .hazards import Action
 from .judge import Outcome
-from .schedules import Verdict
+from .schedules import HARM_SEEDS, Verdict
 
 
 def verdict(chapter: str, verdict: Verdict) -> RenderableType:
     """What a search has found: the first thing that went wrong and how to see it again, or what was covered."""
     if verdict.outcome is not None:
-        again = Text(f"See this schedule: acb check {chapter} --replay {verdict.seed}")
-        return Group(Text(f"{chapter} is not in order."), problem(verdict.outcome), again)
+        return Group(Text(f"{chapter} is not in order."), problem(verdict.outcome), _again(chapter, verdict))
     table = Table(title=f"{chapter}: no hazard, no wrong token", title_justify="left", caption_justify="left")
     for column in ("case", "different schedules", "states", "runs"):
         table.add_column(column, justify="left" if column == "case" else "right")
@@ -35,6 +35,18 @@ def verdict(chapter: str, verdict: Verdict) -> RenderableType:
     return table
 
 
+def _again(chapter: str, verdict: Verdict) -> Text:
+    """How to see the schedule that shows most."""
+    if verdict.harm is None:
+        none = ""
+        if verdict.outcome.hazards and verdict.outcome.failure is None:
+            none = f"No token was wrong in {HARM_SEEDS} schedules; that is luck, not order.\n"
+        return Text(f"{none}See this schedule: acb check {chapter} --replay {verdict.seed}")
+    seed, outcome = verdict.harm
+    harm = f"What it can do: {outcome.failure}.\n" if outcome is not verdict.outcome else ""
+    return Text(f"{harm}See this schedule: acb check {chapter} --replay {seed}")
+
+
 def number(count: int) -> str:
     """A count as text: whole, as long as it can be read."""
     return f"{count:,}" if count < 1e9 else f"{count:.1e}"
@@ -47,7 +59,14 @@ def problem(outcome: Outcome) -> Text:
         hazard = outcome.hazards[0]
         lines.append(f"Hazard: {hazard}.")
         for action in (hazard.first, hazard.second):
-            lines.append(f"  line {action.line}: {outcome.checker.source(action)}")
+            if action.line is not None:
+                lines.append(f"  {action.line.told(outcome.checker.file)}: {action.line.text}")
+        if (wait := outcome.checker.too_early(hazard)) and wait.line:
+            found = "nothing that was recorded"
+            if wait.found is not None and wait.found.line is not None:
+                found = f"an older record, of {wait.found.line.told(outcome.checker.file)} before {hazard.first}"
+            lines.append(f"  {wait.line.told(outcome.checker.file)}: {wait.line.text}")
+            lines.append(f"    finds {found}: it has to come after the record")
         if more := len(outcome.hazards) - 1:
             lines.append(f"  and {more} more")
     if outcome.failure:
@@ -62,8 +81,13 @@ def timeline(chapter: str, seed: str, outcome: Outcome) -> RenderableType:
         table.add_column(column, justify="right" if column == "line" else "left", no_wrap=True)
     for kind, action in outcome.checker.events:
         if kind == "done":
-            table.add_row(outcome.checker.name(action.actor), str(action), action.slot, str(action.line or ""))
+            table.add_row(outcome.checker.name(action.actor), str(action), action.slot, _told(action, outcome))
     return table if outcome.clean else Group(table, problem(outcome))
+
+
+def _told(action: Action, outcome: Outcome) -> str:
+    """The number of an action's line, with its file's name unless it is the engine's own."""
+    return action.line.told(outcome.checker.file).removeprefix("line ") if action.line else ""
 
 
 def deletions(chapter: str, device: str, progress: Callable[[str], None]) -> Measured:

@@ -1,5 +1,8 @@
 """`acb check` and `acb diff`: whether an engine is in order, and what sets one apart from another."""
 
+import os
+import sys
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -26,9 +29,10 @@ def check(
     if deletions:
         check_alone(command, "--deletions", "--device", "--json")
     from ..check import tables
+    from ..check.judge import load
     from ..check.schedules import search
     from ..run.devices import check_device
-    from ..run.engines import chapter_path, load_chapter
+    from ..run.engines import chapter_path
 
     check_device(device)
     if device not in ("sim", "cuda") or (device == "cuda" and not deletions):
@@ -38,7 +42,7 @@ def check(
     if json_file and not deletions:
         raise InputError(f"nothing to put into {str(json_file)!r}: --json goes with --deletions")
     check_record(json_file)
-    engine_class = load_chapter(chapter)
+    engine_class, threads = load(chapter), set(threading.enumerate())
     with console.status("") as status:
         if deletions:
             found = tables.deletions(chapter, device, status.update)
@@ -48,19 +52,31 @@ def check(
             return
         verdict = search(engine_class, schedules, progress=status.update)
     console.print(tables.verdict(chapter, verdict))
-    if verdict.outcome is not None:
-        raise typer.Exit(1)
+    _leave(threads, verdict.outcome is None)
 
 
 def show_schedule(chapter: str, seed: str) -> None:
     """Prints what happened in a schedule, in order; ends with status 1 if anything went wrong in it."""
     from ..check import tables
+    from ..check.judge import load
     from ..check.schedules import replay
-    from ..run.engines import load_chapter
 
-    outcome = replay(load_chapter(chapter), seed)
+    engine_class, threads = load(chapter), set(threading.enumerate())
+    outcome = replay(engine_class, seed)
     console.print(tables.timeline(chapter, seed, outcome))
-    if not outcome.clean:
+    _leave(threads, outcome.clean)
+
+
+def _leave(threads: set[threading.Thread], clean: bool) -> None:
+    """Ends the command, with status 1 unless all is `clean`: also if a thread that the engine has begun never ends.
+
+    Args:
+        threads: those that there were before.
+    """
+    sys.stdout.flush()
+    if any(not thread.daemon for thread in set(threading.enumerate()) - threads):
+        os._exit(not clean)  # Python would wait for it
+    if not clean:
         raise typer.Exit(1)
 
 

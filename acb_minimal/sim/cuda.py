@@ -9,7 +9,7 @@ One thing is stricter than CUDA: in a graph only compute work can be captured, n
 
 from __future__ import annotations  # SimulatedCuda has methods named like the classes they return
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ..device import Work
@@ -18,15 +18,37 @@ from .policies import Timed
 from .queues import Cost, Observer, Operation, Policy, Queues
 
 
-class Stream:
-    """A queue of operations that run in order. Like PyTorch's, it and the default stream do not wait for each other."""
+class Unknown(AttributeError):
+    """Something that torch.cuda may have and the simulator does not: a limit of the simulator, no fault of who asks."""
 
-    def __init__(self, cuda: SimulatedCuda):
-        self.cuda, self.queue = cuda, cuda.queues.new_queue()
+    def __init__(self, name: str):
+        super().__init__(f"the simulator has no torch.cuda.{name}; that is a limit of the simulator")
+
+
+class Stream:
+    """A queue of operations that run in order. Like PyTorch's, it and the default stream do not wait for each other.
+
+    Attributes:
+        priority: kept, and of no effect here: what runs when, a policy decides.
+    """
+
+    def __init__(self, cuda: SimulatedCuda, priority: int = 0):
+        self.cuda, self.queue, self.priority = cuda, cuda.queues.new_queue(), priority
+
+    def __enter__(self) -> Stream:
+        self.cuda._current.append(self)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.cuda._current.pop()
+
+    def __getattr__(self, name: str):
+        raise Unknown(f"Stream.{name}")
 
     def wait_event(self, event: Event) -> None:
         """Holds this stream's later work until the record that `event` has *now* is done; never recorded: no-op."""
         self.cuda.not_while_capturing("wait for an event")
+        self.cuda.queues.observer.waits(self.queue, event, event.latest)
         if event.latest is not None:
             self.cuda.queues.add(Operation(self.queue, "wait", self.cuda.now, after=event.latest))
 
@@ -63,6 +85,7 @@ class Event:
         self.cuda.not_while_capturing("record an event")
         self.latest = Operation((stream or self.cuda.current_stream()).queue, "record", self.cuda.now)
         self.cuda.queues.add(self.latest)
+        self.cuda.queues.observer.recorded(self, self.latest)
 
     def wait(self, stream: Stream | None = None) -> None:
         (stream or self.cuda.current_stream()).wait_event(self)
@@ -70,6 +93,7 @@ class Event:
     def synchronize(self) -> None:
         """Makes the host wait for the latest record; returns at once if there is none."""
         self.cuda.not_while_capturing("synchronize an event")
+        self.cuda.queues.observer.waits(None, self, self.latest)
         if self.latest is not None:
             self.cuda.queues.wait_for(self.latest)
 
@@ -77,6 +101,9 @@ class Event:
         """Whether the latest record is done; True if there is none."""
         self.cuda.not_while_capturing("query an event")
         return self.cuda.queues.look_at(self.latest)
+
+    def __getattr__(self, name: str):
+        raise Unknown(f"Event.{name}")
 
     def elapsed_time(self, end: Event) -> float:
         """Milliseconds from this event's record to `end`'s, on the device's clock."""
@@ -104,6 +131,9 @@ class CUDAGraph:
         self.work: Work | None = None
         self.pool: object = None
 
+    def __getattr__(self, name: str):
+        raise Unknown(f"CUDAGraph.{name}")
+
     def replay(self) -> None:
         if self.captured is None:
             raise RuntimeError("the graph was replayed before it was captured")
@@ -124,8 +154,29 @@ class CUDAGraph:
         )
 
 
+class Ranges:
+    """Stands in for torch.cuda.nvtx: names for a profiler, and there is none."""
+
+    def range_push(self, text: str) -> int:
+        return 0
+
+    def range_pop(self) -> int:
+        return 0
+
+    def mark(self, text: str) -> None:
+        pass
+
+    @contextmanager
+    def range(self, text: str, *args: object, **kwargs: object) -> Iterator[None]:
+        yield
+
+
 class SimulatedCuda:
-    """Stands in for the module torch.cuda."""
+    """Stands in for the module torch.cuda.
+
+    Attributes:
+        nvtx: as torch.cuda has it; of no effect.
+    """
 
     def __init__(
         self,
@@ -148,14 +199,19 @@ class SimulatedCuda:
         self._capturing: CUDAGraph | None = None
         self._default = Stream(self)
         self._current = [self._default]
+        self.nvtx = Ranges()
 
     # --- the names of torch.cuda ---
 
-    def Stream(self) -> Stream:
-        return Stream(self)
+    def Stream(self, device: object = None, priority: int = 0) -> Stream:
+        return Stream(self, priority)
 
-    def Event(self, enable_timing: bool = False) -> Event:
+    def Event(self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False) -> Event:
+        """How the host waits (`blocking`), and for whom an event is (`interprocess`), changes nothing here."""
         return Event(self, enable_timing)
+
+    def __getattr__(self, name: str):
+        raise Unknown(name)
 
     def CUDAGraph(self) -> CUDAGraph:
         return CUDAGraph(self)
@@ -163,11 +219,16 @@ class SimulatedCuda:
     def graph_pool_handle(self) -> object:
         return object()
 
-    def default_stream(self) -> Stream:
+    def default_stream(self, device: object = None) -> Stream:
         return self._default
 
-    def current_stream(self) -> Stream:
+    def current_stream(self, device: object = None) -> Stream:
         return self._current[-1]
+
+    def set_stream(self, stream: Stream | None) -> None:
+        """Makes it the current stream, until whoever has entered another one leaves that."""
+        if stream is not None:
+            self._current[-1] = stream
 
     @contextmanager
     def stream(self, stream: Stream | None):
@@ -194,7 +255,7 @@ class SimulatedCuda:
         finally:
             self._capturing = None
 
-    def synchronize(self) -> None:
+    def synchronize(self, device: object = None) -> None:
         """Makes the host wait for all streams."""
         self.not_while_capturing("synchronize the device")
         self.queues.drain()

@@ -123,6 +123,12 @@ class Observer:
     def saw(self, operation: Operation) -> None:
         """The host has waited for it, or asked, and knows that it is done."""
 
+    def recorded(self, event: object, record: Operation) -> None:
+        """The host has recorded the event."""
+
+    def waits(self, queue: Queue | None, event: object, record: Operation | None) -> None:
+        """The host makes a queue (None: itself) wait for the event, and `record` is what it finds in it."""
+
     def touched(self, memory: np.ndarray, writes: bool) -> None:
         """The host itself reads or writes pinned memory."""
 

@@ -99,7 +99,7 @@ def test_a_hazard_comes_with_the_engine_s_lines():
         "the carry-over of batch 0 reads slot A's inputs; the upload of batch 0 writes them; "
         "nothing makes compute wait for h2d"
     )
-    lines = [(action.line, outcome.checker.source(action)) for action in (hazard.first, hazard.second)]
+    lines = [(action.line.number, action.line.text) for action in (hazard.first, hazard.second)]
     assert lines == lines_of("ch5", "slot.upload", "model.carry_over")
 
 
@@ -125,12 +125,12 @@ def test_a_host_that_does_not_wait_for_its_tokens_is_told_both_lines(chapter):
         "the host (update, batch 0) reads slot A's pinned outputs; the download of batch 0 writes them; "
         "nothing makes the host wait for "
     )
-    assert [hazard.first.line, hazard.second.line] == [
+    assert [hazard.first.line.number, hazard.second.line.number] == [
         number for number, _ in lines_of(chapter, "slot.download", "scheduler.update")
     ]
     said = str(problem(outcome))
-    assert f"line {hazard.first.line}: tokens = self.slot.download(" in said
-    assert f"line {hazard.second.line}: return self.scheduler.update(" in said
+    assert f"line {hazard.first.line.number}: tokens = self.slot.download(" in said
+    assert f"line {hazard.second.line.number}: return self.scheduler.update(" in said
 
 
 @pytest.mark.parametrize("seed", [str(seed) for seed in range(12)])

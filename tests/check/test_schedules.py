@@ -128,7 +128,7 @@ def test_what_an_engine_does_to_memory_by_itself_is_seen():
     _, outcome = Exploration(engine(OWN, "own"), TINY).follow(100)
     (hazard,) = outcome.hazards
     assert str(hazard).startswith("the host (its own code) writes slot A's pinned inputs; the upload of batch 0 read")
-    assert "input_ids[:] = 0" in outcome.checker.source(hazard.second)
+    assert "input_ids[:] = 0" in hazard.second.line.text
 
 
 def test_two_streams_that_do_not_wait_for_each_other_can_take_turns_in_any_order():

@@ -1,9 +1,17 @@
 """`acb check` and `acb diff`."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
+from acb_minimal.check import judge
 from acb_minimal.measure import record
 from acb_minimal.run.engines import chapter_paths
+
+ROOT = str(Path(__file__).parents[2])
 
 
 def test_check_says_what_a_clean_chapter_was_put_through(acb):
@@ -36,6 +44,71 @@ def test_check_shows_the_hazard_its_lines_and_how_to_see_it_again(acb, tmp_path)
     assert "nothing makes compute wait for h2d" in " ".join(again.stdout.split())
 
 
+def acb_in_a_process(*arguments) -> subprocess.CompletedProcess:
+    """For an engine that must not end, or hold up, the tests with it."""
+    command = [sys.executable, "-m", "acb_minimal.cli", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([ROOT, *sys.path]), "COLUMNS": "500"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment)
+
+
+HANGING = {
+    "a thread that waits for ever": (
+        """
+        import threading
+        lock = threading.Lock()
+        lock.acquire()
+        def wait():
+            lock.acquire()
+        thread = threading.Thread(target=wait)
+        thread.start()
+        thread.join()
+        yield
+        """,
+        "it is in line 11: thread.join(), and a thread of it is in line 8: lock.acquire()",
+    ),
+    "one that catches everything": (
+        """
+        import time
+        try:
+            yield from map(int, "x")
+        except:
+            while 1:
+                try:
+                    time.sleep(1)
+                except: pass
+        """,
+        "in line 10: time.sleep(1), and catches every exception",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HANGING)
+def test_an_engine_that_cannot_be_stopped_ends_with_the_command(name, tmp_path):
+    body, message = HANGING[name]
+    mine = tmp_path / "mine.py"
+    mine.write_text("class Engine:\n    __init__ = lambda *arguments: None\n    def run(self):" + body)
+    done = acb_in_a_process("check", mine)
+    assert done.returncode == 1
+    assert message in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import sys\nsys.exit(0)", "importing it calls exit: SystemExit: 0 (line 2: sys.exit(0))"),
+        ("x = 1\nwhile x: x += 1", "has not come to an end in 0.5 s; it is in line 2: while x: x += 1"),
+    ],
+)
+def test_a_file_whose_import_does_not_come_back_is_one_line(acb, tmp_path, monkeypatch, text, message):
+    monkeypatch.setattr(judge, "PATIENCE", 0.5)
+    mine = tmp_path / "mine.py"
+    mine.write_text(text)
+    done = acb("check", mine)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_replay_of_a_clean_schedule(acb):
     done = acb("check", "ch3", "--replay", "rows:1.0.1")
     assert done.returncode == 0
@@ -55,10 +128,12 @@ def test_check_takes_lines_away_and_keeps_what_it_found(acb, tmp_path):
     assert done.returncode == 0, done.stderr
     found = record.load(file)["ch3_events"]
     rows = {row[0]: row for row in found.rows}
-    assert rows[32][1:] == ["self.compute.wait_event(self.uploaded)", "batch 0", "batch 0, seed 4", None]
-    assert rows[18][-1] == "as before"
+    assert rows[32][1:] == ["self.compute.wait_event(self.uploaded)", 0, 0, None, 4, None, None]
+    with_it, without_it = rows[18][-2:]
+    assert with_it == without_it
     assert found.environment["device"] == "simulated H200"
-    assert all(row[1].split(".")[0] in done.stdout for row in found.rows)
+    shown = {line.split()[0] for line in done.stdout.splitlines() if line.strip()}
+    assert {str(line) for line in rows} <= shown
 
 
 def test_check_keeps_nothing_else(acb, tmp_path):

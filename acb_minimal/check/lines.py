@@ -1,0 +1,81 @@
+"""Which lines are the engine's: those that are not of Python, of an installed library, or of this package."""
+
+import inspect
+import linecache
+import sysconfig
+import traceback
+from functools import cache
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import NamedTuple
+
+import torch
+
+from ..run.engines import CHAPTERS
+
+_PACKAGE = Path(__file__).parents[1]
+_LIBRARIES = {_PACKAGE, Path(torch.__file__).parent, *map(Path, sysconfig.get_paths().values())} - {
+    Path(sysconfig.get_path(name)) for name in ("data", "scripts")
+}  # those two are where everything is installed: an engine may lie there
+
+
+class Line(NamedTuple):
+    """A line of a source file.
+
+    Attributes:
+        file: its path, or what stands for one.
+        number: from 1.
+    """
+
+    file: str
+    number: int
+
+    @property
+    def text(self) -> str:
+        """The line itself; empty if it cannot be found."""
+        return linecache.getline(self.file, self.number).strip()
+
+    def told(self, file: str | None) -> str:
+        """ "line 7"; with the name of its file, unless that is `file`."""
+        return f"line {self.number}" if self.file == file else f"{Path(self.file).name}, line {self.number}"
+
+
+def of_engine(frame: FrameType | None, below: CodeType | None = None) -> Line | None:
+    """The innermost line of an engine that is being run.
+
+    Args:
+        frame: the innermost of all.
+        below: whoever runs the engine; what has called this is no engine's.
+    """
+    while frame is not None and frame.f_code is not below:
+        if is_own(frame.f_code.co_filename):
+            return Line(frame.f_code.co_filename, frame.f_lineno)
+        frame = frame.f_back
+    return None
+
+
+def of_error(error: BaseException) -> Line | None:
+    """The innermost line of an engine that an error came through."""
+    found = None
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        if is_own(frame.f_code.co_filename):
+            found = Line(frame.f_code.co_filename, number)
+    return found
+
+
+def file_of(engine_class: type) -> str | None:
+    """The file that a class is written in, by its methods, whatever they are decorated with; None if it has none."""
+    for member in vars(engine_class).values():
+        code = getattr(inspect.unwrap(member), "__code__", None) if callable(member) else None
+        if code is not None and is_own(code.co_filename):
+            return code.co_filename
+    return None
+
+
+@cache
+def is_own(file: str) -> bool:
+    """Whether a file can be an engine's."""
+    if file.startswith("<"):  # no file; a source that was given as text can be looked up all the same
+        return file in linecache.cache
+    path = Path(file)
+    return path.is_relative_to(CHAPTERS) or not any(path.is_relative_to(library) for library in _LIBRARIES)

@@ -1,0 +1,247 @@
+"""Engines of many kinds, most of them a chapter with a small change: what the judge says of each, and the words."""
+
+import pytest
+
+from acb_minimal.check import judge, schedules
+from acb_minimal.check.cases import CASES
+from acb_minimal.check.judge import serve
+from acb_minimal.check.schedules import replay, search
+from acb_minimal.check.tables import problem, verdict
+from acb_minimal.errors import InputError
+from acb_minimal.run.engines import changed, chapter_path
+
+STEP = "        batch = self.scheduler.schedule()             # pick requests, assign KV pages\n"
+
+
+def line_of(chapter: str, part: str) -> int:
+    """The number of the only line of a chapter with this in it."""
+    (number,) = (n for n, line in enumerate(chapter_path(chapter).read_text().splitlines(), start=1) if part in line)
+    return number
+
+
+def instead(chapter: str, *changes: tuple[str, str]) -> judge.Outcome:
+    """What becomes of the chapter with other text in some places."""
+    return serve(changed(chapter, *changes), CASES[1])
+
+
+# --- engines that do not come to an end ---
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "while True: pass",
+        "import threading; lock = threading.Lock(); lock.acquire(); lock.acquire()",
+        "import queue; queue.Queue().get()",
+        "import time; time.sleep(1000)",
+    ],
+)
+def test_an_engine_that_hangs_is_told_its_line(body, monkeypatch):
+    monkeypatch.setattr(judge, "PATIENCE", 0.3)
+    outcome = instead("ch1", (STEP, f"        {body}\n"))
+    line = line_of("ch1", "self.scheduler.schedule()")
+    assert outcome.failure == f"the engine has not come to an end in 0.3 s; it is in line {line}: {body}"
+
+
+def test_what_a_debugger_takes_does_not_count(monkeypatch):
+    monkeypatch.setattr(judge, "PATIENCE", 0.3)
+    pause = "import bdb, time; exec('time.sleep(0.8)', vars(bdb) | {'time': time})"
+    assert instead("ch1", (STEP, f"        {pause}\n{STEP}")).clean
+
+
+STUBBORN = "            yield from self.step()", (
+    "            try: yield from self.step()\n            except Exception: pass"
+)
+
+
+def test_an_engine_that_goes_on_after_an_error_is_stopped_all_the_same():
+    early = "tokens = self.slot.download()", "tokens = self.slot.download() + 1"
+    outcome = instead("ch1", STUBBORN, early)
+    assert outcome.wrong_batch_number == 0
+    assert "batch 0 gave request 0 token" in outcome.failure
+    outcome = instead("ch1", STUBBORN, ("self.slot.write(batch)", "1 / 0"))
+    assert "the engine has looked for work 2,000 times and is not done (line" in outcome.failure
+
+
+def test_an_engine_that_catches_everything_is_told_what_it_has_caught():
+    everything = STUBBORN[0], STUBBORN[1].replace("except Exception", "except BaseException")
+    outcome = instead("ch1", everything, ("tokens = self.slot.download()", "tokens = self.slot.download() + 1"))
+    assert outcome.wrong_batch_number == 0
+
+
+@pytest.mark.parametrize("call", ["exit()", "raise SystemExit", "import sys; sys.exit(0)"])
+@pytest.mark.parametrize("place", [STEP, "        self.slot = model.new_slot()\n"])
+def test_an_engine_that_calls_exit_is_told_where(call, place):
+    outcome = instead("ch1", (place, f"        {call}\n{place}"))
+    assert outcome.failure.startswith("the engine calls exit, and nothing of it may: SystemExit: ")
+    assert outcome.failure.endswith(f"(line {line_of('ch1', place.strip())}: {call})")
+
+
+# --- waits that come too early ---
+
+RECORD, WAIT = "        self.uploaded.record(self.h2d)\n", "        self.compute.wait_event(self.uploaded)"
+
+
+def early(*more: tuple[str, str]) -> str:
+    """What is said of chapter 3 with its wait before the record."""
+    moved = [(RECORD, ""), (WAIT, f"{WAIT}; self.uploaded.record(self.h2d)")]
+    return str(problem(instead("ch3", *moved, *more)))
+
+
+def test_a_wait_before_the_first_record_has_found_nothing():
+    said = early()
+    assert "nothing makes compute wait for h2d" in said
+    line = line_of("ch3", "wait_event(self.uploaded)")
+    assert f"line {line}: self.compute.wait_event(self.uploaded); self.uploaded.record(self.h2d)" in said
+    assert "finds nothing that was recorded: it has to come after the record" in said
+
+
+def test_a_wait_before_the_next_record_has_found_the_older_one():
+    recorded = "self.downloaded = cuda.Event(), cuda.Event(), cuda.Event()", (
+        "self.downloaded = cuda.Event(), cuda.Event(), cuda.Event(); self.uploaded.record(self.h2d)"
+    )
+    line = line_of("ch3", "self.uploaded, self.computed, self.downloaded = ")
+    assert f"finds an older record, of line {line} before the upload of batch 0: it has to" in early(recorded)
+
+
+def test_a_host_that_waits_before_the_record_has_found_nothing():
+    record = "        self.downloaded.record(self.d2h)\n"
+    wait = "        self.downloaded.synchronize() "
+    said = str(problem(instead("ch3", (record, ""), (wait, f"{wait}; self.downloaded.record(self.d2h)"))))
+    assert "nothing makes the host wait for d2h" in said
+    assert "finds nothing that was recorded" in said
+
+
+@pytest.mark.parametrize("line", ["self.compute.wait_event(self.uploaded)", "self.uploaded.record(self.h2d)"])
+def test_of_a_wait_that_is_not_there_nothing_is_said(line):
+    assert " finds " not in str(problem(instead("ch3", (line, "pass"))))
+
+
+# --- lines of methods that are decorated, inherited, or in another file ---
+
+@pytest.mark.parametrize("decorator", ["torch.inference_mode()", "torch.no_grad()", "contextlib.contextmanager"])
+def test_a_decorated_method_s_lines_are_its_own(decorator):
+    use = "with self.upload(): pass" if "context" in decorator else "self.upload()"
+    engine_class = changed(
+        "ch3",
+        ("class Engine:", "import torch, contextlib\nclass Engine:"),
+        ("self.compute.wait_event(self.uploaded)", "pass"),
+        ("            self.slot.upload(non_blocking=True)", f"            {use}"),
+        ("    def step(self):", f"    @{decorator}\n    def upload(self):\n        yield self.slot.upload(non_blocking=True)"
+         f"\n    def step(self):" if "context" in decorator else
+         f"    @{decorator}\n    def upload(self):\n        self.slot.upload(non_blocking=True)\n    def step(self):"),
+    )  # fmt: skip
+    outcome = serve(engine_class, CASES[1])
+    assert "self.slot.upload(non_blocking=True)" in outcome.hazards[0].first.line.text
+    assert outcome.hazards[0].first.line.file == outcome.checker.file
+
+
+def test_a_decorated_run_is_looked_at_all_the_same():
+    decorated = changed(
+        "ch3",
+        ("class Engine:", "import torch\nclass Engine:"),
+        ("    def run(self):", "    @torch.inference_mode()\n    def run(self):"),
+        ("self.compute.wait_event(self.uploaded)", "pass"),
+    )
+    assert "self.model.forward(self.slot)" in serve(decorated, CASES[1]).hazards[0].second.line.text
+
+
+def test_an_inherited_method_s_lines_have_the_name_of_their_file(tmp_path):
+    base, mine = tmp_path / "base.py", tmp_path / "mine.py"
+    base.write_text(chapter_path("ch3").read_text().replace("self.compute.wait_event(self.uploaded)", "pass"))
+    mine.write_text(
+        "import runpy\n"
+        f"Base = runpy.run_path({str(base)!r})['Engine']\n"
+        "class Engine(Base):\n"
+        "    def run(self):\n"
+        "        yield from super().run()\n"
+    )
+    said = str(problem(serve(judge.load(str(mine)), CASES[1])))
+    assert f"  base.py, line {line_of('ch3', 'self.model.forward(')}: self.model.forward(self.slot)" in said
+
+
+# --- the schedule that shows what a race can do ---
+
+RACES = {
+    "ch3": "self.compute.wait_event(self.uploaded)",
+    "ch4": "self.slot, self.other = self.other, self.slot",
+    "ch5": "self.slot, self.other = self.other, self.slot",
+}
+
+
+@pytest.mark.parametrize("chapter", RACES)
+def test_of_a_race_the_schedule_is_named_that_gives_a_wrong_token(chapter):
+    racing = changed(chapter, (RACES[chapter], "pass"))
+    found = search(racing)
+    assert found.outcome.hazards
+    seed, outcome = found.harm
+    assert outcome.wrong_batch_number is not None
+    assert replay(racing, seed).failure == outcome.failure
+    lines = [str(part) for part in verdict("mine.py", found).renderables]
+    assert lines[-1].endswith(f"See this schedule: acb check mine.py --replay {seed}")
+    assert outcome.failure in "\n".join(lines)
+
+
+def test_of_a_race_that_gave_no_wrong_token_that_is_said(monkeypatch):
+    monkeypatch.setattr(schedules, "HARM_SEEDS", 1)
+    found = search(changed("ch3", (RACES["ch3"], "pass")))
+    assert found.harm is None
+    last = str(verdict("mine.py", found).renderables[-1])
+    assert last.startswith("No token was wrong in ")
+    assert last.endswith("See this schedule: acb check mine.py --replay 0")
+
+
+# --- engines that use more of torch.cuda ---
+
+STREAMS = "cuda.Stream(), cuda.Stream(), cuda.Stream()"
+UPLOAD = "        with self.cuda.stream(self.h2d):\n            self.slot.upload(non_blocking=True)       # host -> device\n"
+
+MORE_OF_TORCH = {
+    "priorities": (STREAMS, "cuda.Stream(priority=-1), cuda.Stream(device=None, priority=0), cuda.Stream(None)"),
+    "blocking events": ("cuda.Event(), cuda.Event(), cuda.Event()", "(cuda.Event(blocking=True) for _ in range(3))"),
+    "a stream entered by itself": ("        with self.cuda.stream(self.h2d):", "        with self.h2d:"),
+    "a stream that is set": (
+        UPLOAD,
+        "        before = self.cuda.current_stream()\n        self.cuda.set_stream(self.h2d)\n"
+        "        self.slot.upload(non_blocking=True); self.cuda.set_stream(before)\n",
+    ),
+    "ranges for a profiler": (
+        "        batch = self.scheduler.schedule() ",
+        "        nvtx = self.cuda.nvtx; nvtx.range_push('step'); nvtx.mark('x'); nvtx.range_pop()\n"
+        "        with nvtx.range('schedule'): batch = self.scheduler.schedule() ",
+    ),
+    "slots": (
+        "class Engine:\n",
+        "class Engine:\n    __slots__ = ('model', 'scheduler', 'cuda', 'slot', 'h2d', 'compute', 'd2h', 'uploaded', "
+        "'computed', 'downloaded')\n",
+    ),
+    "a name that may be missing": ("        self.slot = ", "        assert not hasattr(cuda, 'no_such_name')\n        self.slot = "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MORE_OF_TORCH)
+def test_an_engine_may_use_more_of_torch_cuda(name):
+    assert instead("ch3", MORE_OF_TORCH[name]).clean
+
+
+def test_streams_in_slots_have_their_names():
+    assert "makes compute wait for h2d" in str(
+        instead("ch3", MORE_OF_TORCH["slots"], ("self.compute.wait_event(self.uploaded)", "pass")).hazards[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("cuda.memory_stats()", "memory_stats"),
+        ("self.h2d.cuda_stream", "Stream.cuda_stream"),
+        ("cuda.Event().ipc_handle()", "Event.ipc_handle"),
+        ("cuda.CUDAGraph().reset()", "CUDAGraph.reset"),
+    ],
+)
+def test_what_the_simulator_does_not_know_is_its_own_limit(text, name):
+    events = "        self.uploaded, "
+    with pytest.raises(InputError) as refused:
+        instead("ch3", (events, f"        {text}; self.uploaded, "))
+    assert f"the simulator has no torch.cuda.{name}; that is a limit of the simulator (line " in str(refused.value)
+    assert str(refused.value).startswith("the engine cannot be checked: Unknown: ")
