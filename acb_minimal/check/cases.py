@@ -130,3 +130,7 @@ CASES = (
         8, 5, 6,
     ),
 )  # fmt: skip
+
+# More batches than the others have, for what an engine does only now and then. Its schedules are too many to explore:
+# it is run under each of the fixed policies. A missing wait shows under any.
+LONG = Case("long", tuple(Prompt(1 + number % 3, 10 + number % 7) for number in range(24)), 32, 3, 6)

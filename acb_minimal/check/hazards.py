@@ -151,10 +151,16 @@ class Checker(Observer):
             if isinstance(queue := getattr(value, "queue", None), Queue):
                 self.names[queue] = name
 
+    @property
+    def actions(self) -> list[Action]:
+        """All of the host and the streams, by number."""
+        return self._actions[1:]
+
     def too_early(self, hazard: Hazard) -> Wait | None:
         """The last wait that would have made the hazard none, had it not come before what it was for was recorded."""
         for wait in reversed(self._waits):
-            theirs = [record.number for record in self._records.get(wait.event, ()) if record.actor == hazard.first.actor]
+            records = self._records.get(wait.event, ())
+            theirs = [record.number for record in records if record.actor == hazard.first.actor]
             older = wait.found is None or wait.found.number < hazard.first.number
             recorded_later = any(number > max(wait.after, hazard.first.number) for number in theirs)
             if wait.actor == hazard.second.actor and wait.after < hazard.second.number and older and recorded_later:

@@ -14,12 +14,13 @@ from typing import NamedTuple
 from ..errors import InputError
 from ..sim.policies import Choosing, Eager, Lazy, Random, Timed
 from ..sim.queues import Operation
-from .cases import CASES, Case
+from .cases import CASES, LONG, Case
 from .endings import Refusal, Stopped
 from .hazards import HOST, Checker
 from .judge import Outcome, serve
 
 FIXED = (Timed, Lazy, Eager)
+LONG_POLICIES = {"timed": Timed, "lazy": Lazy, "eager": Eager}
 END, VOID = "end", "void"
 HARM_SEEDS = 60  # that are tried for a wrong token
 
@@ -28,12 +29,15 @@ def replay(engine_class: type, seed: str) -> Outcome:
     """Runs the schedule that a seed stands for.
 
     Args:
-        seed: a number, for a case and a policy; or a case and the choices in it, as `search` names them.
+        seed: a number, for a case and a policy; or a case and the choices in it, as `search` names them; or the long
+            case and a policy, "long:lazy".
 
     Raises:
         InputError: there is no such schedule.
     """
     name, _, choices = seed.partition(":")
+    if name == LONG.name and choices in LONG_POLICIES:
+        return serve(engine_class, LONG, LONG_POLICIES[choices]())
     cases = {case.name: case for case in CASES}
     if seed.isdecimal():
         rounds, index = divmod(int(seed), len(CASES))
@@ -56,6 +60,7 @@ class Verdict:
         explorations: what was gone through choice by choice; empty if something went wrong before.
         harm: the seed of a schedule in which a token came out wrong, and its outcome: where there was a hazard, and one
             of HARM_SEEDS showed what it can do; else None.
+        horizon: batches of the longest case.
     """
 
     seed: str | None
@@ -63,6 +68,7 @@ class Verdict:
     schedules: int
     explorations: list["Exploration"]
     harm: tuple[str, Outcome] | None = None
+    horizon: int = 0
 
 
 def harm(engine_class: type, seed: str, outcome: Outcome) -> tuple[str, Outcome] | None:
@@ -76,7 +82,8 @@ def harm(engine_class: type, seed: str, outcome: Outcome) -> tuple[str, Outcome]
         return seed, outcome
     if outcome.failure is not None:
         return None  # it breaks down in any schedule
-    for number in map(str, range(HARM_SEEDS)):
+    long = [f"{LONG.name}:{policy}" for policy in LONG_POLICIES] if seed.startswith(LONG.name) else []
+    for number in [*long, *map(str, range(HARM_SEEDS))]:
         if number != seed and (tried := replay(engine_class, number)).wrong_batch_number is not None:
             return number, tried
     return None
@@ -113,6 +120,12 @@ def search(
     for number in range(fixed):
         if not (outcome := run(number)).clean:
             return failed(str(number), outcome)
+    for policy in LONG_POLICIES:
+        seed = f"{LONG.name}:{policy}"
+        progress(seed)
+        if not (outcome := replay(engine_class, seed)).clean:
+            return failed(seed, outcome)
+        horizon = max(action.batch_number or 0 for action in outcome.checker.actions) + 1
     for case in CASES:
         explorations.append(Exploration(engine_class, case))
         progress(f"all schedules of {case.name!r}")
@@ -125,7 +138,7 @@ def search(
             break
         if not (outcome := run(number)).clean:
             return failed(str(number), outcome)
-    return Verdict(None, None, len(seen), explorations)
+    return Verdict(None, None, len(seen), explorations, horizon=horizon)
 
 
 class Script(Choosing):

@@ -30,7 +30,8 @@ def verdict(chapter: str, verdict: Verdict) -> RenderableType:
         table.add_row(exploration.case.name, every, f"{exploration.states:,}", f"{exploration.runs:,}")
     table.caption = (
         "Schedules that meet in the same state go on as one: that is how so many are covered by few runs. "
-        f"Run one by one, from start to end, besides: {verdict.schedules:,} different ones."
+        f"Run one by one, from start to end, besides: {verdict.schedules:,} different ones. "
+        f"The longest case has {verdict.horizon} batches: what an engine does only later than that is not seen."
     )
     return table
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from ..device import Work
 from ..trace.spans import Trace
 from .policies import Timed
-from .queues import Cost, Observer, Operation, Policy, Queues
+from .queues import Cost, Observer, Operation, Policy, Queue, Queues
 
 
 class Unknown(AttributeError):
@@ -198,6 +198,8 @@ class SimulatedCuda:
         self.replay_seconds = replay_seconds
         self._capturing: CUDAGraph | None = None
         self._default = Stream(self)
+        self._capture: Stream | None = None  # what is captured by default
+        self._captured_queue: Queue | None = None
         self._current = [self._default]
         self.nvtx = Ranges()
 
@@ -243,8 +245,18 @@ class SimulatedCuda:
 
     @contextmanager
     def graph(self, graph: CUDAGraph, pool: object = None, stream: Stream | None = None):
-        """Work submitted inside is captured, not run. Like torch.cuda.graph, it begins with a synchronize."""
+        """Work submitted inside to the stream is captured, not run; what is submitted to another one runs. Like
+        torch.cuda.graph, it begins with a synchronize, and by default captures a stream that is there for that alone.
+
+        Raises:
+            RuntimeError: it is the default stream, which CUDA cannot capture.
+        """
         self.synchronize()
+        if stream is self._default:
+            raise RuntimeError("operation not permitted: CUDA cannot capture the default stream; give another, or none")
+        if stream is None:
+            stream = self._capture = self._capture or Stream(self)
+        self._captured_queue = stream.queue
         self._capturing, graph.captured, graph.pool = graph, [], pool or object()
         try:
             with self.stream(stream):
@@ -297,7 +309,7 @@ class SimulatedCuda:
             wait: the host waits until it is done.
             work: what it is for.
         """
-        if self._capturing is not None:
+        if self._capturing is not None and (wait or self.current_stream().queue is self._captured_queue):
             if engine != "compute" or wait:
                 raise RuntimeError(f"{what!r} cannot be captured in a graph")
             self._capturing.captured.append((run, graph_cost or cost))

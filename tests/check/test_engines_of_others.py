@@ -8,7 +8,7 @@ from acb_minimal.check.judge import serve
 from acb_minimal.check.schedules import replay, search
 from acb_minimal.check.tables import problem, verdict
 from acb_minimal.errors import InputError
-from acb_minimal.run.engines import changed, chapter_path
+from acb_minimal.run.engines import changed, chapter_path, chapter_paths, load_chapter
 
 STEP = "        batch = self.scheduler.schedule()             # pick requests, assign KV pages\n"
 
@@ -121,16 +121,16 @@ def test_of_a_wait_that_is_not_there_nothing_is_said(line):
 
 @pytest.mark.parametrize("decorator", ["torch.inference_mode()", "torch.no_grad()", "contextlib.contextmanager"])
 def test_a_decorated_method_s_lines_are_its_own(decorator):
-    use = "with self.upload(): pass" if "context" in decorator else "self.upload()"
+    generator = "context" in decorator
+    use, body = ("with self.upload(): pass", "yield ") if generator else ("self.upload()", "")
+    method = f"    @{decorator}\n    def upload(self):\n        {body}self.slot.upload(non_blocking=True)\n"
     engine_class = changed(
         "ch3",
         ("class Engine:", "import torch, contextlib\nclass Engine:"),
         ("self.compute.wait_event(self.uploaded)", "pass"),
         ("            self.slot.upload(non_blocking=True)", f"            {use}"),
-        ("    def step(self):", f"    @{decorator}\n    def upload(self):\n        yield self.slot.upload(non_blocking=True)"
-         f"\n    def step(self):" if "context" in decorator else
-         f"    @{decorator}\n    def upload(self):\n        self.slot.upload(non_blocking=True)\n    def step(self):"),
-    )  # fmt: skip
+        ("    def step(self):", f"{method}    def step(self):"),
+    )
     outcome = serve(engine_class, CASES[1])
     assert "self.slot.upload(non_blocking=True)" in outcome.hazards[0].first.line.text
     assert outcome.hazards[0].first.line.file == outcome.checker.file
@@ -194,7 +194,10 @@ def test_of_a_race_that_gave_no_wrong_token_that_is_said(monkeypatch):
 # --- engines that use more of torch.cuda ---
 
 STREAMS = "cuda.Stream(), cuda.Stream(), cuda.Stream()"
-UPLOAD = "        with self.cuda.stream(self.h2d):\n            self.slot.upload(non_blocking=True)       # host -> device\n"
+UPLOAD = (
+    "        with self.cuda.stream(self.h2d):\n"
+    "            self.slot.upload(non_blocking=True)       # host -> device\n"
+)
 
 MORE_OF_TORCH = {
     "priorities": (STREAMS, "cuda.Stream(priority=-1), cuda.Stream(device=None, priority=0), cuda.Stream(None)"),
@@ -215,7 +218,10 @@ MORE_OF_TORCH = {
         "class Engine:\n    __slots__ = ('model', 'scheduler', 'cuda', 'slot', 'h2d', 'compute', 'd2h', 'uploaded', "
         "'computed', 'downloaded')\n",
     ),
-    "a name that may be missing": ("        self.slot = ", "        assert not hasattr(cuda, 'no_such_name')\n        self.slot = "),
+    "a name that may be missing": (
+        "        self.slot = ",
+        "        assert not hasattr(cuda, 'no_such_name')\n        self.slot = ",
+    ),
 }  # fmt: skip
 
 
@@ -245,3 +251,22 @@ def test_what_the_simulator_does_not_know_is_its_own_limit(text, name):
         instead("ch3", (events, f"        {text}; self.uploaded, "))
     assert f"the simulator has no torch.cuda.{name}; that is a limit of the simulator (line " in str(refused.value)
     assert str(refused.value).startswith("the engine cannot be checked: Unknown: ")
+
+
+# --- engines that forget only now and then ---
+
+
+@pytest.mark.parametrize("every", [16, 50])
+def test_a_wait_that_is_skipped_now_and_then_is_missed(every):
+    wait = "self.compute.wait_event(self.uploaded)"
+    found = search(changed("ch3", (wait, f"batch.number % {every} == {every - 1} or {wait}")))
+    assert found.seed.startswith("long:")
+    assert found.outcome.hazards[0].second.batch_number == every - 1
+    assert str(every - 1) in found.harm[1].failure
+    assert replay(load_chapter("ch3"), found.seed).clean
+
+
+@pytest.mark.parametrize("policy", ["timed", "lazy", "eager"])
+@pytest.mark.parametrize("chapter", chapter_paths())
+def test_the_chapters_are_in_order_for_long(chapter, policy):
+    assert replay(load_chapter(chapter), f"long:{policy}").clean

@@ -80,4 +80,4 @@ def test_a_verdict_says_how_to_see_the_schedule_again():
     console = Console(width=200)
     with console.capture() as capture:
         console.print(tables.verdict("mine.py", verdict))
-    assert "See this schedule: acb check mine.py --replay 0\n" in capture.get()
+    assert "See this schedule: acb check mine.py --replay 4\n" in capture.get()

@@ -35,8 +35,9 @@ def test_check_shows_the_hazard_its_lines_and_how_to_see_it_again(acb, tmp_path)
         "Hazard: the carry-over of batch 0 reads slot A's inputs; the upload of batch 0 writes them; nothing makes "
         "compute wait for h2d. line 43: self.slot.upload(non_blocking=True)"
     ) in text
-    assert "--replay 0" in text
-    again = acb("check", mine, "--replay", 0)
+    assert "What it can do: batch 0 gave request 0 token" in text
+    assert "--replay 4" in text
+    again = acb("check", mine, "--replay", 4)
     assert again.returncode == 1
     rows = [line for line in again.stdout.splitlines() if line.startswith("│")]
     assert "the host (schedule, batch 0)" in rows[0]

@@ -748,6 +748,42 @@ def test_two_graphs_in_one_pool_keep_apart(machine):
     assert data.tolist() == [11]
 
 
+def capture_the_default_stream(name: str) -> bool:
+    """Whether it is refused."""
+    machine = Machine(name)
+    data = machine.device_tensor([0])
+    try:
+        with machine.cuda.graph(machine.cuda.CUDAGraph(), stream=machine.cuda.default_stream()):
+            machine.compute(lambda: data.add_(1))
+    except RuntimeError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("name", EVERYWHERE)
+def test_the_default_stream_cannot_be_captured(name):
+    if name == "cuda":
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+            assert process.submit(capture_the_default_stream, name).result()
+    else:
+        assert capture_the_default_stream(name)
+
+
+def test_work_in_another_stream_is_not_captured(machine):
+    data = machine.device_tensor([0])
+    captured, other = machine.streams(2)
+    graph = machine.cuda.CUDAGraph()
+    with machine.cuda.graph(graph, stream=captured):
+        machine.compute(lambda: data.add_(1))
+        with machine.cuda.stream(other):
+            machine.compute(lambda: data.add_(10))
+    machine.cuda.synchronize()
+    assert data.tolist() == [10]
+    graph.replay()
+    machine.cuda.synchronize()
+    assert data.tolist() == [11]
+
+
 def test_a_graph_never_captured_cannot_be_replayed(machine):
     with pytest.raises(RuntimeError):
         machine.cuda.CUDAGraph().replay()

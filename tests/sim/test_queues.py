@@ -240,7 +240,7 @@ def test_a_replay_takes_as_long_as_its_batch_needs_now():
     cuda, rows = SimulatedCuda(), [2.0]
     graph = cuda.CUDAGraph()
     with cuda.graph(graph):
-        cuda.submit("forward", "compute", lambda: None, lambda: rows[0])
+        cuda.submit("forward", "compute", lambda: None, lambda: Cost(rows[0]))
     graph.replay()
     rows[0] = 3.0
     graph.replay()
