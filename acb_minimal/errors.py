@@ -1,5 +1,9 @@
-"""The one exception for input that cannot be served; its message is a single line for the person who gave it."""
+"""What can be said in a single line: input that cannot be served, and an engine that does not do what engines do."""
 
 
 class InputError(ValueError):
     """Names the bad value and what is allowed. Raised before any GPU work; the `acb` command prints it and exits."""
+
+
+class EngineError(RuntimeError):
+    """An engine has not yielded each request exactly once, when it was finished."""

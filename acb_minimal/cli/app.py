@@ -10,7 +10,7 @@ import traceback
 
 import typer
 
-from ..errors import InputError
+from ..errors import EngineError, InputError
 from . import bench, check, idle, measure, run
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -43,6 +43,8 @@ def main() -> None:
         app(prog_name="acb")
     except InputError as error:
         _fail(str(error), 2)
+    except EngineError as error:
+        _fail(str(error), 1)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     except Exception as error:

@@ -5,7 +5,6 @@ import json
 import math
 import shlex
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -105,33 +104,11 @@ def run(
             if completion.text is not None and isinstance(asked, str):
                 print_answer(asked, completion.text, whole=bool(prompt))
             finished()
-    if session.scheduler.steps:
-        _print_figures(session, chapter, gpu_hour_price)
-    if json_file and session.scheduler.steps:
+    _print_figures(session, chapter, gpu_hour_price)
+    if json_file:
         _write_json(json_file, session, chapter, completions, gpu_hour_price)
-    wrong = not_once(session.requests, completions)
-    if wrong:
-        print(f"error: {chapter}: {wrong}", file=sys.stderr)
-    if session.refused or wrong:
+    if session.refused:
         raise typer.Exit(1)
-
-
-def not_once(requests, completions) -> str | None:
-    """What is wrong with what an engine has yielded: None if each request was, exactly once, with its finish_reason.
-
-    Args:
-        requests: those that were accepted.
-        completions: in any order.
-    """
-    yielded = Counter(completion.id for completion in completions)
-    early = {completion.id for completion in completions if completion.finish_reason is None}
-    faults = {
-        "not yielded": [request.id for request in requests if not yielded[request.id]],
-        "yielded more than once": [id for id, times in yielded.items() if times > 1],
-        "yielded before they were finished": [id for id in yielded if id in early],
-    }
-    told = [f"{len(ids)} requests were {fault}, first request {ids[0]}" for fault, ids in faults.items() if ids]
-    return "; ".join(told) or None
 
 
 def _job(prompts: list[str], model: str, limits: dict):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from ..device import Device
-from ..errors import InputError
+from ..errors import EngineError, InputError
 from ..kv_cache import KVCache, PagePool
 from ..model import Model
 from ..request import FinishReason, Request
@@ -172,6 +172,7 @@ class Session:
 
         Raises:
             InputError: another session of the same Checkpoint is not done.
+            EngineError: the engine has not yielded each request once.
         """
         if not self.requests:
             return
@@ -187,7 +188,7 @@ class Session:
             gc.freeze()
             self.progress("")
             self.started = self.device.begin()
-            for request in engine.run():
+            for request in self._once(engine.run() or ()):
                 tokens = request.generated
                 yield Completion(request.id, tokens, self.checkpoint.decode(tokens), request.finish_reason)
             self.device.finish()
@@ -196,6 +197,20 @@ class Session:
             torch.set_num_threads(threads)
             self.scheduler.abort()  # nothing is left to abort unless the run was cut short
             model.close()
+
+    def _once(self, yielded: Iterable[Request]) -> Iterator[Request]:
+        """What an engine yields, if that is each request once, when it is finished."""
+        missing = {request.id for request in self.requests}
+        for request in yielded:
+            if request.finish_reason is None:
+                raise EngineError(f"the engine yielded request {request.id!r} before it was finished")
+            if request.id not in missing:
+                raise EngineError(f"the engine yielded request {request.id!r} twice")
+            missing.remove(request.id)
+            yield request
+        if missing:
+            first = min(missing, key=int)
+            raise EngineError(f"the engine stopped without yielding {len(missing)} requests, request {first!r} first")
 
     def _warm_up(self, model: Model) -> None:
         if self.dials.compile and self.device.kind != "sim":
