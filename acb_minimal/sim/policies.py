@@ -23,7 +23,8 @@ class Timed(Policy):
             pass
 
     def run_towards(self, target: Operation, queues: Queues) -> None:
-        queues.step(float("inf"))
+        if not queues.step(float("inf")):
+            raise RuntimeError(f"nothing can run any more, and {target.what!r} is not done")
 
 
 class Eager(Policy):

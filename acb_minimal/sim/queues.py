@@ -296,7 +296,7 @@ class Queues:
         if starting is not None and start <= until:
             starting.start = start
             busy, gaps, ramp = starting.cost
-            ramp = max(ramp - (start - starting.issued), 0.0)
+            ramp = max(0.0, ramp - (start - starting.issued))  # in this order: an endless host makes it no number
             starting.end = max(start + busy + gaps + ramp, starting.launched)
             self._engine_free[starting.engine] = starting.end
             self._running.append(starting)
