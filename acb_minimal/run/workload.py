@@ -101,9 +101,9 @@ def _count(rng: random.Random) -> str:
 WORKLOADS = {
     workload.name: workload
     for workload in (
-        # As what the published run was, on a larger scale: an 8B model, a host that takes 8.8 ms for a step (Hugging
-        # Face, "Unlocking asynchronicity in continuous batching", May 2026: 300.6 s less 234.5 for 8,192 tokens, and
-        # what was left exposed).
+        # An 8B model, as in the published run, but with more requests; and a host that leaves the GPU idle for as long
+        # as there: 24.0 % of 300.6 s in 8,192 steps, 8.8 ms each (Hugging Face, "Unlocking asynchronicity in continuous
+        # batching", May 2026).
         Workload(
             "demo", "counter", 48, None, 128, max_running=16, max_batch_tokens=64,
             scale=Scale("llama-3.1-8b", rows=24, positions=2000), host_work=8.8e-3,

@@ -14,9 +14,9 @@ from acb_minimal.sim.device import SimulatedDevice
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 SIMULATED, REAL = (figures.load(RESULTS / name) for name in ("simulated.json", "h200.json"))
-# In the stored run the host took a third longer to launch than in the runs before and after these.
+# In the stored run the host took a quarter to a third longer to launch than in the runs before these.
 SLOW_HOST = {("long", "ch3_events"), ("long", "ch5_carry_over")}
-# Measured before attention went without splits, which shortens this workload's kernels by more than 3 %.
+# Measured before attention went without splits, and before the costs were, on another machine of the kind.
 OLDER_KERNELS = {("long", "ch6_cuda_graphs")}
 NEARLY = {("small", "ch4_dual_slots")}
 CLOSE, CLOSE_GRAPHS, NEARLY_CLOSE = 0.10, 0.045, 0.12

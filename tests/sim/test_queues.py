@@ -322,3 +322,32 @@ def test_a_wait_ends_before_what_comes_later():
     assert (done, cuda.now) == (["upload"], 0.001)
     cuda.synchronize()
     assert (done, cuda.now) == (["upload", "sleep"], 0.05)
+
+
+@pytest.mark.parametrize(("before", "end"), [(0.0, 6.0), (1.0, 6.0), (5.0, 9.0)])
+def test_the_first_launches_are_waited_for_unless_the_host_is_ahead(before, end):
+    """Three seconds of kernels, one of gaps between them; a host that is ahead of the GPU after two."""
+    cuda = SimulatedCuda()
+    if before:
+        submit(cuda, "batch before", seconds=before)
+    cuda.submit("forward", "compute", lambda: None, lambda: Cost(3.0, gaps=1.0, ramp=2.0), gradual=True)
+    cuda.synchronize()
+    assert cuda.now == end
+
+
+def test_as_part_of_a_graph_work_can_cost_less():
+    cuda = SimulatedCuda()
+    graph = cuda.CUDAGraph()
+    costs = {"cost": lambda: Cost(3.0, gaps=1.0, ramp=2.0), "graph_cost": lambda: Cost(3.0, gaps=0.25)}
+    with cuda.graph(graph):
+        cuda.submit("forward", "compute", lambda: None, **costs)
+    graph.replay()
+    cuda.synchronize()
+    assert cuda.now == 3.25
+
+
+def test_a_host_that_takes_for_ever_does_not_hang_the_simulator():
+    cuda = SimulatedCuda()
+    cuda.host(float("inf"))
+    cuda.submit("forward", "compute", lambda: None, lambda: Cost(3.0, ramp=2.0), gradual=True, wait=True)
+    assert cuda.now == float("inf")
