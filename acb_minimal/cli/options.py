@@ -163,7 +163,7 @@ def start_ranks(gpus: int | None, device: str, timeout: float):
 
     check_device(device)
     if is_simulated(device):
-        raise InputError(f"device {device!r} does not go with --gpus {count}: the simulated GPU is one; use cuda or cpu")
+        raise InputError(f"{count} GPUs go with device cuda or cpu, not with {device!r}: the simulated GPU is alone")
     kind = "cpu" if device == "cpu" else "cuda"
     here = int(os.environ.get("LOCAL_WORLD_SIZE", count))
     if kind == "cuda" and torch.cuda.device_count() < here:

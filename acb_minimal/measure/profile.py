@@ -29,6 +29,7 @@ from ..device import CudaDevice, Device, Work, number_of, traced_cuda
 from ..errors import InputError
 from ..run.checkpoint import Checkpoint
 from ..run.dials import Dials
+from ..run.ranks import Ranks
 from ..run.session import Completion, Session
 from ..run.workload import Workload
 from ..trace.spans import Trace
@@ -106,7 +107,7 @@ def profile(
     breakdown = bubbles = kernel_trace = None
     if decodes and kernels and session.device.kind == "cuda":
         sample = range(decodes[len(decodes) // 2], decodes[-1] + 1)[:SAMPLE]
-        kernel_trace = profiled(workload, chapter, sample, session.dials)
+        kernel_trace = profiled(workload, chapter, sample, session.dials, checkpoint.ranks)
         runs = kernel_runs(Recording.of(kernel_trace["traceEvents"]), launch_names(sample))
         typical = [runs[number] for number in decodes if number in runs]
         seconds = statistics.fmean(sum(end - start for start, end in run) for run, _ in typical)
@@ -183,7 +184,9 @@ def launch_names(sample: range) -> dict[str, int]:
     return {launch_name(what, number): number for number in sample for what in COMPUTES}
 
 
-def profiled(workload: Workload, chapter: str | type, sample: range, dials: Dials) -> dict:
+def profiled(
+    workload: Workload, chapter: str | type, sample: range, dials: Dials, ranks: Ranks | None = None
+) -> dict:
     """Runs the workload on the GPU again, in a process of its own.
 
     Args:
@@ -191,6 +194,7 @@ def profiled(workload: Workload, chapter: str | type, sample: range, dials: Dial
         chapter: as Session takes it; a class must have its module's text in linecache.
         sample: numbers of the batches that are to run under torch's profiler.
         dials: what is turned.
+        ranks: those that share the model; all of them do this, and see what runs on their own GPU.
 
     Returns:
         What the profiler writes about them, in Chrome's format.
@@ -203,12 +207,20 @@ def profiled(workload: Workload, chapter: str | type, sample: range, dials: Dial
             chapter = str(Path(folder, "engine.py"))
             Path(chapter).write_text(text)
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
-            process.submit(_profile, workload, chapter, sample, dials, file).result()
+            process.submit(_profile, workload, chapter, sample, dials, file, ranks and ranks.again()).result()
         return json.loads(file.read_text())
 
 
-def _profile(workload: Workload, chapter: str, sample: range, dials: Dials, file: Path) -> None:
+def _profile(workload: Workload, chapter: str, sample: range, dials: Dials, file: Path, ranks: Ranks | None) -> None:
+    if ranks:
+        ranks.join("cuda")
+    _profile_to(file, workload, chapter, sample, dials, ranks)
+    if ranks:
+        ranks.part()
+
+
+def _profile_to(file: Path, workload: Workload, chapter: str, sample: range, dials: Dials, ranks: Ranks | None) -> None:
     device = ProfiledDevice(sample, file)
-    checkpoint = Checkpoint(workload.model)
+    checkpoint = Checkpoint(workload.model, ranks)
     with device.profiler, suppress(Enough):
         Session(workload.job(checkpoint.vocab_size), chapter, checkpoint, device, dials).serve()

@@ -106,7 +106,8 @@ class Checkpoint:
 
     def _empty(self) -> PreTrainedModel:
         """The model with freshly initialised weights on torch's current default device."""
-        return AutoModelForCausalLM.from_config(copy.deepcopy(self.config), dtype=self.dtype, attn_implementation=ATTENTION)
+        config = copy.deepcopy(self.config)  # sharing a model out writes to it
+        return AutoModelForCausalLM.from_config(config, dtype=self.dtype, attn_implementation=ATTENTION)
 
     def is_loaded(self, device: torch.device) -> bool:
         """Whether its weights are on `device` already."""

@@ -38,6 +38,11 @@ def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def own_file(file: Path) -> Path:
+    """Where this rank writes what every rank writes: a file beside the others'."""
+    return file.with_stem(f"{file.stem}-rank{os.environ['RANK']}") if is_rank() else file
+
+
 def launch(count: int, arguments: Sequence[str]) -> int:
     """Starts `count` ranks of the `acb` command on this machine, and waits for all of them.
 
@@ -57,7 +62,6 @@ def launch(count: int, arguments: Sequence[str]) -> int:
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # what it would say, we say in one line
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does: the ranks share the cores
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "5")  # seconds until a rank that does not end is killed
     os.environ[LAUNCHED] = "1"
     with tempfile.TemporaryDirectory() as folder:
         config = LaunchConfig(

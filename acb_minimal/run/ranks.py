@@ -8,6 +8,7 @@ What ranks do tell each other goes through torch's key-value store, beside the e
 before any work, and what they have scheduled, while they serve (watch.py).
 """
 
+import gc
 import hashlib
 import os
 from collections.abc import Callable
@@ -68,6 +69,11 @@ class Ranks:
         except dist.DistError as error:
             raise RankError(f"rank {self.rank} has not met all of {self.count} ranks in {self.timeout:g} s") from error
         return self
+
+    def part(self) -> None:
+        """Lets go of the others. Graphs that have captured collectives must be gone: NCCL waits for them."""
+        gc.collect()
+        dist.destroy_process_group()
 
     def new_store(self, prefix: str) -> dist.Store:
         """A connection to the store, for one thread: it answers one question at a time.

@@ -99,7 +99,7 @@ class Session:
             job: the prompts, and how many of them at a time.
             chapter: a chapter's name, the short form ("ch1") included, the path of a file with an `Engine`, or such a
                 class itself.
-            model: a name that Checkpoint takes, or a Checkpoint. If ranks share that, all of them must make this session.
+            model: a name that Checkpoint takes, or a Checkpoint. If ranks share it, all of them must make this session.
             device: "cuda"; "sim", the simulated GPU; "cpu", where nothing overlaps; "auto": CUDA if there is one, else
                 the simulator; or a Device.
             dials: what to turn for this run.
@@ -124,6 +124,8 @@ class Session:
         self.pool = PagePool(pages, job.page_size)
         ranks = self.checkpoint.ranks
         self._watch = Watch(ranks) if ranks else None
+        if ranks and self.trace:
+            self.trace.rank = ranks.rank
         self.scheduler = (partial(WatchedScheduler, self._watch) if self._watch else Scheduler)(
             self.pool,
             job.max_running,

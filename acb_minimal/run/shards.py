@@ -45,7 +45,7 @@ def share_of_bytes(network: PreTrainedModel, count: int) -> int:
     """Bytes of weights that each of so many ranks holds."""
     _leave_whole(network, count)
     total = 0
-    for name, weight in network.named_parameters():
+    for name, weight in network.named_parameters(remove_duplicate=False):  # tied weights are cut, each by its own rule
         generic = replace_layer_number_by_wildcard(name)
         style = network.tp_plan.get(generic) or network.tp_plan.get(generic.rpartition(".")[0], "replicate")
         total += weight.nbytes if style.startswith("replicate") else weight.nbytes // count

@@ -198,5 +198,5 @@ class Watch:
                     raise RankError(f"rank {second} {what} batch {number} than rank {first}")
             other.compared[kind] = until
         if other.done and len(other.scheduled) < len(self._scheduled.found):
-            number = len(other.scheduled)
-            raise RankError(f"rank {rank} was through before batch {number}, which rank {self._ranks.rank} has scheduled")
+            number, mine = len(other.scheduled), self._ranks.rank
+            raise RankError(f"rank {rank} was through before batch {number}, which rank {mine} has scheduled")
