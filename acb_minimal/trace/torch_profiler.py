@@ -172,12 +172,15 @@ class Recording:
 COLUMNS = ("category", "name", "start", "end", "thread", "correlation", "gpu", "stream")
 
 
-def kernel_runs(recording: Recording, batches: Mapping[str, int]) -> dict[int, tuple[list[tuple[float, float]], int]]:
+def kernel_runs(
+    recording: Recording, batches: Mapping[str, int], but: str | None = None
+) -> dict[int, tuple[list[tuple[float, float]], int]]:
     """When kernels of each batch ran. A kernel belongs to the batch in whose launch the call with the kernel's
     correlation number lies.
 
     Args:
         batches: by what a launch is called in the trace, the number of its batch.
+        but: kernels whose names have this pattern in them do not count.
 
     Returns:
         By batch, the stretches of time (seconds) in which a kernel of it runs, in order, and the number of its kernels.
@@ -188,7 +191,8 @@ def kernel_runs(recording: Recording, batches: Mapping[str, int]) -> dict[int, t
             launches[recording.thread[row]].append((recording.start[row], recording.end[row], number))
     for annotations in launches.values():
         annotations.sort()
-    for row in recording.work():
+    work = recording.work()
+    for row in work[~recording.named(but, work)] if but else work:
         call = calls.get(recording.correlation[row])
         if call is None:
             continue
