@@ -151,11 +151,8 @@ class Watch:
         if not done and self._moved and (still := time.monotonic() - self._moved) > self._ranks.timeout:
             counts = {rank: len(other.scheduled) for rank, other in self._others.items()}
             counts[self._ranks.rank] = len(self._scheduled.found)
-            behind = min(counts, key=counts.get)
-            raise RankError(
-                f"rank {behind} does not come on: no batch has come back for {still:.0f} s, and it has scheduled "
-                f"{counts[behind]} batches, where rank {max(counts, key=counts.get)} has {max(counts.values())}"
-            )
+            scheduled = ", ".join(f"{count} by rank {rank}" for rank, count in sorted(counts.items()))
+            raise RankError(f"no batch has come back for {still:.0f} s; batches scheduled: {scheduled}")
 
     def _digest(self) -> None:
         while self.seen:
