@@ -88,6 +88,10 @@ def test_ranks_count(served):
     assert [rank["counter"] for rank in served] == [expected] * 2
 
 
+def test_random_weights_are_those_that_one_gpu_would_have_tied_ones_too(served):
+    assert [rank["random"] for rank in served] == [[True, True]] * 2
+
+
 def test_what_one_rank_cannot_do_none_does(served):
     assert [rank["a rank cannot"] for rank in served] == ["rank 1: too little of everything"] * 2
 
@@ -121,7 +125,7 @@ class Engine(load_chapter("ch6")):
 def test_a_rank_that_is_killed_ends_the_run_with_one_line_that_names_it(tmp_path):
     engine = tmp_path / "engine.py"
     engine.write_text(KILLED)
-    command = [sys.executable, "-m", "acb_minimal.cli", "run", engine, "--gpus", "2", "--device", KIND]
+    command = [sys.executable, "-m", "acb_minimal.cli", "run", engine, "--gpus", "2", "--device", KIND, "--requests", "8"]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1:] == ["error: rank 1 was ended by SIGKILL"]
