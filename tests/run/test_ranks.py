@@ -125,7 +125,8 @@ class Engine(load_chapter("ch6")):
 def test_a_rank_that_is_killed_ends_the_run_with_one_line_that_names_it(tmp_path):
     engine = tmp_path / "engine.py"
     engine.write_text(KILLED)
-    command = [sys.executable, "-m", "acb_minimal.cli", "run", engine, "--gpus", "2", "--device", KIND, "--requests", "8"]
+    options = ["--gpus", "2", "--device", KIND, "--requests", "8"]
+    command = [sys.executable, "-m", "acb_minimal.cli", "run", engine, *options]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1:] == ["error: rank 1 was ended by SIGKILL"]
