@@ -61,6 +61,22 @@ def roofline(json_file: JsonFile = None) -> None:
 
 
 @app.command()
+def peer(
+    json_file: JsonFile = None,
+    traces: Annotated[Path | None, typer.Option(help="Write traces of some tens of steps into this folder.")] = None,
+) -> None:
+    """transformers' own continuous batching on the GPU, synchronous and asynchronous: its steps, its host's time."""
+    from ..measure.peer import peer
+
+    check_record(json_file)
+    steps, doing = peer(traces, console.print)  # it takes minutes
+    for name, found in (("steps", steps), ("host", doing)):
+        console.print(found.table())
+        if json_file:
+            found.save(json_file, name)
+
+
+@app.command()
 def law(
     device: Annotated[str, typer.Option(help="auto, cuda or sim.")] = "auto",
     json_file: JsonFile = None,
