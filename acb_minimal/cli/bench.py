@@ -63,13 +63,16 @@ def roofline(json_file: JsonFile = None) -> None:
 @app.command()
 def peer(
     json_file: JsonFile = None,
+    context: Annotated[
+        list[int] | None, typer.Option(help="Tokens of each prompt; repeatable.", show_default="128, 4,096, 8,000")
+    ] = None,
     traces: Annotated[Path | None, typer.Option(help="Write traces of some tens of steps into this folder.")] = None,
 ) -> None:
     """transformers' own continuous batching on the GPU, synchronous and asynchronous: its steps, its host's time."""
-    from ..measure.peer import peer
+    from ..measure.peer import CONTEXTS, peer
 
     check_record(json_file)
-    steps, doing = peer(traces, console.print)  # it takes minutes
+    steps, doing = peer(context or CONTEXTS, traces, console.print)  # it takes minutes
     for name, found in (("steps", steps), ("host", doing)):
         console.print(found.table())
         if json_file:

@@ -28,6 +28,7 @@ from ..trace import idle
 from ..trace.torch_profiler import Recording
 
 ROWS, NEW_TOKENS = 32, 96
+PROMPTS = 16_384  # tokens of a batch of prompts: it captures a graph for each one, so there had better be few
 RECORDED = 20  # steps of a trace that is kept
 ATTENTION = "paged|flash_of_torch"  # "flash" in the name tells transformers that no mask is to be built
 EVERY = 0.001  # seconds from one look at the host to the next
@@ -147,7 +148,7 @@ def _generate(network, setting: Setting, prompts: list[list[int]]) -> dict:
             max_new_tokens=NEW_TOKENS, do_sample=False, eos_token_id=-1, pad_token_id=0, use_cache=True
         ),
         continuous_batching_config=ContinuousBatchingConfig(
-            use_cuda_graph=setting.graphs, use_async_batching=setting.ahead, num_blocks=pages, max_batch_tokens=2048,
+            use_cuda_graph=setting.graphs, use_async_batching=setting.ahead, num_blocks=pages, max_batch_tokens=PROMPTS,
             allow_block_sharing=False,
         ),
         record_timestamps=True,

@@ -7,7 +7,7 @@ does: a thread looks every millisecond which function the serving thread is in.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,10 +21,8 @@ from .generate_batch import EVERY, NEW_TOKENS, ROWS, Served, Setting, serve
 from .record import Measured
 
 CONTEXTS = (128, 4096, 8000)
-SHORTEST = CONTEXTS[0]
 WHOLE = 8192  # steps of the published run
-
-SETTINGS = [*((context, True) for context in CONTEXTS), (SHORTEST, False)]  # tokens each has, with CUDA graphs
+FIRST = 128  # tokens that each request has at its beginning
 COLUMNS = {
     "tokens each has": ",d", "CUDA graphs": "", "asynchronous": "", "ms per step": ".2f", "kernels, ms": ".2f",
     "GPU active": ".1%", "`acb idle` on its trace": "",
@@ -33,10 +31,15 @@ DOING = {"tokens each has": ",d", "asynchronous": "", "the host is in": "", "of 
 SHOWN = 8  # functions of a setting
 
 
-def peer(traces: Path | None = None, progress: Callable[[str], None] = lambda text: None) -> tuple[Measured, Measured]:
-    """Measures all settings.
+def peer(
+    contexts: Sequence[int] = CONTEXTS,
+    traces: Path | None = None,
+    progress: Callable[[str], None] = lambda text: None,
+) -> tuple[Measured, Measured]:
+    """Measures steps with CUDA graphs at all lengths, and without at the shortest.
 
     Args:
+        contexts: tokens of each prompt, in turn; two at least.
         traces: where to write a trace for each setting of the shortest context, some tens of steps.
         progress: is told what comes next.
 
@@ -44,15 +47,18 @@ def peer(traces: Path | None = None, progress: Callable[[str], None] = lambda te
         The steps; and what the host does while the GPU waits.
 
     Raises:
-        InputError: there is no CUDA GPU.
+        InputError: there is no CUDA GPU, or there are too few lengths.
     """
+    if len(set(contexts)) < 2 or min(contexts) < 1:
+        raise InputError(f"contexts {', '.join(map(str, contexts))}: give two lengths or more, each at least 1")
     if not torch.cuda.is_available():
         raise InputError("transformers' continuous batching is measured on a CUDA GPU; torch finds none")
     served = []
-    for context, graphs in SETTINGS:
+    shortest = min(contexts)
+    for context, graphs in [*((context, True) for context in sorted(contexts)), (shortest, False)]:
         progress(f"{context:,} tokens each, {'with' if graphs else 'without'} CUDA graphs")
         settings = [Setting(context, graphs, ahead) for ahead in (False, True)]
-        kept = traces if context == SHORTEST else None
+        kept = traces if context == shortest else None
         with ProcessPoolExecutor(1, get_context("spawn")) as process:  # the profiler leaves its mark on a process
             served += process.submit(serve, settings, "llama-3.1-8b", kept).result()
     return table(served, environment(CudaDevice()))
@@ -69,7 +75,7 @@ def table(served: list[Served], environment: dict[str, str]) -> tuple[Measured, 
     sync, ahead = (whole([s for s in with_graphs if s.setting.ahead == ahead]) for ahead in (False, True))
     note = (
         f"{ROWS} requests, {NEW_TOKENS} new tokens each; step: median, without a profiler; kernels: under it; active: "
-        f"kernels over step. {WHOLE:,} steps with graphs from {CONTEXTS[0]} tokens on, if steps between these lengths "
+        f"kernels over step. {WHOLE:,} steps with graphs from {FIRST} tokens on, if steps between these lengths "
         f"lie on straight lines: {sync:.0f} s synchronously, {ahead:.0f} s asynchronously."
     )
     doing = [
@@ -91,7 +97,7 @@ def whole(served: list[Served]) -> float:
     """
     points = sorted((s.setting.context + NEW_TOKENS / 2, s.step) for s in served)
     pairs, total = list(itertools.pairwise(points)), 0.0
-    for length in range(SHORTEST, SHORTEST + WHOLE):
+    for length in range(FIRST, FIRST + WHOLE):
         (x0, y0), (x1, y1) = next((pair for pair in pairs if length <= pair[1][0]), pairs[-1])
         total += y0 + (y1 - y0) * (length - x0) / (x1 - x0)
     return total
