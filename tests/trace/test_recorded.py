@@ -5,6 +5,7 @@ out everywhere, and so are the arguments that nothing here reads.
 """
 
 import functools
+import json
 from pathlib import Path
 
 import pytest
@@ -12,40 +13,24 @@ import pytest
 from acb_minimal.trace.idle import analyse, read
 
 DATA = Path(__file__).parents[1] / "data"
-PEER = "acb bench peer --traces FOLDER"
-PROFILE = "acb profile {} --workload small --graphs {} --kernels FILE"
-BUSY = PROFILE.format("{}", "--host-work 2")
-# Of each: the command that recorded it, its verdict, the share of steps launched ahead, ms of a step without a profiler
-# where that was measured in the same minute.
-RECORDED = {
-    "transformers_sync_graphs": (PEER, "synchronous", 0.0, None),
-    "transformers_async_graphs": (PEER, "busy", 1.0, None),
-    "ch1_small_graphs": (PROFILE.format("ch1", ""), "synchronous", 0.0, 4.87),
-    "ch5_small_graphs": (PROFILE.format("ch5", ""), "busy", 1.0, 3.89),
-    "ch1_small_graphs_host2": (BUSY.format("ch1"), "synchronous", 0.0, 6.33),
-    "ch5_small_graphs_host2": (BUSY.format("ch5"), "busy", 1.0, 3.89),
-}
+# Of each: the command that recorded it, the verdict it must get, the share of steps launched ahead, ms of a step with no
+# profiler where that was measured in the same minute, and the trace of the engine's asynchronous twin.
+RECORDED = json.loads((DATA / "recorded.json").read_text())
+TWINS = {name: facts["twin"] for name, facts in RECORDED.items() if facts["twin"]}
+TIMED = [name for name, facts in RECORDED.items() if facts["step_ms"]]
 
 
 @functools.cache
 def report(name: str, step: float | None = None):
-    (found,) = analyse(read(DATA / f"{name}_h200.json.gz"), step=step)
+    (found,) = analyse(read(DATA / f"{name}.json.gz"), step=step)
     return found
 
 
 @pytest.mark.parametrize("name", RECORDED)
 def test_an_engine_is_told_for_what_it_is(name):
-    _, kind, ahead, _ = RECORDED[name]
-    found = report(name)
-    assert (found.refusals, found.verdict.kind, found.typical.ahead) == ([], kind, ahead)
+    facts, found = RECORDED[name], report(name)
+    assert (found.refusals, found.verdict.kind, found.typical.ahead) == ([], facts["verdict"], facts["ahead"])
     assert found.typical.holds
-
-
-TWINS = {
-    "transformers_sync_graphs": "transformers_async_graphs",
-    "ch1_small_graphs": "ch5_small_graphs",
-    "ch1_small_graphs_host2": "ch5_small_graphs_host2",
-}
 
 
 @pytest.mark.parametrize("name", TWINS)
@@ -57,9 +42,9 @@ def test_a_synchronous_engine_foretells_its_asynchronous_twin(name):
     assert before.step > 1.3 * after.step
 
 
-@pytest.mark.parametrize("name", [name for name in RECORDED if RECORDED[name][3]])
+@pytest.mark.parametrize("name", TIMED)
 def test_a_profiler_that_slows_the_host_is_found_out_where_the_host_sets_the_pace(name):
     """It makes the calls of the host longer: and with them a synchronous step, but not one with time to spare."""
-    slowed = report(name, RECORDED[name][3] / 1e3).refusals
+    slowed = report(name, RECORDED[name]["step_ms"] / 1e3).refusals
     assert bool(slowed) == name.startswith("ch1")
     assert all("the profiler slows it" in reason for reason in slowed)
