@@ -7,17 +7,17 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from .options import JsonFile, check_plot, check_record, check_writable, console
+from .options import Compile, JsonFile, check_plot, check_record, check_writable, console
 
 app = typer.Typer(no_args_is_help=True, help="Measure one part on its own.")
 
 
-def _part(name: str, json_file: Path | None) -> None:
+def _part(name: str, json_file: Path | None, **options) -> None:
     """Runs a benchmark of measure/parts.py, shows what it measured, and keeps it if there is a file for it."""
     from ..measure import parts
 
     check_record(json_file)
-    found = getattr(parts, name)()
+    found = getattr(parts, name)(**options)
     console.print(found.table())
     if json_file:
         found.save(json_file, name)
@@ -36,15 +36,15 @@ def attention(json_file: JsonFile = None) -> None:
 
 
 @app.command()
-def memory(json_file: JsonFile = None) -> None:
+def memory(json_file: JsonFile = None, compile: Compile = False) -> None:
     """Device memory of the second slot and the second set of graphs, beside all the rest."""
-    _part("memory", json_file)
+    _part("memory", json_file, compile=compile)
 
 
 @app.command()
-def trace(json_file: JsonFile = None) -> None:
+def trace(json_file: JsonFile = None, compile: Compile = False) -> None:
     """Tokens per second with a trace and without."""
-    _part("trace", json_file)
+    _part("trace", json_file, compile=compile)
 
 
 @app.command()
@@ -127,6 +127,7 @@ def myths(json_file: JsonFile = None) -> None:
 def regimes(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the points to this file.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the map: a .png, .svg or .pdf file.")] = None,
+    compile: Compile = False,
 ) -> None:
     """Bubbles of a synchronous engine by model and batch size, on the GPU."""
     import torch
@@ -138,7 +139,7 @@ def regimes(
     check_plot(plot)
     if not torch.cuda.is_available():
         raise InputError("the regime map needs a CUDA GPU; torch finds none")
-    entry = tables.regime_entry(regimes("cuda"))
+    entry = tables.regime_entry(regimes("cuda", compile=compile))
     console.print(tables.regimes(entry))
     if json_file:
         json_file.write_text(json.dumps(entry, indent=1) + "\n")
