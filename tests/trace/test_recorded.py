@@ -13,8 +13,8 @@ import pytest
 from acb_minimal.trace.idle import analyse, read
 
 DATA = Path(__file__).parents[1] / "data"
-# Of each: the command that recorded it, the verdict it must get, the share of steps launched ahead, ms of a step without
-# a profiler if measured in the same minute, and the trace of the engine's asynchronous twin.
+# Of each: the command that recorded it, the verdict it must get, the share of steps launched ahead, ms of a step
+# without a profiler if measured in the same minute, and the trace of the engine's asynchronous twin.
 RECORDED = json.loads((DATA / "recorded.json").read_text())
 TWINS = {name: facts["twin"] for name, facts in RECORDED.items() if facts["twin"]}
 TIMED = [name for name, facts in RECORDED.items() if facts["step_ms"]]
