@@ -11,6 +11,7 @@ from ..errors import InputError
 from ..run.launch import is_first
 from .options import (
     RANK_TIMEOUT,
+    Compile,
     Context,
     JsonFile,
     MaxRunning,
@@ -25,12 +26,12 @@ from .options import (
 app = typer.Typer(no_args_is_help=True, help="Measure one part on its own.")
 
 
-def _part(name: str, json_file: Path | None) -> None:
+def _part(name: str, json_file: Path | None, **options) -> None:
     """Runs a benchmark of measure/parts.py, shows what it measured, and keeps it if there is a file for it."""
     from ..measure import parts
 
     check_record(json_file)
-    found = getattr(parts, name)()
+    found = getattr(parts, name)(**options)
     console.print(found.table())
     if json_file:
         found.save(json_file, name)
@@ -49,15 +50,15 @@ def attention(json_file: JsonFile = None) -> None:
 
 
 @app.command()
-def memory(json_file: JsonFile = None) -> None:
+def memory(json_file: JsonFile = None, compile: Compile = False) -> None:
     """Device memory of the second slot and the second set of graphs, beside all the rest."""
-    _part("memory", json_file)
+    _part("memory", json_file, compile=compile)
 
 
 @app.command()
-def trace(json_file: JsonFile = None) -> None:
+def trace(json_file: JsonFile = None, compile: Compile = False) -> None:
     """Tokens per second with a trace and without."""
-    _part("trace", json_file)
+    _part("trace", json_file, compile=compile)
 
 
 @app.command()
@@ -71,6 +72,25 @@ def roofline(json_file: JsonFile = None) -> None:
     console.print(found.table())
     if json_file:
         found.save(json_file, "roofline")
+
+
+@app.command()
+def peer(
+    json_file: JsonFile = None,
+    context: Annotated[
+        list[int] | None, typer.Option(help="Tokens of each prompt; repeatable.", show_default="128, 4,096, 8,000")
+    ] = None,
+    traces: Annotated[Path | None, typer.Option(help="Write traces of some tens of steps into this folder.")] = None,
+) -> None:
+    """transformers' own continuous batching on the GPU, synchronous and asynchronous: its steps, its host's time."""
+    from ..measure.peer import CONTEXTS, peer
+
+    check_record(json_file)
+    steps, doing = peer(context or CONTEXTS, traces, console.print)  # it takes minutes
+    for name, found in (("steps", steps), ("host", doing)):
+        console.print(found.table())
+        if json_file:
+            found.save(json_file, name)
 
 
 @app.command()
@@ -165,6 +185,7 @@ def myths(json_file: JsonFile = None) -> None:
 def regimes(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the points to this file.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the map: a .png, .svg or .pdf file.")] = None,
+    compile: Compile = False,
 ) -> None:
     """Bubbles of a synchronous engine by model and batch size, on the GPU."""
     import torch
@@ -176,7 +197,7 @@ def regimes(
     check_plot(plot)
     if not torch.cuda.is_available():
         raise InputError("the regime map needs a CUDA GPU; torch finds none")
-    entry = tables.regime_entry(regimes("cuda"))
+    entry = tables.regime_entry(regimes("cuda", compile=compile))
     console.print(tables.regimes(entry))
     if json_file:
         json_file.write_text(json.dumps(entry, indent=1) + "\n")

@@ -18,6 +18,7 @@ import first
 import jinja2
 import notebooks
 import published
+import recorded
 import worked
 from drawings import RESULTS, drawings, origin, stored, svg
 from mkdocs.config.defaults import MkDocsConfig
@@ -155,6 +156,10 @@ class Page:
     def gained(self) -> list[published.Report]:
         """The reports among these that have a gain."""
         return [report for report in published.REPORTS if max(report.gains.values(), default=1.0) > 1]
+
+    def foretold(self) -> str:
+        """What traces of synchronous engines foretell, beside what their asynchronous twins did, as a table."""
+        return recorded.foretold()
 
     def first_run(self) -> str:
         """What `acb compare` prints: the block in the README, which a test holds to the command."""

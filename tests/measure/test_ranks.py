@@ -1,4 +1,4 @@
-"""The table of a step on one GPU and several: what it is made of, and what becomes of a case that cannot be measured."""
+"""The table of a step on one GPU and on several: what it is made of, and what becomes of what cannot be measured."""
 
 import dataclasses
 import json
