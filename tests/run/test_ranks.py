@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import FAMILIES, VOCAB
+from conftest import FAMILIES, TINY, VOCAB, Harness
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from acb_minimal.errors import InputError
 from acb_minimal.models import counter
@@ -29,17 +30,22 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ
 
 
 @pytest.fixture(scope="module")
-def cases(harness, tiny_path):
-    """By family: more prompts than run at a time, some of which stop early, and what `generate` makes of each."""
+def cases(harness, tiny_path, tmp_path_factory):
+    """By family: more prompts than run at a time, some of which stop early, and what `generate` makes of each. The
+    ranks do not divide the families' vocabulary, and keep embedding and output whole; that of one more model they do.
+    """
+    torch.manual_seed(0)
+    even = str(tmp_path_factory.mktemp("even"))
+    AutoModelForCausalLM.from_config(LlamaConfig(**TINY | {"vocab_size": VOCAB + 1})).save_pretrained(even)
+    models = {family: (harness(family), tiny_path(family)) for family in FAMILIES} | {"even": (Harness(even), even)}
     rng, made = random.Random(0), {}
-    for family in FAMILIES:
+    for family, (model, path) in models.items():
         prompts = [rng.choices(range(VOCAB), k=rng.randint(1, 25)) for _ in range(8)]
-        model = harness(family)
         stops = [[model.oracle(prompt, 12)[rng.randint(1, 11)]] if number % 2 else []
                  for number, prompt in enumerate(prompts)]  # fmt: skip
         expected = [model.oracle(prompt, 12, stop) for prompt, stop in zip(prompts, stops, strict=True)]
         chapters = list(chapter_paths()) if family == "llama" else ["ch6_cuda_graphs"]
-        made[family] = {"model": tiny_path(family), "prompts": prompts, "stops": stops, "expected": expected,
+        made[family] = {"model": path, "prompts": prompts, "stops": stops, "expected": expected,
                         "chapters": chapters}  # fmt: skip
     return made
 
@@ -73,7 +79,7 @@ def test_ranks_generate_what_transformers_does_alone(cases, served, chapter):
     assert [rank[f"llama {chapter}"] for rank in served] == [cases["llama"]["expected"]] * 2
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "even"])
 def test_the_last_chapter_does_so_with_every_family(cases, served, family):
     assert [rank[f"{family} ch6_cuda_graphs"] for rank in served] == [cases[family]["expected"]] * 2
 
