@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from conftest import FAMILIES, TINY, VOCAB, Harness
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from acb_minimal.errors import InputError
+from acb_minimal.errors import InputError, RankError
 from acb_minimal.models import counter
 from acb_minimal.run import launch
 from acb_minimal.run.checkpoint import Checkpoint
@@ -146,7 +147,14 @@ def test_a_model_whose_heads_the_gpus_do_not_divide_is_refused():
 def test_each_rank_is_said_to_hold_its_part():
     whole, half = Checkpoint("qwen3-32b"), Checkpoint("qwen3-32b", Ranks(0, 2, 0, 1.0))
     assert [layer.kv_heads for layer in half.layers] == [4] * 64
-    assert half.weight_bytes == pytest.approx(whole.weight_bytes / 2, rel=0.02)
+    assert half.weight_bytes == pytest.approx(whole.weight_bytes / 2, rel=0.03)  # some plans leave the embedding whole
+
+
+def test_a_rank_that_does_not_say_whether_it_can_serve_is_named():
+    ranks = Ranks(0, 2, 0, timeout=0.2)
+    ranks._store = dist.HashStore()
+    with pytest.raises(RankError, match="rank 1 has not said in 0.2 s whether it can serve this"):
+        ranks.agree(lambda: None, "a job")
 
 
 def test_compiled_layers_are_refused():
