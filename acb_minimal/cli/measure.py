@@ -74,7 +74,7 @@ def profile(
     if plot:
         from ..pictures.timeline import timeline
 
-        timeline(done.trace, *done.trace.middle(4), title=f"{chapter}, {chosen.name}").savefig(plot)
+        timeline(done.trace, *done.shown(4), title=f"{chapter}, {chosen.name}").savefig(plot)
 
 
 def compare(
@@ -151,7 +151,7 @@ def _save_middle(profile, file: Path) -> None:
     """A trace of a few steps from the middle of a run, with all that says where it is from."""
     from ..measure.figures import command, environment
 
-    part = profile.trace.part(*profile.trace.middle(6))
+    part = profile.trace.part(*profile.shown(6))
     part.save_chrome(file, chapter=profile.chapter, command=command(), **environment(profile.device))
 
 
