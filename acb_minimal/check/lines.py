@@ -63,6 +63,17 @@ def of_error(error: BaseException) -> Line | None:
     return found
 
 
+def where(error: BaseException, file: str | None) -> str:
+    """The error in one line of text, with the engine's line that it came through.
+
+    Args:
+        file: a line of this one is told without its name.
+    """
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    line = of_error(error)
+    return f"{text} ({line.told(file)}: {line.text})" if line else text
+
+
 def file_of(engine_class: type) -> str | None:
     """The file that a class is written in, by its methods, whatever they are decorated with; None if it has none."""
     for member in vars(engine_class).values():
