@@ -14,15 +14,9 @@ from contextlib import contextmanager
 
 from ..device import Work
 from ..trace.spans import Trace
+from .limits import Unknown
 from .policies import Timed
 from .queues import Cost, Observer, Operation, Policy, Queue, Queues
-
-
-class Unknown(AttributeError):
-    """Something that torch.cuda may have and the simulator does not: a limit of the simulator, no fault of who asks."""
-
-    def __init__(self, name: str):
-        super().__init__(f"the simulator has no torch.cuda.{name}; that is a limit of the simulator")
 
 
 class Stream:
@@ -320,7 +314,7 @@ class SimulatedCuda:
         issued = begin if gradual else self.now
         queue = self.current_stream().queue
         operation = Operation(queue, what, issued, engine, run, cost(), launched=self.now, work=work)
-        if queues.trace is not None:
+        if queues.trace is not None and self.now > begin:
             queues.trace.add("CPU", what, begin, self.now, operation.batch_number, operation.slot)
         queues.add(operation)
         if wait:

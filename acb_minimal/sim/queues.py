@@ -14,6 +14,7 @@ from __future__ import annotations  # an Operation can wait for another, and a P
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -160,6 +161,7 @@ class Queues:
         finished: the work that has run, in order of completion.
         policy: when queued operations run.
         observer: who looks on.
+        around: to be entered around device work.
     """
 
     def __init__(
@@ -177,6 +179,7 @@ class Queues:
         """
         self.policy, self.call_seconds, self.trace = policy, call_seconds, trace
         self.observer = observer or Observer()
+        self.around: Callable[[], AbstractContextManager] = nullcontext
         self.now = 0.0
         self.finished: list[Operation] = []
         self._queues: list[Queue] = []
@@ -251,9 +254,10 @@ class Queues:
         """Runs an operation that is ready."""
         assert operation.queue.operations.popleft() is operation
         if operation.run is not None:
-            self.observer.run(operation)
+            with self.around():
+                self.observer.run(operation)
             self.finished.append(operation)
-            if self.trace is not None and operation.start is not None:
+            if self.trace is not None and operation.start is not None and operation.end > operation.start:
                 op, lane = operation, ENGINES[operation.engine]
                 kernels = op.cost.busy if op.engine == "compute" else None
                 self.trace.add(lane, op.what, op.start, op.end, op.batch_number, op.slot, op.issued, kernels)
