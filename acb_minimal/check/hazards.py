@@ -19,7 +19,7 @@ from types import CodeType
 import numpy as np
 import torch
 
-from ..sim.queues import Observer, Operation, Queue
+from ..sim.operations import Observer, Operation, Queue
 from . import lines
 from .accesses import Watch
 from .lines import Line

@@ -12,10 +12,11 @@ from ..trace.spans import Trace
 from .costs import Costs, Shape
 from .cuda import SimulatedCuda
 from .host_view import HostView
+from .operations import Cost, Observer
 from .own import engine_code
 from .places import PINNED, Places
 from .policies import Eager
-from .queues import Cost, Observer, Policy
+from .queues import Policy
 
 
 class SimulatedDevice:
@@ -91,6 +92,8 @@ class SimulatedDevice:
         host = source if engine == "h2d" else target
         # From pageable memory the driver copies through a buffer of its own, and the host waits for that.
         pinned = self.places.kind(host) == PINNED
+        if non_blocking and not pinned:
+            self.cuda.none_in_capture("copy pageable memory")
         self.cuda.submit(
             COPIES[engine],
             engine,

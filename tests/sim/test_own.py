@@ -133,6 +133,12 @@ def test_a_graph_captures_operations_and_replays_them_on_the_same_memory(memory)
     assert content(memory.device) == [20, 24, 28, 32]
 
 
+def test_who_must_know_a_result_cannot_be_captured(memory):
+    cuda = memory.sim.cuda
+    with pytest.raises(RuntimeError, match="not permitted when stream is capturing"), cuda.graph(cuda.CUDAGraph()):
+        memory.device[0].item()
+
+
 def test_what_torch_says_of_a_gpu_s_memory_it_says_here(memory):
     for look in (torch.Tensor.numpy, np.asarray):
         with pytest.raises(TypeError, match=r"can't convert cuda device type tensor to numpy. Use Tensor.cpu\(\)"):
