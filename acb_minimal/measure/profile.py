@@ -15,7 +15,6 @@ import json
 import linecache
 import statistics
 import tempfile
-from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
@@ -124,10 +123,7 @@ def profile(
         breakdown = Breakdown.of(trace, steps, seconds, statistics.fmean(count for _, count in typical))
         bubbles = bubble_share([run for run, _ in runs.values()])
     elif decodes and session.device.kind == "sim":
-        seconds = defaultdict(float)
-        for span in trace.lane("compute"):
-            seconds[span.batch_number] += span.kernels
-        breakdown = Breakdown.of(trace, steps, statistics.fmean(seconds[number] for number in decodes), None)
+        breakdown = Breakdown.simulated(trace, steps)
     name = name or (chapter if isinstance(chapter, str) else chapter.__name__)
     figures, dials = Figures.of(session), session.dials
     return Profile(name, session.device, figures, trace, breakdown, bubbles, kernel_trace, completions, dials)
