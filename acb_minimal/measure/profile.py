@@ -29,6 +29,7 @@ from ..device import CudaDevice, Device, Work, number_of, traced_cuda
 from ..errors import InputError
 from ..run.checkpoint import Checkpoint
 from ..run.dials import Dials
+from ..run.ranks import Ranks
 from ..run.session import Completion, Session
 from ..run.workload import Workload
 from ..trace.spans import Trace
@@ -114,7 +115,7 @@ def profile(
     breakdown = bubbles = kernel_trace = None
     if decodes and kernels and session.device.kind == "cuda":
         sample = range(decodes[len(decodes) // 2], decodes[-1] + 1)[:SAMPLE]
-        kernel_trace = profiled(workload, chapter, sample, session.dials)
+        kernel_trace = profiled(workload, chapter, sample, session.dials, checkpoint.ranks)
         recording = Recording.of(kernel_trace["traceEvents"])
         runs = kernel_runs(recording, launch_names(sample))
         trace = with_kernels(trace, recording, sample)
@@ -198,10 +199,12 @@ def with_kernels(trace: Trace, recording: Recording, sample: range) -> Trace:
     for span in trace.spans:
         known = seconds.get((span.batch_number, span.name)) if span.lane == "compute" else None
         spans.append(span if known is None else replace(span, kernels=min(known, span.seconds)))
-    return Trace(trace.device, spans)
+    return replace(trace, spans=spans)
 
 
-def profiled(workload: Workload, chapter: str | type, sample: range, dials: Dials) -> dict:
+def profiled(
+    workload: Workload, chapter: str | type, sample: range, dials: Dials, ranks: Ranks | None = None
+) -> dict:
     """Runs the workload on the GPU again, in a process of its own.
 
     Args:
@@ -209,6 +212,7 @@ def profiled(workload: Workload, chapter: str | type, sample: range, dials: Dial
         chapter: as Session takes it; a class must have its module's text in linecache.
         sample: numbers of the batches that are to run under torch's profiler.
         dials: what is turned.
+        ranks: those that share the model; all of them do this, and see what runs on their own GPU.
 
     Returns:
         What the profiler writes about them, in Chrome's format.
@@ -221,12 +225,20 @@ def profiled(workload: Workload, chapter: str | type, sample: range, dials: Dial
             chapter = str(Path(folder, "engine.py"))
             Path(chapter).write_text(text)
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
-            process.submit(_profile, workload, chapter, sample, dials, file).result()
+            process.submit(_profile, workload, chapter, sample, dials, file, ranks and ranks.again()).result()
         return json.loads(file.read_text())
 
 
-def _profile(workload: Workload, chapter: str, sample: range, dials: Dials, file: Path) -> None:
+def _profile(workload: Workload, chapter: str, sample: range, dials: Dials, file: Path, ranks: Ranks | None) -> None:
+    if ranks:
+        ranks.join("cuda")
+    _profile_to(file, workload, chapter, sample, dials, ranks)
+    if ranks:
+        ranks.part()
+
+
+def _profile_to(file: Path, workload: Workload, chapter: str, sample: range, dials: Dials, ranks: Ranks | None) -> None:
     device = ProfiledDevice(sample, file)
-    checkpoint = Checkpoint(workload.model)
+    checkpoint = Checkpoint(workload.model, ranks)
     with device.profiler, suppress(Enough):
         Session(workload.job(checkpoint.vocab_size), chapter, checkpoint, device, dials).serve()

@@ -174,12 +174,15 @@ class Recording:
 COLUMNS = ("category", "name", "start", "end", "thread", "correlation", "gpu", "stream")
 
 
-def kernel_runs(recording: Recording, launched: Mapping[str, K]) -> dict[K, tuple[list[tuple[float, float]], int]]:
+def kernel_runs(
+    recording: Recording, launched: Mapping[str, K], but: str | None = None
+) -> dict[K, tuple[list[tuple[float, float]], int]]:
     """When the kernels of each batch ran. A kernel belongs to the launch in which the call with the kernel's
     correlation number lies.
 
     Args:
         launched: by what a launch is called in the trace, what its kernels are to be counted to: a batch's number, say.
+        but: kernels whose names have this pattern in them do not count.
 
     Returns:
         By that, the stretches of time (seconds) in which a kernel of it runs, in order, and the number of its kernels.
@@ -190,7 +193,8 @@ def kernel_runs(recording: Recording, launched: Mapping[str, K]) -> dict[K, tupl
             launches[recording.thread[row]].append((recording.start[row], recording.end[row], key))
     for annotations in launches.values():
         annotations.sort()
-    for row in recording.work():
+    work = recording.work()
+    for row in work[~recording.named(but, work)] if but else work:
         call = calls.get(recording.correlation[row])
         if call is None:
             continue
