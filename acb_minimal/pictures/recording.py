@@ -1,4 +1,4 @@
-"""A run on the simulator as a recording to be played: what the host called, line by line, and what the device did for it.
+"""A run on the simulator as a recording to be played: what the host called, line by line, and what the device did.
 
 An engine of the chapters decides nothing by the time: its scheduler goes by counts. So what the host calls, in which
 order, and what each piece of device work waits for is the same whatever things cost, and one recording is enough to say
@@ -78,8 +78,8 @@ class Recorder(Checker):
     Attributes:
         calls: in order, each with `do` and what that needs:
             "host" has done `what` ("schedule", "write", "fill", "update");
-            "launch" has queued `what` in `stream`, which takes `engine` as long as its `parts` do, or `seconds`, a copy;
-            `gradual`: it can begin with the first kernel that is launched;
+            "launch" has queued `what` in `stream`, which takes its `engine` as long as its `parts` do, or, if it is
+            a copy, `seconds`; `gradual`: it can begin with the first kernel that is launched;
             "record" and "wait": an event, in `stream`; a wait is `on` the call that recorded it, None if none has;
             "sync": the host waits `on` a call; `always`: it pays for the return even if there was nothing to wait for.
             Each may have a `batch`, a `slot`, and `then`: what lies in memory once it is done, by the memory's name.
@@ -137,7 +137,8 @@ class Recorder(Checker):
             parts = self.costs.computed if self.costs else []
             compute = operation.engine == "compute"
             call |= {"parts": list(parts)} if compute else {"seconds": operation.cost.busy}
-            call |= {"gradual": operation.what in ("forward", "carry_over")}
+            if operation.what in ("forward", "carry_over"):
+                call["gradual"] = True
             parts.clear()
         self._numbers[operation] = self._add(action, call)
 
@@ -233,7 +234,9 @@ class Device(SimulatedDevice):
         super().copy(engine, target, source, non_blocking, work)
 
 
-def record(engine_class: type, job: Job, checkpoint: Checkpoint, costs: Dialled, graphs: bool = False) -> dict[str, Any]:
+def record(
+    engine_class: type, job: Job, checkpoint: Checkpoint, costs: Dialled, graphs: bool = False
+) -> dict[str, Any]:
     """Serves a job on the simulated GPU.
 
     Args:

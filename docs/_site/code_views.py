@@ -72,13 +72,13 @@ def _side_by_side(pairs: list[Pair]) -> str:
         if kind == "gap":
             rows.append('<tr class="gap"><td colspan="4">...</td></tr>')
             continue
-        old, new = map(_narrowed, (old, new))
+        old, new = map(narrowed, (old, new))
         marks = ("", "") if kind == "same" else ("gone" if old else "none", "come" if new else "none")
         rows.append(f"<tr>{_cells(old, marks[0])}{_cells(new, marks[1])}</tr>")
     return f'<div class="changes beside highlight"><table><tbody>{"".join(rows)}</tbody></table></div>'
 
 
-def _narrowed(line: Line | None) -> Line | None:
+def narrowed(line: Line | None) -> Line | None:
     """Without the spaces that align its comment: half a page is narrow."""
     return line and line._replace(html=BEFORE_COMMENT.sub("  ", line.html))
 
