@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from .options import JsonFile, check_plot, check_record, check_writable, console
+from .options import JsonFile, check_plot, check_record, check_writable, console, draw
 
 app = typer.Typer(no_args_is_help=True, help="Measure one part on its own.")
 
@@ -81,13 +81,14 @@ def law(
     if plot:
         from ..pictures.law import gains
 
-        gains(found).savefig(plot)
+        draw(gains(found), plot)
 
 
 @app.command()
 def myths(json_file: JsonFile = None) -> None:
     """Beliefs about streams, copies and graphs, each put to the test. Some of them need a GPU."""
     from ..measure import myths, myths_cuda
+    from ..measure.verdicts import verdict
     from ..run.checkpoint import Checkpoint
     from ..run.devices import open_device
 
@@ -97,6 +98,7 @@ def myths(json_file: JsonFile = None) -> None:
     for experiment in myths.EXPERIMENTS + (myths_cuda.EXPERIMENTS if on_gpu else ()):
         found = experiment(device)
         console.print(found.table())
+        console.print(verdict(experiment.__name__, found), highlight=False)
         if json_file:
             found.save(json_file, experiment.__name__)
     if not on_gpu:
@@ -124,7 +126,7 @@ def regimes(
     if json_file:
         json_file.write_text(json.dumps(entry, indent=1) + "\n")
     if plot:
-        from ..pictures.charts import regimes as draw
+        from ..pictures.charts import regimes as chart
 
         title = f"Bubbles of a synchronous engine with CUDA graphs, {entry['environment']['device']}"
-        draw(tables.regime_points(entry), title=title).savefig(plot)
+        draw(chart(tables.regime_points(entry), title=title), plot)

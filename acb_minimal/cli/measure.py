@@ -24,6 +24,7 @@ from .options import (
     choose_dials,
     choose_workload,
     console,
+    draw,
     print_answer,
 )
 
@@ -74,7 +75,7 @@ def profile(
     if plot:
         from ..pictures.timeline import timeline
 
-        timeline(done.trace, *done.trace.middle(4), title=f"{chapter}, {chosen.name}").savefig(plot)
+        draw(timeline(done.trace, *done.trace.middle(4), title=f"{chapter}, {chosen.name}"), plot)
 
 
 def compare(
@@ -159,7 +160,7 @@ def _plot_breakdowns(entry: dict, file: Path) -> None:
     from ..measure import tables
     from ..pictures import charts
 
-    charts.breakdown(tables.breakdowns(entry), title=tables.title(entry)).savefig(file)
+    draw(charts.breakdown(tables.breakdowns(entry), title=tables.title(entry)), file)
 
 
 def results(
