@@ -15,7 +15,7 @@ each_view = pytest.mark.parametrize(
 
 
 @each_view
-def test_the_course_is_read_by_clicking_from_home_to_its_end(reader):
+def test_the_course_is_read_by_clicking_from_home_to_its_end(reader, view):
     reader.open("")
     first, *others = (f"chapters/{stem}/" for stem in chapter_paths())
     reader.click(reader.tab.locator(f"article a[href='{first}']").first)
@@ -23,12 +23,17 @@ def test_the_course_is_read_by_clicking_from_home_to_its_end(reader):
     for page in others:
         reader.click(reader.tab.locator("a.md-footer__link--next"))
         assert reader.page == page
-        switch_the_diff(reader.tab)
+        look_at_the_diff(reader.tab, view[0])
         reader.look()
 
 
-def switch_the_diff(tab: Tab) -> None:
+def look_at_the_diff(tab: Tab, window: str) -> None:
+    """Two views to switch between; on a phone only the narrow one."""
     beside, column = tab.locator(".changes.beside"), tab.locator(".changes:not(.beside)")
+    if window == "phone":
+        expect(column).to_be_visible()
+        expect(beside).to_be_hidden()
+        return
     expect(beside).to_be_visible()
     expect(column).to_be_hidden()
     tab.get_by_text("In one column", exact=True).click()
