@@ -28,6 +28,7 @@ from .options import (
     choose_dials,
     choose_workload,
     console,
+    draw,
     print_answer,
     start_ranks,
 )
@@ -88,7 +89,7 @@ def profile(
     if plot and is_first():
         from ..pictures.timeline import timeline
 
-        timeline(done.trace, *done.shown(4), title=f"{chapter}, {chosen.name}").savefig(plot)
+        draw(timeline(done.trace, *done.shown(4), title=f"{chapter}, {chosen.name}"), plot)
 
 
 def compare(
@@ -182,7 +183,7 @@ def _plot_breakdowns(entry: dict, file: Path) -> None:
     from ..measure import tables
     from ..pictures import charts
 
-    charts.breakdown(tables.breakdowns(entry), title=tables.title(entry)).savefig(file)
+    draw(charts.breakdown(tables.breakdowns(entry), title=tables.title(entry)), file)
 
 
 def results(
