@@ -11,7 +11,7 @@ import traceback
 import typer
 
 from ..errors import EngineError, InputError
-from . import bench, check, idle, measure, run
+from . import bench, check, idle, lab, measure, run
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -32,6 +32,7 @@ for command in (
     measure.calibrate,
 ):
     app.command()(command)
+app.add_typer(lab.app, name="lab")
 app.add_typer(bench.app, name="bench")
 
 
