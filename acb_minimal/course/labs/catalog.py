@@ -1,11 +1,11 @@
 """All labs, in the order in which to do them."""
 
 from ...errors import InputError
-from .builders import BUILDERS
-from .hunts import HUNTS
 from .lab import Lab
 
-LABS = {lab.name: lab for lab in (*BUILDERS, *HUNTS)}
+BUILDERS = ("batch", "streams", "events", "slots", "carry", "graphs")
+HUNTS = ("haste", "idle", "late", "lucky", "scramble", "scarce", "stutter", "loop")
+LABS = {name: Lab.read("build", name) for name in BUILDERS} | {name: Lab.read("hunt", name) for name in HUNTS}
 
 
 def find(name: str) -> Lab:

@@ -1,18 +1,26 @@
 """What a lab is: an engine to start from, what is asked for, hints, and what there is to say afterwards.
 
-A starter is derived from a chapter: its text under a docstring with the task, for a bug hunt with a few places changed.
-This file knows texts only; who judges an engine is in judge.py.
+A lab is a file in builders/ or hunts/: prose, and pieces of code that take the place of others. A starter is derived
+from a chapter: its text under a docstring with the task, for a bug hunt with a few places changed. This file knows
+texts only; judging.py runs an engine.
 """
 
 import ast
 import difflib
 import textwrap
+import tomllib
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 from ...run.engines import chapter_path
 
+FOLDERS = {"build": "builders", "hunt": "hunts"}
+FIND = """
+Find the bug, and repair it with as small a change as you can, so that the engine is as fast as chapter {number}. To
+compare it with the chapter line by line would be a pity.
+"""
 Change = tuple[str, str]  # a text that is in a source once, and what comes in its place
 
 FOOT = """
@@ -62,11 +70,21 @@ class Lab:
     streams: int = 1
     wins: bool = True
 
+    @classmethod
+    def read(cls, kind: Literal["build", "hunt"], name: str) -> "Lab":
+        """The lab of that name."""
+        kept = tomllib.loads((Path(__file__).parent / FOLDERS[kind] / f"{name}.toml").read_text())
+        for changes in ("changes", "fix", "answer"):
+            kept[changes] = tuple((change["old"], change["new"]) for change in kept.get(changes, ()))
+        task = kept.pop("task") + (FIND.format(number=kept["goal"][2:]) if kind == "hunt" else "")
+        texts = {part: tuple(map(_line, kept.pop(part))) for part in ("hints", "others")}
+        return cls(name=name, kind=kind, task=_line(task), threads=tuple(kept.pop("threads", ())), **texts, **kept)
+
     @cached_property
     def starter(self) -> str:
         """The engine that a learner gets."""
         what = "Lab" if self.kind == "build" else "Bug hunt"
-        told = textwrap.fill(" ".join(self.task.split()), 120)
+        told = textwrap.fill(self.task, 120)
         docstring = f'"""{what} {self.name}: {self.title[0].lower()}{self.title[1:]}.\n\n{told}\n{FOOT}"""\n'
         return docstring + "\n\n" + edited(code(chapter_path(self.start).read_text()), self.changes)
 
@@ -81,6 +99,11 @@ class Lab:
     def links(self) -> list[str]:
         """The addresses of `threads`; GitHub leads from there on, if it is a pull request."""
         return [f"https://github.com/{thread.replace('#', '/issues/')}" for thread in self.threads]
+
+
+def _line(prose: str) -> str:
+    """Prose as one line."""
+    return " ".join(prose.split())
 
 
 def edited(source: str, changes: tuple[Change, ...]) -> str:

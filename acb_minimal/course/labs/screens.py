@@ -11,7 +11,7 @@ from rich.text import Text
 
 from .catalog import LABS, following
 from .folder import Progress, Started
-from .lab import Lab, changed_lines
+from .lab import changed_lines
 
 HEADINGS = {"build": "Builders: from each chapter to the next", "hunt": "Bug hunts: an engine, and its symptom"}
 STUCK = 3  # checks in a row with the same answer
@@ -43,7 +43,7 @@ def started(each: Started) -> RenderableType:
     lab, engine = each.lab, each.engine
     return Group(
         Text(f"{lab.name}: {lab.title}", style="bold"),
-        Padding(Text(" ".join(lab.task.split())), (1, 0, 1, 2)),
+        Padding(Text(lab.task), (1, 0, 1, 2)),
         Text(f"Your engine is {engine}, and runs as it is: acb run {engine} --prompt 'count 3 to 7'"),
         Text(f"Judge it: acb lab check {each.folder}. On every save: acb lab check {each.folder} --watch"),
         Text(f"A hint: acb lab hint {each.folder}"),
@@ -75,7 +75,7 @@ def solved(each: Started, source: str) -> RenderableType:
         parts.append(Text(f"You changed {_count(mine, 'line')}; the smallest fix known changes {smallest}."))
         parts.append(Text("Engines in use have had it:"))
         parts += [Text(f"  {link}") for link in lab.links]
-    parts.append(Text("Other ways that are right, and some that are not:" if lab.kind == "hunt" else "Other right ways:"))
+    parts.append(Text("Other ways:" if lab.kind == "hunt" else "Other right ways:"))
     parts += [Padding(Text(f"- {other}"), (0, 0, 0, 2)) for other in lab.others]
     if after := following(lab):
         parts.append(Text(f"Next: acb lab start {after.name}"))

@@ -64,5 +64,5 @@ def _beside(lab: Lab) -> list[str]:
 
 
 def _dials(lab: Lab) -> Dials:
-    """Decodes are launched as graphs, or launching would hide what there is to win; unless that is what the lab does."""
+    """Decodes are launched as graphs, or launching would hide what there is to win; unless the lab is about that."""
     return Dials(HOST_WORK, graphs=lab.goal != "ch6")
