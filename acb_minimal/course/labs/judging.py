@@ -24,7 +24,7 @@ from ...run.engines import engine
 from .lab import Lab, changed_lines, statements
 
 PIECES = ("upload", "forward", "download")
-SCHEDULES, RUNS = 40, 150  # of `thorough`; `acb check` tries more
+SCHEDULES, RUNS = 40, 50  # of `thorough`; `acb check` tries more
 MANY = 8  # changed lines that are no rewrite, however small the engine is
 
 

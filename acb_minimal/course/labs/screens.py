@@ -1,5 +1,6 @@
 """What `acb lab` prints of labs and learners. Nothing here needs torch: a list is there at once."""
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -40,13 +41,14 @@ def listing(done: Mapping[str, Progress]) -> RenderableType:
 
 def started(each: Started) -> RenderableType:
     """What to do now, after a start."""
-    lab, engine = each.lab, each.engine
+    lab, engine, folder = each.lab, *(shlex.quote(str(path)) for path in (each.engine, each.folder))
     return Group(
         Text(f"{lab.name}: {lab.title}", style="bold"),
         Padding(Text(lab.task), (1, 0, 1, 2)),
-        Text(f"Your engine is {engine}, and runs as it is: acb run {engine} --prompt 'count 3 to 7'"),
-        Text(f"Judge it: acb lab check {each.folder}. On every save: acb lab check {each.folder} --watch"),
-        Text(f"A hint: acb lab hint {each.folder}"),
+        Text(f"Your engine is {engine}. It runs as it is:"),
+        Text(f"  acb run {engine} --prompt 'count 3 to 7'"),
+        Text(f"  acb lab check {folder}    judges it; with --watch on every save"),
+        Text(f"  acb lab hint {folder}    gives a hint"),
     )
 
 
@@ -55,7 +57,8 @@ def hints(each: Started, given: Sequence[str]) -> RenderableType:
     rows = [Padding(Text(f"{number}. {hint}", style="dim"), (0, 0, 1, 0)) for number, hint in enumerate(given[:-1], 1)]
     more = len(each.lab.hints) - len(given)
     rest = f"{more} more" if more else "That was the last one"
-    return Group(*rows, Text(f"{len(given)}. {given[-1]}"), Text(f"\n{rest}. Then: acb lab check {each.folder}"))
+    then = f"\n{rest}. Then: acb lab check {shlex.quote(str(each.folder))}"
+    return Group(*rows, Text(f"{len(given)}. {given[-1]}"), Text(then))
 
 
 def solved(each: Started, source: str) -> RenderableType:
