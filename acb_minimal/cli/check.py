@@ -58,7 +58,7 @@ def check(
     console.print(tables.verdict(chapter, verdict))
     if verdict.outcome is None:
         console.print(_time(engine_class, chapter, beside))
-    _leave(threads, verdict.outcome is None)
+    leave(threads, verdict.outcome is None)
 
 
 def _time(engine_class: type, chapter: str, beside: str) -> RenderableType:
@@ -82,10 +82,10 @@ def show_schedule(chapter: str, seed: str) -> None:
     engine_class, threads = load(chapter), set(threading.enumerate())
     outcome = replay(engine_class, seed)
     console.print(tables.timeline(chapter, seed, outcome))
-    _leave(threads, outcome.clean)
+    leave(threads, outcome.clean)
 
 
-def _leave(threads: set[threading.Thread], clean: bool) -> None:
+def leave(threads: set[threading.Thread], clean: bool) -> None:
     """Ends the command, with status 1 unless all is `clean`: also if a thread that the engine has begun never ends.
 
     Args:

@@ -17,6 +17,7 @@ import examples
 import explore
 import first
 import jinja2
+import labs
 import notebooks
 import published
 import recorded
@@ -252,6 +253,14 @@ class Page:
     def handed_on(self) -> str:
         """The page of a finished request and its next owner, as chapter 4 ran."""
         return worked.handed_on()
+
+    def labs(self, kind: str) -> str:
+        """The labs of a kind, "build" or "hunt", as a table."""
+        return labs.table(kind)
+
+    def bugs(self) -> str:
+        """What the bugs of the hunts are, folded."""
+        return labs.bugs()
 
     def chapters(self) -> dict[str, str]:
         """The idea of every chapter, by its file's name without .py: what its first line says."""
