@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..errors import InputError
+from ..sim.operations import Operation
 from ..sim.policies import Choosing, Eager, Lazy, Random, Timed
-from ..sim.queues import Operation
 from .cases import CASES, LONG, Case
 from .endings import Refusal, Stopped
 from .hazards import HOST, Checker

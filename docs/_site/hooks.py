@@ -17,8 +17,10 @@ import examples
 import explore
 import first
 import jinja2
+import labs
 import notebooks
 import published
+import recorded
 import worked
 from drawings import RESULTS, drawings, origin, stored, svg
 from mkdocs.config.defaults import MkDocsConfig
@@ -84,6 +86,10 @@ class Page:
         found = record.load(RESULTS / file)[name]
         facts = found.environment | {"command": found.command}
         return f"{found.markdown()}\n\n{found.note}\n\n<small markdown>{origin(facts)}</small>"
+
+    def has(self, file: str) -> bool:
+        """Whether there is such a file of results."""
+        return (RESULTS / file).exists()
 
     def title(self, file: str, name: str) -> str:
         """What a stored table is called."""
@@ -159,6 +165,10 @@ class Page:
     def gained(self) -> list[published.Report]:
         """The reports among these that have a gain."""
         return [report for report in published.REPORTS if max(report.gains.values(), default=1.0) > 1]
+
+    def foretold(self) -> str:
+        """What traces of synchronous engines foretell, beside what their asynchronous twins did, as a table."""
+        return recorded.foretold()
 
     def first_run(self) -> str:
         """What `acb compare` prints: the block in the README, which a test holds to the command."""
@@ -243,6 +253,14 @@ class Page:
     def handed_on(self) -> str:
         """The page of a finished request and its next owner, as chapter 4 ran."""
         return worked.handed_on()
+
+    def labs(self, kind: str) -> str:
+        """The labs of a kind, "build" or "hunt", as a table."""
+        return labs.table(kind)
+
+    def bugs(self) -> str:
+        """What the bugs of the hunts are, folded."""
+        return labs.bugs()
 
     def chapters(self) -> dict[str, str]:
         """The idea of every chapter, by its file's name without .py: what its first line says."""

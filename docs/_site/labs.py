@@ -1,0 +1,26 @@
+"""The labs as the site lists them. tests/docs/test_labs.py holds the terminal sessions on that page to the commands."""
+
+from acb_minimal.course.labs.catalog import LABS
+from acb_minimal.run.engines import chapter_path
+
+
+def table(kind: str) -> str:
+    """The labs of a kind: name, what it is about, and the chapter that they have to be as fast as."""
+    lines = ["| lab | what it is about | as fast as |", "| --- | --- | --- |"]
+    for lab in LABS.values():
+        if lab.kind == kind:
+            stem = chapter_path(lab.goal).stem
+            lines.append(f"| `{lab.name}` | {lab.title} | [chapter {lab.goal[2:]}](chapters/{stem}.md) |")
+    return "\n".join(lines)
+
+
+def bugs() -> str:
+    """What the bugs of the hunts are called, and where engines in use have had them. Folded: it gives them away."""
+    found = [
+        f"    | `{lab.name}` | {lab.found} | "
+        f"{', '.join(f'[{thread}]({link})' for thread, link in zip(lab.threads, lab.links, strict=True))} |"
+        for lab in LABS.values()
+        if lab.kind == "hunt"
+    ]
+    title = '??? failure "What the bugs are, and where they were seen: this gives them away"'
+    return "\n".join([title, "", "    | hunt | the bug | seen in |", "    | --- | --- | --- |", *found])
