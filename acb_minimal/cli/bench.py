@@ -155,11 +155,13 @@ def ranks(
     given += [(name, value) for name, value in (("--context", context), ("--max-running", max_running)) if value]
     arguments = ["bench", "ranks", *(str(word) for option in given for word in option)]
     counts = gpus or [count for count in bench.GPUS if device == "cpu" or count <= torch.cuda.device_count()]
+    points = []
     with console.status("") as status:
-        found = bench.table(list(bench.gather(counts, model or bench.MODELS, arguments, status.update)), device)
-    console.print(found.table())
-    if json_file:
-        found.save(json_file, "ranks")
+        for point in bench.gather(counts, model or bench.MODELS, arguments, status.update):
+            points.append(point)
+            if json_file:  # it takes minutes, and what is measured is measured
+                bench.table(points, device).save(json_file, "ranks")
+    console.print(bench.table(points, device).table())
 
 
 @app.command()

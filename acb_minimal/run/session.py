@@ -202,7 +202,7 @@ class Session:
             gc.freeze()
             self.progress("")
             self.started = self.device.begin()
-            for request in self._once(self._run(engine)):
+            for request in self._once(self._yielded(engine)):
                 tokens = request.generated
                 yield Completion(request.id, tokens, self.checkpoint.decode(tokens), request.finish_reason)
             self.device.finish()
@@ -212,7 +212,7 @@ class Session:
             self.scheduler.abort()  # nothing is left to abort unless the run was cut short
             model.close()
 
-    def _run(self, engine: object) -> Iterator[Request]:
+    def _yielded(self, engine: object) -> Iterator[Request]:
         """What an engine yields, one at a time: who takes it is no engine's code."""
         yielded, end = iter(engine.run() or ()), object()
         while True:
