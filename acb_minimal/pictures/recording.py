@@ -22,9 +22,9 @@ from ..run.dials import Dials
 from ..run.session import Session
 from ..run.workload import Job
 from ..sim.costs import Costs, Shape
-from ..sim.cuda import Event
 from ..sim.device import SimulatedDevice
-from ..sim.queues import Cost, Operation, Queue
+from ..sim.operations import Cost, Operation, Queue
+from ..sim.streams import Event
 from ..slot import IOSlot
 
 Call = dict[str, Any]
