@@ -258,6 +258,10 @@ class Page:
         """The labs of a kind, "build" or "hunt", as a table."""
         return labs.table(kind)
 
+    def session(self, name: str) -> str:
+        """A terminal session: commands, and what they print."""
+        return labs.session(name)
+
     def bugs(self) -> str:
         """What the bugs of the hunts are, folded."""
         return labs.bugs()
