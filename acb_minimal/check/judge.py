@@ -17,8 +17,8 @@ from ..request import Batch, Request
 from ..run.engines import chapter_path, load_chapter
 from ..scheduler import Scheduler
 from ..sim.costs import Costs
-from ..sim.cuda import Unknown
 from ..sim.device import SimulatedDevice
+from ..sim.limits import Limit
 from ..sim.policies import Lazy
 from ..sim.queues import Policy
 from ..slot import SlotSize
@@ -172,7 +172,7 @@ def load(chapter: str) -> type:
         with watchdog(PATIENCE, f"importing {chapter!r}", load.__code__, file):
             return load_chapter(chapter)
     except SystemExit as error:
-        where = _where(error, file)
+        where = lines.where(error, file)
         raise InputError(f"chapter {chapter!r} cannot be used: importing it calls exit: {where}") from None
     except Hung as error:
         raise InputError(f"chapter {chapter!r} cannot be used: {error}") from None
@@ -202,7 +202,7 @@ def serve(engine_class: type, case: Case, policy: Policy | None = None, checker:
     failure = None
     with closing(model):
         try:
-            with watchdog(PATIENCE, "the engine", serve.__code__, file):
+            with watchdog(PATIENCE, "the engine", serve.__code__, file), device.engine_code():
                 engine = engine_class(model, scheduler, device.cuda)
                 checker.name_streams(engine, device.cuda.default_stream())
                 for request in engine.run() or ():  # a `run` without a yield is a function that returns None
@@ -213,12 +213,12 @@ def serve(engine_class: type, case: Case, policy: Policy | None = None, checker:
             raise InputError(str(refusal)) from None
         except Broken as error:
             scheduler.broken = scheduler.broken or error
-        except Unknown as error:
-            raise InputError(f"the engine cannot be checked: {_where(error, file)}") from None
+        except Limit as error:
+            raise InputError(f"the engine cannot be checked: {lines.where(error, file)}") from None
         except SystemExit as error:
-            failure = f"the engine calls exit, and nothing of it may: {_where(error, file)}"
+            failure = f"the engine calls exit, and nothing of it may: {lines.where(error, file)}"
         except Exception as error:
-            failure = _where(error, file)
+            failure = lines.where(error, file)
         if scheduler.broken:  # whatever came of it
             failure = str(scheduler.broken)
         if failure is not None:
@@ -230,10 +230,3 @@ def serve(engine_class: type, case: Case, policy: Policy | None = None, checker:
 
 
 _COSTS = Costs.of(COSTS)
-
-
-def _where(error: Exception, file: str | None) -> str:
-    """The error on one line, with the engine's line that it came through."""
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    line = lines.of_error(error)
-    return f"{text} ({line.told(file)}: {line.text})" if line else text

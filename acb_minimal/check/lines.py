@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 
 from ..run.engines import CHAPTERS
+from ..sim.limits import Limit
 
 _PACKAGE = Path(__file__).parents[1]
 _LIBRARIES = {_PACKAGE, Path(torch.__file__).parent, *map(Path, sysconfig.get_paths().values())} - {
@@ -61,6 +62,18 @@ def of_error(error: BaseException) -> Line | None:
         if is_own(frame.f_code.co_filename):
             found = Line(frame.f_code.co_filename, number)
     return found
+
+
+def where(error: BaseException, file: str | None) -> str:
+    """The error in one line of text, with the engine's line that it came through.
+
+    Args:
+        file: a line of this one is told without its name.
+    """
+    text = str(error) if isinstance(error, Limit) else f"{type(error).__name__}: {error}"
+    text = " ".join(text.split())
+    line = of_error(error)
+    return f"{text} ({line.told(file)}: {line.text})" if line else text
 
 
 def file_of(engine_class: type) -> str | None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -12,15 +13,17 @@ from ..sim.costs import Costs
 from ..sim.device import SimulatedDevice
 from .deletions import WORKLOAD, Finding, find
 from .deletions import deletions as deletions_of
-from .hazards import Action
+from .hazards import NOUNS, Action
 from .judge import Outcome
+from .pace import SETTING, Pace
 from .schedules import HARM_SEEDS, Verdict
+from .waits import HostWait
 
 
 def verdict(chapter: str, verdict: Verdict) -> RenderableType:
     """What a search has found: the first thing that went wrong and how to see it again, or what was covered."""
     if verdict.outcome is not None:
-        return Group(Text(f"{chapter} is not in order."), problem(verdict.outcome), _again(chapter, verdict))
+        return Group(Text(f"{chapter} is not in order."), problem(verdict.outcome), again(chapter, verdict))
     table = Table(title=f"{chapter}: no hazard, no wrong token", title_justify="left", caption_justify="left")
     for column in ("case", "different schedules", "states", "runs"):
         table.add_column(column, justify="left" if column == "case" else "right")
@@ -36,7 +39,7 @@ def verdict(chapter: str, verdict: Verdict) -> RenderableType:
     return table
 
 
-def _again(chapter: str, verdict: Verdict) -> Text:
+def again(chapter: str, verdict: Verdict) -> Text:
     """How to see the schedule that shows most."""
     if verdict.harm is None:
         none = ""
@@ -84,6 +87,53 @@ def timeline(chapter: str, seed: str, outcome: Outcome) -> RenderableType:
         if kind == "done":
             table.add_row(outcome.checker.name(action.actor), str(action), action.slot, _told(action, outcome))
     return table if outcome.clean else Group(table, problem(outcome))
+
+
+def time(mine: Pace, theirs: Pace) -> RenderableType:
+    """How fast an engine is beside a chapter, and what its host waits for.
+
+    Args:
+        theirs: the chapter's; may be the same.
+    """
+    table = Table(title=f"Time of a decode step, {SETTING}", title_justify="left")
+    table.add_column("ms", vertical="bottom")
+    for column in ("step", "kernels", "launch\ngaps", "bubbles", "host\nlaunches", "host waits\na step"):
+        table.add_column(column, justify="right", vertical="bottom")
+    for pace in (mine,) if mine.file == theirs.file else (mine, theirs):
+        parts = pace.parts
+        seconds = parts.step, parts.kernels, parts.launch_gaps, parts.bubbles, parts.launching
+        table.add_row(pace.name, *(f"{1e3 * part:.2f}" for part in seconds), f"{pace.host_waits:.0f}")
+    return Group(table, *_compared(mine, theirs), *(_wait(wait, mine) for wait in mine.waits))
+
+
+def _compared(mine: Pace, theirs: Pace) -> list[Text]:
+    """Whether an engine is as fast as a chapter; nothing if it is the chapter."""
+    if mine.file == theirs.file:
+        return []
+    more, name = 1e3 * (mine.parts.step - theirs.parts.step), theirs.name
+    if not mine.as_fast(theirs):
+        text = f"{mine.name} takes {more:.2f} ms a step longer than {name}: {mine.slower(theirs):.0%}."
+    elif not theirs.as_fast(mine):
+        text = f"{mine.name} takes {-more:.2f} ms a step less than {name}."
+    else:
+        text = f"{mine.name} is as fast as {name}."
+    if (waits := round(mine.host_waits)) > (fewer := round(theirs.host_waits)):
+        text += f" Its host waits {waits} times a step, that of {name} {fewer}."
+    return [Text(text)]
+
+
+def _wait(wait: HostWait, pace: Pace) -> RenderableType:
+    """One of the lines in which the host waits."""
+    line = f"{wait.line.told(pace.file)}: {wait.line.text.split('#')[0].strip()}"
+    text = f"waits {1e3 * wait.seconds:.2f} ms a step for the {NOUNS.get(wait.what, wait.what)} of a batch"
+    if wait.bubble:
+        text += (
+            "; no other batch has been launched, so the GPU runs dry here: "
+            f"{1e3 * wait.bubble:.2f} ms of bubble a step, and then it waits for the launch of the next one"
+        )
+    elif wait.ahead:
+        text += "; another one has been launched behind it"
+    return Group(Padding(Text(line), (0, 0, 0, 2)), Padding(Text(text), (0, 0, 0, 4)))
 
 
 def _told(action: Action, outcome: Outcome) -> str:

@@ -13,7 +13,7 @@ import typer
 
 from ..errors import EngineError, InputError, RankError
 from ..run import launch
-from . import bench, check, idle, measure, run
+from . import bench, check, idle, lab, measure, run
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -34,6 +34,7 @@ for command in (
     measure.calibrate,
 ):
     app.command()(command)
+app.add_typer(lab.app, name="lab")
 app.add_typer(bench.app, name="bench")
 
 

@@ -20,6 +20,7 @@ from .options import (
     check_record,
     check_writable,
     console,
+    draw,
     start_ranks,
 )
 
@@ -114,7 +115,7 @@ def law(
     if plot:
         from ..pictures.law import gains
 
-        gains(found).savefig(plot)
+        draw(gains(found), plot)
 
 
 @app.command()
@@ -154,17 +155,20 @@ def ranks(
     given += [(name, value) for name, value in (("--context", context), ("--max-running", max_running)) if value]
     arguments = ["bench", "ranks", *(str(word) for option in given for word in option)]
     counts = gpus or [count for count in bench.GPUS if device == "cpu" or count <= torch.cuda.device_count()]
+    points = []
     with console.status("") as status:
-        found = bench.table(list(bench.gather(counts, model or bench.MODELS, arguments, status.update)), device)
-    console.print(found.table())
-    if json_file:
-        found.save(json_file, "ranks")
+        for point in bench.gather(counts, model or bench.MODELS, arguments, status.update):
+            points.append(point)
+            if json_file:  # it takes minutes, and what is measured is measured
+                bench.table(points, device).save(json_file, "ranks")
+    console.print(bench.table(points, device).table())
 
 
 @app.command()
 def myths(json_file: JsonFile = None) -> None:
     """Beliefs about streams, copies and graphs, each put to the test. Some of them need a GPU."""
     from ..measure import myths, myths_cuda
+    from ..measure.verdicts import verdict
     from ..run.checkpoint import Checkpoint
     from ..run.devices import open_device
 
@@ -174,6 +178,7 @@ def myths(json_file: JsonFile = None) -> None:
     for experiment in myths.EXPERIMENTS + (myths_cuda.EXPERIMENTS if on_gpu else ()):
         found = experiment(device)
         console.print(found.table())
+        console.print(verdict(experiment.__name__, found), highlight=False)
         if json_file:
             found.save(json_file, experiment.__name__)
     if not on_gpu:
@@ -202,7 +207,7 @@ def regimes(
     if json_file:
         json_file.write_text(json.dumps(entry, indent=1) + "\n")
     if plot:
-        from ..pictures.charts import regimes as draw
+        from ..pictures.charts import regimes as chart
 
         title = f"Bubbles of a synchronous engine with CUDA graphs, {entry['environment']['device']}"
-        draw(tables.regime_points(entry), title=title).savefig(plot)
+        draw(chart(tables.regime_points(entry), title=title), plot)

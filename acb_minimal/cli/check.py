@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import RenderableType
 
 from ..errors import InputError
 from .options import Chapter, check_alone, check_record, console
@@ -16,6 +17,7 @@ def check(
     command: typer.Context,
     chapter: Chapter,
     schedules: Annotated[int, typer.Option(help="Different schedules to run one by one.")] = 100,
+    beside: Annotated[str | None, typer.Option(help="A chapter to time it beside.", show_default="the nearest")] = None,
     replay: Annotated[str | None, typer.Option(help="Instead, show the schedule of this seed, in order.")] = None,
     deletions: Annotated[bool, typer.Option("--deletions", help="Instead, take away each line that orders.")] = False,
     device: Annotated[str, typer.Option(help="sim; for deletions also cuda.")] = "sim",
@@ -30,6 +32,7 @@ def check(
         check_alone(command, "--deletions", "--device", "--json")
     from ..check import tables
     from ..check.judge import load
+    from ..check.pace import nearest
     from ..check.schedules import search
     from ..run.devices import check_device
     from ..run.engines import chapter_path
@@ -43,6 +46,7 @@ def check(
         raise InputError(f"nothing to put into {str(json_file)!r}: --json goes with --deletions")
     check_record(json_file)
     engine_class, threads = load(chapter), set(threading.enumerate())
+    beside = chapter_path(beside or nearest(chapter)).stem
     with console.status("") as status:
         if deletions:
             found = tables.deletions(chapter, device, status.update)
@@ -52,7 +56,21 @@ def check(
             return
         verdict = search(engine_class, schedules, progress=status.update)
     console.print(tables.verdict(chapter, verdict))
-    _leave(threads, verdict.outcome is None)
+    if verdict.outcome is None:
+        console.print(_time(engine_class, chapter, beside))
+    leave(threads, verdict.outcome is None)
+
+
+def _time(engine_class: type, chapter: str, beside: str) -> RenderableType:
+    """How fast an engine is that is in order; or why that cannot be said."""
+    from ..check import tables
+    from ..check.pace import of_chapter, pace
+    from ..run.engines import chapter_path
+
+    try:
+        return tables.time(pace(engine_class, chapter_path(chapter).stem), of_chapter(beside))
+    except InputError as error:
+        return str(error)
 
 
 def show_schedule(chapter: str, seed: str) -> None:
@@ -64,10 +82,10 @@ def show_schedule(chapter: str, seed: str) -> None:
     engine_class, threads = load(chapter), set(threading.enumerate())
     outcome = replay(engine_class, seed)
     console.print(tables.timeline(chapter, seed, outcome))
-    _leave(threads, outcome.clean)
+    leave(threads, outcome.clean)
 
 
-def _leave(threads: set[threading.Thread], clean: bool) -> None:
+def leave(threads: set[threading.Thread], clean: bool) -> None:
     """Ends the command, with status 1 unless all is `clean`: also if a thread that the engine has begun never ends.
 
     Args:
@@ -83,10 +101,11 @@ def _leave(threads: set[threading.Thread], clean: bool) -> None:
 def diff(
     old: Annotated[str, typer.Argument(help="A chapter (ch2_streams, ch2), or the path of a file.")],
     new: Annotated[str, typer.Argument(help="Another.")],
+    docstrings: Annotated[bool, typer.Option("--docstrings", help="Compare docstrings, too.")] = False,
 ) -> None:
-    """What changes from one chapter to another."""
+    """What changes in the code from one chapter to another."""
     from rich.syntax import Syntax
 
     from ..run.engines import diff
 
-    console.print(Syntax(diff(old, new), "diff", background_color="default", word_wrap=True))
+    console.print(Syntax(diff(old, new, docstrings), "diff", background_color="default", word_wrap=True))

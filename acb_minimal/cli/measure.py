@@ -28,6 +28,7 @@ from .options import (
     choose_dials,
     choose_workload,
     console,
+    draw,
     print_answer,
     start_ranks,
 )
@@ -88,7 +89,7 @@ def profile(
     if plot and is_first():
         from ..pictures.timeline import timeline
 
-        timeline(done.trace, *done.trace.middle(4), title=f"{chapter}, {chosen.name}").savefig(plot)
+        draw(timeline(done.trace, *done.shown(4), title=f"{chapter}, {chosen.name}"), plot)
 
 
 def compare(
@@ -174,7 +175,7 @@ def _save_middle(profile, file: Path) -> None:
     """A trace of a few steps from the middle of a run, with all that says where it is from."""
     from ..measure.figures import command, environment
 
-    part = profile.trace.part(*profile.trace.middle(6))
+    part = profile.trace.part(*profile.shown(6))
     part.save_chrome(file, chapter=profile.chapter, command=command(), **environment(profile.device))
 
 
@@ -182,7 +183,7 @@ def _plot_breakdowns(entry: dict, file: Path) -> None:
     from ..measure import tables
     from ..pictures import charts
 
-    charts.breakdown(tables.breakdowns(entry), title=tables.title(entry)).savefig(file)
+    draw(charts.breakdown(tables.breakdowns(entry), title=tables.title(entry)), file)
 
 
 def results(

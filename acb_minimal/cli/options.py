@@ -44,6 +44,12 @@ def print_answer(prompt: str, text: str, whole: bool) -> None:
     console.print(Text(f"{prompt} -> {text}"), no_wrap=True, overflow="ignore" if whole else "ellipsis", crop=not whole)
 
 
+def draw(figure, file: Path) -> None:
+    """Writes a matplotlib figure to where `--plot` wants it, and says so."""
+    figure.savefig(file)
+    console.print(f"wrote {file}", highlight=False, soft_wrap=True)
+
+
 def check_alone(command: typer.Context, option: str, *others: str) -> None:
     """Whether an option was given by itself, or with no more than `others`.
 

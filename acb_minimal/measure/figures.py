@@ -6,6 +6,7 @@ import platform
 import re
 import statistics
 import sys
+from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -112,6 +113,14 @@ class Breakdown:
         bubble = statistics.fmean(bubbles[number] for number in decodes)
         launching = statistics.fmean(trace.launching(number) for number in decodes)
         return cls(window + bubble, kernels, window - kernels, bubble, kernel_count, launching)
+
+    @classmethod
+    def simulated(cls, trace: Trace, steps: list[Step]) -> "Breakdown":
+        """The same of a run on the simulator, whose trace knows how long kernels run."""
+        seconds: dict[int, float] = defaultdict(float)
+        for span in trace.lane("compute"):
+            seconds[span.batch_number] += span.kernels
+        return cls.of(trace, steps, statistics.fmean(seconds[number] for number in widest_decodes(steps)), None)
 
 
 def decode_batches(steps: list[Step]) -> list[int]:

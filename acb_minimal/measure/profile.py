@@ -4,8 +4,9 @@ On a GPU this takes two runs. The first is timed by events on the compute stream
 batch was on the GPU and how long the GPU waited for the next one. The second runs a few batches in the middle under
 torch's profiler, which sees every kernel. Profiling slows the launching of kernels, not the kernels: so of the second
 run only their times are used, and a batch's launch gaps are its time on the GPU in the first run less its kernels' in
-the second. It has a process of its own, because the slowness stays: a process in which torch's profiler has run once
-launches kernels more slowly ever after.
+the second. The trace of the first is told how long the kernels of those batches ran, not when. The second has a process
+of its own, because the slowness stays: a process in which torch's profiler has run once launches kernels more slowly
+ever after.
 
 The simulator knows it all from one run.
 """
@@ -14,11 +15,10 @@ import json
 import linecache
 import statistics
 import tempfile
-from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -48,7 +48,7 @@ class Profile:
         chapter: what it is called.
         device: what it ran on.
         figures: of the run at full speed.
-        trace: of the run at full speed.
+        trace: of the run at full speed; it knows the kernel times of the batches that ran under torch's profiler.
         breakdown: of a decode step; None without kernels, and if the workload has no batches of decodes in a row.
         profiled_bubbles: share of time, 0 to 1, between batches by the kernels' own times, in the run under torch's
             profiler; None without such a run.
@@ -66,6 +66,14 @@ class Profile:
     kernel_trace: dict | None
     completions: list[Completion]
     dials: Dials
+
+    def shown(self, count: int) -> tuple[int, int]:
+        """The first and the last of a few batches worth a look: those whose kernel times are known, else the middle."""
+        known = {span.batch_number for span in self.trace.lane("compute") if span.kernels is not None}
+        first, last = self.trace.middle(count)
+        if known and not known.issuperset(range(first, last + 1)):
+            first, last = min(known), min(min(known) + count - 1, max(known))
+        return first, last
 
 
 def profile(
@@ -108,16 +116,15 @@ def profile(
     if decodes and kernels and session.device.kind == "cuda":
         sample = range(decodes[len(decodes) // 2], decodes[-1] + 1)[:SAMPLE]
         kernel_trace = profiled(workload, chapter, sample, session.dials, checkpoint.ranks)
-        runs = kernel_runs(Recording.of(kernel_trace["traceEvents"]), launch_names(sample))
+        recording = Recording.of(kernel_trace["traceEvents"])
+        runs = kernel_runs(recording, launch_names(sample))
+        trace = with_kernels(trace, recording, sample)
         typical = [runs[number] for number in decodes if number in runs]
         seconds = statistics.fmean(sum(end - start for start, end in run) for run, _ in typical)
         breakdown = Breakdown.of(trace, steps, seconds, statistics.fmean(count for _, count in typical))
         bubbles = bubble_share([run for run, _ in runs.values()])
     elif decodes and session.device.kind == "sim":
-        seconds = defaultdict(float)
-        for span in trace.lane("compute"):
-            seconds[span.batch_number] += span.kernels
-        breakdown = Breakdown.of(trace, steps, statistics.fmean(seconds[number] for number in decodes), None)
+        breakdown = Breakdown.simulated(trace, steps)
     name = name or (chapter if isinstance(chapter, str) else chapter.__name__)
     figures, dials = Figures.of(session), session.dials
     return Profile(name, session.device, figures, trace, breakdown, bubbles, kernel_trace, completions, dials)
@@ -182,6 +189,17 @@ def launch_name(what: str, batch_number: int | None) -> str:
 def launch_names(sample: range) -> dict[str, int]:
     """By what the launches of these batches' kernels are called, their numbers."""
     return {launch_name(what, number): number for number in sample for what in COMPUTES}
+
+
+def with_kernels(trace: Trace, recording: Recording, sample: range) -> Trace:
+    """The trace of a run, with the kernel times that these batches had in another run, under torch's profiler."""
+    names = {launch_name(what, number): (number, what) for number in sample for what in COMPUTES}
+    seconds = {key: sum(end - start for start, end in run) for key, (run, _) in kernel_runs(recording, names).items()}
+    spans = []
+    for span in trace.spans:
+        known = seconds.get((span.batch_number, span.name)) if span.lane == "compute" else None
+        spans.append(span if known is None else replace(span, kernels=min(known, span.seconds)))
+    return replace(trace, spans=spans)
 
 
 def profiled(

@@ -181,7 +181,8 @@ class Checkpoint:
         ids = tokenizer(text)["input_ids"]
         if (unknown := tokenizer.unk_token_id) is not None and unknown in ids:
             words = [word for word in text.split() if unknown in tokenizer(word)["input_ids"]]
-            raise InputError(f"prompt {text!r}: model {self.name!r} does not know {', '.join(map(repr, words))}")
+            known = f"; it knows {counter.WORDS}" if self.name == "counter" else ""
+            raise InputError(f"prompt {text!r}: model {self.name!r} does not know {', '.join(map(repr, words))}{known}")
         return ids
 
     def decode(self, ids: Sequence[int]) -> str | None:

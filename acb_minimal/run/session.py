@@ -194,14 +194,15 @@ class Session:
             torch.set_num_threads(1)
         try:
             self._warm_up(model)
-            engine = self.engine_class(model, self.scheduler, self.device.cuda)
+            with self.device.engine_code():
+                engine = self.engine_class(model, self.scheduler, self.device.cuda)
             # A full garbage collection walks all of torch and transformers, for longer than a step. From here on it
             # leaves out what is there already.
             gc.collect()
             gc.freeze()
             self.progress("")
             self.started = self.device.begin()
-            for request in self._once(engine.run() or ()):
+            for request in self._once(self._yielded(engine)):
                 tokens = request.generated
                 yield Completion(request.id, tokens, self.checkpoint.decode(tokens), request.finish_reason)
             self.device.finish()
@@ -210,6 +211,16 @@ class Session:
             torch.set_num_threads(threads)
             self.scheduler.abort()  # nothing is left to abort unless the run was cut short
             model.close()
+
+    def _yielded(self, engine: object) -> Iterator[Request]:
+        """What an engine yields, one at a time: who takes it is no engine's code."""
+        yielded, end = iter(engine.run() or ()), object()
+        while True:
+            with self.device.engine_code():
+                request = next(yielded, end)
+            if request is end:
+                return
+            yield request
 
     def _once(self, yielded: Iterable[Request]) -> Iterator[Request]:
         """What an engine yields, if that is each request once, when it is finished."""

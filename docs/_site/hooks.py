@@ -14,8 +14,10 @@ from types import SimpleNamespace
 import code_views
 import comparisons
 import examples
+import explore
 import first
 import jinja2
+import labs
 import notebooks
 import published
 import recorded
@@ -44,6 +46,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name in drawings():
         for theme in ("light", "dark"):
             files.append(File.generated(config, f"figures/{name}-{theme}.svg", content=svg(name, theme == "dark")))
+    files.append(File.generated(config, "javascripts/explore-data.js", content=explore.data()))
+    files.append(File.generated(config, "stylesheets/colours.css", content=explore.colours()))
     for stem in chapter_paths():
         path = ROOT / "chapters" / f"{stem}.ipynb"
         files.append(File.generated(config, f"chapters/{stem}.ipynb", abs_src_path=str(path)))
@@ -63,6 +67,7 @@ class Page:
 
     def __init__(self, uri: str):
         self._folder = posixpath.dirname(uri)
+        self._served = posixpath.splitext(uri)[0]  # mkdocs rewrites links in Markdown, not those in HTML
 
     def figure(self, name: str, caption: str, shape: str = "wide") -> str:
         """A figure, light and dark, with its caption and where it is from. A "narrow" one fits a phone."""
@@ -223,6 +228,20 @@ class Page:
         """A batch as a slot holds it, view by view."""
         return examples.written()
 
+    def explore(self, chapter: str, preset: str, address: bool = False) -> str:
+        """The player of a chapter, with its dials as in a preset; `address`: the page's address keeps its state."""
+        stem = chapter_path(chapter).stem
+        there = posixpath.relpath(".", self._served)
+        picture, here = f"{there}/figures/timeline-wide-{stem}-light.svg", "data-address " if address else ""
+        scripts = (f"{there}/javascripts/{name}.js" for name in ("explore-data", "timing", "explore"))
+        return (
+            f'<div class="explore" data-chapter="{stem}" data-preset="{preset}" {here}'
+            f'data-explore="{there}/explore/"><p>Here an engine is played, line by line, which takes '
+            f'JavaScript. This is what a few of its steps look like:</p><img class="notebook" src="{picture}" '
+            f'alt="Three steps of {stem} on the H200, as in the pictures of the chapters"></div>\n'
+            + "\n".join(f'<script defer src="{script}"></script>' for script in scripts)
+        )
+
     def clocks(self, chapter: str, *without: str) -> str:
         """The actions of a chapter's first batch and what is over before each begins."""
         return examples.clocks(chapter, *without)
@@ -234,6 +253,18 @@ class Page:
     def handed_on(self) -> str:
         """The page of a finished request and its next owner, as chapter 4 ran."""
         return worked.handed_on()
+
+    def labs(self, kind: str) -> str:
+        """The labs of a kind, "build" or "hunt", as a table."""
+        return labs.table(kind)
+
+    def session(self, name: str) -> str:
+        """A terminal session: commands, and what they print."""
+        return labs.session(name)
+
+    def bugs(self) -> str:
+        """What the bugs of the hunts are, folded."""
+        return labs.bugs()
 
     def chapters(self) -> dict[str, str]:
         """The idea of every chapter, by its file's name without .py: what its first line says."""

@@ -20,8 +20,29 @@ def test_check_says_what_a_clean_chapter_was_put_through(acb):
     assert "ch2: no hazard, no wrong token" in done.stdout
     rows = [line.split() for line in done.stdout.splitlines() if line.startswith("│")]
     assert [(row[1], row[3:5]) for row in rows] == [
-        (case, ["all", "1"]) for case in ("pages", "rows", "prefill", "mixed")
+        *((case, ["all", "1"]) for case in ("pages", "rows", "prefill", "mixed")),
+        ("ch2_streams", rows[-1][3:5]),
     ]
+    assert "line 33: self.compute.synchronize()" in done.stdout
+
+
+def test_check_times_an_engine_beside_the_nearest_chapter_or_the_one_that_is_named(acb, tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text(chapter_paths()["ch2_streams"].read_text())
+    for options, said in (((), "mine is as fast as ch2_streams."), (("--beside", "ch4"), "longer than ch4_dual_slots")):
+        done = acb("check", mine, "--schedules", 1, *options)
+        assert done.returncode == 0
+        assert said in done.stdout
+        assert "on a simulated H200" in done.stdout
+
+
+def test_check_says_why_an_engine_that_is_in_order_cannot_be_timed(acb, tmp_path):
+    mine, write = tmp_path / "mine.py", "        self.slot.write(batch)"
+    source = chapter_paths()["ch1_sync"].read_text()
+    mine.write_text(source.replace(write, f"        assert len(batch.rows) < 6\n{write}"))
+    done = acb("check", mine, "--schedules", 1)
+    assert done.returncode == 0
+    assert "the engine cannot be timed: AssertionError: (line 25: assert len(batch.rows) < 6)" in done.stdout
 
 
 def test_check_shows_the_hazard_its_lines_and_how_to_see_it_again(acb, tmp_path):
@@ -151,6 +172,8 @@ def test_check_keeps_nothing_else(acb, tmp_path):
     ("arguments", "message"),
     [
         (("check", "ch9"), "unknown chapter 'ch9'"),
+        (("check", "ch1", "--beside", "ch9"), "unknown chapter 'ch9'"),
+        (("check", "ch1", "--beside", "ch2", "--deletions"), "--beside does not go with --deletions"),
         (("check", "ch5", "--schedules", 0), "schedules is 0; it must be at least 1"),
         (("check", "ch5", "--device", "cpu"), "device 'cpu' does not go with this check"),
         (("check", "ch5", "--device", "tpu"), "unknown device 'tpu'"),

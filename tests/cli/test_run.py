@@ -33,7 +33,8 @@ def test_a_bad_prompt_among_good_ones(acb):
     assert done.returncode == 1
     assert "count 3 to 4 -> 3 4\n" in done.stdout
     assert done.stderr.splitlines() == [
-        "refused: request '1': prompt 'count bananas': model 'counter' does not know 'bananas'",
+        "refused: request '1': prompt 'count bananas': model 'counter' does not know 'bananas'; it knows "
+        "count, to and the numbers 0 to 999",
         "refused: request '2': the prompt is empty; it needs at least one token",
     ]
 

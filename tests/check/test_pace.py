@@ -1,0 +1,145 @@
+"""How the judge times engines: beside a chapter, on the simulated GPU, and which line the host waits in."""
+
+import pytest
+
+from acb_minimal.check import pace
+from acb_minimal.check.pace import Pace, nearest, of_chapter
+from acb_minimal.check.tables import time
+from acb_minimal.errors import InputError
+from acb_minimal.run.engines import changed, chapter_path, chapter_paths
+from acb_minimal.run.workload import workload
+
+
+def timed(chapter: str, *changes: tuple[str, str]) -> Pace:
+    """The pace of a chapter with other text in some places."""
+    return pace.pace(changed(chapter, *changes), "mine")
+
+
+def said(mine: Pace, chapter: str, capsys) -> str:
+    """What is printed of an engine beside a chapter."""
+    from rich.console import Console
+
+    Console(width=200).print(time(mine, of_chapter(chapter)))
+    return " ".join(capsys.readouterr().out.split())
+
+
+RETIRE = "            self.launch(batch)\n        return self.retire(previous)                  # N\n"
+RETIRED_FIRST = "        done = self.retire(previous)\n        if batch: self.launch(batch)\n        return done\n"
+EVENTS = "{self.slot: cuda.Event(), self.other: cuda.Event()}"
+LAST_WAIT = "        self.downloaded[slot].synchronize()  "
+
+# Right answers, and slow for a reason: a chapter, the change, and the line in which the GPU runs dry.
+SLOW = {
+    "one event for two slots": (
+        "ch5",
+        (EVENTS, "dict.fromkeys([self.slot, self.other], cuda.Event())"),
+        "self.downloaded[slot].synchronize()",
+    ),
+    "a wait in front of the next launch": (
+        "ch5",
+        ("        self.in_flight = batch, ", "        self.d2h.synchronize(); self.in_flight = batch, "),
+        "self.d2h.synchronize(); self.in_flight",
+    ),
+    "retired before the next is launched": ("ch5", (RETIRE, RETIRED_FIRST), "self.downloaded[slot].synchronize()"),
+    "asked again and again": (
+        "ch3",
+        ("        self.downloaded.synchronize()  ", "        while not self.downloaded.query(): pass\n"),
+        "while not self.downloaded.query(): pass",
+    ),
+    "a blocking copy": (
+        "ch5",
+        ("self.slot.download(non_blocking=True)", "self.slot.download()"),
+        "tokens = self.slot.download()",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_a_synchronous_engine_is_told_the_line_in_which_the_gpu_runs_dry(name, capsys):
+    chapter, change, text = SLOW[name]
+    mine = timed(chapter, change)
+    assert not mine.as_fast(of_chapter("ch5"))
+    assert mine.blamed[0].line.text.startswith(text)
+    assert mine.blamed[0].ahead == 0
+    assert mine.blamed[0].bubble == pytest.approx(mine.parts.bubbles)
+    printed = said(mine, "ch5", capsys)
+    assert "mine takes " in printed
+    assert f"line {mine.blamed[0].line.number}: {text}" in printed
+    assert "no other batch has been launched, so the GPU runs dry here" in printed
+
+
+# What sets an engine apart from its chapter, and costs nothing.
+FAST = {
+    "one stream": ("ch5", "cuda.Stream(), cuda.Stream(), cuda.Stream()", "[cuda.Stream()] * 3"),
+    "it asks, with another one launched": ("ch5", LAST_WAIT, "        while not self.downloaded[slot].query(): pass\n"),
+    "it waits for the stream": ("ch4", "self.downloaded.synchronize()", "self.d2h.synchronize()"),
+    "an event for each batch": ("ch5", "        self.downloaded[self.slot].record(self.d2h)\n",
+                                "        self.downloaded[self.slot] = self.d2h.record_event()\n"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_an_engine_that_is_as_good_as_the_chapter_is_as_fast(name, capsys):
+    chapter, *change = FAST[name]
+    mine = timed(chapter, tuple(change))
+    assert mine.as_fast(of_chapter(chapter))
+    assert round(mine.host_waits) == 1
+    assert f"mine is as fast as {chapter_path(chapter).stem}." in said(mine, chapter, capsys)
+
+
+def test_a_wait_more_that_costs_nothing_is_counted(capsys):
+    record = "        self.uploaded.record(self.h2d)\n"
+    mine = timed("ch5", (record, record[:-1] + "; self.h2d.synchronize()\n"))
+    assert mine.as_fast(of_chapter("ch5"))
+    assert "Its host waits 2 times a step, that of ch5_carry_over 1." in said(mine, "ch5", capsys)
+
+
+def test_each_chapter_is_faster_than_the_one_before_where_its_idea_is_speed():
+    for slower, faster in (("ch3", "ch4"), ("ch4", "ch5"), ("ch5", "ch6")):
+        assert not of_chapter(slower).as_fast(of_chapter(faster))
+    assert of_chapter("ch3").as_fast(of_chapter("ch1"))
+    assert [round(of_chapter(name).host_waits) for name in chapter_paths()] == [2, 3, 1, 1, 1, 1]
+    assert [of_chapter(name).waits[-1].ahead for name in chapter_paths()] == [0, 0, 0, 0, 1, 1]
+
+
+def test_a_chapter_stands_beside_nothing(capsys):
+    printed = said(of_chapter("ch5"), "ch5", capsys)
+    assert printed.count("ch5_carry_over") == 1
+    assert "another one has been launched behind it" in printed
+
+
+def test_the_bubble_is_that_of_the_demo():
+    """What a synchronous host adds to a step is the work it has, of which the demo's is nearly all."""
+    host = workload("demo").host_work
+    assert host < of_chapter("ch1").parts.bubbles < 1.1 * host
+    assert of_chapter("ch5").parts.bubbles < 0.01 * host
+
+
+@pytest.mark.parametrize("name", chapter_paths())
+def test_the_nearest_chapter_is_the_one_that_was_changed(name, tmp_path):
+    assert nearest(name) == name
+    mine = tmp_path / "mine.py"
+    text = chapter_path(name).read_text().replace("        self.compute.wait_event(self.uploaded)", "        pass")
+    mine.write_text("import torch\n" + text.replace("in_flight", "running"))
+    assert nearest(str(mine)) == name
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("assert len(batch.rows) < 6", "AssertionError: (line 25: assert len(batch.rows) < 6)"),
+        ("exit()", "SystemExit: "),
+        ("while True: pass", "the engine has not come to an end in 0.5 s; it is in line 25: while True: pass"),
+    ],
+)
+def test_an_engine_that_does_not_come_to_its_end_cannot_be_timed(change, message, monkeypatch):
+    monkeypatch.setattr(pace, "PATIENCE", 0.5)
+    with pytest.raises(InputError) as refused:
+        timed("ch1", ("        self.slot.write(batch)", f"        {change}\n        self.slot.write(batch)"))
+    assert str(refused.value).startswith("the engine cannot be timed: ")
+    assert message in str(refused.value)
+
+
+def test_an_engine_that_does_not_yield_cannot_be_timed():
+    with pytest.raises(InputError, match="cannot be timed: the engine stopped without yielding 16 requests"):
+        timed("ch1", ("            yield from self.step()", "            yield from self.step()[16:]"))
