@@ -87,10 +87,6 @@ class Page:
         facts = found.environment | {"command": found.command}
         return f"{found.markdown()}\n\n{found.note}\n\n<small markdown>{origin(facts)}</small>"
 
-    def names(self, file: str) -> list[str]:
-        """The names of the tables in a file; none if nobody has measured it yet."""
-        return list(record.load(RESULTS / file)) if (RESULTS / file).exists() else []
-
     def title(self, file: str, name: str) -> str:
         """What a stored table is called."""
         return record.load(RESULTS / file)[name].title
