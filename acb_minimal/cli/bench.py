@@ -155,14 +155,13 @@ def ranks(
     given += [(name, value) for name, value in (("--context", context), ("--max-running", max_running)) if value]
     arguments = ["bench", "ranks", *(str(word) for option in given for word in option)]
     counts = gpus or [count for count in bench.GPUS if device == "cpu" or count <= torch.cuda.device_count()]
-    for name in model or bench.MODELS:
-        points = []
-        with console.status("") as status:
-            for point in bench.gather(counts, name, arguments, status.update):
-                points.append(point)
-                if json_file:  # it takes minutes, and what is measured is measured
-                    bench.table(points, device).save(json_file, name)
-        console.print(bench.table(points, device).table())
+    points = []
+    with console.status("") as status:
+        for point in bench.gather(counts, model or bench.MODELS, arguments, status.update):
+            points.append(point)
+            if json_file:  # it takes minutes, and what is measured is measured
+                bench.table(points, device).save(json_file, "ranks")
+    console.print(bench.table(points, device).table())
 
 
 @app.command()

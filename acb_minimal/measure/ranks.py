@@ -174,27 +174,28 @@ def _kernels(workload: Workload, engine: str, checkpoint: Checkpoint) -> tuple[f
 
 
 def gather(
-    counts: Sequence[int], model: str, arguments: Sequence[str], progress: Callable[[str], None]
+    counts: Sequence[int], models: Sequence[str], arguments: Sequence[str], progress: Callable[[str], None]
 ) -> Iterator[Point]:
-    """Starts ranks for each number of GPUs, one after another, and yields what they measure.
+    """Starts ranks for each number of GPUs and each model, one after another, and yields what they measure.
 
     Args:
         counts: numbers of GPUs.
-        model: its name.
-        arguments: of `acb`, to have ranks measure; the model's name and the file for the points are added.
+        models: their names.
+        arguments: of `acb`, to have ranks measure one model; its name and the file for the points are added.
         progress: is told what comes next.
     """
-    for count in counts:
-        progress(f"{model} on {count} GPUs" if count > 1 else f"{model} on 1 GPU")
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder, "points.json")
-            rest = ["--gpus", str(count), "--model", model, "--part", str(file)]
-            try:
-                launch.launch(count, [*arguments, *rest])
-            except RankError as error:  # what was measured before it, and all the rest, is worth keeping
-                yield Point("", model, count, "", refused=str(error))
-            if file.exists():
-                yield from (Point(**point) for point in json.loads(file.read_text()))
+    for model in models:
+        for count in counts:
+            progress(f"{model} on {count} GPUs" if count > 1 else f"{model} on 1 GPU")
+            with tempfile.TemporaryDirectory() as folder:
+                file = Path(folder, "points.json")
+                rest = ["--gpus", str(count), "--model", model, "--part", str(file)]
+                try:
+                    launch.launch(count, [*arguments, *rest])
+                except RankError as error:  # what was measured before it, and all the rest, is worth keeping
+                    yield Point("", model, count, "", refused=str(error))
+                if file.exists():
+                    yield from (Point(**point) for point in json.loads(file.read_text()))
 
 
 def table(points: list[Point], device: str) -> Measured:

@@ -60,6 +60,6 @@ def test_what_was_measured_before_a_rank_was_lost_is_kept_and_the_rest_goes_on(m
         return 0
 
     monkeypatch.setattr(launch, "launch", start)
-    found = ranks.table(list(ranks.gather([2, 4], "a model", ["bench", "ranks"], lambda text: None)), "cpu")
+    found = ranks.table(list(ranks.gather([2, 4], ["a model"], ["bench", "ranks"], lambda text: None)), "cpu")
     assert [row[2] for row in found.rows] == [2, 4]
     assert "a model on 2: rank 1 was ended by SIGKILL." in found.note
