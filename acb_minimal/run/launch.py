@@ -29,8 +29,8 @@ def world_size() -> int:
 
 
 def is_rank() -> bool:
-    """Whether this process is one of several ranks."""
-    return world_size() > 1
+    """Whether this process is one of several ranks, or the only one that `launch` was to start."""
+    return world_size() > 1 or {"RANK", LAUNCHED} <= os.environ.keys()
 
 
 def is_first() -> bool:
@@ -50,7 +50,7 @@ def launch(count: int, arguments: Sequence[str]) -> int:
         arguments: of the command.
 
     Returns:
-        Its exit status, which is rank 0's.
+        The command's exit status, which is rank 0's.
 
     Raises:
         RankError: a rank has ended in an error, and the others were ended for it.
@@ -87,13 +87,13 @@ def launch(count: int, arguments: Sequence[str]) -> int:
 
 
 def _status(failures: dict) -> int:
-    """Of a rank that has ended in order, but with a status other than 0.
+    """The command's exit status, if a rank has ended in order with one other than 0.
 
     Args:
         failures: torch's ProcessFailure by rank.
 
     Raises:
-        RankError: it has not ended in order.
+        RankError: one has not ended in order.
     """
     # Those that the launcher has ended itself did nothing wrong.
     first = {rank: each for rank, each in failures.items() if each.exitcode != -signal.SIGTERM} or failures
@@ -115,7 +115,7 @@ def leave(message: str | None, status: int) -> NoReturn:
         status: of the process, if a message says why, and else of the command, which is rank 0's to give.
     """
     rank = int(os.environ["RANK"])
-    if message is not None and not os.environ.get(LAUNCHED):
+    if message is not None and LAUNCHED not in os.environ:
         print(f"error: {message}", file=sys.__stderr__)
     elif message is not None and (file := os.environ.get(LAST_WORDS)) and not os.path.exists(file):
         text = json.dumps({"message": message, "timestamp": int(time.time())})

@@ -14,10 +14,9 @@ from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch.distributed as dist
 
 from ..errors import RankError
-from ..request import Batch
+from ..request import Batch, Request
 from ..scheduler import Scheduler
 from .launch import GRACE, leave
 from .ranks import Ranks
@@ -38,7 +37,7 @@ class WatchedScheduler(Scheduler):
             self._watch.seen.append((batch, None))
         return batch
 
-    def update(self, batch: Batch, tokens: np.ndarray):
+    def update(self, batch: Batch, tokens: np.ndarray) -> list[Request]:
         self._watch.seen.append((batch, tokens.tobytes()))  # a copy: the slot will be written again
         return super().update(batch, tokens)
 
@@ -129,8 +128,8 @@ class Watch:
                 self.look()
             except RankError as error:
                 leave(str(error), 1)
-            except dist.DistError:
-                leave(f"rank {self._ranks.rank} has lost the store that all ranks share", 1)
+            except Exception as error:  # unwatched, it could wait for ever; mostly, whoever keeps the store is gone
+                leave(f"rank {self._ranks.rank} has lost sight of the others ({type(error).__name__}: {error})", 1)
 
     def look(self, done: bool = False) -> None:
         """Tells the others what this rank has done, and reads what they have.

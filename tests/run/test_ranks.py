@@ -1,6 +1,6 @@
 """Two ranks that share a model: their tokens, and how a run ends that one of them does not come through.
 
-On a machine with two GPUs these tests run there, through NCCL; everywhere else on the CPU, through Gloo.
+On a machine with two GPUs these tests run there, through NCCL; on one without a GPU, through Gloo.
 """
 
 import json
@@ -54,6 +54,7 @@ def cases(harness, tiny_path, tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(cases, tmp_path_factory):
     """What each of two ranks got before they diverged, and what they said then; started once, for all tests."""
+    skip_one_gpu()
     folder = tmp_path_factory.mktemp("ranks")
     (folder / "cases.json").write_text(json.dumps(cases))
     script = str(Path(__file__).with_name("served_by_ranks.py"))
@@ -62,6 +63,11 @@ def run(cases, tmp_path_factory):
     files = [folder / f"rank{rank}.json" for rank in range(2)]
     assert all(file.exists() for file in files), done.stderr
     return [json.loads(file.read_text()) for file in files], done
+
+
+def skip_one_gpu() -> None:
+    if torch.cuda.device_count() == 1:
+        pytest.skip("needs two GPUs, or a machine that has none")
 
 
 @pytest.fixture
@@ -130,6 +136,7 @@ class Engine(load_chapter("ch6")):
 
 
 def test_a_rank_that_is_killed_ends_the_run_with_one_line_that_names_it(tmp_path):
+    skip_one_gpu()
     engine = tmp_path / "engine.py"
     engine.write_text(KILLED)
     options = ["--gpus", "2", "--device", KIND, "--requests", "8"]
