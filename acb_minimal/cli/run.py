@@ -27,7 +27,6 @@ from .options import (
     NewTokens,
     Requests,
     check_alone,
-    check_max_running,
     check_writable,
     choose_dials,
     choose_workload,
@@ -116,7 +115,7 @@ def _job(prompts: list[str], model: str, limits: dict):
     from ..run.workload import Job
 
     job = Job(prompts, **{name: value for name, value in limits.items() if value is not None})
-    check_max_running(job.max_running, Job(prompts).batch_tokens)
+    job.check()
     from ..run.checkpoint import Checkpoint  # takes seconds: torch, transformers
 
     return job, Checkpoint(model)

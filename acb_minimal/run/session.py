@@ -105,6 +105,7 @@ class Session:
         Raises:
             InputError: something other than a single request cannot be used.
         """
+        job.check()
         self.engine_class = chapter if isinstance(chapter, type) else load_chapter(chapter)
         check_device(device if isinstance(device, str) else device.kind)
         self.checkpoint = model if isinstance(model, Checkpoint) else Checkpoint(model)
@@ -122,7 +123,7 @@ class Session:
         self.scheduler = Scheduler(
             self.pool,
             job.max_running,
-            job.batch_tokens,
+            job.max_batch_tokens,
             self.checkpoint.vocab_size,
             self.checkpoint.max_positions,
             self.device,
@@ -135,7 +136,7 @@ class Session:
                 self.requests.append(request)
             except InputError as error:
                 self.refused[request.id] = str(error)
-        self.size = SlotSize(job.max_running, job.batch_tokens, min(per_request, self.pool.num_pages))
+        self.size = SlotSize(job.max_running, job.max_batch_tokens, min(per_request, self.pool.num_pages))
         check_gpu(self.checkpoint, self.pool, self.device)
         self.started = 0.0
 
