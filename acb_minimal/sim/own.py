@@ -13,7 +13,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
-from typing import Any
+from types import FrameType
+from typing import Any, NamedTuple
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -23,6 +24,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from ..device import Device, Work
 from .host_view import HostView
 from .limits import Limit
+from .operations import Operation, Queue
 from .places import DEVICE, PINNED, Places
 
 aten = torch.ops.aten
@@ -75,12 +77,34 @@ def _aside() -> Iterator[None]:
         yield
 
 
+class _Own(NamedTuple):
+    """Operations that are queued as one.
+
+    Attributes:
+        operation: what is queued.
+        queued: how many operations there had been by then, this one included.
+        line: the engine's, by file and number.
+        parts: what to run.
+    """
+
+    operation: Operation
+    queued: int
+    line: tuple[str, int]
+    parts: list[Callable[[], None]]
+
+    def takes_more(self, queued: int, queue: Queue, line: tuple[str, int]) -> bool:
+        """Whether what this line queues now is part of it."""
+        same = queued == self.queued and queue is self.operation.queue and line == self.line
+        return same and not self.operation.done
+
+
 class _Operations(TorchDispatchMode):
     """Looks at every operation, when all that torch makes of it by itself is done."""
 
     def __init__(self, device: Device, places: Places):
         super().__init__()
         self.device, self.places = device, places
+        self._newest: _Own | None = None
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -142,8 +166,23 @@ class _Operations(TorchDispatchMode):
             for number, target in made:
                 target.copy_(values[number])
 
-        self.device.cuda.submit(_name(func), "compute", run, work=self._owner(flat))
+        self._submit(run, self._owner(flat))
         return out
+
+    def _submit(self, run: Callable[[], None], work: Work | None) -> None:
+        """Queues it; in one piece with what the same line has queued, if nothing else has been since."""
+        cuda, line, newest = self.device.cuda, _line(), self._newest
+        if newest is not None and newest.takes_more(cuda.queues.queued, cuda.current[-1].queue, line):
+            newest.parts.append(run)
+            return
+        parts = [run]
+
+        def run_all() -> None:
+            for part in parts:
+                part()
+
+        operation = cuda.submit("torch operation", "compute", run_all, work=work, more=True)
+        self._newest = _Own(operation, cuda.queues.queued, line, parts) if operation is not None else None
 
     def _wait_for(self, func, args, kwargs):
         """An operation with a result that the host has to know: it waits for the stream."""
@@ -177,6 +216,8 @@ class _Calls(TorchFunctionMode):
         if not kwargs and func not in _BY_POSITION:
             return func(*args)  # most of what is called are a tensor's attributes
         kwargs = kwargs or {}
+        if _asked_by_the_shared_parts():
+            return func(*args, **kwargs)
         if handler := _HANDLERS.get(func):
             tensor, kind = args[0], self.places.kind(args[0])
             if kind == DEVICE:
@@ -186,21 +227,13 @@ class _Calls(TorchFunctionMode):
             if kind == PINNED and func is torch.Tensor.numpy:
                 return self.device.host_view(tensor)
         if func is torch.Tensor.cuda or any(map(_is_device, (*args, *kwargs.values()))):
-            self._refuse(
+            raise Limit(
                 "the simulator cannot tell whose memory it is if a device is given (make it from what is there, as "
                 "torch.empty_like does)"
             )
         if kwargs.get("pin_memory") or func is torch.Tensor.pin_memory:
-            self._refuse("the simulator knows no pinned memory but that of the slots")
+            raise Limit("the simulator knows no pinned memory but that of the slots")
         return func(*args, **kwargs)
-
-    def _refuse(self, what: str) -> None:
-        """Raises Limit, unless it is one of the shared parts that asks."""
-        frame = sys._getframe()
-        while (name := frame.f_globals.get("__name__", "")) == __name__ or name.split(".")[0] == "torch":
-            frame = frame.f_back
-        if name.split(".")[0] != __name__.split(".")[0]:
-            raise Limit(what)
 
     def _to_host(self, tensor: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
         """A copy of device memory on the host; a non-blocking one is pinned."""
@@ -216,7 +249,7 @@ class _Calls(TorchFunctionMode):
         if args == ("cpu",) or (not args and kwargs == {"device": "cpu"}):
             return self._to_host(tensor, non_blocking)
         if args and args[0] == "cpu" or "device" in kwargs:
-            self._refuse("the simulator knows torch's to with a device, or a dtype, and not with both")
+            raise Limit("the simulator knows torch's to with a device, or a dtype, and not with both")
         return tensor.to(*args, **kwargs)
 
     def _set(self, tensor: torch.Tensor, key: Any, value: Any) -> None:
@@ -241,6 +274,28 @@ _HANDLERS: dict[Callable, Callable] = {
 }
 # What can be of interest without an argument that is given by its name.
 _BY_POSITION = {*_HANDLERS, torch.Tensor.cuda, torch.Tensor.pin_memory}
+
+
+def _asked_by_the_shared_parts() -> bool:
+    """Whether a call comes from this package, and so from no engine."""
+    return _package(_caller()) == _package(sys._getframe())
+
+
+def _line() -> tuple[str, int]:
+    """The engine's line that the host is in, by file and number."""
+    return _caller().f_code.co_filename, _caller().f_lineno
+
+
+def _caller() -> FrameType:
+    """Whoever has called torch."""
+    frame = sys._getframe(1)
+    while frame.f_globals.get("__name__") == __name__ or _package(frame) == "torch":
+        frame = frame.f_back
+    return frame
+
+
+def _package(frame: FrameType) -> str:
+    return frame.f_globals.get("__name__", "").split(".")[0]
 
 
 def _is_device(value: Any) -> bool:
