@@ -13,7 +13,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .. import attention  # noqa: F401  (defines torch.ops.acb.paged_attention)
-from ..sim.own import arguments
+from ..sim.own_operations import arguments
 
 
 class Watch(TorchDispatchMode):

@@ -15,7 +15,7 @@ from ..run.checkpoint import Checkpoint
 from ..run.engines import chapter_path, engine, replaced
 from ..run.session import Session
 from ..run.workload import workload
-from .hazards import Hazard
+from .actions import Hazard
 from .schedules import replay
 
 ORDERING = ("record", "record_event", "wait", "wait_event", "wait_stream", "synchronize", "fill", "carry_over")

@@ -23,9 +23,10 @@ from ..sim.policies import Lazy
 from ..sim.queues import Policy
 from ..slot import SlotSize
 from . import lines
+from .actions import Hazard
 from .cases import NETWORK, POSITIONS, VOCAB, Case
 from .endings import Broken, Hung, Refusal, watchdog
-from .hazards import Checker, Hazard
+from .hazards import Checker
 
 COSTS = "llama-3.1-8b"  # whose times the policy "timed" goes by
 MOST_CALLS = 2000  # of has_work and schedule, by an engine that is getting somewhere

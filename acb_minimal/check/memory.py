@@ -26,6 +26,7 @@ class Memory:
         """
         self.name, self.tensor, self.pieces, self.block = name, tensor, pieces, block  # kept alive: so is its address
         self.start, self.nbytes = (tensor.data_ptr(), tensor.nbytes) if tensor is not None else (0, 0)
+        self.array = tensor.numpy() if tensor is not None else np.empty(0)  # likewise; quicker to read than a tensor
         self._last = np.zeros((2, 5, pieces), dtype=np.int64)  # [reads and writes, actors, pieces]; actors may grow
 
     def pieces_of(self, start: int, shape: Sequence[int], strides: Sequence[int], itemsize: int) -> slice:
@@ -93,7 +94,7 @@ class Memories:
 
     def fingerprint(self) -> int:
         """A number that says what is in it: the same in two runs that have watched and done the same."""
-        return hash(tuple(memory.tensor.numpy().tobytes() for memory in self._watched))  # addresses differ
+        return hash(tuple(memory.array.tobytes() for memory in self._watched))  # addresses differ
 
 
 _start = attrgetter("start")

@@ -11,9 +11,9 @@ from ..measure.figures import environment
 from ..measure.record import Measured
 from ..sim.costs import Costs
 from ..sim.device import SimulatedDevice
+from .actions import NOUNS, Action
 from .deletions import WORKLOAD, Finding, find
 from .deletions import deletions as deletions_of
-from .hazards import NOUNS, Action
 from .judge import Outcome
 from .pace import SETTING, Pace
 from .schedules import HARM_SEEDS, Verdict

@@ -101,19 +101,6 @@ def check_record(file: Path | None) -> None:
         record.load(file)
 
 
-def check_max_running(max_running: int, batch_tokens: int) -> None:
-    """Whether a batch has room for so many requests.
-
-    Raises:
-        InputError: it has not.
-    """
-    if max_running > batch_tokens:
-        raise InputError(
-            f"max_running is {max_running}; it must be at most {batch_tokens}: a batch has no more tokens, and every "
-            "running request needs one"
-        )
-
-
 def choose_dials(host_work: float | None, graphs: bool, compile: bool, workload=None, device: str = "auto", ranks=None):
     """The Dials that options ask for.
 
@@ -197,6 +184,7 @@ def choose_workload(name: str, ranks=None, **changes):
     Raises:
         InputError: there is no such workload or model, or a change makes no sense.
     """
+    from ..run.workload import check_max_running
     from ..run.workload import workload as find_workload
 
     workload = find_workload(name).override(**changes)

@@ -31,7 +31,6 @@ from .options import (
     RankTimeout,
     Requests,
     check_alone,
-    check_max_running,
     check_writable,
     choose_dials,
     choose_workload,
@@ -126,7 +125,7 @@ def _job(prompts: list[str], model: str, ranks, limits: dict):
     from ..run.workload import Job
 
     job = Job(prompts, **{name: value for name, value in limits.items() if value is not None})
-    check_max_running(job.max_running, Job(prompts).batch_tokens)
+    job.check()
     from ..run.checkpoint import Checkpoint  # takes seconds: torch, transformers
 
     return job, Checkpoint(model, ranks)

@@ -23,9 +23,9 @@ from transformers import (
 from .. import models
 from ..errors import InputError
 from ..kv_cache import AttentionLayer
-from ..model import ATTENTION, PROBE
+from ..model import ATTENTION
 from ..models import counter
-from . import shards
+from . import examine, shards
 from .ranks import Ranks
 
 CONFIGS = Path(models.__file__).parent / "configs"
@@ -38,6 +38,7 @@ class Checkpoint:
     Attributes:
         name: as it was given.
         random: whether it is one of the bundled shapes, with random weights.
+        bundled: whether it comes with the package, and is known to be served right.
         path: where transformers finds it: a folder, or a name on the hub.
         config: its transformers config.
         dtype: of weights, activations and KV cache.
@@ -55,7 +56,7 @@ class Checkpoint:
             ranks: those that share it; they must have joined.
 
         Raises:
-            InputError: there is no such model, its attention cannot be replaced, or the ranks cannot share it.
+            InputError: there is no such model, it would be served wrong, or the ranks cannot share it.
         """
         self.ranks = ranks
         self.name = name
@@ -66,9 +67,10 @@ class Checkpoint:
         except Exception as error:  # every kind of broken folder, unreachable hub or unknown architecture
             raise InputError(
                 f"unknown model {name!r}: not one of counter, {', '.join(SHAPES)}, and no config could be read from a "
-                f"folder or hub model of that name ({_first_line(error)})"
+                f"folder or hub model of that name ({examine.first_line(error)})"
             ) from error
         self.dtype = self.config.dtype or torch.float32
+        self.bundled = self.random or name == "counter"
         self.layers, self.weight_bytes = self._probe()
         self._loaded: dict[torch.device, PreTrainedModel] = {}
         text_config = self.config.get_text_config()
@@ -76,33 +78,26 @@ class Checkpoint:
         self.max_positions: int = text_config.max_position_embeddings
 
     def _probe(self) -> tuple[list[AttentionLayer], int]:
-        """Runs the model once without data (on the meta device), recording each call of the attention function."""
-        calls: list = []
+        """Its attention layers and the bytes of its weights, from the model without data (on the meta device)."""
         try:
-            with torch.device("meta"), torch.inference_mode():
+            if not self.bundled:
+                examine.check_config(self.config)
+                examine.check_generation(self._generation)
+            with torch.device("meta"):
                 model = self._empty()
-                names = {module: name for name, module in model.named_modules()}
-                ids = torch.zeros(1, 1, dtype=torch.int32)
-                model.set_attn_implementation(PROBE)
-                model(input_ids=ids, position_ids=ids, use_cache=False, record=calls)
-        except Exception as error:
-            raise InputError(
-                f"model {self.name!r}: the attention of {type(self.config).__name__} cannot be replaced "
-                f"({_first_line(error)})"
-            ) from error
-        if len(calls) != (expected := self.config.get_text_config().num_hidden_layers):
-            raise InputError(
-                f"model {self.name!r}: the attention of {type(self.config).__name__} cannot be replaced "
-                f"({len(calls)} of its {expected} layers go through transformers' "
-                f"AttentionInterface; all must)"
-            )
-        layers = [AttentionLayer(names[module], heads, head_dim) for module, heads, head_dim in calls]
+            layers = examine.attention_layers(model)
+        except Exception as error:  # whatever transformers, or the model's own code, raises
+            raise self._unfit(error) from error
         if self.ranks:
             count = self.ranks.count
             shards.check_plan(model, self.name, layers, count)
             layers = [layer._replace(kv_heads=layer.kv_heads // count) for layer in layers]
             return layers, shards.share_of_bytes(model, count)
         return layers, sum(p.numel() * p.dtype.itemsize for p in model.parameters())
+
+    def _unfit(self, error: Exception) -> InputError:
+        kind = type(self.config).__name__.removesuffix("Config")
+        return InputError(f"model {self.name!r}: {kind} cannot be served here: {examine.reason(error)}")
 
     def _empty(self) -> PreTrainedModel:
         """The model with freshly initialised weights on torch's current default device."""
@@ -117,8 +112,8 @@ class Checkpoint:
         """The model on a device, in eval mode, its attention replaced by ours. Loaded once, then kept.
 
         Raises:
-            InputError: weights are missing or broken; before anything is on a GPU, because they are read on the CPU
-                first.
+            InputError: weights are missing or broken, before anything is on a GPU, because they are read on the CPU
+                first; or its own attention and ours give different answers.
         """
         if device not in self._loaded:
             self._loaded[device] = self._load(device)
@@ -136,11 +131,18 @@ class Checkpoint:
             )
         except Exception as error:
             raise InputError(
-                f"model {self.name!r}: its weights are missing or broken ({_first_line(error)})"
+                f"model {self.name!r}: its weights are missing or broken ({examine.first_line(error)})"
             ) from error
         if missing := sorted(info["missing_keys"]):
             raise InputError(f"model {self.name!r}: its weights lack {len(missing)} tensors, {missing[0]} first")
-        return shards.put_in(self._meta(), device, count, model) if count > 1 else model.to(device).eval()
+        model = shards.put_in(self._meta(), device, count, model) if count > 1 else model.to(device).eval()
+        examine.no_padding(model)
+        if not self.bundled:
+            try:
+                examine.check_answers(model, self.layers, self.config)
+            except Exception as error:
+                raise self._unfit(error) from error
+        return model
 
     def _meta(self) -> PreTrainedModel:
         """The model without weights."""
@@ -155,7 +157,15 @@ class Checkpoint:
         try:
             return AutoTokenizer.from_pretrained(self.path)
         except Exception as error:
-            return f"has no tokenizer ({_first_line(error)})"
+            return f"has no tokenizer ({examine.first_line(error)})"
+
+    @cached_property
+    def _generation(self) -> GenerationConfig:
+        """What transformers' `generate` goes by."""
+        try:
+            return GenerationConfig.from_pretrained(self.path)
+        except OSError:  # a model without generation_config.json
+            return GenerationConfig.from_model_config(self.config)
 
     @cached_property
     def stop_tokens(self) -> Sequence[int]:
@@ -163,10 +173,7 @@ class Checkpoint:
         stop at random."""
         if self.random:
             return ()
-        try:
-            eos = GenerationConfig.from_pretrained(self.path).eos_token_id
-        except OSError:  # a model without generation_config.json
-            eos = self.config.get_text_config().eos_token_id
+        eos = self._generation.eos_token_id
         return () if eos is None else (eos,) if isinstance(eos, int) else tuple(eos)
 
     def encode(self, text: str) -> list[int]:
@@ -188,9 +195,3 @@ class Checkpoint:
     def decode(self, ids: Sequence[int]) -> str | None:
         """The text of generated token ids, special tokens left out; None for a model without a tokenizer."""
         return None if isinstance(self._tokenizer, str) else self._tokenizer.decode(ids, skip_special_tokens=True)
-
-
-def _first_line(error: BaseException) -> str:
-    """What went wrong, short enough for a one-line message."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__

@@ -108,6 +108,7 @@ class Session:
         Raises:
             InputError: something other than a single request cannot be used; on any of the ranks.
         """
+        job.check()
         self.engine_class = chapter if isinstance(chapter, type) else load_chapter(chapter)
         check_device(device if isinstance(device, str) else device.kind)
         self.checkpoint = model if isinstance(model, Checkpoint) else Checkpoint(model)
@@ -129,7 +130,7 @@ class Session:
         self.scheduler = (partial(WatchedScheduler, self._watch) if self._watch else Scheduler)(
             self.pool,
             job.max_running,
-            job.batch_tokens,
+            job.max_batch_tokens,
             self.checkpoint.vocab_size,
             self.checkpoint.max_positions,
             self.device,
@@ -142,7 +143,7 @@ class Session:
                 self.requests.append(request)
             except InputError as error:
                 self.refused[request.id] = str(error)
-        self.size = SlotSize(job.max_running, job.batch_tokens, min(per_request, self.pool.num_pages))
+        self.size = SlotSize(job.max_running, job.max_batch_tokens, min(per_request, self.pool.num_pages))
         check = partial(check_gpu, self.checkpoint, self.pool, self.device)
         ranks.agree(check, (job, self.dials, self.checkpoint.name)) if ranks else check()
         self.started = 0.0

@@ -8,6 +8,8 @@ from ..errors import InputError
 from ..models import counter
 from .dials import Scale
 
+MOST_TOKENS = 65_536  # in a batch
+
 
 @dataclass(frozen=True)
 class Job:
@@ -17,7 +19,7 @@ class Job:
         prompts: text or token ids.
         max_new_tokens: tokens to generate for each prompt, at most.
         max_running: requests in a batch at most.
-        max_batch_tokens: tokens in a batch at most; by default 2,048, or max_running if that is more.
+        max_batch_tokens: tokens in a batch at most.
         page_size: positions per KV page.
         pages: KV pages; by default as many as max_running of the longest request need.
         ignore_stop: generate max_new_tokens for every prompt, whatever the model says.
@@ -26,15 +28,33 @@ class Job:
     prompts: Sequence[str | Sequence[int]]
     max_new_tokens: int = 128
     max_running: int = 16
-    max_batch_tokens: int | None = None
+    max_batch_tokens: int = 2048
     page_size: int = 64
     pages: int | None = None
     ignore_stop: bool = False
 
-    @property
-    def batch_tokens(self) -> int:
-        """Tokens in a batch at most."""
-        return max(2048, self.max_running) if self.max_batch_tokens is None else self.max_batch_tokens
+    def check(self) -> None:
+        """Whether batches can be so large.
+
+        Raises:
+            InputError: they cannot, or no engine has larger ones by far.
+        """
+        if self.max_batch_tokens > MOST_TOKENS:
+            raise InputError(f"max_batch_tokens is {self.max_batch_tokens}; it must be at most {MOST_TOKENS}")
+        check_max_running(self.max_running, self.max_batch_tokens)
+
+
+def check_max_running(max_running: int, batch_tokens: int) -> None:
+    """Whether a batch has room for so many requests.
+
+    Raises:
+        InputError: it has not.
+    """
+    if max_running > batch_tokens:
+        raise InputError(
+            f"max_running is {max_running}; it must be at most {batch_tokens}: a batch has no more tokens, and every "
+            "running request needs one"
+        )
 
 
 @dataclass(frozen=True)

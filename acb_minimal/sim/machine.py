@@ -81,7 +81,8 @@ class Machine:
         wait: bool = False,
         work: Work | None = None,
         graph_cost: Callable[[], Cost] | None = None,
-    ) -> None:
+        more: bool = False,
+    ) -> Operation | None:
         """Queues device work on the current stream, or captures it.
 
         Args:
@@ -94,6 +95,10 @@ class Machine:
             gradual: it is many kernels, and may start with the first but cannot end before the last is launched.
             wait: the host waits until it is done.
             work: what it is for.
+            more: something may be added to it before the host's next call, until which nothing runs.
+
+        Returns:
+            What is queued; None if it is captured.
 
         Raises:
             RuntimeError: the host would wait while a graph is captured.
@@ -106,16 +111,17 @@ class Machine:
                 raise Limit(f"the simulator captures no copies, and this is one ({what})")
             self.capture.parts.append((run, graph_cost or cost))
             self.capture.work = work
-            return
+            return None
         queues, begin = self.queues, self.now
         queues.now += launch_seconds
         issued = begin if gradual else self.now
         operation = Operation(self.current[-1].queue, what, issued, engine, run, cost(), launched=self.now, work=work)
         if queues.trace is not None and self.now > begin:
             queues.trace.add("CPU", what, begin, self.now, operation.batch_number, operation.slot)
-        queues.add(operation)
+        queues.add(operation, run=not more)
         if wait:
             queues.wait_for(operation)
+        return operation
 
     def host(self, seconds: float) -> None:
         """The host has been busy for `seconds`."""

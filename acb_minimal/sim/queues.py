@@ -39,6 +39,7 @@ class Queues:
     Attributes:
         now: the host's clock, in seconds.
         finished: the work that has run, in order of completion.
+        queued: how many operations there have been.
         policy: when queued operations run.
         observer: who looks on.
         around: to be entered around device work.
@@ -63,7 +64,7 @@ class Queues:
         self.now = 0.0
         self.finished: list[Operation] = []
         self._queues: list[Queue] = []
-        self._queued = 0
+        self.queued = 0
         self._engine_free = {engine: 0.0 for engine in ENGINES}
         self._running: list[Operation] = []
 
@@ -71,16 +72,21 @@ class Queues:
         self._queues.append(Queue())
         return self._queues[-1]
 
-    def add(self, operation: Operation) -> None:
-        """Queues an operation."""
-        operation.number = self._queued
-        self._queued += 1
+    def add(self, operation: Operation, run: bool = True) -> None:
+        """Queues an operation.
+
+        Args:
+            run: whether the policy is asked at once what is to run now, and not at the host's next call.
+        """
+        operation.number = self.queued
+        self.queued += 1
         operation.queue.operations.append(operation)
         operation.queue.last = operation
         self.observer.queued(operation)
         if operation.engine is None:
             self.now += self.call_seconds
-        self.run()
+        if run:
+            self.run()
 
     def look_at(self, operation: Operation | None) -> bool:
         """Whether it is done (None: nothing to be done), for a host that asks and does not wait."""

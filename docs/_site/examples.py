@@ -9,7 +9,7 @@ import textwrap
 import griffe
 
 from acb_minimal.check import tables
-from acb_minimal.check.hazards import HOST, Action
+from acb_minimal.check.actions import HOST, Action
 from acb_minimal.check.judge import Outcome
 from acb_minimal.check.schedules import replay
 from acb_minimal.kv_cache import PagePool

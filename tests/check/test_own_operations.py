@@ -2,12 +2,17 @@
 
 import pytest
 
-from acb_minimal.check.cases import CASES
+from acb_minimal.check.cases import CASES, Case, Prompt
+from acb_minimal.check.exploration import Exploration
 from acb_minimal.check.judge import serve
+from acb_minimal.check.pace import of_chapter, pace
 from acb_minimal.check.schedules import replay
 from acb_minimal.check.tables import problem
 from acb_minimal.errors import InputError
+from acb_minimal.models import counter
 from acb_minimal.run.engines import changed, chapter_path
+from acb_minimal.run.session import Session
+from acb_minimal.run.workload import Job
 
 IMPORT = "class Engine:", "import torch\nclass Engine:"
 SHARED_UPLOAD = "self.slot.upload(non_blocking=True)       # host -> device"
@@ -63,7 +68,7 @@ RACES = [
     ("download", DOWNLOADED, "the host (update, batch 0) reads slot A's pinned outputs; the download of batch 0"),
     ("pinned copy", DOWNLOADED, "the host (update, batch 0) reads a pinned copy; the download of batch 0"),
     ("waiting copy", COMPUTED, "the download of batch 0 reads slot A's outputs; the forward pass of batch 0"),
-    ("carry-over", UPLOADED, "the copy_ of batch 0 writes slot A's inputs; the upload of batch 0"),
+    ("carry-over", UPLOADED, "the torch operation of batch 0 writes slot A's inputs; the upload of batch 0"),
     ("captured carry-over", UPLOADED, "slot A's inputs; the upload of batch 0"),
 ]
 
@@ -88,3 +93,21 @@ def test_what_the_simulator_cannot_tell_of_an_operation_is_its_own_limit():
         "the engine cannot be checked: the simulator mixes no memory of the device and of the host in torch's add; "
         f"that is a limit of the simulator (line {line_of('ch3', 'tokens = ') + 1}: {mixed})"
     )
+
+
+@pytest.mark.parametrize("name", ["carry-over", "captured carry-over"])
+def test_an_engine_with_operations_of_its_own_serves_and_is_timed_like_any_other(name):
+    chapter, *changes = OWN[name]
+    mine = changed(chapter, *changes)
+    prompts = [counter.prompt(3, 9), counter.prompt(90, 95), counter.prompt(7, 7)]
+    done = Session(Job(prompts, max_running=2), mine, device="sim").serve()
+    assert [completion.text for completion in done] == ["3 4 5 6 7 8 9", "90 91 92 93 94 95", "7"]
+    assert pace(mine, name).as_fast(of_chapter(chapter))
+
+
+def test_its_own_operations_can_be_explored():
+    chapter, *changes = OWN["carry-over"]
+    small = Case("small", (Prompt(1, 2), Prompt(1, 2)), 8, 2, 2)
+    exploration = Exploration(changed(chapter, *changes), small)
+    assert exploration.follow(500) is None
+    assert exploration.complete

@@ -4,8 +4,9 @@ import pytest
 
 from acb_minimal.check import schedules as module
 from acb_minimal.check.cases import CASES, Case, Prompt
+from acb_minimal.check.exploration import Exploration, Script
 from acb_minimal.check.judge import serve
-from acb_minimal.check.schedules import Exploration, Script, replay, search
+from acb_minimal.check.schedules import replay, search
 from acb_minimal.errors import InputError
 from acb_minimal.run.engines import changed, chapter_paths, engine, load_chapter
 from acb_minimal.sim.policies import Lazy

@@ -155,7 +155,8 @@ REFUSED = {
     "make it from what is there": lambda device: HOST.cuda(),
     "no pinned memory but that of the slots": lambda device: HOST.pin_memory(),
     "pinned memory but": lambda device: torch.zeros(4, pin_memory=True),
-    "a device, or a dtype, and not with both": lambda device: device.to("cpu", torch.int64),
+    "torch's to with 'cpu', or with a dtype,": lambda device: device.to("cpu", torch.int64),
+    "with a dtype, and not with more": lambda device: device.to(device.device),
 }  # fmt: skip
 
 
