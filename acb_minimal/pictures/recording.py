@@ -288,7 +288,8 @@ def record_schedule(engine_class: type, seed: str) -> dict[str, Any]:
     end = max(number for number, call in enumerate(recorder.calls) if call["do"] == "host")
     # Whoever races may run only when all else is over.
     last = max(index for index, number in enumerate(recorder.happened) if number in (end, *racing, *map(_done, racing)))
-    happened = recorder.happened[: last + 1]
+    # What no line has called is the judge's, who lets the device finish.
+    happened = [number for number in recorder.happened[: last + 1] if number < 0 or recorder.calls[number]["line"]]
     return {
         "calls": recorder.calls[: 1 + max(happened)],
         "happened": happened,
