@@ -59,7 +59,7 @@ def launch(count: int, arguments: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # what it would say, we say in one line
+    logging.disable()  # what the launcher would say, we say in one line
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does: the ranks share the cores
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ[LAUNCHED] = "1"

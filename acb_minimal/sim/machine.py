@@ -100,7 +100,7 @@ class Machine:
             Limit: it is no compute work, and would be captured.
         """
         if wait:
-            self.no_wait_in_capture(f"wait for a {what}")
+            self.no_wait_in_capture(f"wait for the {what}")
         if self.capturing:
             if engine != "compute":
                 raise Limit(f"the simulator captures no copies, and this is one ({what})")

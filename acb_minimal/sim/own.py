@@ -256,4 +256,4 @@ def _meta(value: Any) -> Any:
 
 
 def _name(func: torch._ops.OpOverload) -> str:
-    return func._schema.name.removeprefix("aten::")
+    return "item" if func is aten._local_scalar_dense.default else func._schema.name.removeprefix("aten::")

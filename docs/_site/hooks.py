@@ -87,10 +87,6 @@ class Page:
         facts = found.environment | {"command": found.command}
         return f"{found.markdown()}\n\n{found.note}\n\n<small markdown>{origin(facts)}</small>"
 
-    def has(self, file: str) -> bool:
-        """Whether there is such a file of results."""
-        return (RESULTS / file).exists()
-
     def title(self, file: str, name: str) -> str:
         """What a stored table is called."""
         return record.load(RESULTS / file)[name].title
@@ -258,6 +254,10 @@ class Page:
     def labs(self, kind: str) -> str:
         """The labs of a kind, "build" or "hunt", as a table."""
         return labs.table(kind)
+
+    def session(self, name: str) -> str:
+        """A terminal session: commands, and what they print."""
+        return labs.session(name)
 
     def bugs(self) -> str:
         """What the bugs of the hunts are, folded."""

@@ -1,7 +1,16 @@
-"""The labs as the site lists them. tests/docs/test_labs.py holds the terminal sessions on that page to the commands."""
+"""The labs as the site shows them: lists, and terminal sessions, which a test holds to the commands."""
+
+from pathlib import Path
 
 from acb_minimal.course.labs.catalog import LABS
 from acb_minimal.run.engines import chapter_path
+
+SESSIONS = Path(__file__).parents[1] / "results" / "sessions"
+
+
+def session(name: str) -> str:
+    """Commands, and what they print in a terminal of 88 columns."""
+    return f"```text\n{(SESSIONS / f'{name}.txt').read_text()}```"
 
 
 def table(kind: str) -> str:

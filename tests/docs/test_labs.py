@@ -1,4 +1,4 @@
-"""The page of the labs: its terminal sessions are what the commands print, and nothing gives a bug away by accident."""
+"""The page of the labs: its terminal sessions are what the commands print, and no other lab is given away."""
 
 import re
 import shlex
@@ -11,30 +11,18 @@ from acb_minimal.cli import app, options
 from acb_minimal.course.labs import judging
 from acb_minimal.course.labs.catalog import LABS
 
-PAGE = Path(__file__).parents[2] / "docs" / "labs.md"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "labs.md").read_text()
+SESSIONS = {name: DOCS / "results" / "sessions" / f"{name}.txt" for name in re.findall(r'session\("([\w-]+)"\)', PAGE)}
+SHOWN = {"batch", "haste"}
 COVERED = re.compile(r"[\d,.e+]+ schedules are covered")  # a matter of how long the judge looks
 
 
-def blocks() -> list[list[str]]:
-    """The lines of each terminal session on the page."""
-    found = re.findall(r"^```text\n(\$ acb .*?)^```$", PAGE.read_text(), re.M | re.S)
-    return [block.splitlines() for block in found]
-
-
-def session(commands: list[str], solved: set[str]) -> list[str]:
-    """What these commands print, in the current folder. A lab that is to be judged in a session of its own has been
-    solved before.
-
-    Args:
-        solved: names of the labs that have; more are added.
-    """
+def printed(commands: list[str]) -> list[str]:
+    """These commands and what they print, in the current folder."""
     lines = []
-    for number, command in enumerate(commands):
-        arguments = shlex.split(command.removeprefix("$ acb "))
-        if number == 0 and arguments[:2] == ["lab", "check"]:
-            solved.add(arguments[2])
-            Path(arguments[2], "engine.py").write_text(LABS[arguments[2]].solution)
-        done = CliRunner().invoke(app.app, arguments)
+    for command in commands:
+        done = CliRunner().invoke(app.app, shlex.split(command.removeprefix("$ acb ")))
         assert not done.exception or isinstance(done.exception, SystemExit), done.exception
         lines += [command, *(line.rstrip() for line in done.output.splitlines())]
     return lines
@@ -42,7 +30,7 @@ def session(commands: list[str], solved: set[str]) -> list[str]:
 
 @pytest.fixture
 def terminal(tmp_path, monkeypatch):
-    """A folder to work in, and a terminal of 88 columns."""
+    """A folder to work in, and a terminal of 88 columns, with a last word that is short."""
     monkeypatch.setattr(judging, "RUNS", 2)
     monkeypatch.setattr(judging, "SCHEDULES", 12)
     monkeypatch.setattr(options.console, "_width", 88)
@@ -53,14 +41,14 @@ def terminal(tmp_path, monkeypatch):
 
 def test_the_sessions_are_what_the_commands_print(terminal):
     """Line by line. All of their times are simulated, so they are the same everywhere."""
-    shown, printed, solved = [], [], set()
-    for block in blocks():
-        commands = [line for line in block if line.startswith("$ ")]
-        shown.append([COVERED.sub("", line) for line in block])
-        printed.append([COVERED.sub("", line) for line in session(commands, solved)])
-    assert len(shown) == 4
-    assert shown == printed
-    assert solved == {"batch", "haste"}
+    assert list(SESSIONS) == [f"{lab}{part}" for lab in sorted(SHOWN) for part in ("", "-solved")]
+    for name, file in SESSIONS.items():
+        lab, _, solved = name.partition("-")
+        if solved:
+            Path(lab, "engine.py").write_text(LABS[lab].solution)
+        shown = file.read_text().splitlines()
+        again = printed([line for line in shown if line.startswith("$ ")])
+        assert [COVERED.sub("", line) for line in again] == [COVERED.sub("", line) for line in shown]
 
 
 def test_every_lab_and_every_thread_is_on_the_page(site):
@@ -71,9 +59,7 @@ def test_every_lab_and_every_thread_is_on_the_page(site):
 
 
 def test_only_the_labs_that_are_shown_to_the_end_are_given_away():
-    whole = PAGE.read_text()
-    shown = {line.split()[-1] for block in blocks() for line in block if line.startswith("$ acb lab check ")}
-    for name in set(LABS) - shown:
+    whole = PAGE + "".join(file.read_text() for file in SESSIONS.values())
+    for name in set(LABS) - SHOWN:
         assert not [hint for hint in LABS[name].hints if hint in whole]
         assert not LABS[name].found or LABS[name].found not in whole
-

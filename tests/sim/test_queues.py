@@ -284,7 +284,7 @@ REFUSED_BY_CUDA = {
     "synchronize the device": lambda cuda: cuda.synchronize(),
     "synchronize a stream": lambda cuda: cuda.Stream().synchronize(),
     "synchronize an event": lambda cuda: cuda.Event().synchronize(),
-    "wait for a download": lambda cuda: submit(cuda, "download", "d2h", wait=True),
+    "wait for the download": lambda cuda: submit(cuda, "download", "d2h", wait=True),
 }
 
 
