@@ -240,6 +240,7 @@ class Player {
     const turn = this.playing = on && {};
     this.playButton.textContent = on ? "❚❚" : "▶";
     this.playButton.title = this.playButton.ariaLabel = on ? "pause" : "play";
+    this.told.ariaLive = on ? "off" : "polite"; // nobody could listen so fast
     let before = performance.now(), arrived = before;
     const tick = (now) => {
       if (this.playing !== turn) return;
@@ -341,7 +342,10 @@ function button(name, label, onclick) {
 /* Among much else on a page, a player is made when a reader comes near it. */
 const near = new IntersectionObserver((seen) => {
   for (const { target, isIntersecting } of seen) {
-    if (isIntersecting && !target.player) target.player = new Player(target);
+    if (isIntersecting) target.player ??= new Player(target);
   }
 }, { rootMargin: "600px" });
-for (const root of document.querySelectorAll(".explore")) near.observe(root);
+for (const root of document.querySelectorAll(".explore")) {
+  if (root.dataset.address === undefined) near.observe(root);
+  else root.player = new Player(root);
+}
