@@ -83,7 +83,7 @@ function failureOf(line, { text, seed, recording }) {
       + "compare the bubbles with it and without.";
     return [make("p", {}, ...taken, harmless)];
   }
-  const found = `The first schedule found that gives a wrong token (seed ${seed} of `;
+  const found = `The first schedule found that goes wrong (seed ${seed} of `;
   const race = recording.hazard ? `${recording.hazard.text}. ` : "No two accesses race. ";
   return [
     make("p", {}, ...taken, found, make("code", {}, "acb check"), "):"),

@@ -32,7 +32,7 @@ function timed(recording, costs, dials) {
       const busy = call.seconds ?? call.parts.reduce((sum, part) => sum + computing[part], 0);
       time.begin = Math.max(behind, issued, engineFree[call.engine] ?? 0);
       // A GPU that comes to it later has that much less to wait until the host is ahead.
-      const ramp = call.what === "forward" && call.parts.length ? Math.max(0, dials.R - (time.begin - issued)) : 0;
+      const ramp = call.what === "forward" ? Math.max(0, dials.R - (time.begin - issued)) : 0;
       time.done = Math.max(time.begin + busy + ramp, now);
       time.kernels = busy;
       streamFree[call.stream] = engineFree[call.engine] = time.done;

@@ -13,11 +13,11 @@ from playwright.sync_api import expect
 
 from acb_minimal.check.deletions import deletions
 from acb_minimal.measure.figures import Breakdown
-from acb_minimal.pictures.recording import Dialled
 from acb_minimal.run.dials import Dials
 from acb_minimal.run.engines import chapter_paths, load_chapter
 from acb_minimal.run.session import Session
 from acb_minimal.sim.device import SimulatedDevice
+from acb_minimal.sim.dialled import Dialled
 
 sys.path.append(str(Path(__file__).parents[2] / "docs" / "_site"))
 

@@ -3,10 +3,11 @@
 import pytest
 
 from acb_minimal.check.deletions import deletions
-from acb_minimal.pictures.recording import Dialled, record, record_schedule
+from acb_minimal.pictures.recording import record, record_schedule
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.engines import chapter_path, load_chapter, without
 from acb_minimal.run.workload import Job
+from acb_minimal.sim.dialled import Dialled
 
 
 @pytest.fixture(scope="module")
