@@ -63,7 +63,7 @@ def test_a_schedule_that_goes_wrong_has_the_two_that_race_and_the_wrong_token():
     made = record_schedule(deletion.engine(), "4")
     first, second = (made["calls"][number] for number in made["hazard"]["calls"])
     assert (first["what"], second["what"]) == ("upload", "forward")
-    assert made["hazard"]["writes"] == (True, False)
+    assert made["hazard"]["writes"] == [True, False]
     order = made["happened"]
     upload, forward = (order.index(~number) for number in made["hazard"]["calls"])
     assert forward < upload
