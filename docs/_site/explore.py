@@ -16,13 +16,14 @@ from drawings import RESULTS
 from acb_minimal.check.deletions import deletions
 from acb_minimal.measure import record, tables
 from acb_minimal.models import counter
-from acb_minimal.pictures.recording import Dialled, record_schedule
 from acb_minimal.pictures.recording import record as recorded
+from acb_minimal.pictures.recording import record_schedule
 from acb_minimal.pictures.theme import DARK, LIGHT, Theme
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.engines import chapter_paths, load_chapter
 from acb_minimal.run.workload import WORKLOADS, Job
 from acb_minimal.sim.costs import Costs
+from acb_minimal.sim.dialled import Dialled
 
 PAIRS = [(3, 11), (98, 103), (40, 47), (7, 9)]
 FULL = "ch6_cuda_graphs"  # it launches graphs by itself
@@ -104,7 +105,7 @@ def data() -> str:
             "graphs": None if stem == FULL else run(load_chapter(stem), graphs=True),
             "without": {},
         }
-        rows = comparisons_of(found, stem)
+        rows = findings(found, stem)
         for deletion in deletions(stem):
             row = rows[deletion.line]
             harmless = row["hazard in batch"] is None and row["wrong token in batch"] is None and row["error"] is None
@@ -112,11 +113,11 @@ def data() -> str:
             made = run(engine) if harmless else record_schedule(engine, str(row["seed"] or 0))
             seed = {} if harmless else {"seed": row["seed"] or 0}
             chapters[stem]["without"][deletion.line] = {"text": deletion.text, "recording": made, **seed}
-    everything = {"chapters": chapters, "costs": costs(), "presets": presets(), "pairs": PAIRS}
+    everything = {"chapters": chapters, "costs": costs(), "presets": presets()}
     return f"const EXPLORE = {json.dumps(everything, separators=(',', ':'))};\n"
 
 
-def comparisons_of(found: dict[str, record.Measured], stem: str) -> dict[int, dict[str, Any]]:
+def findings(found: dict[str, record.Measured], stem: str) -> dict[int, dict[str, Any]]:
     """What the search for each line of a chapter found, by line."""
     if stem not in found:
         return {}
@@ -136,11 +137,5 @@ def of(theme: Theme) -> dict[str, str]:
     """A theme's colours by name."""
     inks = {"host": theme.host, "a": theme.slots[0], "b": theme.slots[1]}
     named = {f"{name}-{part}": value for name, ink in inks.items() for part, value in ink._asdict().items()}
-    return (
-        named
-        | {"page": theme.page, "ink": theme.ink, "faint": theme.faint, "lane": theme.lane}
-        | {
-            "bubbles": theme.bubbles,
-            "kernels": theme.kernels,
-        }
-    )
+    plain = ("page", "ink", "faint", "lane", "bubbles", "kernels")
+    return named | {name: getattr(theme, name) for name in plain}

@@ -229,7 +229,8 @@ class Page:
         stem = chapter_path(chapter).stem
         there = posixpath.relpath(".", self._served)
         picture, here = f"{there}/figures/timeline-wide-{stem}-light.svg", "data-address " if address else ""
-        scripts = (f"{there}/javascripts/{name}.js" for name in ("explore-data", "timing", "explore"))
+        names = ("explore-data", "timing", "run", "timeline", "panels", "explore")
+        scripts = (f"{there}/javascripts/{name}.js" for name in names)
         return (
             f'<div class="explore" data-chapter="{stem}" data-preset="{preset}" {here}'
             f'data-explore="{there}/explore/"><p>Here an engine is played, line by line, which takes '

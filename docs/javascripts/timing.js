@@ -1,7 +1,7 @@
 /* When everything in a recorded run happens.
 
-   A recording (acb_minimal/pictures/recording.py) has what an engine of the course has called, in order. That order does
-   not depend on time, so times follow from it and from what things cost, by the rules of the simulated GPU
+   A recording (acb_minimal/pictures/recording.py) has what an engine of the course has called, in order. That order
+   does not depend on time, so times follow from it and from what things cost, by the rules of the simulated GPU
    (acb_minimal/sim/queues.py): a stream runs in order, an engine does one thing at a time, a wait holds a stream back
    until the record is done, a synchronize holds the host back. A test holds this file to the simulator, span by span.
 
@@ -32,7 +32,7 @@ function timed(recording, costs, dials) {
       const busy = call.seconds ?? call.parts.reduce((sum, part) => sum + computing[part], 0);
       time.begin = Math.max(behind, issued, engineFree[call.engine] ?? 0);
       // A GPU that comes to it later has that much less to wait until the host is ahead.
-      const ramp = call.what === "forward" && call.parts.length ? Math.max(0, dials.R - (time.begin - issued)) : 0;
+      const ramp = call.what === "forward" ? Math.max(0, dials.R - (time.begin - issued)) : 0;
       time.done = Math.max(time.begin + busy + ramp, now);
       time.kernels = busy;
       streamFree[call.stream] = engineFree[call.engine] = time.done;

@@ -13,11 +13,11 @@ from playwright.sync_api import expect
 
 from acb_minimal.check.deletions import deletions
 from acb_minimal.measure.figures import Breakdown
-from acb_minimal.pictures.recording import Dialled
 from acb_minimal.run.dials import Dials
 from acb_minimal.run.engines import chapter_paths, load_chapter
 from acb_minimal.run.session import Session
 from acb_minimal.sim.device import SimulatedDevice
+from acb_minimal.sim.dialled import Dialled
 
 sys.path.append(str(Path(__file__).parents[2] / "docs" / "_site"))
 
@@ -44,8 +44,27 @@ def reader(shared):
 
 @pytest.fixture
 def tab(reader) -> Tab:
-    reader.open("explore/")
+    """The page as it is when it is opened."""
+    if urlparse(reader.tab.url).path != "/explore/":
+        reader.open("explore/")
+        go(reader.tab, "?")
+    reader.tab.evaluate(
+        """() => {
+            const root = document.querySelector(".explore"), { player } = root;
+            player.play(false);
+            history.replaceState(null, "", location.pathname);
+            player.state = player.begin(root.dataset);
+            player.choose();
+            root.querySelector("details").open = false;
+        }"""
+    )
     return reader.tab
+
+
+def go(tab: Tab, query: str) -> None:
+    """To the page at an address."""
+    tab.goto(urljoin(tab.url, query))
+    tab.wait_for_function("document.querySelector('.explore').player")
 
 
 def player(tab: Tab, what: str):
@@ -161,20 +180,20 @@ def test_a_bar_marks_its_line_and_a_line_its_bars(tab):
     assert lit.count() > 2
 
 
-@pytest.mark.parametrize("dial", ["K", "L", "H", "R"])
-def test_every_dial_changes_the_step_of_chapter_1(tab, dial):
-    """With launching as long as the kernels, so that each of them counts."""
-    tab.goto(urljoin(tab.url, "?chapter=ch1_sync&K=10&L=10&H=2&R=1"))
-    before = tab.locator(".figures").inner_text()
-    slider = tab.locator(f".dial input[type=range][aria-label^='{dial},']")
-    for _ in range(30):
-        slider.press("ArrowRight")
-    assert player(tab, f"state.{dial}") == pytest.approx({"K": 13, "L": 13, "H": 5, "R": 4}[dial])
-    assert tab.locator(".figures").inner_text() != before
+def test_every_dial_changes_the_step_of_chapter_1(tab):
+    """With launching as long as the kernels and the ramp, so that each of them counts."""
+    go(tab, "?chapter=ch1_sync&K=10&L=11&H=2&R=1")
+    for dial, more in {"L": 11.5, "K": 10.7, "R": 2.0, "H": 2.5}.items():
+        before = tab.locator(".figures").inner_text()
+        slider = tab.locator(f".dial input[type=range][aria-label^='{dial},']")
+        for _ in range(round(10 * (more - player(tab, f"state.{dial}")))):
+            slider.press("ArrowRight")
+        assert player(tab, f"state.{dial}") == pytest.approx(more)
+        assert tab.locator(".figures").inner_text() != before
 
 
 def test_the_figures_are_those_of_the_law(tab):
-    tab.goto(urljoin(tab.url, "?chapter=ch5_carry_over&K=20&L=4&H=8&R=0"))
+    go(tab, "?chapter=ch5_carry_over&K=20&L=4&H=8&R=0")
     shown = dict(zip(*[iter(tab.locator(".figures").inner_text().replace(" ms", "").split("\n"))] * 2, strict=True))
     assert float(shown["law, synchronous"]) == 28
     assert float(shown["law, asynchronous"]) == 20
@@ -200,13 +219,13 @@ def test_every_chapter_is_played_line_by_line_as_it_is_and_without_each_line(tab
     for line in found:
         choice.select_option(line)
         expect(tab.locator(".source li.gone")).to_have_attribute("value", line)
-        harmful = player(tab, "ordered")
+        harmful = player(tab, "run.ordered")
         expect(tab.locator(".failure .wrong")).to_have_count(int(harmful))
         if harmful:
             player(tab, "zoom(9)")
             player(tab, "go(1e9)")
             expect(tab.locator(".slots mark").first).to_be_visible()
-            if player(tab, "recording.hazard"):
+            if player(tab, "run.recording.hazard"):
                 assert tab.locator(".bar.races").count() == 2
                 assert set(tab.locator(".access").all_text_contents()) <= {"reads", "writes"}
 
@@ -229,7 +248,7 @@ def test_an_address_leads_to_the_moment_it_was_taken_at(tab):
     link, state, line = tab.url, player(tab, "state"), line_of_host(tab)
     assert parse_qs(urlparse(link).query)["chapter"] == ["ch4_dual_slots"]
     tab.goto("about:blank")
-    tab.goto(link)
+    go(tab, link)
     found = player(tab, "state")
     assert found | {"t": 0} == state | {"t": 0}
     assert found["t"] == pytest.approx(state["t"], abs=1e-4)
@@ -237,7 +256,7 @@ def test_an_address_leads_to_the_moment_it_was_taken_at(tab):
 
 
 def test_an_address_that_makes_no_sense_is_taken_for_what_it_can_be(tab):
-    tab.goto(urljoin(tab.url, "?chapter=ch9&K=-5&L=x&H=1e9&without=3&t=-1&preset=none"))
+    go(tab, "?chapter=ch9&K=-5&L=x&H=1e9&without=3&t=-1&preset=none")
     state = player(tab, "state")
     assert (state["chapter"], state["without"], state["t"]) == ("ch5_carry_over", None, 0)
     assert (state["K"], state["H"]) == (0.1, 60)
@@ -246,16 +265,19 @@ def test_an_address_that_makes_no_sense_is_taken_for_what_it_can_be(tab):
 def test_the_table_has_the_spans_of_the_timeline(tab):
     tab.get_by_text("All of it as a table").click()
     rows = [row.split("\t") for row in tab.locator(".spans tbody").inner_text().split("\n")]
-    assert len(rows) == player(tab, "spans.length")
+    assert len(rows) == player(tab, "run.spans.length")
     assert {row[0] for row in rows} == {"CPU", "H2D", "compute", "D2H"}
 
 
 def test_a_chapter_has_its_own_player_which_leads_to_the_page(reader):
     reader.open("chapters/ch3_events/")
+    reader.tab.locator(".explore").scroll_into_view_if_needed()
+    reader.tab.wait_for_function("document.querySelector('.explore').player")
     assert player(reader.tab, "state.chapter") == "ch3_events"
     t = player(reader.tab, "step(1), document.querySelector('.explore').player.state.t")
     reader.click(reader.tab.get_by_role("link", name="Open in Explore"))
     assert reader.page.startswith("explore/")
+    reader.tab.wait_for_function("document.querySelector('.explore').player")
     assert player(reader.tab, "state.chapter") == "ch3_events"
     assert player(reader.tab, "state.t") == pytest.approx(t, abs=1e-4)
 

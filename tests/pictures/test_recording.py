@@ -3,10 +3,11 @@
 import pytest
 
 from acb_minimal.check.deletions import deletions
-from acb_minimal.pictures.recording import Dialled, record, record_schedule
+from acb_minimal.pictures.recording import record, record_schedule
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.engines import chapter_path, load_chapter, without
 from acb_minimal.run.workload import Job
+from acb_minimal.sim.dialled import Dialled
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +63,20 @@ def test_a_schedule_that_goes_wrong_has_the_two_that_race_and_the_wrong_token():
     made = record_schedule(deletion.engine(), "4")
     first, second = (made["calls"][number] for number in made["hazard"]["calls"])
     assert (first["what"], second["what"]) == ("upload", "forward")
-    assert made["hazard"]["writes"] == (True, False)
+    assert made["hazard"]["writes"] == [True, False]
     order = made["happened"]
     upload, forward = (order.index(~number) for number in made["hazard"]["calls"])
     assert forward < upload
     last = made["calls"][max(made["happened"])]
     assert last["what"] == "update"
     assert any(last["answers"][id] != made["right"][id][: len(last["answers"][id])] for id in last["answers"])
+
+
+def test_every_call_of_a_schedule_has_a_line():
+    (deletion,) = (each for each in deletions("ch4") if each.text.startswith("self.downloaded.synchronize"))
+    made = record_schedule(deletion.engine(), "4")
+    assert all(made["calls"][number]["line"] for number in made["happened"] if number >= 0)
+    assert ~made["hazard"]["calls"][0] in made["happened"]
 
 
 def test_a_wait_for_an_event_that_was_never_recorded_is_on_nothing():
