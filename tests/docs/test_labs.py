@@ -19,13 +19,13 @@ COVERED = re.compile(r"[\d,.e+]+ schedules are covered")  # a matter of how long
 
 
 def printed(commands: list[str]) -> list[str]:
-    """These commands and what they print, in the current folder."""
+    """These commands and what they print, in the current folder, with an empty line between them."""
     lines = []
     for command in commands:
         done = CliRunner().invoke(app.app, shlex.split(command.removeprefix("$ acb ")))
         assert not done.exception or isinstance(done.exception, SystemExit), done.exception
-        lines += [command, *(line.rstrip() for line in done.output.splitlines())]
-    return lines
+        lines += ["", command, *(line.rstrip() for line in done.output.splitlines())]
+    return lines[1:]
 
 
 @pytest.fixture

@@ -42,13 +42,17 @@ def listing(done: Mapping[str, Progress]) -> RenderableType:
 def started(each: Started) -> RenderableType:
     """What to do now, after a start."""
     lab, engine, folder = each.lab, *(shlex.quote(str(path)) for path in (each.engine, each.folder))
+    commands = {
+        f"acb run {engine} --prompt 'count 3 to 7'": "",
+        f"acb lab check {folder}": "judges it; with --watch on every save",
+        f"acb lab hint {folder}": "gives a hint",
+    }
+    width = len(f"acb lab check {folder}")
     return Group(
         Text(f"{lab.name}: {lab.title}", style="bold"),
         Padding(Text(lab.task), (1, 0, 1, 2)),
-        Text(f"Your engine is {engine}. It runs as it is:"),
-        Text(f"  acb run {engine} --prompt 'count 3 to 7'"),
-        Text(f"  acb lab check {folder}    judges it; with --watch on every save"),
-        Text(f"  acb lab hint {folder}    gives a hint"),
+        Text(f"Your engine is {engine}. It runs as it is:\n"),
+        *(Text(f"  {command:<{width}}  {says}") for command, says in commands.items()),
     )
 
 
@@ -59,6 +63,14 @@ def hints(each: Started, given: Sequence[str]) -> RenderableType:
     rest = f"{more} more" if more else "That was the last one"
     then = f"\n{rest}. Then: acb lab check {shlex.quote(str(each.folder))}"
     return Group(*rows, Text(f"{len(given)}. {given[-1]}"), Text(then))
+
+
+def stuck(each: Started) -> str:
+    """Advice for somebody who is told the same again and again, as long as there are hints left; empty for others."""
+    progress, left = each.progress, len(each.lab.hints) - each.progress.hints
+    if progress.same < STUCK or not left:
+        return ""
+    return f"That is the same {progress.same} times in a row. A hint: acb lab hint {shlex.quote(str(each.folder))}"
 
 
 def solved(each: Started, source: str) -> RenderableType:
