@@ -7,7 +7,7 @@ takes. The devices that need no GPU (sim/device.py) queue device work, or run it
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any, Literal, Protocol
 
@@ -69,11 +69,17 @@ class Device(Protocol):
     def host_view(self, memory: torch.Tensor) -> np.ndarray:
         """What the host reads and writes a buffer of `pinned` through: the same memory as a NumPy array."""
 
-    def watch(self, name: str, memory: torch.Tensor, page_size: int | None = None) -> None:
+    def engine_code(self) -> AbstractContextManager:
+        """Around an engine's code, so that its own torch operations are device work as well."""
+
+    def watch(
+        self, name: str, memory: torch.Tensor, page_size: int | None = None, work: Work | None = None
+    ) -> None:
         """Names memory that host and device, or batch and batch, share: for who checks that they take turns.
 
         Args:
             page_size: positions per page, of a KV cache.
+            work: what the memory is for.
         """
 
     def copy(
@@ -172,7 +178,12 @@ class CudaDevice:
     def host_view(self, memory: torch.Tensor) -> np.ndarray:
         return memory.numpy()
 
-    def watch(self, name: str, memory: torch.Tensor, page_size: int | None = None) -> None:
+    def engine_code(self) -> AbstractContextManager:
+        return nullcontext()  # torch sees to it
+
+    def watch(
+        self, name: str, memory: torch.Tensor, page_size: int | None = None, work: Work | None = None
+    ) -> None:
         """A GPU tells nobody who touches its memory."""
 
     def copy(

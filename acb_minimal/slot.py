@@ -140,10 +140,10 @@ class IOSlot:
         self.host_inputs = Inputs.cut(device.host_view(self.host_buffer), size)
         self.device_inputs = Inputs.cut(self.device_buffer, size)
         self._token_view = device.host_view(self.host_tokens)
-        device.watch(f"slot {name}'s pinned inputs", self.host_buffer)
-        device.watch(f"slot {name}'s inputs", self.device_buffer)
-        device.watch(f"slot {name}'s pinned outputs", self.host_tokens)
-        device.watch(f"slot {name}'s outputs", self.device_tokens)
+        device.watch(f"slot {name}'s pinned inputs", self.host_buffer, work=self)
+        device.watch(f"slot {name}'s inputs", self.device_buffer, work=self)
+        device.watch(f"slot {name}'s pinned outputs", self.host_tokens, work=self)
+        device.watch(f"slot {name}'s outputs", self.device_tokens, work=self)
         self._written: Written | None = None
         self._table_owners: list[Request | None] = [None] * size.rows
         self._unknown: list[tuple[int, Request, int]] = []

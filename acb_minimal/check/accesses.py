@@ -6,7 +6,6 @@ that share the KV cache do not seem to share its pages.
 """
 
 from collections.abc import Callable
-from functools import cache
 from itertools import zip_longest
 
 import numpy as np
@@ -14,13 +13,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .. import attention  # noqa: F401  (defines torch.ops.acb.paged_attention)
-
-
-@cache
-def _arguments(func: torch._ops.OpOverload) -> list[tuple[str, bool, bool]]:
-    """For each argument its name, whether the result can be a view of it, and whether it is written."""
-    infos = [(argument.name, argument.alias_info) for argument in func._schema.arguments]
-    return [(name, info is not None, info is not None and info.is_write) for name, info in infos]
+from ..sim.own import arguments
 
 
 class Watch(TorchDispatchMode):
@@ -39,13 +32,17 @@ class Watch(TorchDispatchMode):
         super().__init__()
         self.touch, self.touch_positions = touch, touch_positions
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # or torch wraps what follows, against being compiled, which takes longer than what it does
+
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if func is torch.ops.acb.paged_attention.default:
             self._attention(*args)
             return func(*args, **kwargs)
         aliased = []
-        for value, (name, alias, writes) in zip_longest(args, _arguments(func)):
+        for value, (name, alias, writes) in zip_longest(args, arguments(func)):
             value = kwargs.get(name) if value is None else value
             for tensor in value if isinstance(value, list | tuple) else (value,):
                 if not isinstance(tensor, torch.Tensor):

@@ -19,7 +19,7 @@ from types import CodeType
 import numpy as np
 import torch
 
-from ..sim.queues import Observer, Operation, Queue
+from ..sim.operations import Observer, Operation, Queue
 from . import lines
 from .accesses import Watch
 from .lines import Line
@@ -213,7 +213,10 @@ class Checker(Observer):
         if self._host_action is None:
             self._host_action = self._act(None, "its own code", None, None)
             self.events.append(("done", self._host_action))
-        self.touch(torch.from_numpy(memory), writes, self._host_action)
+        address = memory.__array_interface__["data"][0]  # through torch it would take far longer
+        if (watched := self.memories.at(address)) is not None and memory.size:
+            pieces = watched.pieces_of(address, memory.shape, memory.strides, memory.itemsize)
+            self._access(self._host_action, watched, pieces, writes)
 
     def did(self, what: str, batch_number: int | None, slot: str | None) -> None:
         if self._host_action is None:
@@ -225,18 +228,17 @@ class Checker(Observer):
 
     # --- accesses ---
 
-    def touch(self, tensor: torch.Tensor, writes: bool, action: Action | None = None) -> None:
-        """The action (None: the one that runs) reads or writes the tensor; of no matter if it is not watched."""
-        memory = self.memories.of(tensor)
-        if memory is not None and tensor.numel():
-            start = tensor.data_ptr()
-            extent = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)) + 1
-            pieces = memory.pieces_of(start, start + extent * tensor.itemsize)
-            self._access(action or self._running, memory, pieces, writes)
+    def touch(self, tensor: torch.Tensor, writes: bool) -> None:
+        """The action that runs reads or writes the tensor; of no matter if it is not watched."""
+        if (memory := self.memories.at(tensor.data_ptr())) is not None and tensor.numel():
+            itemsize = tensor.itemsize
+            strides = [itemsize * stride for stride in tensor.stride()]
+            pieces = memory.pieces_of(tensor.data_ptr(), tensor.shape, strides, itemsize)
+            self._access(self._running, memory, pieces, writes)
 
     def touch_positions(self, cache: torch.Tensor, positions: np.ndarray, writes: bool) -> None:
         """The action that runs reads or writes these positions of a KV cache, int [any]: page * page_size + offset."""
-        if (memory := self.memories.of(cache)) is not None:
+        if (memory := self.memories.at(cache.data_ptr())) is not None:
             self._access(self._running, memory, positions, writes)
 
     def _act(

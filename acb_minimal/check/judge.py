@@ -17,8 +17,8 @@ from ..request import Batch, Request
 from ..run.engines import chapter_path, load_chapter
 from ..scheduler import Scheduler
 from ..sim.costs import Costs
-from ..sim.cuda import Unknown
 from ..sim.device import SimulatedDevice
+from ..sim.limits import Limit
 from ..sim.policies import Lazy
 from ..sim.queues import Policy
 from ..slot import SlotSize
@@ -202,7 +202,7 @@ def serve(engine_class: type, case: Case, policy: Policy | None = None, checker:
     failure = None
     with closing(model):
         try:
-            with watchdog(PATIENCE, "the engine", serve.__code__, file):
+            with watchdog(PATIENCE, "the engine", serve.__code__, file), device.engine_code():
                 engine = engine_class(model, scheduler, device.cuda)
                 checker.name_streams(engine, device.cuda.default_stream())
                 for request in engine.run() or ():  # a `run` without a yield is a function that returns None
@@ -213,7 +213,7 @@ def serve(engine_class: type, case: Case, policy: Policy | None = None, checker:
             raise InputError(str(refusal)) from None
         except Broken as error:
             scheduler.broken = scheduler.broken or error
-        except Unknown as error:
+        except Limit as error:
             raise InputError(f"the engine cannot be checked: {lines.where(error, file)}") from None
         except SystemExit as error:
             failure = f"the engine calls exit, and nothing of it may: {lines.where(error, file)}"

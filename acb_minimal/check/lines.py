@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 
 from ..run.engines import CHAPTERS
+from ..sim.limits import Limit
 
 _PACKAGE = Path(__file__).parents[1]
 _LIBRARIES = {_PACKAGE, Path(torch.__file__).parent, *map(Path, sysconfig.get_paths().values())} - {
@@ -69,7 +70,8 @@ def where(error: BaseException, file: str | None) -> str:
     Args:
         file: a line of this one is told without its name.
     """
-    text = " ".join(f"{type(error).__name__}: {error}".split())
+    text = str(error) if isinstance(error, Limit) else f"{type(error).__name__}: {error}"
+    text = " ".join(text.split())
     line = of_error(error)
     return f"{text} ({line.told(file)}: {line.text})" if line else text
 

@@ -1,6 +1,7 @@
 """The memory that is watched, and who has read and written each piece of it last."""
 
 from bisect import bisect, insort
+from collections.abc import Sequence
 from operator import attrgetter
 
 import numpy as np
@@ -27,8 +28,17 @@ class Memory:
         self.start, self.nbytes = (tensor.data_ptr(), tensor.nbytes) if tensor is not None else (0, 0)
         self._last = np.zeros((2, 5, pieces), dtype=np.int64)  # [reads and writes, actors, pieces]; actors may grow
 
-    def pieces_of(self, start: int, end: int) -> slice:
-        """The pieces that the bytes from `start` to `end` are part of, whole blocks of them."""
+    def pieces_of(self, start: int, shape: Sequence[int], strides: Sequence[int], itemsize: int) -> slice:
+        """The pieces, whole blocks of them, that hold all from the first byte of an array to its last.
+
+        Args:
+            start: address of its first element.
+            shape: of the array; no size is 0.
+            strides: in bytes.
+            itemsize: bytes of an element.
+        """
+        reach = [(count - 1) * stride for count, stride in zip(shape, strides, strict=True)]
+        start, end = start + sum(min(0, each) for each in reach), start + sum(max(0, each) for each in reach) + itemsize
         size = self.nbytes // self.pieces * self.block
         return slice((start - self.start) // size * self.block, -((self.start - end) // size) * self.block)
 
@@ -75,9 +85,8 @@ class Memories:
         self._watched.append(Memory(name, tensor, pieces, page_size or 1))
         insort(self._by_address, self._watched[-1], key=_start)
 
-    def of(self, tensor: torch.Tensor) -> Memory | None:
-        """What the tensor lies in; None if nobody watches that."""
-        address = tensor.data_ptr()
+    def at(self, address: int) -> Memory | None:
+        """What is there; None if nobody watches it."""
         before = bisect(self._by_address, address, key=_start)
         memory = self._by_address[before - 1] if before else None
         return memory if memory and address < memory.start + memory.nbytes else None

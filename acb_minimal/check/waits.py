@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import CodeType
 
 from ..sim.device import SimulatedDevice
-from ..sim.queues import Observer, Operation, Queue
+from ..sim.operations import Observer, Operation, Queue
 from ..trace.spans import Trace
 from . import lines
 from .lines import Line

@@ -9,7 +9,7 @@ from ..run.checkpoint import Checkpoint
 from ..run.workload import workload
 from ..sim.costs import Costs
 from ..sim.device import SimulatedDevice
-from ..sim.queues import Observer, Operation
+from ..sim.operations import Observer, Operation
 from ..slot import SlotSize
 from ..trace.spans import Trace
 from .times import middle

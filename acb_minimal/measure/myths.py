@@ -12,7 +12,7 @@ import torch
 
 from ..device import Device
 from ..sim.device import SimulatedDevice
-from ..sim.queues import Cost
+from ..sim.operations import Cost
 from .figures import environment
 from .record import Measured
 

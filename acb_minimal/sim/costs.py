@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ..errors import InputError
 from ..request import Batch
-from .queues import Cost
+from .operations import Cost
 
 FILE = Path(__file__).with_name("costs.json")
 COMPILED = "compiled"  # in the entry of a model: the same figures with its linears joined and its layers compiled

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -11,8 +12,11 @@ from ..trace.spans import Trace
 from .costs import Costs, Shape
 from .cuda import SimulatedCuda
 from .host_view import HostView
+from .operations import Cost, Observer
+from .own import engine_code
+from .places import PINNED, Places
 from .policies import Eager
-from .queues import Cost, Observer, Policy
+from .queues import Policy
 
 
 class SimulatedDevice:
@@ -20,6 +24,7 @@ class SimulatedDevice:
 
     Attributes:
         costs: what things take; they move the virtual clock of the policy Timed.
+        places: memory that it knows as pinned, or as the device's.
     """
 
     kind = "sim"
@@ -44,7 +49,7 @@ class SimulatedDevice:
         self.trace = Trace(self.name) if trace else None
         self.cuda = SimulatedCuda(policy, costs.replay_launch, costs.call, self.trace, observer)
         self._observed = observer is not None
-        self._pinned: dict[int, torch.Tensor] = {}  # by address, kept alive: a freed address may be handed out again
+        self.places = Places()
 
     @property
     def name(self) -> str:
@@ -68,13 +73,17 @@ class SimulatedDevice:
 
     def pinned(self, numel: int) -> torch.Tensor:
         buffer = torch.zeros(numel, dtype=torch.int32)
-        self._pinned[buffer.untyped_storage().data_ptr()] = buffer
+        self.places.add(buffer, pinned=True)
         return buffer
 
     def host_view(self, memory: torch.Tensor) -> np.ndarray:
         return HostView.of(memory.numpy(), self.cuda.queues.observer) if self._observed else memory.numpy()
 
-    def watch(self, name: str, memory: torch.Tensor, page_size: int | None = None) -> None:
+    def engine_code(self) -> AbstractContextManager:
+        return engine_code(self, self.places)
+
+    def watch(self, name: str, memory: torch.Tensor, page_size: int | None = None, work: Work | None = None) -> None:
+        self.places.add(memory, work=work)
         self.cuda.queues.observer.watch(name, memory, page_size)
 
     def copy(
@@ -82,7 +91,9 @@ class SimulatedDevice:
     ) -> None:
         host = source if engine == "h2d" else target
         # From pageable memory the driver copies through a buffer of its own, and the host waits for that.
-        pinned = host.untyped_storage().data_ptr() in self._pinned
+        pinned = self.places.kind(host) == PINNED
+        if non_blocking and not pinned:
+            self.cuda.none_in_capture("copy pageable memory")
         self.cuda.submit(
             COPIES[engine],
             engine,
@@ -146,7 +157,10 @@ class CpuDevice:
     def host_view(self, memory: torch.Tensor) -> np.ndarray:
         return memory.numpy()
 
-    def watch(self, name: str, memory: torch.Tensor, page_size: int | None = None) -> None:
+    def engine_code(self) -> AbstractContextManager:
+        return nullcontext()  # host and device are one
+
+    def watch(self, name: str, memory: torch.Tensor, page_size: int | None = None, work: Work | None = None) -> None:
         """Nobody looks on."""
 
     def copy(

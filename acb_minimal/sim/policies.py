@@ -12,7 +12,8 @@ A policy decides; queues.py does what it says and knows what is ready.
 import random
 from abc import abstractmethod
 
-from .queues import Operation, Policy, Queues
+from .operations import Operation
+from .queues import Policy, Queues
 
 
 class Timed(Policy):

@@ -17,6 +17,13 @@ FOR_LATER = [(name, "self.h2d, self.compute, self.d2h = cuda.Stream(), cuda.Stre
              for name in ("ch2_streams", "ch3_events", "ch4_dual_slots")]  # fmt: skip
 FOR_SPEED = ("self.h2d, self.compute, self.d2h = ", "self.downloaded = {")
 FOR_TOKENS = ("self.slot.fill()", "self.model.carry_over(", "model.carry_over(")
+# What a deleted wait, or the record that it waits for, is missed by: who does not wait, and for whom.
+EDGES = {
+    "uploaded": ("compute", "h2d"), "h2d.synchronize": ("compute", "h2d"),
+    "computed": ("d2h", "compute"), "compute.synchronize": ("d2h", "compute"),
+    "downloaded": ("the host", "d2h"), "d2h.synchronize": ("the host", "d2h"),
+}  # fmt: skip
+STEPS = ("self.slot.", "tokens = self.slot.download", "self.model.", "graph.replay", "return self.scheduler.update")
 
 ALL = [pytest.param(deletion, id=f"{name}:{deletion.line}") for name in chapter_paths() for deletion in deletions(name)]
 
@@ -45,6 +52,11 @@ def test_it_is_missed(deletion):
         assert finding.caught == "hazard"
         assert finding.hazard.second.batch_number <= 1
         assert finding.wrong_batch_number is not None
+        assert all(each.line.text.startswith(STEPS) for each in (finding.hazard.first, finding.hazard.second))
+        for part, (waits, awaited) in EDGES.items():
+            if part in deletion.text and "with " not in deletion.text:
+                assert finding.hazard.edge == (waits, awaited)
+                assert str(finding.hazard).endswith(f"; nothing makes {waits} wait for {awaited}")
 
 
 def test_every_other_line_keeps_its_place():

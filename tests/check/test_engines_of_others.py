@@ -250,7 +250,7 @@ def test_what_the_simulator_does_not_know_is_its_own_limit(text, name):
     with pytest.raises(InputError) as refused:
         instead("ch3", (events, f"        {text}; self.uploaded, "))
     assert f"the simulator has no torch.cuda.{name}; that is a limit of the simulator (line " in str(refused.value)
-    assert str(refused.value).startswith("the engine cannot be checked: Unknown: ")
+    assert str(refused.value).startswith("the engine cannot be checked: the simulator")
 
 
 # --- engines that forget only now and then ---

@@ -17,8 +17,9 @@ import torch
 
 from acb_minimal.device import CudaDevice
 from acb_minimal.sim.device import SimulatedDevice
+from acb_minimal.sim.limits import Limit
+from acb_minimal.sim.operations import Cost
 from acb_minimal.sim.policies import named
-from acb_minimal.sim.queues import Cost
 
 SLOW = 0.1  # seconds: far longer than the host needs to queue the rest of a program
 CYCLES = 200_000_000  # the same for a GPU of at most 2 GHz; a slower one is only slower
@@ -806,7 +807,7 @@ def wait_while_capturing(name: str, what: str) -> bool:
         machine.compute(lambda: data.add_(1))
         try:
             WAITS[what](machine.cuda, event)
-        except RuntimeError:
+        except (RuntimeError, Limit):  # what CUDA captures before it refuses, the simulator does not
             refused = True
     machine.cuda.synchronize()
     return refused

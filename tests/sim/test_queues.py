@@ -1,13 +1,16 @@
 """What only the simulator has: policies, seeds, engines that are one of a kind, and a virtual clock."""
 
+import re
+
 import pytest
 import torch
 from sim.test_conformance import COSTS, SIMULATED
 
 from acb_minimal.sim.cuda import SimulatedCuda
 from acb_minimal.sim.device import SimulatedDevice
+from acb_minimal.sim.limits import Limit
+from acb_minimal.sim.operations import Cost
 from acb_minimal.sim.policies import Choosing, Lazy, named
-from acb_minimal.sim.queues import Cost
 
 
 def finished(cuda: SimulatedCuda) -> list[str]:
@@ -259,11 +262,50 @@ def test_events_read_the_virtual_clock():
     assert start.elapsed_time(end) == 3000.0
 
 
-def test_only_compute_is_captured():
-    """Stricter than CUDA, which captures copies too; the course has none in its graphs."""
+CAPTURED_BY_CUDA = {
+    "captures no copies, and this is one (upload)": lambda cuda: submit(cuda, "upload", "h2d"),
+    "cannot record an event": lambda cuda: cuda.Event().record(),
+    "cannot make a stream wait for an event": lambda cuda: cuda.current_stream().wait_event(cuda.Event()),
+    "cannot query a stream": lambda cuda: cuda.current_stream().query(),
+    "cannot query an event": lambda cuda: cuda.Event().query(),
+    "cannot replay a graph": lambda cuda: cuda.CUDAGraph().replay(),
+}
+
+
+@pytest.mark.parametrize("said", CAPTURED_BY_CUDA)
+def test_only_compute_is_captured_and_that_is_the_simulator_s_limit(said):
+    """The course has nothing else in its graphs."""
     cuda = SimulatedCuda()
-    with cuda.graph(cuda.CUDAGraph()), pytest.raises(RuntimeError, match="upload"):
-        submit(cuda, "upload", "h2d")
+    with pytest.raises(Limit, match=re.escape(f"the simulator {said}")), cuda.graph(cuda.CUDAGraph()):
+        CAPTURED_BY_CUDA[said](cuda)
+
+
+REFUSED_BY_CUDA = {
+    "synchronize the device": lambda cuda: cuda.synchronize(),
+    "synchronize a stream": lambda cuda: cuda.Stream().synchronize(),
+    "synchronize an event": lambda cuda: cuda.Event().synchronize(),
+    "wait for the download": lambda cuda: submit(cuda, "download", "d2h", wait=True),
+}
+
+
+@pytest.mark.parametrize("said", REFUSED_BY_CUDA)
+def test_what_makes_the_host_wait_in_a_capture_cuda_refuses(said):
+    cuda = SimulatedCuda()
+    graph = cuda.CUDAGraph()
+    message = f"operation not permitted when stream is capturing: CUDA lets no host {said} then"
+    with pytest.raises(RuntimeError, match=message), cuda.graph(graph):
+        REFUSED_BY_CUDA[said](cuda)
+    with pytest.raises(RuntimeError, match="replayed before it was captured"):
+        graph.replay()
+
+
+def test_only_the_captured_stream_is_capturing():
+    cuda = SimulatedCuda()
+    with cuda.graph(cuda.CUDAGraph()):
+        assert cuda.is_current_stream_capturing()
+        with cuda.stream(cuda.Stream()):
+            assert not cuda.is_current_stream_capturing()
+    assert not cuda.is_current_stream_capturing()
 
 
 def test_a_copy_from_pageable_memory_costs_the_host_the_copy():

@@ -1,0 +1,90 @@
+"""Engines with torch operations of their own on the slots' buffers: they are device work as well."""
+
+import pytest
+
+from acb_minimal.check.cases import CASES
+from acb_minimal.check.judge import serve
+from acb_minimal.check.schedules import replay
+from acb_minimal.check.tables import problem
+from acb_minimal.errors import InputError
+from acb_minimal.run.engines import changed, chapter_path
+
+IMPORT = "class Engine:", "import torch\nclass Engine:"
+SHARED_UPLOAD = "self.slot.upload(non_blocking=True)       # host -> device"
+SHARED_DOWNLOAD = "tokens = self.slot.download(non_blocking=True)    # device -> host"
+SAMPLED = "[:len(self.slot.written.batch.sampled)]"
+TOKENS = f"self.slot.device_tokens{SAMPLED}"
+OWN = {
+    "upload": ("ch3", (SHARED_UPLOAD, "self.slot.device_buffer.copy_(self.slot.host_buffer, non_blocking=True)")),
+    "download": (
+        "ch3",
+        (SHARED_DOWNLOAD, "self.slot.host_tokens.copy_(self.slot.device_tokens, non_blocking=True); "
+                          f"tokens = self.slot.host_tokens{SAMPLED}.numpy()"),
+    ),
+    "pinned copy": ("ch3", (SHARED_DOWNLOAD, f"tokens = {TOKENS}.to('cpu', non_blocking=True).numpy()")),
+    "waiting copy": ("ch3", (SHARED_DOWNLOAD, f"tokens = {TOKENS}.cpu().numpy()")),
+    "carry-over": (
+        "ch5",
+        IMPORT,
+        ("self.model.carry_over(self.slot, self.other)  ",
+         "i = self.slot.written.inputs; "
+         "t = self.other.device_tokens[i.carry_over.clamp(min=0)]; "
+         "i.input_ids.copy_(torch.where(i.carry_over >= 0, t, i.input_ids)) "),
+    ),
+    "captured carry-over": (
+        "ch6",
+        IMPORT,
+        ("model.carry_over(slot, other)",
+         "i = slot.written.inputs; "
+         "t = other.device_tokens[i.carry_over.clamp(min=0)]; "
+         "i.input_ids.copy_(torch.where(i.carry_over >= 0, t, i.input_ids))"),
+    ),
+}  # fmt: skip
+
+
+def line_of(chapter: str, part: str) -> int:
+    """The number of the only line of a chapter with this in it."""
+    (number,) = (n for n, line in enumerate(chapter_path(chapter).read_text().splitlines(), start=1) if part in line)
+    return number
+
+
+@pytest.mark.parametrize("seed", ["0", "7", "21"])
+@pytest.mark.parametrize("name", OWN)
+def test_an_engine_s_own_operations_are_device_work(name, seed):
+    chapter, *changes = OWN[name]
+    assert replay(changed(chapter, *changes), seed).clean
+
+
+UPLOADED, COMPUTED = "self.compute.wait_event(self.uploaded)", "self.d2h.wait_event(self.computed)"
+DOWNLOADED = "self.downloaded.synchronize()"
+RACES = [
+    ("upload", UPLOADED, "the forward pass of batch 0 reads slot A's inputs; the upload of batch 0"),
+    ("download", COMPUTED, "the download of batch 0 reads slot A's outputs; the forward pass of batch 0"),
+    ("download", DOWNLOADED, "the host (update, batch 0) reads slot A's pinned outputs; the download of batch 0"),
+    ("pinned copy", DOWNLOADED, "the host (update, batch 0) reads a pinned copy; the download of batch 0"),
+    ("waiting copy", COMPUTED, "the download of batch 0 reads slot A's outputs; the forward pass of batch 0"),
+    ("carry-over", UPLOADED, "the copy_ of batch 0 writes slot A's inputs; the upload of batch 0"),
+    ("captured carry-over", UPLOADED, "slot A's inputs; the upload of batch 0"),
+]
+
+
+@pytest.mark.parametrize(("name", "gone", "said"), RACES)
+def test_of_its_own_operations_the_line_is_named_that_nothing_orders(name, gone, said):
+    chapter, *changes = OWN[name]
+    (mine, _) = changes[-1] if name != "captured carry-over" else ("graph.replay()", "")
+    outcome = serve(changed(chapter, *changes, (gone, "pass")), CASES[1])
+    told = str(problem(outcome))
+    assert said in told
+    numbers = {hazard.first.line.number for hazard in outcome.hazards}
+    numbers |= {hazard.second.line.number for hazard in outcome.hazards}
+    assert line_of(chapter, mine.strip()) + (IMPORT in changes) in numbers
+
+
+def test_what_the_simulator_cannot_tell_of_an_operation_is_its_own_limit():
+    mixed = f"tokens = ({TOKENS} + torch.zeros(1)).cpu().numpy()"
+    with pytest.raises(InputError) as refused:
+        serve(changed("ch3", IMPORT, (SHARED_DOWNLOAD, mixed)), CASES[1])
+    assert str(refused.value) == (
+        "the engine cannot be checked: the simulator mixes no memory of the device and of the host in torch's add; "
+        f"that is a limit of the simulator (line {line_of('ch3', 'tokens = ') + 1}: {mixed})"
+    )
