@@ -87,10 +87,6 @@ class Page:
         facts = found.environment | {"command": found.command}
         return f"{found.markdown()}\n\n{found.note}\n\n<small markdown>{origin(facts)}</small>"
 
-    def has(self, file: str) -> bool:
-        """Whether there is such a file of results."""
-        return (RESULTS / file).exists()
-
     def title(self, file: str, name: str) -> str:
         """What a stored table is called."""
         return record.load(RESULTS / file)[name].title

@@ -44,6 +44,14 @@ def test_the_parts_of_a_step_add_up_to_it():
     assert [row["gain"] for row in rows] == [1.0, pytest.approx(1.25)]
 
 
+def test_a_wait_for_another_rank_s_launches_is_no_talk():
+    launched = dataclasses.replace(FULL, engine="ch5", launching=0.0079)
+    found = ranks.table([launched, dataclasses.replace(launched, gpus=1)], "cpu")
+    several, one = (dict(zip(found.columns, row, strict=True)) for row in found.rows)
+    assert (several["NCCL"], several["launch gaps"]) == (None, pytest.approx(2.0))
+    assert (one["NCCL"], one["launch gaps"]) == (pytest.approx(1.5), pytest.approx(0.5))
+
+
 def test_what_was_measured_before_a_rank_was_lost_is_kept_and_the_rest_goes_on(monkeypatch):
     def start(count: int, arguments: list[str]) -> int:
         Path(arguments[-1]).write_text(json.dumps([dataclasses.asdict(dataclasses.replace(FULL, gpus=count))]))

@@ -51,7 +51,7 @@ def main(folder: Path, kind: str) -> None:
 
 def serve(case: dict, chapter: str, checkpoint: Checkpoint, kind: str, dials: Dials, reverse=False) -> list[list[int]]:
     """Tokens of each prompt. Every request ends where the case says: by a stop token, or for length."""
-    job = Job(case["prompts"], 12, max_running=5, max_batch_tokens=18, page_size=4, pages=60)
+    job = Job(case["prompts"], 12, max_running=5, max_batch_tokens=18, page_size=16, pages=12)
     session = Session(job, chapter, checkpoint, kind, dials)
     for request, stop in zip(session.requests, case["stops"], strict=True):
         request.stop_tokens = frozenset(stop)
