@@ -155,9 +155,9 @@ def _print_winnings(each, ruling, device: str) -> None:
         console.print(Syntax(text, "diff", background_color="default", word_wrap=True))
     else:
         console.print("Your engine is the chapter's, line by line.")
+    console.print(screens.solved(each, each.engine.read_text()), highlight=False)
     if device == "cuda":
         with console.status("") as status:
             entry = winnings.measured(each, status.update)
         console.print(tables.comparison(entry))
         console.print(f"The same once more: {winnings.command(each)}", highlight=False)
-    console.print(screens.solved(each, each.engine.read_text()), highlight=False)

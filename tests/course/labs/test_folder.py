@@ -145,6 +145,18 @@ def test_a_class_is_shown_with_those_who_are_stuck(tmp_path, capsys):
         assert line in lines
 
 
+def test_who_is_told_the_same_again_and_again_is_told_of_hints_while_there_are_some(events):
+    for _ in range(2):
+        events.checked("nothing makes compute wait for h2d", False)
+        assert screens.stuck(events) == ""
+    events.checked("nothing makes compute wait for h2d", False)
+    advice = f"That is the same 3 times in a row. A hint: acb lab hint {events.folder}"
+    assert screens.stuck(events) == advice
+    while len(events.hint()) < len(events.lab.hints):
+        assert screens.stuck(events) == advice
+    assert screens.stuck(events) == ""
+
+
 def test_the_progress_is_never_half_written(events, monkeypatch):
     def fail(*_):
         raise KeyboardInterrupt
