@@ -114,7 +114,7 @@ def _judge(each, device: str, look: Callable[[], None] = lambda: None) -> bool:
         look: is called now and then; what it raises ends the judging.
     """
     with console.status("loading torch and transformers"):  # takes seconds, the first time
-        from ..course.labs import judging
+        from ..course.labs import judging, screens
 
     with console.status("the quick cases"):
         ruling = judging.quick(each.lab, each.engine)
@@ -135,6 +135,8 @@ def _judge(each, device: str, look: Callable[[], None] = lambda: None) -> bool:
         console.print(shown, highlight=False)
     if ruling.passed:
         _print_winnings(each, ruling, device)
+    elif text := screens.stuck(each):
+        console.print(text, highlight=False)
     return ruling.passed
 
 
@@ -153,9 +155,9 @@ def _print_winnings(each, ruling, device: str) -> None:
         console.print(Syntax(text, "diff", background_color="default", word_wrap=True))
     else:
         console.print("Your engine is the chapter's, line by line.")
+    console.print(screens.solved(each, each.engine.read_text()), highlight=False)
     if device == "cuda":
         with console.status("") as status:
             entry = winnings.measured(each, status.update)
         console.print(tables.comparison(entry))
         console.print(f"The same once more: {winnings.command(each)}", highlight=False)
-    console.print(screens.solved(each, each.engine.read_text()), highlight=False)

@@ -1,4 +1,4 @@
-"""The labs as the site shows them: lists, and terminal sessions, which a test holds to the commands."""
+"""The labs as the site shows them: lists, and terminal sessions that tests/docs/test_labs.py holds to the commands."""
 
 from pathlib import Path
 

@@ -62,7 +62,7 @@ def test_a_builder_from_its_start_to_its_end(lab, tmp_path):
     assert LABS["streams"].task in words(started.stdout)
     failed = lab("check", "streams")
     assert failed.returncode == 1
-    assert "In order, but upload, forward pass and download are in 1 of 3 streams." in failed.stdout
+    assert "In order so far, but upload, forward pass and download are in 1 of 3 streams." in failed.stdout
     assert f"1. {LABS['streams'].hints[0]}" in words(lab("hint", "streams").stdout)
     assert f"2. {LABS['streams'].hints[1]}" in words(lab("hint", "streams").stdout)
 

@@ -177,4 +177,4 @@ def _rank(progress: Progress) -> tuple[bool, str]:
 
 
 def _now() -> str:
-    return datetime.datetime.now().isoformat(timespec="seconds")
+    return datetime.datetime.now().isoformat(timespec="milliseconds")

@@ -15,6 +15,7 @@ from .folder import Progress, Started
 from .lab import changed_lines
 
 HEADINGS = {"build": "Builders: from each chapter to the next", "hunt": "Bug hunts: an engine, and its symptom"}
+COUNTS = ("checks", "hints", "in a row", "how many")
 STUCK = 3  # checks in a row with the same answer
 
 
@@ -42,13 +43,17 @@ def listing(done: Mapping[str, Progress]) -> RenderableType:
 def started(each: Started) -> RenderableType:
     """What to do now, after a start."""
     lab, engine, folder = each.lab, *(shlex.quote(str(path)) for path in (each.engine, each.folder))
+    commands = {
+        f"acb run {engine} --prompt 'count 3 to 7'": "",
+        f"acb lab check {folder}": "judges it; with --watch on every save",
+        f"acb lab hint {folder}": "gives a hint",
+    }
+    width = len(f"acb lab check {folder}")
     return Group(
         Text(f"{lab.name}: {lab.title}", style="bold"),
         Padding(Text(lab.task), (1, 0, 1, 2)),
-        Text(f"Your engine is {engine}. It runs as it is:"),
-        Text(f"  acb run {engine} --prompt 'count 3 to 7'"),
-        Text(f"  acb lab check {folder}    judges it; with --watch on every save"),
-        Text(f"  acb lab hint {folder}    gives a hint"),
+        Text(f"Your engine is {engine}. It runs as it is:\n"),
+        *(Text(f"  {command:<{width}}  {says}") for command, says in commands.items()),
     )
 
 
@@ -59,6 +64,14 @@ def hints(each: Started, given: Sequence[str]) -> RenderableType:
     rest = f"{more} more" if more else "That was the last one"
     then = f"\n{rest}. Then: acb lab check {shlex.quote(str(each.folder))}"
     return Group(*rows, Text(f"{len(given)}. {given[-1]}"), Text(then))
+
+
+def stuck(each: Started) -> str:
+    """Advice for somebody who is told the same again and again, as long as there are hints left; empty for others."""
+    progress, left = each.progress, len(each.lab.hints) - each.progress.hints
+    if progress.same < STUCK or not left:
+        return ""
+    return f"That is the same {progress.same} times in a row. A hint: acb lab hint {shlex.quote(str(each.folder))}"
 
 
 def solved(each: Started, source: str) -> RenderableType:
@@ -91,7 +104,7 @@ def report(learners: Mapping[str, Mapping[str, Progress]]) -> RenderableType:
     Args:
         learners: by what to call them, their progress in each lab that they have started.
     """
-    table = _table("Who is where", "who", "solved", "at", "checks", "hints", "what the judge said last")
+    table = _table("Who is where", "who", "solved", "at", "checks", "hints", "what the judge said last", "in a row")
     stuck: Counter[tuple[str, str]] = Counter()
     for who, labs in learners.items():
         count = f"{sum(bool(progress.solved) for progress in labs.values())} of {len(LABS)}"
@@ -99,8 +112,8 @@ def report(learners: Mapping[str, Mapping[str, Progress]]) -> RenderableType:
         if at is None:
             table.add_row(who, count, "-", "", "", "all that was started is solved" if labs else "nothing is started")
             continue
-        said = f"{at.said}{f' ({at.same} times)' if at.same > 1 else ''}" if at.said else "nothing is checked yet"
-        table.add_row(who, count, at.lab, str(at.checks), str(at.hints), said)
+        said = at.said or "nothing is checked yet"
+        table.add_row(who, count, at.lab, str(at.checks), str(at.hints), said, str(at.same or ""))
         if at.same >= STUCK:
             stuck[at.lab, at.said] += 1
     if not stuck:
@@ -128,6 +141,6 @@ def _count(number: int, what: str) -> str:
 def _table(title: str, *columns: str) -> Table:
     made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for column in columns:
-        made.add_column(column, justify="right" if column in ("checks", "hints", "how many") else "left",
+        made.add_column(column, justify="right" if column in COUNTS else "left",
                         no_wrap=column in ("lab", "who", "at", "solved"))  # fmt: skip
     return made

@@ -1,5 +1,6 @@
 """What somebody has won with an engine that passed: its step before and after beside the chapter's, and the diff."""
 
+import shlex
 from collections.abc import Callable
 
 from rich.text import Text
@@ -37,9 +38,10 @@ def beside_the_chapter(each: Started) -> str:
 
 def command(each: Started) -> str:
     """The command that measures what `measured` does."""
-    chapters = " ".join(f"--chapter {name}" for name in _beside(each.lab))
-    graphs = " --graphs" if _dials(each.lab).graphs else ""
-    return f"acb compare --workload {ON_GPU} {chapters} --chapter {each.engine} --host-work {1e3 * HOST_WORK:g}{graphs}"
+    engines = [*_beside(each.lab), shlex.quote(str(each.engine))]
+    dials = _dials(each.lab)
+    options = [*(f"--chapter {name}" for name in engines), f"--host-work {1e3 * dials.host_work:g}"]
+    return " ".join([f"acb compare --workload {ON_GPU}", *options, *(["--graphs"] if dials.graphs else [])])
 
 
 def measured(each: Started, progress: Callable[[str], None]) -> dict:

@@ -134,15 +134,27 @@ def test_a_class_is_shown_with_those_who_are_stuck(tmp_path, capsys):
     Console(width=120).print(screens.report(learners))
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     for line in (
-        f"ada 1 of 14 events 4 1 {race} (3 times)",
-        f"max 0 of 14 events 9 4 {race} (5 times)",
-        f"eva 0 of 14 events 1 0 {race}",
+        f"ada 1 of 14 events 4 1 {race} 3",
+        f"max 0 of 14 events 9 4 {race} 5",
+        f"eva 0 of 14 events 1 0 {race} 1",
         "tom 0 of 14 slots 0 0 nothing is checked yet",
         "kim 0 of 14 - nothing is started",
         "lea 1 of 14 - all that was started is solved",
         f"2 events {race}",
     ):
         assert line in lines
+
+
+def test_who_is_told_the_same_again_and_again_is_told_of_hints_while_there_are_some(events):
+    for _ in range(2):
+        events.checked("nothing makes compute wait for h2d", False)
+        assert screens.stuck(events) == ""
+    events.checked("nothing makes compute wait for h2d", False)
+    advice = f"That is the same 3 times in a row. A hint: acb lab hint {events.folder}"
+    assert screens.stuck(events) == advice
+    while len(events.hint()) < len(events.lab.hints):
+        assert screens.stuck(events) == advice
+    assert screens.stuck(events) == ""
 
 
 def test_the_progress_is_never_half_written(events, monkeypatch):
