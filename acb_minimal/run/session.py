@@ -207,6 +207,8 @@ class Session:
                 tokens = request.generated
                 yield Completion(request.id, tokens, self.checkpoint.decode(tokens), request.finish_reason)
             self.device.finish()
+            if self.trace:
+                self.trace.prompts = frozenset(n for n, step in enumerate(self.scheduler.steps) if not step.decodes)
         finally:
             gc.unfreeze()
             torch.set_num_threads(threads)

@@ -113,6 +113,7 @@ def of_trace(trace: Trace) -> Batches:
                 launching=launching,
                 taken=taken.get(number),
                 graph=graph,
+                prompt=number in (trace.prompts or ()),
             )
         )
         before = end

@@ -59,11 +59,13 @@ class Trace:
         device: what they were recorded on; a simulated one says so.
         spans: all of them.
         rank: of the process, among those of one run; None if there is but one.
+        prompts: numbers of the batches that had prompts in them; None if that is not known.
     """
 
     device: str = ""
     spans: list[Span] = field(default_factory=list)
     rank: int | None = None
+    prompts: frozenset[int] | None = None
 
     def add(self, lane: Lane, name: str, start: float, end: float, *details, **named) -> None:
         """Reports a span; `details` are Span's other fields."""
@@ -134,7 +136,7 @@ class Trace:
         of_batches = [span for span in numbered if first <= span.batch_number <= last]
         begin, end = min(span.start for span in of_batches), max(span.end for span in of_batches)
         waits = [span for span in self.spans if span.batch_number is None and begin <= span.start and span.end <= end]
-        return Trace(self.device, sorted(of_batches + waits, key=lambda span: span.start), self.rank)
+        return Trace(self.device, sorted(of_batches + waits, key=lambda span: span.start), self.rank, self.prompts)
 
     def chrome(self) -> dict:
         """The trace in Chrome's format, for Perfetto: a named lane each, and an arrow from launch to execution."""
@@ -160,7 +162,8 @@ class Trace:
                 timed.append({"ph": "s", **flow, "tid": 1, "ts": 1e6 * (span.launched - zero)})
                 timed.append({"ph": "f", "bp": "e", **flow, "tid": tid, "ts": start})
         events += sorted(timed, key=lambda event: event["ts"])
-        header = {"displayTimeUnit": "ms", "traceEvents": events, "otherData": {"device": self.device}}
+        facts = {"device": self.device} | ({} if self.prompts is None else {"prompts": sorted(self.prompts)})
+        header = {"displayTimeUnit": "ms", "traceEvents": events, "otherData": facts}
         return header if self.rank is None else header | {"distributedInfo": {"rank": self.rank}}  # as torch's profiler
 
     @classmethod
@@ -171,7 +174,9 @@ class Trace:
             events[event["ph"]].append(event)
         calls = {event["id"]: 1e-6 * event["ts"] for event in events["s"]}
         launched = {(event["tid"], event["ts"]): calls[event["id"]] for event in events["f"]}
-        trace = cls(chrome.get("otherData", {}).get("device", ""))
+        facts = chrome.get("otherData", {})
+        trace = cls(facts.get("device", ""))
+        trace.prompts = frozenset(facts["prompts"]) if "prompts" in facts else None
         trace.rank = chrome.get("distributedInfo", {}).get("rank")
         for event in events["X"]:
             place, details = (event["tid"], event["ts"]), event["args"]

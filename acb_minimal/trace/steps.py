@@ -96,10 +96,11 @@ def _between(stretches: Stretches, start: int, end: int) -> Stretches:
 def sort(batches: list[Batch]) -> dict[int, Sort]:
     """What each batch is, by its number.
 
-    No trace says so in any engine, but most batches are decodes, and alike: what runs much longer than the usual one,
-    or is no graph where most are, has prompts in it.
+    Where a trace does not say so, most batches are taken for decodes, and alike: what runs much longer than the usual
+    one, or is no graph where most are, has prompts in it.
     """
-    sorts: dict[int, Sort] = {batch.number: "set-up" for batch in batches if batch.one_time or batch.profiler}
+    sorts: dict[int, Sort] = {batch.number: "prompt" for batch in batches if batch.prompt}
+    sorts |= {batch.number: "set-up" for batch in batches if batch.one_time or batch.profiler}
     lengths = {batch.number: batch.end - before.end for before, batch in pairwise(batches)}
     warm = set()
     rest = [batch for batch in batches if batch.number not in sorts]
@@ -112,7 +113,7 @@ def sort(batches: list[Batch]) -> dict[int, Sort]:
     usual = median(batch.kernels for batch in rest) if rest else 0
     graphs = 2 * sum(batch.graph for batch in rest) > len(rest)
     for batch in rest:
-        prompt = batch.prompt or batch.kernels > MORE * usual or batch.graph < graphs
+        prompt = batch.kernels > MORE * usual or batch.graph < graphs
         sorts[batch.number] = "prompt" if prompt else "decode"
     return sorts
 
