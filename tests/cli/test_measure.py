@@ -47,7 +47,9 @@ def test_results_are_stored_and_shown_again(acb, tmp_path):
     assert live.returncode == 0, live.stderr
     again = acb("results", file, "--plot", plot)
     assert again.returncode == 0, again.stderr
-    assert again.stdout.strip() in live.stdout
+    shown, _, wrote = again.stdout.strip().rpartition("\n")
+    assert shown in live.stdout
+    assert wrote == f"wrote {tmp_path / 'results-small.svg'}"
     assert "ch6_cuda_graphs" in again.stdout
     assert (tmp_path / "results-small.svg").is_file()
     (entry,) = json.loads(file.read_text()).values()
