@@ -52,24 +52,32 @@ def paged_attention(
 
     # Zeros, not empty: a broken engine whose rows leave tokens out gives the same wrong answer every time.
     out = torch.zeros(query.shape, dtype=query.dtype)
-    starts = query_starts.tolist()
-    for row, length in enumerate(seq_lens.tolist()):
-        start, end = starts[row], starts[row + 1]
-        # The row's history, gathered page by page: [kv_heads, length, head_dim].
-        pages_of_row = page_table[row, : -(-length // page_size)]
-        keys = key_cache[pages_of_row].transpose(0, 1).reshape(kv_heads, -1, head_dim)[:, :length]
-        values = value_cache[pages_of_row].transpose(0, 1).reshape(kv_heads, -1, head_dim)[:, :length]
+    counts = query_starts.diff()
+    for count in counts.unique().tolist():  # rows with as many queries, all decodes for one, are computed together
+        rows = (counts == count).nonzero()[:, 0]
+        lengths = seq_lens[rows][:, None]
+        longest = int(lengths.max())
 
-        asks = torch.arange(length - (end - start), length)[:, None]    # position of each query
-        seen = torch.arange(length)[None, :]                            # position of each key
+        # The rows' histories, gathered page by page: [rows, kv_heads, longest, head_dim]. Where a row is shorter there
+        # are zeros, since what others have left may be no numbers.
+        needed = torch.arange(-(-longest // page_size)) * page_size < lengths
+        pages = page_table[rows, : needed.shape[1]].where(needed, 0)
+        seen = torch.arange(longest)                                                # position of each key
+        keys, values = (
+            cache[pages].transpose(1, 2).reshape(len(rows), kv_heads, -1, head_dim)[:, :, :longest]
+            .masked_fill((seen >= lengths)[:, None, :, None], 0)
+            for cache in (key_cache, value_cache)
+        )  # fmt: skip
+
+        asks = (lengths - count + torch.arange(count))[:, :, None]                  # position of each query
         visible = seen <= asks
         if window:
             visible &= seen > asks - window
-        row_out = F.scaled_dot_product_attention(
-            query[start:end].transpose(0, 1)[None], keys[None], values[None],
-            attn_mask=visible, scale=scale, enable_gqa=True,
-        )  # [1, heads, queries, head_dim]
-        out[start:end] = row_out[0].transpose(0, 1)
+        tokens = query_starts[rows][:, None] + torch.arange(count)
+        answers = F.scaled_dot_product_attention(
+            query[tokens].transpose(1, 2), keys, values, attn_mask=visible[:, None], scale=scale, enable_gqa=True
+        )  # [rows, heads, count, head_dim]
+        out[tokens] = answers.transpose(1, 2)
     return out
 
 

@@ -7,3 +7,15 @@ class InputError(ValueError):
 
 class EngineError(RuntimeError):
     """An engine has not yielded each request exactly once, when it was finished."""
+
+
+class RankError(RuntimeError):
+    """A rank is gone, or does something else than the others; the message names it.
+
+    Attributes:
+        status: that the command is to end with.
+    """
+
+    def __init__(self, message: str, status: int = 1):
+        super().__init__(message)
+        self.status = status

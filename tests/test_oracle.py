@@ -53,16 +53,16 @@ def serve_and_compare(model, workload, chapter, device):
         assert request.finish_reason == ("stop" if request.generated[-1] in request.stop_tokens else "length")
 
 
-def many(test):
-    """200 generated workloads, the same ones in every run."""
+def many(count: int):
+    """So many generated workloads, the same ones in every run."""
     return settings(
-        max_examples=200, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-    )(test)
+        max_examples=count, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_chapter_1_on_the_cpu(harness, family):
-    @many
+    @many(200)
     @given(workloads())
     def check(workload):
         serve_and_compare(harness(family), workload, "ch1", CpuDevice())
@@ -73,7 +73,7 @@ def test_chapter_1_on_the_cpu(harness, family):
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("chapter", chapter_paths())
 def test_every_chapter_on_the_simulator_under_every_policy(harness, chapter, policy):
-    @many
+    @many(80)  # for each of 24 pairs
     @given(st.sampled_from(list(FAMILIES)), workloads(), st.integers(0, 1000))
     def check(family, workload, seed):
         serve_and_compare(harness(family), workload, chapter, SimulatedDevice(Costs.of("counter"), named(policy, seed)))

@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..sim.policies import Eager, Lazy, Random, Timed
 from .cases import CASES, LONG
 from .exploration import Exploration, Script
+from .hazards import Checker
 from .judge import Outcome, serve
 
 FIXED = (Timed, Lazy, Eager)
@@ -19,28 +20,29 @@ LONG_POLICIES = {"timed": Timed, "lazy": Lazy, "eager": Eager}
 HARM_SEEDS = 60  # that are tried for a wrong token
 
 
-def replay(engine_class: type, seed: str) -> Outcome:
+def replay(engine_class: type, seed: str, checker: Checker | None = None) -> Outcome:
     """Runs the schedule that a seed stands for.
 
     Args:
         seed: a number, for a case and a policy; or a case and the choices in it, as `search` names them; or the long
             case and a policy, "long:lazy".
+        checker: who looks on; by default one that nobody else knows.
 
     Raises:
         InputError: there is no such schedule.
     """
     name, _, choices = seed.partition(":")
     if name == LONG.name and choices in LONG_POLICIES:
-        return serve(engine_class, LONG, LONG_POLICIES[choices]())
+        return serve(engine_class, LONG, LONG_POLICIES[choices](), checker)
     cases = {case.name: case for case in CASES}
     if seed.isdecimal():
         rounds, index = divmod(int(seed), len(CASES))
         policy = FIXED[rounds]() if rounds < len(FIXED) else Random(int(seed))
-        return serve(engine_class, CASES[index], policy)
+        return serve(engine_class, CASES[index], policy, checker)
     digits = choices.split(".") if choices else []
     if name not in cases or not all(digit.isdecimal() for digit in digits):
         raise InputError(f"unknown seed {seed!r}: give a number from 0, or what acb check has printed")
-    return serve(engine_class, cases[name], Script([int(digit) for digit in digits]))
+    return serve(engine_class, cases[name], Script([int(digit) for digit in digits]), checker)
 
 
 @dataclass(frozen=True)

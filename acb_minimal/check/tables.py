@@ -23,7 +23,7 @@ from .waits import HostWait
 def verdict(chapter: str, verdict: Verdict) -> RenderableType:
     """What a search has found: the first thing that went wrong and how to see it again, or what was covered."""
     if verdict.outcome is not None:
-        return Group(Text(f"{chapter} is not in order."), problem(verdict.outcome), _again(chapter, verdict))
+        return Group(Text(f"{chapter} is not in order."), problem(verdict.outcome), again(chapter, verdict))
     table = Table(title=f"{chapter}: no hazard, no wrong token", title_justify="left", caption_justify="left")
     for column in ("case", "different schedules", "states", "runs"):
         table.add_column(column, justify="left" if column == "case" else "right")
@@ -39,7 +39,7 @@ def verdict(chapter: str, verdict: Verdict) -> RenderableType:
     return table
 
 
-def _again(chapter: str, verdict: Verdict) -> Text:
+def again(chapter: str, verdict: Verdict) -> Text:
     """How to see the schedule that shows most."""
     if verdict.harm is None:
         none = ""

@@ -6,12 +6,14 @@ options have been read: a question for help is answered at once.
 
 import os
 import sys
+import time
 import traceback
 
 import typer
 
-from ..errors import EngineError, InputError
-from . import bench, check, idle, measure, run
+from ..errors import EngineError, InputError, RankError
+from ..run import launch
+from . import bench, check, idle, lab, measure, run
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -32,6 +34,7 @@ for command in (
     measure.calibrate,
 ):
     app.command()(command)
+app.add_typer(lab.app, name="lab")
 app.add_typer(bench.app, name="bench")
 
 
@@ -41,20 +44,30 @@ def main() -> None:
         os.environ.setdefault(f"{library}_VERBOSITY", "error")  # their warnings would bury our one line
     try:
         app(prog_name="acb")
+    except SystemExit as end:
+        if launch.is_rank():
+            launch.leave(None, end.code or 0)
+        raise
     except InputError as error:
         _fail(str(error), 2)
+    except RankError as error:
+        _fail(str(error), error.status)
     except EngineError as error:
-        _fail(str(error), 1)
+        _fail(launch.named(str(error)), 1)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     except Exception as error:
         if os.environ.get("ACB_TRACEBACK"):
             traceback.print_exc()
+        if launch.is_rank():
+            time.sleep(launch.GRACE)
         where = traceback.extract_tb(error.__traceback__)[-1]
         text = " ".join(str(error).split())
-        _fail(f"{type(error).__name__}: {text} ({where.filename}:{where.lineno})", 1)
+        _fail(launch.named(f"{type(error).__name__}: {text} ({where.filename}:{where.lineno})"), 1)
 
 
 def _fail(message: str, status: int) -> None:
+    if launch.is_rank():
+        launch.leave(message, status)
     print(f"error: {message}", file=sys.stderr)
     sys.exit(status)

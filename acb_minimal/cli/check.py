@@ -58,7 +58,7 @@ def check(
     console.print(tables.verdict(chapter, verdict))
     if verdict.outcome is None:
         console.print(_time(engine_class, chapter, beside))
-    _leave(threads, verdict.outcome is None)
+    leave(threads, verdict.outcome is None)
 
 
 def _time(engine_class: type, chapter: str, beside: str) -> RenderableType:
@@ -82,10 +82,10 @@ def show_schedule(chapter: str, seed: str) -> None:
     engine_class, threads = load(chapter), set(threading.enumerate())
     outcome = replay(engine_class, seed)
     console.print(tables.timeline(chapter, seed, outcome))
-    _leave(threads, outcome.clean)
+    leave(threads, outcome.clean)
 
 
-def _leave(threads: set[threading.Thread], clean: bool) -> None:
+def leave(threads: set[threading.Thread], clean: bool) -> None:
     """Ends the command, with status 1 unless all is `clean`: also if a thread that the engine has begun never ends.
 
     Args:
@@ -101,10 +101,11 @@ def _leave(threads: set[threading.Thread], clean: bool) -> None:
 def diff(
     old: Annotated[str, typer.Argument(help="A chapter (ch2_streams, ch2), or the path of a file.")],
     new: Annotated[str, typer.Argument(help="Another.")],
+    docstrings: Annotated[bool, typer.Option("--docstrings", help="Compare docstrings, too.")] = False,
 ) -> None:
-    """What changes from one chapter to another."""
+    """What changes in the code from one chapter to another."""
     from rich.syntax import Syntax
 
     from ..run.engines import diff
 
-    console.print(Syntax(diff(old, new), "diff", background_color="default", word_wrap=True))
+    console.print(Syntax(diff(old, new, docstrings), "diff", background_color="default", word_wrap=True))

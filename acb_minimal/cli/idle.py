@@ -8,7 +8,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..errors import InputError
-from .options import check_plot, check_writable, console
+from .options import check_plot, check_writable, console, draw
 
 EXPOSED = "Exit with status 1 if the GPU waits for the host longer than this share of a steady step, 0 to 1."
 
@@ -80,7 +80,7 @@ def idle(
         from ..pictures.timeline import timeline
 
         shown, first, last = tracks.timeline(tables.slowest(reports))
-        timeline(shown, first, last, title=traces[0].name).savefig(plot)
+        draw(timeline(shown, first, last, title=traces[0].name), plot)
     if fail_above is not None:
         _check(reports, fail_above)
 

@@ -7,16 +7,20 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
+from ..run.launch import is_first, own_file
 from .options import (
+    RANK_TIMEOUT,
     Chapter,
     Compile,
     Context,
+    Gpus,
     Graphs,
     HostWork,
     JsonFile,
     MaxRunning,
     ModelName,
     NewTokens,
+    RankTimeout,
     Requests,
     WorkloadName,
     check_plot,
@@ -24,7 +28,9 @@ from .options import (
     choose_dials,
     choose_workload,
     console,
+    draw,
     print_answer,
+    start_ranks,
 )
 
 SYNCHRONOUS = ("ch1_sync", "ch2_streams", "ch3_events")
@@ -42,6 +48,8 @@ def profile(
     host_work: HostWork = None,
     graphs: Graphs = False,
     compile: Compile = False,
+    gpus: Gpus = None,
+    rank_timeout: RankTimeout = RANK_TIMEOUT,
     trace: Annotated[Path | None, typer.Option(help="Write a trace of the run, for Perfetto.")] = None,
     kernels: Annotated[Path | None, typer.Option(help="Write what torch's profiler saw of a few batches.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw a few steps: a .png, .svg or .pdf file.")] = None,
@@ -50,6 +58,7 @@ def profile(
     check_writable(trace, "--trace")
     check_writable(kernels, "--kernels")
     check_plot(plot)
+    ranks = start_ranks(gpus, device, rank_timeout)
     import torch
 
     from ..measure import tables
@@ -59,22 +68,28 @@ def profile(
     if kernels and (device == "sim" or not torch.cuda.is_available()):
         raise InputError(f"cannot write {str(kernels)!r}: there are kernels on a CUDA GPU only")
     chosen, checkpoint = choose_workload(
-        workload, requests=requests, prompt_tokens=context, new_tokens=new_tokens, max_running=max_running, model=model
+        workload,
+        ranks,
+        requests=requests,
+        prompt_tokens=context,
+        new_tokens=new_tokens,
+        max_running=max_running,
+        model=model,
     )
-    dials = choose_dials(host_work, graphs, compile, chosen, device)
+    dials = choose_dials(host_work, graphs, compile, chosen, device, ranks)
     with console.status("") as status:
         done = profile(chapter, chosen, device, checkpoint, dials=dials, progress=status.update)
     console.print(tables.comparison(tables.entry(chosen, [Comparison(done, 1.0, 1.0)])))
     if done.profiled_bubbles is not None:
         console.print(f"bubbles by the kernels' own times, under torch's profiler: {done.profiled_bubbles:.2%}")
     if trace:
-        done.trace.save_chrome(trace)
+        done.trace.save_chrome(own_file(trace))
     if kernels and done.kernel_trace:
-        kernels.write_text(json.dumps(done.kernel_trace))
-    if plot:
+        own_file(kernels).write_text(json.dumps(done.kernel_trace))
+    if plot and is_first():
         from ..pictures.timeline import timeline
 
-        timeline(done.trace, *done.trace.middle(4), title=f"{chapter}, {chosen.name}").savefig(plot)
+        draw(timeline(done.trace, *done.shown(4), title=f"{chapter}, {chosen.name}"), plot)
 
 
 def compare(
@@ -89,6 +104,8 @@ def compare(
     host_work: HostWork = None,
     graphs: Graphs = False,
     compile: Compile = False,
+    gpus: Gpus = None,
+    rank_timeout: RankTimeout = RANK_TIMEOUT,
     kernels: Annotated[bool, typer.Option(help="On a GPU, run again under torch's profiler to see kernels.")] = True,
     json_file: JsonFile = None,
     traces: Annotated[Path | None, typer.Option(help="Write a trace of a few steps of each into this folder.")] = None,
@@ -97,6 +114,7 @@ def compare(
     """Serve one workload through all chapters and put them side by side."""
     check_writable(json_file, "--json")
     check_plot(plot)
+    ranks = start_ranks(gpus, device, rank_timeout)
     with console.status("loading torch and transformers"):  # takes seconds
         from ..measure import figures, tables
         from ..measure.compare import compare
@@ -107,9 +125,15 @@ def compare(
     if json_file and json_file.exists():
         figures.load(json_file)  # nothing but results may be overwritten, and now is the time to say so
     chosen, checkpoint = choose_workload(
-        workload, requests=requests, prompt_tokens=context, new_tokens=new_tokens, max_running=max_running, model=model
+        workload,
+        ranks,
+        requests=requests,
+        prompt_tokens=context,
+        new_tokens=new_tokens,
+        max_running=max_running,
+        model=model,
     )
-    dials = choose_dials(host_work, graphs, compile, chosen, device)
+    dials = choose_dials(host_work, graphs, compile, chosen, device, ranks)
     done = []
     with console.status(f"{chosen.name}: the first chapter") as status:
         for comparison in compare(chosen, device, chapter or (), kernels, checkpoint, dials, status.update):
@@ -120,16 +144,16 @@ def compare(
             if parts and first:
                 console.print(tables.bar(comparison.profile.chapter, parts, 1.1 * first.step))
             if traces:
-                _save_middle(comparison.profile, traces / f"{chosen.name}-{comparison.profile.chapter}.json")
+                _save_middle(comparison.profile, own_file(traces / f"{chosen.name}-{comparison.profile.chapter}.json"))
     entry = tables.entry(chosen, done)
     console.print(tables.comparison(entry))
     if done[0].profile.breakdown and done[0].profile.chapter in SYNCHRONOUS:
         console.print(str(law_of(done[0].profile.breakdown)), highlight=False)
     if not done[0].profile.device.arithmetic:
         console.print("The simulator only keeps time for this model: its tokens are placeholders.")
-    if json_file:
+    if json_file and is_first():
         figures.save(json_file, chosen.name, entry)
-    if plot and tables.breakdowns(entry):
+    if plot and is_first() and tables.breakdowns(entry):
         _plot_breakdowns(entry, plot)
 
 
@@ -151,7 +175,7 @@ def _save_middle(profile, file: Path) -> None:
     """A trace of a few steps from the middle of a run, with all that says where it is from."""
     from ..measure.figures import command, environment
 
-    part = profile.trace.part(*profile.trace.middle(6))
+    part = profile.trace.part(*profile.shown(6))
     part.save_chrome(file, chapter=profile.chapter, command=command(), **environment(profile.device))
 
 
@@ -159,7 +183,7 @@ def _plot_breakdowns(entry: dict, file: Path) -> None:
     from ..measure import tables
     from ..pictures import charts
 
-    charts.breakdown(tables.breakdowns(entry), title=tables.title(entry)).savefig(file)
+    draw(charts.breakdown(tables.breakdowns(entry), title=tables.title(entry)), file)
 
 
 def results(

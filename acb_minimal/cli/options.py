@@ -1,6 +1,8 @@
 """What the commands of `acb` share: their options, the console, and the checks that come before any work."""
 
+import math
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -27,12 +29,25 @@ HostWork = Annotated[
 ]
 Graphs = Annotated[bool, typer.Option("--graphs", help="The model launches decodes as CUDA graphs, in any chapter.")]
 Compile = Annotated[bool, typer.Option("--compile", help="Join linears, and compile decoder layers for decodes.")]
+Gpus = Annotated[
+    int | None, typer.Option(metavar="N", help="Share the model among so many GPUs of this machine.", show_default="1")
+]
+RankTimeout = Annotated[
+    float, typer.Option(metavar="SECONDS", help="With several GPUs: end if a rank is silent or stands still so long.")
+]
+RANK_TIMEOUT = 120.0
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Put the figures into this file.")]
 
 
 def print_answer(prompt: str, text: str, whole: bool) -> None:
     """On one line, cut to the width of the terminal unless `whole`."""
     console.print(Text(f"{prompt} -> {text}"), no_wrap=True, overflow="ignore" if whole else "ellipsis", crop=not whole)
+
+
+def draw(figure, file: Path) -> None:
+    """Writes a matplotlib figure to where `--plot` wants it, and says so."""
+    figure.savefig(file)
+    console.print(f"wrote {file}", highlight=False, soft_wrap=True)
 
 
 def check_alone(command: typer.Context, option: str, *others: str) -> None:
@@ -86,7 +101,7 @@ def check_record(file: Path | None) -> None:
         record.load(file)
 
 
-def choose_dials(host_work: float | None, graphs: bool, compile: bool, workload=None, device: str = "auto"):
+def choose_dials(host_work: float | None, graphs: bool, compile: bool, workload=None, device: str = "auto", ranks=None):
     """The Dials that options ask for.
 
     Args:
@@ -95,6 +110,7 @@ def choose_dials(host_work: float | None, graphs: bool, compile: bool, workload=
         compile: as Dials has it.
         workload: the Workload that is to be timed, if it is. Its own scale and host work hold on the simulated GPU.
         device: as Session takes it.
+        ranks: as Checkpoint takes them.
 
     Raises:
         InputError: they make no sense.
@@ -104,16 +120,62 @@ def choose_dials(host_work: float | None, graphs: bool, compile: bool, workload=
 
     timed = workload if workload is not None and is_simulated(device) and workload.model == "counter" else None
     own = timed.host_work if timed else 0.0
-    return Dials(own if host_work is None else host_work / 1e3, graphs, timed.scale if timed else None, compile)
+    gpus = ranks.count if ranks else 1
+    return Dials(own if host_work is None else host_work / 1e3, graphs, timed.scale if timed else None, compile, gpus)
 
 
-def choose_workload(name: str, **changes):
+def start_ranks(gpus: int | None, device: str, timeout: float):
+    """The Ranks that are to run this command; None if it takes one process.
+
+    Starts them, if they are more than one and nobody has, and then ends this process when they have ended.
+
+    Args:
+        gpus: how many, as asked for.
+        device: as Session takes it.
+        timeout: as Ranks has it.
+
+    Raises:
+        InputError: there are no so many GPUs, or the device is not one that ranks can have.
+        RankError: a rank has ended in an error.
+    """
+    from ..run import launch
+
+    count = launch.world_size() if gpus is None else gpus
+    launch.check_count(count)
+    if count == 1:
+        return None
+    if not 0 < timeout < math.inf:
+        raise InputError(f"--rank-timeout is {timeout:g}; it must be a number of seconds above 0")
+    if launch.is_rank() and not launch.is_first():
+        console.quiet = True
+        if not os.environ.get("ACB_TRACEBACK"):
+            sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (until the process ends)
+    import torch
+
+    from ..run.devices import check_device, is_simulated
+
+    check_device(device)
+    if is_simulated(device):
+        raise InputError(f"{count} GPUs go with device cuda or cpu, not with {device!r}: the simulated GPU is alone")
+    kind = "cpu" if device == "cpu" else "cuda"
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", count))
+    if kind == "cuda" and torch.cuda.device_count() < here:
+        raise InputError(f"{here} GPUs are asked for, and torch finds {torch.cuda.device_count()} on this machine")
+    if not launch.is_rank():
+        raise typer.Exit(launch.launch(count, sys.argv[1:]))
+    from ..run.ranks import Ranks
+
+    return Ranks.here(timeout).join(kind)
+
+
+def choose_workload(name: str, ranks=None, **changes):
     """The workload of that name with every change that is not None, and its model, which is not loaded.
 
     What cannot be served is refused here, before prompts are drawn for it.
 
     Args:
         name: of the workload.
+        ranks: as Checkpoint takes them.
         changes: as Workload.override takes them.
 
     Returns:
@@ -129,7 +191,7 @@ def choose_workload(name: str, **changes):
     check_max_running(workload.max_running, workload.max_batch_tokens)
     from ..run.checkpoint import Checkpoint  # takes seconds: torch, transformers
 
-    checkpoint = Checkpoint(workload.model)
+    checkpoint = Checkpoint(workload.model, ranks)
     if workload.prompt_tokens and workload.prompt_tokens + workload.new_tokens > checkpoint.max_positions:
         raise InputError(
             f"workload {name!r}: {workload.prompt_tokens} prompt + {workload.new_tokens} new tokens are past the "

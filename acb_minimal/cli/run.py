@@ -14,17 +14,21 @@ import typer
 from rich.text import Text
 
 from ..errors import InputError
+from ..run.launch import is_first
 from .check import show_schedule
 from .options import (
+    RANK_TIMEOUT,
     WORKLOADS,
     Chapter,
     Compile,
     Context,
+    Gpus,
     Graphs,
     HostWork,
     MaxRunning,
     ModelName,
     NewTokens,
+    RankTimeout,
     Requests,
     check_alone,
     check_writable,
@@ -32,6 +36,7 @@ from .options import (
     choose_workload,
     console,
     print_answer,
+    start_ranks,
 )
 
 PAGE_SIZE = 64
@@ -51,6 +56,8 @@ def run(
     host_work: HostWork = None,
     graphs: Graphs = False,
     compile: Compile = False,
+    gpus: Gpus = None,
+    rank_timeout: RankTimeout = RANK_TIMEOUT,
     page_size: Annotated[int, typer.Option(help="Positions per KV page.")] = PAGE_SIZE,
     pages: Annotated[
         int | None, typer.Option(help="KV pages.", show_default="as many as max-running of the longest requests need")
@@ -75,11 +82,14 @@ def run(
         for name, value in (("--workload", workload), ("--requests", requests), ("--context", context)):
             if value is not None:
                 raise InputError(f"{name} {value} does not go with --prompt: it describes a workload")
+    ranks = start_ranks(gpus, device, rank_timeout)
+    if prompt:
         limits = {"max_new_tokens": new_tokens, "max_running": max_running, "page_size": page_size, "pages": pages}
-        job, checkpoint = _job(prompt, "counter" if model is None else model, limits)
+        job, checkpoint = _job(prompt, "counter" if model is None else model, ranks, limits)
     else:
         chosen, checkpoint = choose_workload(
             "demo" if workload is None else workload,
+            ranks,
             requests=requests,
             prompt_tokens=context,
             new_tokens=new_tokens,
@@ -90,7 +100,7 @@ def run(
     _check_pages(job, checkpoint)
     from ..run.session import Session
 
-    session = Session(job, chapter, checkpoint, device, choose_dials(host_work, graphs, compile))
+    session = Session(job, chapter, checkpoint, device, choose_dials(host_work, graphs, compile, ranks=ranks))
     _print_refused(session.refused)
     if not session.requests:
         raise typer.Exit(2)
@@ -104,21 +114,21 @@ def run(
                 print_answer(asked, completion.text, whole=bool(prompt))
             finished()
     _print_figures(session, chapter, gpu_hour_price)
-    if json_file:
+    if json_file and is_first():
         _write_json(json_file, session, chapter, completions, gpu_hour_price)
     if session.refused:
         raise typer.Exit(1)
 
 
-def _job(prompts: list[str], model: str, limits: dict):
-    """A Job of these prompts, with the limits that are not None, and the model as a Checkpoint."""
+def _job(prompts: list[str], model: str, ranks, limits: dict):
+    """A Job of these prompts, with the limits that are not None, and the model as a Checkpoint that the ranks share."""
     from ..run.workload import Job
 
     job = Job(prompts, **{name: value for name, value in limits.items() if value is not None})
     job.check()
     from ..run.checkpoint import Checkpoint  # takes seconds: torch, transformers
 
-    return job, Checkpoint(model)
+    return job, Checkpoint(model, ranks)
 
 
 def _check_pages(job, checkpoint) -> None:

@@ -14,6 +14,8 @@ from ..kv_cache import KVCache, PagePool
 from ..model import Model
 from ..request import Request
 from ..run.checkpoint import Checkpoint
+from ..run.dials import Dials
+from ..run.fuse import fuse
 from ..run.session import Session
 from ..run.workload import workload as find_workload
 from ..scheduler import Scheduler
@@ -130,13 +132,14 @@ def reading_rate() -> float:
     return numbers.nbytes / gpu_seconds(numbers.sum)
 
 
-def memory(name: str = "llama-3.1-8b", rows: int = 384, context: int = 1152) -> Measured:
+def memory(name: str = "llama-3.1-8b", rows: int = 384, context: int = 1152, compile: bool = False) -> Measured:
     """Device bytes of what asynchrony adds, a second slot and a second set of graphs, beside all the rest.
 
     Args:
         name: of a model.
         rows: requests in a batch at most.
         context: positions of each request at most.
+        compile: whether linears are joined and decoder layers compiled.
 
     Raises:
         InputError: there is no CUDA GPU.
@@ -155,6 +158,8 @@ def memory(name: str = "llama-3.1-8b", rows: int = 384, context: int = 1152) -> 
     took("CUDA context, others")
     checkpoint = Checkpoint(name)
     network = checkpoint.load(device.torch_device)
+    if compile:
+        fuse(network)
     took("weights")
     pages = -(-context // PAGE_SIZE)
     cache = KVCache(checkpoint.layers, rows * pages, PAGE_SIZE, checkpoint.dtype, device.torch_device)
@@ -177,17 +182,19 @@ def memory(name: str = "llama-3.1-8b", rows: int = 384, context: int = 1152) -> 
         took(f"{which} set of {len(model.decode_sizes)} graphs")
     total = sum(taken.values())
     found = [[what, count / 1e6, count / total] for what, count in (taken | slot_bytes).items()]
-    title, columns = f"Device memory, {name}, {rows} rows of {context:,}", {"what": "", "MB": ",.2f", "share": ".4%"}
+    title = f"Device memory, {name}, {rows} rows of {context:,}{', compiled' if compile else ''}"
+    columns = {"what": "", "MB": ",.2f", "share": ".4%"}
     return Measured(title, columns, found, "", environment(device))
 
 
-def trace(name: str = "wide", chapter: str = "ch6", repeats: int = 3) -> Measured:
+def trace(name: str = "wide", chapter: str = "ch6", repeats: int = 3, compile: bool = False) -> Measured:
     """What tracing costs: tokens per second of one workload with a trace and without, in turns.
 
     Args:
         name: of a workload.
         chapter: whose engine serves it.
         repeats: runs of each kind.
+        compile: whether the model is compiled.
 
     Raises:
         InputError: there is no CUDA GPU; on the simulator a trace costs no virtual time.
@@ -195,13 +202,14 @@ def trace(name: str = "wide", chapter: str = "ch6", repeats: int = 3) -> Measure
     if not torch.cuda.is_available():
         raise InputError("the trace benchmark needs a CUDA GPU; torch finds none")
     workload, rates = find_workload(name), {False: [], True: []}
-    checkpoint = Checkpoint(workload.model)
+    checkpoint, dials = Checkpoint(workload.model), Dials(compile=compile)
     for turn in range(2 * repeats):
-        session = Session(workload.job(checkpoint.vocab_size), chapter, checkpoint, "cuda", trace=bool(turn % 2))
+        job = workload.job(checkpoint.vocab_size)
+        session = Session(job, chapter, checkpoint, "cuda", dials, trace=bool(turn % 2))
         session.serve()
         rates[bool(turn % 2)].append(Figures.of(session).tokens_per_second)
     medians = {traced: statistics.median(found) for traced, found in rates.items()}
-    title = f"Cost of a trace: {chapter}, {name}, new tokens a second"
+    title = f"Cost of a trace: {chapter}, {name}{', compiled' if compile else ''}, new tokens a second"
     columns = {"trace": "", "median": ",.0f"} | {f"run {number}": ",.0f" for number in range(1, repeats + 1)}
     found = [["on" if traced else "off", medians[traced], *rates[traced]] for traced in rates]
     note = f"On / off: {medians[True] / medians[False]:.4f}."

@@ -4,8 +4,9 @@ On a GPU this takes two runs. The first is timed by events on the compute stream
 batch was on the GPU and how long the GPU waited for the next one. The second runs a few batches in the middle under
 torch's profiler, which sees every kernel. Profiling slows the launching of kernels, not the kernels: so of the second
 run only their times are used, and a batch's launch gaps are its time on the GPU in the first run less its kernels' in
-the second. It has a process of its own, because the slowness stays: a process in which torch's profiler has run once
-launches kernels more slowly ever after.
+the second. The trace of the first is told how long the kernels of those batches ran, not when. The second has a process
+of its own, because the slowness stays: a process in which torch's profiler has run once launches kernels more slowly
+ever after.
 
 The simulator knows it all from one run.
 """
@@ -17,7 +18,7 @@ import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from ..device import CudaDevice, Device, Work, number_of, traced_cuda
 from ..errors import InputError
 from ..run.checkpoint import Checkpoint
 from ..run.dials import Dials
+from ..run.ranks import Ranks
 from ..run.session import Completion, Session
 from ..run.workload import Workload
 from ..trace.spans import Trace
@@ -46,7 +48,7 @@ class Profile:
         chapter: what it is called.
         device: what it ran on.
         figures: of the run at full speed.
-        trace: of the run at full speed.
+        trace: of the run at full speed; it knows the kernel times of the batches that ran under torch's profiler.
         breakdown: of a decode step; None without kernels, and if the workload has no batches of decodes in a row.
         profiled_bubbles: share of time, 0 to 1, between batches by the kernels' own times, in the run under torch's
             profiler; None without such a run.
@@ -64,6 +66,14 @@ class Profile:
     kernel_trace: dict | None
     completions: list[Completion]
     dials: Dials
+
+    def shown(self, count: int) -> tuple[int, int]:
+        """The first and the last of a few batches worth a look: those whose kernel times are known, else the middle."""
+        known = {span.batch_number for span in self.trace.lane("compute") if span.kernels is not None}
+        first, last = self.trace.middle(count)
+        if known and not known.issuperset(range(first, last + 1)):
+            first, last = min(known), min(min(known) + count - 1, max(known))
+        return first, last
 
 
 def profile(
@@ -105,8 +115,10 @@ def profile(
     breakdown = bubbles = kernel_trace = None
     if decodes and kernels and session.device.kind == "cuda":
         sample = range(decodes[len(decodes) // 2], decodes[-1] + 1)[:SAMPLE]
-        kernel_trace = profiled(workload, chapter, sample, session.dials)
-        runs = kernel_runs(Recording.of(kernel_trace["traceEvents"]), launch_names(sample))
+        kernel_trace = profiled(workload, chapter, sample, session.dials, checkpoint.ranks)
+        recording = Recording.of(kernel_trace["traceEvents"])
+        runs = kernel_runs(recording, launch_names(sample))
+        trace = with_kernels(trace, recording, sample)
         typical = [runs[number] for number in decodes if number in runs]
         seconds = statistics.fmean(sum(end - start for start, end in run) for run, _ in typical)
         breakdown = Breakdown.of(trace, steps, seconds, statistics.fmean(count for _, count in typical))
@@ -179,7 +191,20 @@ def launch_names(sample: range) -> dict[str, int]:
     return {launch_name(what, number): number for number in sample for what in COMPUTES}
 
 
-def profiled(workload: Workload, chapter: str | type, sample: range, dials: Dials) -> dict:
+def with_kernels(trace: Trace, recording: Recording, sample: range) -> Trace:
+    """The trace of a run, with the kernel times that these batches had in another run, under torch's profiler."""
+    names = {launch_name(what, number): (number, what) for number in sample for what in COMPUTES}
+    seconds = {key: sum(end - start for start, end in run) for key, (run, _) in kernel_runs(recording, names).items()}
+    spans = []
+    for span in trace.spans:
+        known = seconds.get((span.batch_number, span.name)) if span.lane == "compute" else None
+        spans.append(span if known is None else replace(span, kernels=min(known, span.seconds)))
+    return replace(trace, spans=spans)
+
+
+def profiled(
+    workload: Workload, chapter: str | type, sample: range, dials: Dials, ranks: Ranks | None = None
+) -> dict:
     """Runs the workload on the GPU again, in a process of its own.
 
     Args:
@@ -187,6 +212,7 @@ def profiled(workload: Workload, chapter: str | type, sample: range, dials: Dial
         chapter: as Session takes it; a class must have its module's text in linecache.
         sample: numbers of the batches that are to run under torch's profiler.
         dials: what is turned.
+        ranks: those that share the model; all of them do this, and see what runs on their own GPU.
 
     Returns:
         What the profiler writes about them, in Chrome's format.
@@ -199,12 +225,20 @@ def profiled(workload: Workload, chapter: str | type, sample: range, dials: Dial
             chapter = str(Path(folder, "engine.py"))
             Path(chapter).write_text(text)
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
-            process.submit(_profile, workload, chapter, sample, dials, file).result()
+            process.submit(_profile, workload, chapter, sample, dials, file, ranks and ranks.again()).result()
         return json.loads(file.read_text())
 
 
-def _profile(workload: Workload, chapter: str, sample: range, dials: Dials, file: Path) -> None:
+def _profile(workload: Workload, chapter: str, sample: range, dials: Dials, file: Path, ranks: Ranks | None) -> None:
+    if ranks:
+        ranks.join("cuda")
+    _profile_to(file, workload, chapter, sample, dials, ranks)
+    if ranks:
+        ranks.part()
+
+
+def _profile_to(file: Path, workload: Workload, chapter: str, sample: range, dials: Dials, ranks: Ranks | None) -> None:
     device = ProfiledDevice(sample, file)
-    checkpoint = Checkpoint(workload.model)
+    checkpoint = Checkpoint(workload.model, ranks)
     with device.profiler, suppress(Enough):
         Session(workload.job(checkpoint.vocab_size), chapter, checkpoint, device, dials).serve()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ..run.checkpoint import Checkpoint
+from ..run.dials import Dials
 from ..run.engines import synchronous
 from ..run.session import Session
 from ..run.workload import Workload
@@ -39,20 +40,23 @@ class Regime(NamedTuple):
     bubble_share: float
 
 
-def regimes(device: str = "auto", models: tuple[str, ...] = MODELS, rows: tuple[int, ...] = ROWS) -> Iterator[Regime]:
+def regimes(
+    device: str = "auto", models: tuple[str, ...] = MODELS, rows: tuple[int, ...] = ROWS, compile: bool = False
+) -> Iterator[Regime]:
     """Measures every model with every number of rows, and yields each point as it is done.
 
     Args:
         device: as Session takes it.
         models: their names.
         rows: sequences in a batch of decodes.
+        compile: whether the models are compiled.
     """
     for name in models:
         checkpoint = Checkpoint(name)
         for count in rows:
             workload = Workload("regimes", name, count, CONTEXT, NEW_TOKENS, max_running=count, max_batch_tokens=8192)
             job = workload.job(checkpoint.vocab_size)
-            session = Session(job, synchronous("ch6"), checkpoint, device, trace=True)
+            session = Session(job, synchronous("ch6"), checkpoint, device, Dials(compile=compile), trace=True)
             session.serve()
             decodes = widest_decodes(session.scheduler.steps)
             windows, bubbles = session.trace.batches(), session.trace.bubbles()

@@ -207,7 +207,7 @@ class Lanes:
         if "bubbles" in self.legend:
             entries["bubbles"] = self.legend["bubbles"]
         if not self.kernels_known:
-            entries["(when kernels run inside a batch: not recorded)"] = Patch(visible=False)
+            entries["(a batch: from its first kernel to its last)"] = Patch(visible=False)
         figure.legend(
             entries.values(),
             entries.keys(),

@@ -4,6 +4,7 @@ A name is one of the bundled ones, a local folder, or a model on the Hugging Fac
 weights: how long a forward pass takes does not depend on what the weights are.
 """
 
+import copy
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +25,8 @@ from ..errors import InputError
 from ..kv_cache import AttentionLayer
 from ..model import ATTENTION
 from ..models import counter
-from . import examine
+from . import examine, shards
+from .ranks import Ranks
 
 CONFIGS = Path(models.__file__).parent / "configs"
 SHAPES = ("llama-3.1-8b", "llama-3.2-1b", "qwen3-8b", "qwen3-32b")
@@ -42,18 +44,21 @@ class Checkpoint:
         dtype: of weights, activations and KV cache.
         vocab_size: token ids are below it.
         max_positions: prompt and generated tokens of a request, at most.
-        layers: its attention layers, in the order they run.
-        weight_bytes: device bytes of its weights.
+        layers: its attention layers, in the order they run; this rank's part of each.
+        weight_bytes: device bytes of its weights, or of this rank's part of them.
+        ranks: those that share it; None for a single process.
     """
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, ranks: Ranks | None = None):
         """
         Args:
             name: "counter", one of SHAPES, a folder, or a model on the Hugging Face hub.
+            ranks: those that share it; they must have joined.
 
         Raises:
-            InputError: there is no such model, or it would be served wrong.
+            InputError: there is no such model, it would be served wrong, or the ranks cannot share it.
         """
+        self.ranks = ranks
         self.name = name
         self.random = name in SHAPES
         self.path = str(CONFIGS / name) if self.random else str(counter.PATH) if name == "counter" else name
@@ -83,6 +88,11 @@ class Checkpoint:
             layers = examine.attention_layers(model)
         except Exception as error:  # whatever transformers, or the model's own code, raises
             raise self._unfit(error) from error
+        if self.ranks:
+            count = self.ranks.count
+            shards.check_plan(model, self.name, layers, count)
+            layers = [layer._replace(kv_heads=layer.kv_heads // count) for layer in layers]
+            return layers, shards.share_of_bytes(model, count)
         return layers, sum(p.numel() * p.dtype.itemsize for p in model.parameters())
 
     def _unfit(self, error: Exception) -> InputError:
@@ -91,7 +101,8 @@ class Checkpoint:
 
     def _empty(self) -> PreTrainedModel:
         """The model with freshly initialised weights on torch's current default device."""
-        return AutoModelForCausalLM.from_config(self.config, dtype=self.dtype, attn_implementation=ATTENTION)
+        config = copy.deepcopy(self.config)  # sharing a model out writes to it
+        return AutoModelForCausalLM.from_config(config, dtype=self.dtype, attn_implementation=ATTENTION)
 
     def is_loaded(self, device: torch.device) -> bool:
         """Whether its weights are on `device` already."""
@@ -109,10 +120,10 @@ class Checkpoint:
         return self._loaded[device]
 
     def _load(self, device: torch.device) -> PreTrainedModel:
+        count = self.ranks.count if self.ranks else 1
         if self.random:
             torch.manual_seed(0)
-            with torch.device(device):
-                return self._empty().eval()
+            return shards.put_in(self._meta(), device, count)
         transformers.utils.logging.disable_progress_bar()  # our own output is the progress to look at
         try:
             model, info = AutoModelForCausalLM.from_pretrained(
@@ -124,7 +135,7 @@ class Checkpoint:
             ) from error
         if missing := sorted(info["missing_keys"]):
             raise InputError(f"model {self.name!r}: its weights lack {len(missing)} tensors, {missing[0]} first")
-        model = model.to(device).eval()
+        model = shards.put_in(self._meta(), device, count, model) if count > 1 else model.to(device).eval()
         examine.no_padding(model)
         if not self.bundled:
             try:
@@ -132,6 +143,11 @@ class Checkpoint:
             except Exception as error:
                 raise self._unfit(error) from error
         return model
+
+    def _meta(self) -> PreTrainedModel:
+        """The model without weights."""
+        with torch.device("meta"):
+            return self._empty()
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase | str:
@@ -172,7 +188,8 @@ class Checkpoint:
         ids = tokenizer(text)["input_ids"]
         if (unknown := tokenizer.unk_token_id) is not None and unknown in ids:
             words = [word for word in text.split() if unknown in tokenizer(word)["input_ids"]]
-            raise InputError(f"prompt {text!r}: model {self.name!r} does not know {', '.join(map(repr, words))}")
+            known = f"; it knows {counter.WORDS}" if self.name == "counter" else ""
+            raise InputError(f"prompt {text!r}: model {self.name!r} does not know {', '.join(map(repr, words))}{known}")
         return ids
 
     def decode(self, ids: Sequence[int]) -> str | None:

@@ -38,21 +38,25 @@ class Dials:
         scale: as what to time it on the simulated GPU; None: as what it is.
         compile: whether linears are joined and decoder layers compiled for batches of decodes (fuse.py). The simulator
             compiles nothing; its work then costs what it was measured to cost compiled.
+        gpus: that share the model.
 
     Raises:
-        InputError: host_work is no such time.
+        InputError: host_work is no such time, or they do not go together.
     """
 
     host_work: float = 0.0
     graphs: bool = False
     scale: Scale | None = None
     compile: bool = False
+    gpus: int = 1
 
     def __post_init__(self):
         if not (math.isfinite(self.host_work) and 0 <= self.host_work <= MOST_HOST_WORK):
             raise InputError(
                 f"host work is {1e3 * self.host_work:g} ms a step; it must be from 0 to {1e3 * MOST_HOST_WORK:,.0f} ms"
             )
+        if self.compile and self.gpus > 1:
+            raise InputError(f"compiled layers do not go with {self.gpus} GPUs: a layer has collectives in it")
 
     def __str__(self) -> str:
         said = [str(self.scale)] if self.scale else []
@@ -62,4 +66,6 @@ class Dials:
             said.append("decodes launched as graphs by the model")
         if self.compile:
             said.append("compiled")
+        if self.gpus > 1:
+            said.append(f"shared by {self.gpus} ranks")
         return ", ".join(said)

@@ -5,6 +5,7 @@ import difflib
 import importlib.util
 import itertools
 import linecache
+import re
 from pathlib import Path
 
 from ..errors import InputError
@@ -57,15 +58,43 @@ def load_chapter(name: str) -> type:
         raise InputError(f"chapter {name!r} cannot be used: {type(error).__name__}: {error}") from error
 
 
-def diff(old: str, new: str) -> str:
+def diff(old: str, new: str, docstrings: bool = True) -> str:
     """The unified diff from one chapter to another, each by name, short name or path.
+
+    Args:
+        docstrings: whether they are compared too; without them, a hunk is headed by the lines it begins at alone.
 
     Raises:
         InputError: there is no such chapter.
     """
     paths = [chapter_path(name) for name in (old, new)]
-    lines = [path.read_text().splitlines(keepends=True) for path in paths]
-    return "".join(difflib.unified_diff(*lines, *(path.name for path in paths)))
+    texts = [path.read_text() for path in paths]
+    kept = [range(1, len(text.splitlines()) + 1) if docstrings else _code(text) for text in texts]
+    lines = [
+        [text.splitlines(keepends=True)[number - 1] for number in numbers]
+        for text, numbers in zip(texts, kept, strict=True)
+    ]
+    found = difflib.unified_diff(*lines, *(path.name for path in paths))
+    if docstrings:
+        return "".join(found)
+
+    def head(match: re.Match) -> str:
+        begins = (numbers[int(place) - 1] for numbers, place in zip(kept, match.groups(), strict=True))
+        return "@@ -{} +{} @@".format(*begins)
+
+    return "".join(re.sub(r"^@@ -(\d+).* \+(\d+).* @@", head, line) for line in found)
+
+
+def _code(text: str) -> list[int]:
+    """The numbers of the lines of a source text that are in no docstring, and not empty lines around one."""
+    lines, hidden = text.splitlines(), set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+            first, last = node.body[0].lineno, node.body[0].end_lineno
+            while last < len(lines) and not lines[last].strip():
+                last += 1
+            hidden.update(range(first, last + 1))
+    return [number for number in range(1, len(lines) + 1) if number not in hidden]
 
 
 def without(chapter: str, *statements: str) -> type:

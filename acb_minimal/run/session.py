@@ -2,7 +2,9 @@
 
 import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -19,6 +21,7 @@ from .checkpoint import Checkpoint
 from .devices import check_device, check_gpu, open_device
 from .dials import Dials
 from .engines import load_chapter
+from .watch import Watch, WatchedScheduler
 from .workload import Job
 
 # Bytes of weights below which a second thread of the CPU only gets in the way: of this run, and of all others.
@@ -96,14 +99,14 @@ class Session:
             job: the prompts, and how many of them at a time.
             chapter: a chapter's name, the short form ("ch1") included, the path of a file with an `Engine`, or such a
                 class itself.
-            model: a name that Checkpoint takes, or a Checkpoint.
+            model: a name that Checkpoint takes, or a Checkpoint. If ranks share it, all of them must make this session.
             device: "cuda"; "sim", the simulated GPU; "cpu", where nothing overlaps; "auto": CUDA if there is one, else
                 the simulator; or a Device.
             dials: what to turn for this run.
             trace: whether to record what host and device do.
 
         Raises:
-            InputError: something other than a single request cannot be used.
+            InputError: something other than a single request cannot be used; on any of the ranks.
         """
         job.check()
         self.engine_class = chapter if isinstance(chapter, type) else load_chapter(chapter)
@@ -120,7 +123,11 @@ class Session:
         per_request = PagePool(1, job.page_size).pages_for(max(longest, 1))
         pages = per_request * max(job.max_running, 1) if job.pages is None else job.pages
         self.pool = PagePool(pages, job.page_size)
-        self.scheduler = Scheduler(
+        ranks = self.checkpoint.ranks
+        self._watch = Watch(ranks) if ranks else None
+        if ranks and self.trace:
+            self.trace.rank = ranks.rank
+        self.scheduler = (partial(WatchedScheduler, self._watch) if self._watch else Scheduler)(
             self.pool,
             job.max_running,
             job.max_batch_tokens,
@@ -137,7 +144,8 @@ class Session:
             except InputError as error:
                 self.refused[request.id] = str(error)
         self.size = SlotSize(job.max_running, job.max_batch_tokens, min(per_request, self.pool.num_pages))
-        check_gpu(self.checkpoint, self.pool, self.device)
+        check = partial(check_gpu, self.checkpoint, self.pool, self.device)
+        ranks.agree(check, (job, self.dials, self.checkpoint.name)) if ranks else check()
         self.started = 0.0
 
     def _requests(self, job: Job) -> list[Request]:
@@ -174,9 +182,14 @@ class Session:
         Raises:
             InputError: another session of the same Checkpoint is not done.
             EngineError: the engine has not yielded each request once.
+            RankError: another rank is gone, or does something else.
         """
         if not self.requests:
             return
+        with self._watch or nullcontext():
+            yield from self._run()
+
+    def _run(self) -> Iterator[Completion]:
         model, threads = self.load_model(), torch.get_num_threads()
         if self.device.torch_device.type == "cpu" and self.checkpoint.weight_bytes < SMALL:
             torch.set_num_threads(1)
@@ -190,7 +203,7 @@ class Session:
             gc.freeze()
             self.progress("")
             self.started = self.device.begin()
-            for request in self._once(self._run(engine)):
+            for request in self._once(self._yielded(engine)):
                 tokens = request.generated
                 yield Completion(request.id, tokens, self.checkpoint.decode(tokens), request.finish_reason)
             self.device.finish()
@@ -200,7 +213,7 @@ class Session:
             self.scheduler.abort()  # nothing is left to abort unless the run was cut short
             model.close()
 
-    def _run(self, engine: object) -> Iterator[Request]:
+    def _yielded(self, engine: object) -> Iterator[Request]:
         """What an engine yields, one at a time: who takes it is no engine's code."""
         yielded, end = iter(engine.run() or ()), object()
         while True:

@@ -58,10 +58,12 @@ class Trace:
     Attributes:
         device: what they were recorded on; a simulated one says so.
         spans: all of them.
+        rank: of the process, among those of one run; None if there is but one.
     """
 
     device: str = ""
     spans: list[Span] = field(default_factory=list)
+    rank: int | None = None
 
     def add(self, lane: Lane, name: str, start: float, end: float, *details, **named) -> None:
         """Reports a span; `details` are Span's other fields."""
@@ -132,7 +134,7 @@ class Trace:
         of_batches = [span for span in numbered if first <= span.batch_number <= last]
         begin, end = min(span.start for span in of_batches), max(span.end for span in of_batches)
         waits = [span for span in self.spans if span.batch_number is None and begin <= span.start and span.end <= end]
-        return Trace(self.device, sorted(of_batches + waits, key=lambda span: span.start))
+        return Trace(self.device, sorted(of_batches + waits, key=lambda span: span.start), self.rank)
 
     def chrome(self) -> dict:
         """The trace in Chrome's format, for Perfetto: a named lane each, and an arrow from launch to execution."""
@@ -158,7 +160,8 @@ class Trace:
                 timed.append({"ph": "s", **flow, "tid": 1, "ts": 1e6 * (span.launched - zero)})
                 timed.append({"ph": "f", "bp": "e", **flow, "tid": tid, "ts": start})
         events += sorted(timed, key=lambda event: event["ts"])
-        return {"displayTimeUnit": "ms", "traceEvents": events, "otherData": {"device": self.device}}
+        header = {"displayTimeUnit": "ms", "traceEvents": events, "otherData": {"device": self.device}}
+        return header if self.rank is None else header | {"distributedInfo": {"rank": self.rank}}  # as torch's profiler
 
     @classmethod
     def of_chrome(cls, chrome: dict) -> "Trace":
@@ -169,6 +172,7 @@ class Trace:
         calls = {event["id"]: 1e-6 * event["ts"] for event in events["s"]}
         launched = {(event["tid"], event["ts"]): calls[event["id"]] for event in events["f"]}
         trace = cls(chrome.get("otherData", {}).get("device", ""))
+        trace.rank = chrome.get("distributedInfo", {}).get("rank")
         for event in events["X"]:
             place, details = (event["tid"], event["ts"]), event["args"]
             start, kernels = 1e-6 * event["ts"], details.get("kernels")

@@ -41,6 +41,8 @@ class Step:
         host: H.
         waiting: of the host, for the GPU or in a call that blocked.
         ahead: whether the batch was launched before the host had waited for the tokens of the one before.
+        ramp: how long the GPU, with nothing to do, waited for launches: for the first since the host had begun, and for
+            others inside the batch.
     """
 
     batch: Batch
@@ -50,6 +52,7 @@ class Step:
     host: int
     waiting: int
     ahead: bool
+    ramp: int = 0
 
     @property
     def idle(self) -> int:
@@ -70,9 +73,9 @@ def steps_of(found: Batches) -> list[Step]:
         else:
             ahead = batch.called < before.end
         host = max(batch.called - before.called - before.launching - waiting, 0)
-        steps.append(
-            Step(batch, sorts[batch.number], batch.end - before.end, before.launching, host, waiting, bool(ahead))
-        )
+        ramp = max(batch.start - max(batch.called, before.end), 0) + batch.launch_gaps
+        length, of_sort = batch.end - before.end, sorts[batch.number]
+        steps.append(Step(batch, of_sort, length, before.launching, host, waiting, bool(ahead), ramp))
     return steps
 
 
@@ -129,6 +132,7 @@ class Typical:
         kernels: K.
         launching: L.
         host: H.
+        ramp: the GPU, with nothing to do, waits for launches: for the first, and inside the batch.
         waiting: of the host.
         bubble: the GPU waits between batches.
         launch_gaps: the GPU waits inside a batch.
@@ -146,6 +150,7 @@ class Typical:
     kernels: float
     launching: float
     host: float
+    ramp: float
     waiting: float
     bubble: float
     launch_gaps: float
@@ -172,6 +177,7 @@ class Typical:
             kernels=middle(batch.kernels for batch in batches),
             launching=middle(step.launching for step in steps),
             host=middle(step.host for step in steps),
+            ramp=middle(step.ramp for step in steps),
             waiting=middle(step.waiting for step in steps),
             bubble=middle(batch.bubble for batch in batches),
             launch_gaps=middle(batch.launch_gaps for batch in batches),
@@ -196,7 +202,7 @@ class Typical:
     @property
     def law(self) -> Law:
         """What the law of overlap says of them."""
-        return Law(self.kernels, self.launching, self.host)
+        return Law(self.kernels, self.launching, self.host, self.ramp)
 
     @property
     def holds(self) -> bool:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 
@@ -23,6 +24,7 @@ WAIT = "Synchronize|[Mm]emcpy(?!.*Async)"
 ASLEEP = r"built-in (?:method|function) (?:acquire|sleep|select|poll|recv\w*|wait)\b"
 BLOCKED = 10  # times as long as the usual call of its name, and at least
 SHORTEST_BLOCKED = 100_000  # ns
+K = TypeVar("K")
 
 
 @dataclass(frozen=True)
@@ -172,23 +174,27 @@ class Recording:
 COLUMNS = ("category", "name", "start", "end", "thread", "correlation", "gpu", "stream")
 
 
-def kernel_runs(recording: Recording, batches: Mapping[str, int]) -> dict[int, tuple[list[tuple[float, float]], int]]:
-    """When kernels of each batch ran. A kernel belongs to the batch in whose launch the call with the kernel's
+def kernel_runs(
+    recording: Recording, launched: Mapping[str, K], but: str | None = None
+) -> dict[K, tuple[list[tuple[float, float]], int]]:
+    """When the kernels of each batch ran. A kernel belongs to the launch in which the call with the kernel's
     correlation number lies.
 
     Args:
-        batches: by what a launch is called in the trace, the number of its batch.
+        launched: by what a launch is called in the trace, what its kernels are to be counted to: a batch's number, say.
+        but: kernels whose names have this pattern in them do not count.
 
     Returns:
-        By batch, the stretches of time (seconds) in which a kernel of it runs, in order, and the number of its kernels.
+        By that, the stretches of time (seconds) in which a kernel of it runs, in order, and the number of its kernels.
     """
     launches, calls, rows_of = defaultdict(list), recording.calls(), defaultdict(list)
     for row in recording.rows("user_annotation"):
-        if (number := batches.get(recording.text(row))) is not None:
-            launches[recording.thread[row]].append((recording.start[row], recording.end[row], number))
+        if (key := launched.get(recording.text(row))) is not None:
+            launches[recording.thread[row]].append((recording.start[row], recording.end[row], key))
     for annotations in launches.values():
         annotations.sort()
-    for row in recording.work():
+    work = recording.work()
+    for row in work[~recording.named(but, work)] if but else work:
         call = calls.get(recording.correlation[row])
         if call is None:
             continue
@@ -197,9 +203,9 @@ def kernel_runs(recording: Recording, batches: Mapping[str, int]) -> dict[int, t
         if index >= 0 and called <= annotations[index][1]:
             rows_of[annotations[index][2]].append(row)
     runs = {}
-    for number, rows in sorted(rows_of.items()):
+    for key, rows in sorted(rows_of.items()):
         union = Stretches.union(recording.start[rows], recording.end[rows])
-        runs[number] = list(zip(union.start / 1e9, union.end / 1e9, strict=True)), len(rows)
+        runs[key] = list(zip(union.start / 1e9, union.end / 1e9, strict=True)), len(rows)
     return runs
 
 

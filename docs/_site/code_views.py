@@ -31,7 +31,7 @@ class Pair(NamedTuple):
 
 def changes(old: Path, new: Path) -> str:
     """Everything from the class on: what the docstrings of the modules say, the page says too."""
-    before, after = (_lines(path) for path in (old, new))
+    before, after = (lines(path) for path in (old, new))
     found = list(_pairs(before, after))
     tabs = {"Side by side": _side_by_side(found), "In one column": _one_column(found)}
     views = "\n\n".join(f'=== "{title}"\n\n    {view}' for title, view in tabs.items())
@@ -40,13 +40,13 @@ def changes(old: Path, new: Path) -> str:
     return f"{views}\n\n`{old.name}` to `{new.name}`: {len(come)} lines are new, {len(gone)} are gone.\n"
 
 
-def _lines(path: Path) -> list[tuple[str, Line]]:
+def lines(path: Path) -> list[tuple[str, Line]]:
     """The lines of a file from its class on: the text, and the line as it is shown."""
     text = path.read_text()
     skipped = text[: text.index("class Engine")].count("\n")
     shown = highlight(text, PythonLexer(), HtmlFormatter(nowrap=True)).splitlines()
-    lines = zip(text.splitlines(), shown, strict=True)
-    found = [(plain, Line(n, len(plain) - len(plain.lstrip()), html)) for n, (plain, html) in enumerate(lines, 1)]
+    both = zip(text.splitlines(), shown, strict=True)
+    found = [(plain, Line(n, len(plain) - len(plain.lstrip()), html)) for n, (plain, html) in enumerate(both, 1)]
     return found[skipped:]
 
 
@@ -72,13 +72,13 @@ def _side_by_side(pairs: list[Pair]) -> str:
         if kind == "gap":
             rows.append('<tr class="gap"><td colspan="4">...</td></tr>')
             continue
-        old, new = map(_narrowed, (old, new))
+        old, new = map(narrowed, (old, new))
         marks = ("", "") if kind == "same" else ("gone" if old else "none", "come" if new else "none")
         rows.append(f"<tr>{_cells(old, marks[0])}{_cells(new, marks[1])}</tr>")
     return f'<div class="changes beside highlight"><table><tbody>{"".join(rows)}</tbody></table></div>'
 
 
-def _narrowed(line: Line | None) -> Line | None:
+def narrowed(line: Line | None) -> Line | None:
     """Without the spaces that align its comment: half a page is narrow."""
     return line and line._replace(html=BEFORE_COMMENT.sub("  ", line.html))
 

@@ -37,7 +37,8 @@ def drawings() -> dict[str, tuple]:
         chrome = stored(f"traces/{path.name}")
         trace = Trace.of_chrome(chrome)
         source, (first, last) = chrome["otherData"], trace.middle(3)
-        found[f"timeline-{path.stem}"] = functools.partial(timeline, trace, first, last), source
+        # The trace ends with `last`; with that one left out, no lane has an end where nothing is known.
+        found[f"timeline-{path.stem}"] = functools.partial(timeline, trace, first - 1, last - 1), source
         found[f"closeup-{path.stem}"] = functools.partial(closeup.closeup, trace, first + 1), source
     for name, entry in figures.load(RESULTS / "h200.json").items():
         if rows := report.breakdowns(entry):

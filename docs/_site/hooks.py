@@ -14,10 +14,13 @@ from types import SimpleNamespace
 import code_views
 import comparisons
 import examples
+import explore
 import first
 import jinja2
+import labs
 import notebooks
 import published
+import recorded
 import worked
 from drawings import RESULTS, drawings, origin, stored, svg
 from mkdocs.config.defaults import MkDocsConfig
@@ -43,6 +46,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name in drawings():
         for theme in ("light", "dark"):
             files.append(File.generated(config, f"figures/{name}-{theme}.svg", content=svg(name, theme == "dark")))
+    files.append(File.generated(config, "javascripts/explore-data.js", content=explore.data()))
+    files.append(File.generated(config, "stylesheets/colours.css", content=explore.colours()))
     for stem in chapter_paths():
         path = ROOT / "chapters" / f"{stem}.ipynb"
         files.append(File.generated(config, f"chapters/{stem}.ipynb", abs_src_path=str(path)))
@@ -62,6 +67,7 @@ class Page:
 
     def __init__(self, uri: str):
         self._folder = posixpath.dirname(uri)
+        self._served = posixpath.splitext(uri)[0]  # mkdocs rewrites links in Markdown, not those in HTML
 
     def figure(self, name: str, caption: str, shape: str = "wide") -> str:
         """A figure, light and dark, with its caption and where it is from. A "narrow" one fits a phone."""
@@ -156,6 +162,10 @@ class Page:
         """The reports among these that have a gain."""
         return [report for report in published.REPORTS if max(report.gains.values(), default=1.0) > 1]
 
+    def foretold(self) -> str:
+        """What traces of synchronous engines foretell, beside what their asynchronous twins did, as a table."""
+        return recorded.foretold()
+
     def first_run(self) -> str:
         """What `acb compare` prints: the block in the README, which a test holds to the command."""
         return first.block()
@@ -214,6 +224,21 @@ class Page:
         """A batch as a slot holds it, view by view."""
         return examples.written()
 
+    def explore(self, chapter: str, preset: str, address: bool = False) -> str:
+        """The player of a chapter, with its dials as in a preset; `address`: the page's address keeps its state."""
+        stem = chapter_path(chapter).stem
+        there = posixpath.relpath(".", self._served)
+        picture, here = f"{there}/figures/timeline-wide-{stem}-light.svg", "data-address " if address else ""
+        names = ("explore-data", "timing", "run", "timeline", "panels", "explore")
+        scripts = (f"{there}/javascripts/{name}.js" for name in names)
+        return (
+            f'<div class="explore" data-chapter="{stem}" data-preset="{preset}" {here}'
+            f'data-explore="{there}/explore/"><p>Here an engine is played, line by line, which takes '
+            f'JavaScript. This is what a few of its steps look like:</p><img class="notebook" src="{picture}" '
+            f'alt="Three steps of {stem} on the H200, as in the pictures of the chapters"></div>\n'
+            + "\n".join(f'<script defer src="{script}"></script>' for script in scripts)
+        )
+
     def clocks(self, chapter: str, *without: str) -> str:
         """The actions of a chapter's first batch and what is over before each begins."""
         return examples.clocks(chapter, *without)
@@ -225,6 +250,18 @@ class Page:
     def handed_on(self) -> str:
         """The page of a finished request and its next owner, as chapter 4 ran."""
         return worked.handed_on()
+
+    def labs(self, kind: str) -> str:
+        """The labs of a kind, "build" or "hunt", as a table."""
+        return labs.table(kind)
+
+    def session(self, name: str) -> str:
+        """A terminal session: commands, and what they print."""
+        return labs.session(name)
+
+    def bugs(self) -> str:
+        """What the bugs of the hunts are, folded."""
+        return labs.bugs()
 
     def chapters(self) -> dict[str, str]:
         """The idea of every chapter, by its file's name without .py: what its first line says."""

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from pathlib import Path
 
 import pytest
 from tape import Tape, asynchronous, sync
@@ -10,6 +11,9 @@ from tape import Tape, asynchronous, sync
 def saved(path, tape: Tape, **header):
     path.write_bytes(gzip.compress(json.dumps({**header, "traceEvents": tape.events}).encode()))
     return str(path)
+
+
+STORED = Path(__file__).parents[2] / "docs" / "results" / "traces" / "long-ch1_sync.json"
 
 
 @pytest.fixture
@@ -54,6 +58,15 @@ def test_two_traces_are_compared_and_ci_looks_at_the_second(acb, before, after):
     done = acb("idle", before, after, "--fail-above", "0.1")
     assert done.returncode == 0
     assert "Foretold from before" in done.stdout
+
+
+def test_traces_of_ours_know_their_ranks_too(acb, tmp_path):
+    files = [tmp_path / f"trace-rank{rank}.json" for rank in range(2)]
+    for rank, file in enumerate(files):
+        file.write_text(json.dumps(json.loads(STORED.read_text()) | {"distributedInfo": {"rank": rank}}))
+    done = acb("idle", *map(str, files))
+    assert "rank 0, NVIDIA H200: " in done.stdout
+    assert "rank 1, NVIDIA H200: " in done.stdout
 
 
 def test_traces_of_several_ranks_are_shown_each_and_the_slowest_is_named(acb, tmp_path):

@@ -33,7 +33,8 @@ def test_a_bad_prompt_among_good_ones(acb):
     assert done.returncode == 1
     assert "count 3 to 4 -> 3 4\n" in done.stdout
     assert done.stderr.splitlines() == [
-        "refused: request '1': prompt 'count bananas': model 'counter' does not know 'bananas'",
+        "refused: request '1': prompt 'count bananas': model 'counter' does not know 'bananas'; it knows "
+        "count, to and the numbers 0 to 999",
         "refused: request '2': the prompt is empty; it needs at least one token",
     ]
 
@@ -127,6 +128,27 @@ def test_what_no_model_could_use_is_refused_before_anything_is_made_for_it(acb, 
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--gpus", "0"), "--gpus is 0; it must be at least 1"),
+        (("--gpus", "2"), "2 GPUs go with device cuda or cpu, not with 'auto': the simulated GPU is alone"),
+        (("--gpus", "2", "--device", "sim"), "2 GPUs go with device cuda or cpu, not with 'sim'"),
+        (("--gpus", "2", "--device", "cuda"), "device 'cuda' is not available here"),
+        (("--gpus", "2", "--device", "cpu", "--rank-timeout", "0"), "--rank-timeout is 0; it must be a number"),
+    ],
+)
+def test_gpus_that_are_not_there_are_refused_before_any_rank_is_started(acb, arguments, message):
+    done = acb("run", "ch1", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_one_gpu_is_a_run_like_any_other(acb):
+    assert acb("run", "ch1", "--gpus", "1", "--device", "cpu", "--prompt", "count 3 to 7").stdout.startswith("count 3")
 
 
 def test_all_requests_refused(acb):

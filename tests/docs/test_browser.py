@@ -1,118 +1,21 @@
 """The documentation site in a browser, wide and narrow, light and dark: a reader's way through it."""
 
-import functools
-import http.server
-import os
-import shutil
-import threading
-from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urldefrag, urljoin
 
 import pytest
-from playwright.sync_api import Browser, TimeoutError, expect, sync_playwright
+from docs.reader import WINDOWS
 from playwright.sync_api import Page as Tab
+from playwright.sync_api import expect
 
 from acb_minimal.run.engines import chapter_paths
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-QUIET = ("gpu", "quic", "background-networking", "component-update", "sync")  # and nothing sent by itself
-WINDOWS = {"desktop": {"width": 1400, "height": 900}, "phone": {"width": 390, "height": 844}}
 each_view = pytest.mark.parametrize(
     "view", [(window, scheme) for window in WINDOWS for scheme in ("light", "dark")], ids="-".join
 )
 
 
-class Handler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *arguments) -> None:
-        pass
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = next(filter(None, map(shutil.which, NAMES)), None)
-    if program is None:
-        give_up = pytest.fail if "CI" in os.environ else pytest.skip
-        give_up(f"no browser is installed: none of {', '.join(NAMES)}")
-    switches = ["--no-sandbox", "--no-first-run", *(f"--disable-{each}" for each in QUIET)]
-    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=program, args=switches) as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def address(site) -> Iterator[str]:
-    assert (site.folder / "index.html").is_file(), f"mkdocs did not get to its end:\n{site.output}"
-    handler = functools.partial(Handler, directory=site.folder)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/"
-        server.shutdown()
-
-
-class Reader:
-    """Someone who reads the site in a tab, and notes what is wrong with the pages: nothing ever should be."""
-
-    def __init__(self, tab: Tab, address: str):
-        self.tab, self.address, self.wrong = tab, address, []
-        tab.on("console", lambda message: self._note(message.text) if message.type == "error" else None)
-        tab.on("pageerror", lambda error: self._note(str(error)))
-        tab.on("request", lambda request: self._loads(request.url))
-        tab.on("response", lambda response: self._answered(response.url, response.status))
-        tab.on("requestfailed", lambda request: self._failed(request.url, request.failure))
-
-    def open(self, page: str) -> None:
-        self.tab.goto(urljoin(self.address, page))
-        self.look()
-
-    def click(self, link) -> None:
-        with self.tab.expect_navigation():
-            link.click()
-        self.look()
-
-    def resize(self, window: str) -> None:
-        self.tab.set_viewport_size(WINDOWS[window])
-        self.look()
-
-    def look(self) -> None:
-        """At the page as it is now: when all has moved to its place, it must not be wider than the window."""
-        wide, window = "document.documentElement.scrollWidth", "document.documentElement.clientWidth"
-        try:
-            self.tab.wait_for_function(f"{wide} <= {window}", timeout=2000)
-        except TimeoutError:
-            self._note("the page is {} pixels wide, the window {}".format(*self.tab.evaluate(f"[{wide}, {window}]")))
-
-    @property
-    def page(self) -> str:
-        return urldefrag(self.tab.url).url.removeprefix(self.address)
-
-    def _loads(self, url: str) -> None:
-        if not url.startswith((self.address, "data:", "blob:")):
-            self._note(f"asks another host: {url}")
-
-    def _answered(self, url: str, status: int) -> None:
-        if status >= 400:
-            self._note(f"{status}: {url}")
-
-    def _failed(self, url: str, why: str) -> None:
-        if why != "net::ERR_ABORTED":  # the reader went on to the next page
-            self._note(f"{why}: {url}")
-
-    def _note(self, text: str) -> None:
-        self.wrong.append(f"{self.page or 'home'}: {text}")
-
-
-@pytest.fixture
-def reader(browser, address, view) -> Iterator[Reader]:
-    name, scheme = view
-    with browser.new_context(viewport=WINDOWS[name], color_scheme=scheme) as context:
-        reader = Reader(context.new_page(), address)
-        reader.tab.set_default_timeout(10_000)
-        yield reader
-    assert not reader.wrong, "\n".join(reader.wrong)
-
-
 @each_view
-def test_the_course_is_read_by_clicking_from_home_to_its_end(reader):
+def test_the_course_is_read_by_clicking_from_home_to_its_end(reader, view):
     reader.open("")
     first, *others = (f"chapters/{stem}/" for stem in chapter_paths())
     reader.click(reader.tab.locator(f"article a[href='{first}']").first)
@@ -120,12 +23,17 @@ def test_the_course_is_read_by_clicking_from_home_to_its_end(reader):
     for page in others:
         reader.click(reader.tab.locator("a.md-footer__link--next"))
         assert reader.page == page
-        switch_the_diff(reader.tab)
+        look_at_the_diff(reader.tab, view[0])
         reader.look()
 
 
-def switch_the_diff(tab: Tab) -> None:
+def look_at_the_diff(tab: Tab, window: str) -> None:
+    """Two views to switch between; on a phone only the narrow one."""
     beside, column = tab.locator(".changes.beside"), tab.locator(".changes:not(.beside)")
+    if window == "phone":
+        expect(column).to_be_visible()
+        expect(beside).to_be_hidden()
+        return
     expect(beside).to_be_visible()
     expect(column).to_be_hidden()
     tab.get_by_text("In one column", exact=True).click()

@@ -1,14 +1,21 @@
 """Profiles: the breakdown of a step."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from acb_minimal.errors import InputError
-from acb_minimal.measure.profile import SAMPLE, launch_names, profile
+from acb_minimal.measure.profile import SAMPLE, launch_names, profile, with_kernels
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.engines import chapter_paths
 from acb_minimal.run.workload import workload as find_workload
 from acb_minimal.sim.device import CpuDevice
+from acb_minimal.trace.idle import read
+from acb_minimal.trace.spans import Trace
 from acb_minimal.trace.torch_profiler import Recording, kernel_runs
+
+DATA = Path(__file__).parents[1] / "data"
 
 
 @pytest.mark.parametrize("chapter", chapter_paths())
@@ -46,6 +53,26 @@ def test_without_decodes_there_is_no_breakdown():
     assert profile("ch1", find_workload("demo").override(requests=2, new_tokens=1), "sim").breakdown is None
 
 
+def test_a_trace_is_told_the_kernel_times_of_another_run():
+    """Eight batches of `demo` in chapter 6, recorded on an H200, beside a made-up trace of ten."""
+    recording = read(DATA / "ch6_demo_h200.json.gz")
+    runs = kernel_runs(recording, launch_names(range(123, 131)))
+    made_up = Trace("a GPU")
+    for number in range(121, 131):
+        made_up.add("CPU", "replay", number, number + 0.1, number, "A")
+        made_up.add("compute", "replay", number, number + 1, number, "A")
+    found = with_kernels(made_up, recording, range(123, 131))
+    known = {span.batch_number: span.kernels for span in found.lane("compute") if span.kernels is not None}
+    assert list(known) == list(runs) == list(range(123, 131))
+    for number, seconds in known.items():
+        assert seconds == pytest.approx(sum(end - start for start, end in runs[number][0]))
+    assert all(span.kernels is None for span in found.lane("CPU"))
+    done = profile("ch1", find_workload("demo").override(new_tokens=4, requests=2), "sim")
+    assert replace(done, trace=found).shown(6) == (125, 130)
+    assert replace(done, trace=found).shown(3) == (126, 128)
+    assert replace(done, trace=with_kernels(made_up, recording, range(123, 126))).shown(6) == (123, 125)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("chapter", chapter_paths())
 def test_a_profile_on_the_gpu(chapter):
@@ -55,4 +82,6 @@ def test_a_profile_on_the_gpu(chapter):
     assert parts.kernel_count > 100
     runs = kernel_runs(Recording.of(done.kernel_trace["traceEvents"]), launch_names(range(1000)))
     assert len(runs) == SAMPLE
+    first, last = done.shown(6)
+    assert all(span.kernels for span in done.trace.part(first, last).lane("compute"))
     assert 0 <= done.profiled_bubbles < 1

@@ -23,6 +23,12 @@ def test_bubbles_grow_with_the_batch_and_shrink_with_the_model():
     assert small_many > large_many > large_few
 
 
+def test_faster_kernels_make_bubbles_a_larger_share():
+    (plain,), (compiled,) = (list(regimes("sim", ("llama-3.2-1b",), (128,), compile)) for compile in (False, True))
+    assert compiled.step < plain.step
+    assert compiled.bubble_share > plain.bubble_share
+
+
 def test_a_share_is_what_a_profile_of_the_same_engine_says():
     (point,) = regimes("sim", ("llama-3.2-1b",), (128,))
     workload = Workload("regimes", "llama-3.2-1b", 128, CONTEXT, NEW_TOKENS, 128, 8192)

@@ -112,8 +112,8 @@ def test_where_kernels_are_unknown_a_bar_is_whole_and_the_picture_says_so():
     heights = {bar.get_height() for bar in bars(figure, "compute")}
     assert heights == {bar.get_height() for bar in bars(timeline(made(), 0, 2), "gaps")}
     assert not any(text.startswith("launch gaps") for text in written(figure))
-    assert "(when kernels run inside a batch: not recorded)" in written(figure)
-    assert "(when kernels run inside a batch: not recorded)" not in written(timeline(made(), 0, 2))
+    assert "(a batch: from its first kernel to its last)" in written(figure)
+    assert "(a batch: from its first kernel to its last)" not in written(timeline(made(), 0, 2))
 
 
 def test_the_texts_of_a_timeline_can_be_read(run):

@@ -7,7 +7,7 @@ import pytest
 
 from acb_minimal.errors import InputError
 from acb_minimal.models import counter
-from acb_minimal.run.engines import changed, chapter_path, engine, synchronous, without
+from acb_minimal.run.engines import changed, chapter_path, diff, engine, synchronous, without
 from acb_minimal.run.session import Session
 from acb_minimal.run.workload import Job
 from acb_minimal.sim.costs import Costs
@@ -17,6 +17,22 @@ from acb_minimal.sim.policies import named
 
 def source_of(engine_class: type) -> str:
     return "".join(linecache.getlines(engine_class.run.__code__.co_filename))
+
+
+def test_a_diff_leaves_docstrings_out_unless_they_are_asked_for_and_says_where_a_hunk_begins():
+    """A comment is no docstring, and a hunk can be found in both files by its numbers."""
+    whole, code = diff("ch4", "ch5"), diff("ch4", "ch5", docstrings=False)
+    assert '"""' in whole
+    assert '"""' not in code
+    assert "+        self.downloaded[self.slot].record(self.d2h)" in code
+    old, new = (chapter_path(name).read_text().splitlines() for name in ("ch4", "ch5"))
+    heads = [
+        (head, code.splitlines()[place + 1][1:]) for place, head in enumerate(code.splitlines()) if head[:2] == "@@"
+    ]
+    assert len(heads) > 1
+    for head, line in heads:
+        _, before, after, _ = head.split()
+        assert old[-int(before) - 1] == new[int(after) - 1] == line
 
 
 def answers(engine_class: type, policy: str) -> bool:

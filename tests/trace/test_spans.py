@@ -50,6 +50,14 @@ def test_steps_add_up_host_work_by_name():
     assert second == {"batch": 1, "compute": 4.0, "bubble": 2.0, "schedule": 1.5}
 
 
+def test_a_trace_of_one_rank_says_of_which_as_those_of_torchs_profiler_do():
+    trace = made()
+    assert "distributedInfo" not in trace.chrome()
+    trace.rank = 1
+    assert trace.part(0, 1).chrome()["distributedInfo"] == {"rank": 1}
+    assert Trace.of_chrome(trace.chrome()).rank == 1
+
+
 def test_an_empty_trace_has_nothing_to_say():
     trace = Trace()
     assert (trace.active(), trace.bubbles(), trace.steps()) == (None, {}, [])

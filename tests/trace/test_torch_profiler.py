@@ -43,6 +43,14 @@ def test_a_recorded_run_shows_its_bubbles():
     assert share["ch1_demo_h200.json.gz"] > 0.05 > 0.01 > share["ch6_demo_h200.json.gz"] > 0
 
 
+def test_kernels_of_a_name_can_be_left_out():
+    recording = Recording.of(recorded("ch6_demo_h200.json.gz")["traceEvents"])
+    attention = {"write_kernel", "attend_kernel", "merge_kernel"}
+    all_of_them, others = kernel_runs(recording, NAMES), kernel_runs(recording, NAMES, "|".join(attention))
+    assert all(others[number][1] < count for number, (_, count) in all_of_them.items())
+    assert kernel_runs(recording, NAMES, "ncclDevKernel") == all_of_them
+
+
 def event(cat: str, name: str, start: float, seconds: float, **details) -> dict:
     return {"ph": "X", "cat": cat, "name": name, "ts": 1e6 * start, "dur": 1e6 * seconds, **details}
 

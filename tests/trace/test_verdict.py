@@ -28,7 +28,7 @@ def test_every_kind_of_engine_is_told(kind, engine):
 
 
 def test_what_the_law_does_not_explain_is_said_not_to_be():
-    typical = Typical(9, 2e-3, 1e-3, 1e-4, 1e-4, 8e-4, 1e-3, 0.0, 0.0, 0.0, 0.5, ahead=1.0, graph=True)
+    typical = Typical(9, 2e-3, 1e-3, 1e-4, 1e-4, 0.0, 8e-4, 1e-3, 0.0, 0.0, 0.0, 0.5, ahead=1.0, graph=True)
     assert verdict(typical).kind == "unexplained"
     assert set(get_args(Kind)) == {*PLANTED, "unexplained"}
 
@@ -64,7 +64,7 @@ def test_a_launch_bound_verdict_names_its_doubt_until_the_step_is_known():
 
 
 def test_the_law_foretells_nothing_of_steps_that_it_does_not_describe():
-    typical = Typical(9, 3e-3, 1e-3, 1e-4, 2e-4, 0.0, 2e-3, 0.0, 0.0, 0.0, 0.6, ahead=0.0, graph=True)
+    typical = Typical(9, 3e-3, 1e-3, 1e-4, 2e-4, 0.0, 0.0, 2e-3, 0.0, 0.0, 0.0, 0.6, ahead=0.0, graph=True)
     assert "nothing is foretold" in verdict(typical).text
 
 

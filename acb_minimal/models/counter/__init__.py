@@ -12,6 +12,7 @@ from pathlib import Path
 PATH = Path(__file__).parent  # config.json, model.safetensors, tokenizer.json and their companions
 
 LARGEST = 999  # the numbers are 0 .. LARGEST
+WORDS = f"count, to and the numbers 0 to {LARGEST}"  # all that it knows
 LONGEST = 100  # the model was taught to count at most this far: b - a <= LONGEST
 
 

@@ -1,0 +1,141 @@
+"""What the page that plays the engines is given: recordings of the chapters on the simulator, whole and without a line,
+as a script of its own.
+
+Whatever is recorded was run here, when the site is built. The times that the dials can be set to are measured ones,
+from docs/results, or published ones.
+"""
+
+import functools
+import gc
+import json
+from typing import Any
+
+import code_views
+from drawings import RESULTS
+
+from acb_minimal.check.deletions import deletions
+from acb_minimal.measure import record, tables
+from acb_minimal.models import counter
+from acb_minimal.pictures.recording import record as recorded
+from acb_minimal.pictures.recording import record_schedule
+from acb_minimal.pictures.theme import DARK, LIGHT, Theme
+from acb_minimal.run.checkpoint import Checkpoint
+from acb_minimal.run.engines import chapter_paths, load_chapter
+from acb_minimal.run.workload import WORKLOADS, Job
+from acb_minimal.sim.costs import Costs
+from acb_minimal.sim.dialled import Dialled
+
+PAIRS = [(3, 11), (98, 103), (40, 47), (7, 9)]
+FULL = "ch6_cuda_graphs"  # it launches graphs by itself
+PUBLISHED_STEPS = WORKLOADS["headline"].new_tokens  # a token each for every request
+
+
+@functools.cache
+def checkpoint() -> Checkpoint:
+    return Checkpoint("counter")
+
+
+def job() -> Job:
+    """Four requests, three at a time: long enough for a few steps of three decodes, with one that leaves and one that
+    joins."""
+    return Job([counter.prompt(a, b) for a, b in PAIRS], max_running=3, max_batch_tokens=32)
+
+
+def run(engine_class: type, graphs: bool = False) -> dict[str, Any]:
+    """A recording; what its times are set to makes no difference to it."""
+    gc.freeze()  # a session collects garbage before it serves: among what is here already, for longer than it serves
+    return recorded(engine_class, job(), checkpoint(), Dialled.to(10e-3, 10e-3, 1e-3, 0.0), graphs)
+
+
+def costs() -> dict[str, Any]:
+    """What the recordings are timed by, beside the dials, in seconds."""
+    known = Dialled.to(1.0, 1.0, 1.0, 0.0)
+    copy, carry = known.copy_launch, known.launch("carry_over", None)
+    return {
+        "shares": known.shares,
+        "call": known.call,
+        "launching": {"upload": copy, "download": copy, "carry_over": carry, "replay": known.replay_launch},
+        "computing": {"carry_over": known.compute("carry_over", None).busy},
+    }
+
+
+def presets() -> list[dict[str, Any]]:
+    """Settings of the dials that were measured or published: in ms, with where they are from."""
+    found = record.load(RESULTS / "law.json")["law"]
+    rows = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
+    device = f"{found.environment['device']}, {found.environment['date']}"
+
+    def measured(name: str, decodes: str = "one by one", host_work: float = 0.0) -> dict[str, float]:
+        wanted = (name, decodes, host_work)
+        row = next(row for row in rows if (row["workload"], row["decodes"], row["host work"]) == wanted)
+        return {dial: round(row[dial], 2) for dial in "KLH"}
+
+    made = []
+    for name in ("small", "long", "wide"):
+        load = WORKLOADS[name]
+        told = f"{load.model}, {load.max_running} requests at a time: K, L and H of chapter 1, measured ({device})"
+        ramp = round(1e3 * Costs.of(load.model).ramp, 2)
+        made.append({"name": name, "says": told, **measured(name), "R": ramp, "graphs": False})
+    seconds, active = tables.PUBLISHED["synchronous"]
+    step = 1e3 * seconds / PUBLISHED_STEPS
+    told = (
+        f"Hugging Face's run of an 8B model: {seconds} s in {PUBLISHED_STEPS:,} steps, the GPU active for {active:.1%} "
+        f"of it. K is the active time, H the rest; L is not known, and as good as nothing here"
+    )
+    dials = {"K": round(active * step, 2), "L": 0.01, "H": round((1 - active) * step, 2), "R": 0.0}
+    made.append({"name": "published", "says": told, **dials, "graphs": False})
+    told = (
+        f"small with 4 ms of work added to the host's in every step, decodes launched as graphs: K and H measured, L "
+        f"as it is without graphs ({device})"
+    )
+    dials = measured("small", "as graphs", 4.0) | {"L": measured("small", host_work=4.0)["L"], "R": 0.0}
+    made.append({"name": "busy host", "says": told, **dials, "graphs": True})
+    return made
+
+
+def data() -> str:
+    """The script: a constant that has it all."""
+    found = record.load(RESULTS / "deletions.json")
+    chapters = {}
+    for stem, path in chapter_paths().items():
+        lines = [code_views.narrowed(line) for _, line in code_views.lines(path)]
+        chapters[stem] = {
+            "lines": [{"number": line.number, "indent": line.indent, "html": line.html} for line in lines],
+            "recording": run(load_chapter(stem)),
+            "graphs": None if stem == FULL else run(load_chapter(stem), graphs=True),
+            "without": {},
+        }
+        rows = findings(found, stem)
+        for deletion in deletions(stem):
+            row = rows[deletion.line]
+            harmless = row["hazard in batch"] is None and row["wrong token in batch"] is None and row["error"] is None
+            engine = deletion.engine()
+            made = run(engine) if harmless else record_schedule(engine, str(row["seed"] or 0))
+            seed = {} if harmless else {"seed": row["seed"] or 0}
+            chapters[stem]["without"][deletion.line] = {"text": deletion.text, "recording": made, **seed}
+    everything = {"chapters": chapters, "costs": costs(), "presets": presets()}
+    return f"const EXPLORE = {json.dumps(everything, separators=(',', ':'))};\n"
+
+
+def findings(found: dict[str, record.Measured], stem: str) -> dict[int, dict[str, Any]]:
+    """What the search for each line of a chapter found, by line."""
+    if stem not in found:
+        return {}
+    rows = (dict(zip(found[stem].columns, row, strict=True)) for row in found[stem].rows)
+    return {row["line"]: row for row in rows}
+
+
+def colours() -> str:
+    """The colours of the pictures, as CSS."""
+    return "".join(
+        f"{selector} {{ {' '.join(f'--acb-{name}: {value};' for name, value in of(theme).items())} }}\n"
+        for selector, theme in ((":root", LIGHT), ('[data-md-color-scheme="slate"]', DARK))
+    )
+
+
+def of(theme: Theme) -> dict[str, str]:
+    """A theme's colours by name."""
+    inks = {"host": theme.host, "a": theme.slots[0], "b": theme.slots[1]}
+    named = {f"{name}-{part}": value for name, ink in inks.items() for part, value in ink._asdict().items()}
+    plain = ("page", "ink", "faint", "lane", "bubbles", "kernels")
+    return named | {name: getattr(theme, name) for name in plain}

@@ -1,0 +1,86 @@
+"""The page of the labs: its terminal sessions are what the commands print, and no other lab is given away."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from acb_minimal.cli import app, options
+from acb_minimal.course.labs import judging
+from acb_minimal.course.labs.catalog import LABS
+from acb_minimal.course.labs.folder import start
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "labs.md").read_text()
+SESSIONS = {name: DOCS / "results" / "sessions" / f"{name}.txt" for name in re.findall(r'session\("([\w-]+)"\)', PAGE)}
+SHOWN = {"batch", "haste"}
+COVERED = re.compile(r"[\d,.e+]+ schedules are covered")  # a matter of how long the judge looks
+
+
+def printed(commands: list[str]) -> list[str]:
+    """These commands and what they print, in the current folder, with an empty line between them."""
+    lines = []
+    for command in commands:
+        done = CliRunner().invoke(app.app, shlex.split(command.removeprefix("$ acb ")))
+        assert not done.exception or isinstance(done.exception, SystemExit), done.exception
+        lines += ["", command, *(line.rstrip() for line in done.output.splitlines())]
+    return lines[1:]
+
+
+def learners() -> None:
+    """Makes the class whose report is shown, in the current folder."""
+    race = "nothing makes compute wait for h2d"
+    waits = "the host waits 3 times in a step, and once is enough"
+    done = {
+        "ada": {"batch": ["solved"], "streams": [race, "solved"], "events": [waits]},
+        "eva": {"batch": ["solved"], "streams": [race] * 4},
+        "max": {"batch": ["solved"], "streams": [race] * 3},
+        "tom": {"batch": []},
+    }
+    for who, labs in done.items():
+        for name, said in labs.items():
+            each = start(LABS[name], Path("class", who, name))
+            for words in said:
+                each.checked(words, words == "solved")
+            if len(said) > 2:
+                each.hint()
+
+
+@pytest.fixture
+def terminal(tmp_path, monkeypatch):
+    """A folder to work in, and a terminal of 88 columns, with a last word that is short."""
+    monkeypatch.setattr(judging, "RUNS", 2)
+    monkeypatch.setattr(judging, "SCHEDULES", 12)
+    monkeypatch.setattr(options.console, "_width", 88)
+    monkeypatch.setattr(options.console, "_height", 50)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_sessions_are_what_the_commands_print(terminal):
+    """Line by line. All of their times are simulated, so they are the same everywhere."""
+    assert list(SESSIONS) == [*(f"{lab}{part}" for lab in sorted(SHOWN) for part in ("", "-solved")), "report"]
+    learners()
+    for name, file in SESSIONS.items():
+        lab, _, solved = name.partition("-")
+        if solved:
+            Path(lab, "engine.py").write_text(LABS[lab].solution)
+        shown = file.read_text().splitlines()
+        again = printed([line for line in shown if line.startswith("$ ")])
+        assert [COVERED.sub("", line) for line in again] == [COVERED.sub("", line) for line in shown]
+
+
+def test_every_lab_and_every_thread_is_on_the_page(site):
+    text = (site.folder / "labs" / "index.html").read_text()
+    for lab in LABS.values():
+        assert f"<code>{lab.name}</code>" in text
+        assert all(f'href="{link}"' in text for link in lab.links)
+
+
+def test_only_the_labs_that_are_shown_to_the_end_are_given_away():
+    whole = PAGE + "".join(file.read_text() for file in SESSIONS.values())
+    for name in set(LABS) - SHOWN:
+        assert not [hint for hint in LABS[name].hints if hint in whole]
+        assert not LABS[name].found or LABS[name].found not in whole

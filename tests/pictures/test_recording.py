@@ -1,0 +1,90 @@
+"""Recordings of runs: every call with its line, what it waits for, and what is in memory after it."""
+
+import pytest
+
+from acb_minimal.check.deletions import deletions
+from acb_minimal.pictures.recording import record, record_schedule
+from acb_minimal.run.checkpoint import Checkpoint
+from acb_minimal.run.engines import chapter_path, load_chapter, without
+from acb_minimal.run.workload import Job
+from acb_minimal.sim.dialled import Dialled
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    job, checkpoint = Job(["count 3 to 6", "count 98 to 99"], max_running=2), Checkpoint("counter")
+    return lambda chapter, *times: record(load_chapter(chapter), job, checkpoint, Dialled.to(*times))
+
+
+@pytest.fixture(scope="module")
+def fifth(recorded):
+    return recorded("ch5", 10e-3, 1e-3, 2e-3, 0.0)
+
+
+def line(chapter: str, call: dict) -> str:
+    return chapter_path(chapter).read_text().splitlines()[call["line"] - 1].split("#")[0].strip()
+
+
+def test_what_an_engine_calls_does_not_depend_on_what_things_cost(recorded, fifth):
+    assert recorded("ch5", 1e-4, 20e-3, 9e-3, 1e-3) == fifth
+
+
+def test_every_call_has_the_line_of_the_engine_that_it_comes_from(fifth):
+    lines = {call.get("what", call["do"]): line("ch5", call) for call in fifth["calls"]}
+    assert lines["write"] == "self.slot.write(batch)"
+    assert lines["forward"] == "self.model.forward(self.slot)"
+    assert lines["wait"] in ("self.compute.wait_event(self.uploaded)", "self.d2h.wait_event(self.computed)")
+    assert lines["sync"] == "self.downloaded[slot].synchronize()"
+
+
+def test_a_wait_is_on_the_record_it_finds(fifth):
+    calls = fifth["calls"]
+    waits = [call for call in calls if call["do"] in ("wait", "sync")]
+    found = [(line("ch5", call), calls[call["on"]]["event"]) for call in waits]
+    assert {event for text, event in found if text.startswith("self.compute.wait")} == {"uploaded"}
+    assert {event for text, event in found if text.startswith("self.downloaded")} == {"downloaded[A]", "downloaded[B]"}
+
+
+def test_a_number_that_the_host_does_not_know_is_0_until_the_device_has_carried_it_over(fifth):
+    held = {call["what"]: call["then"] for call in fifth["calls"] if call.get("batch") == 1 and "then" in call}
+    assert held["write"] == {"pinned inputs": ["0", "0"]}
+    assert held["upload"] == {"inputs": ["0", "0"]}
+    assert held["carry_over"] == {"inputs": ["3", "98"]}
+    assert held["forward"] == {"outputs": ["4", "99"]}
+
+
+def test_answers_grow_by_a_token_with_every_update(fifth):
+    answers = [call["answers"]["0"] for call in fifth["calls"] if call.get("what") == "update"]
+    assert answers[:5] == [["3"], ["3", "4"], ["3", "4", "5"], ["3", "4", "5", "6"], ["3", "4", "5", "6", "end"]]
+
+
+def test_a_schedule_that_goes_wrong_has_the_two_that_race_and_the_wrong_token():
+    (deletion,) = (each for each in deletions("ch3") if each.text.startswith("self.compute.wait_event"))
+    made = record_schedule(deletion.engine(), "4")
+    first, second = (made["calls"][number] for number in made["hazard"]["calls"])
+    assert (first["what"], second["what"]) == ("upload", "forward")
+    assert made["hazard"]["writes"] == [True, False]
+    order = made["happened"]
+    upload, forward = (order.index(~number) for number in made["hazard"]["calls"])
+    assert forward < upload
+    last = made["calls"][max(made["happened"])]
+    assert last["what"] == "update"
+    assert any(last["answers"][id] != made["right"][id][: len(last["answers"][id])] for id in last["answers"])
+
+
+def test_every_call_of_a_schedule_has_a_line():
+    (deletion,) = (each for each in deletions("ch4") if each.text.startswith("self.downloaded.synchronize"))
+    made = record_schedule(deletion.engine(), "4")
+    assert all(made["calls"][number]["line"] for number in made["happened"] if number >= 0)
+    assert ~made["hazard"]["calls"][0] in made["happened"]
+
+
+def test_a_wait_for_an_event_that_was_never_recorded_is_on_nothing():
+    made = record_schedule(without("ch3", "self.uploaded.record"), "4")
+    (wait, *_) = (call for call in made["calls"] if call["do"] == "wait" and call["on"] is None)
+    assert (wait["event"], wait["stream"]) == ("uploaded", "compute")
+
+
+def test_nothing_is_made_of_an_engine_that_does_nothing_wrong():
+    with pytest.raises(ValueError, match="seed 4"):
+        record_schedule(load_chapter("ch3"), "4")
