@@ -122,7 +122,7 @@ _BY_POSITION = {*_HANDLERS, torch.Tensor.cuda, torch.Tensor.pin_memory}
 
 def _asked_by_the_shared_parts() -> bool:
     """Whether a call comes from this package, and so from no engine."""
-    return package(caller(__name__)) == package(sys._getframe())
+    return package(caller()) == package(sys._getframe())
 
 
 def _is_device(value: Any) -> bool:

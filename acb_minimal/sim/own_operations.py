@@ -10,12 +10,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from ..device import Device, Work
+from ..device import Device, Work, number_of
 from .limits import Limit
 from .operations import Operation, Queue
 from .places import DEVICE, PINNED, Places
 
 aten = torch.ops.aten
+LOOKING_ON = (__name__, __name__.removesuffix("_operations"))  # modules between an engine and torch: this and own.py
 
 
 @cache
@@ -159,9 +160,10 @@ class OwnOperations(TorchDispatchMode):
                     touched(self.device, each, writes)
 
     def _owner(self, flat) -> Work | None:
-        """Whose memory the first of these tensors is that has an owner."""
+        """Whose memory these tensors are; of several owners, the one with the newest batch."""
         places = [self.places.of(each) for each in flat if isinstance(each, torch.Tensor)]
-        return next((place.work for place in places if place is not None and place.work is not None), None)
+        owners = [place.work for place in places if place is not None and place.work is not None]
+        return max(owners, key=lambda work: -1 if (number := number_of(work)) is None else number, default=None)
 
 
 def touched(device: Device, memory: torch.Tensor, writes: bool) -> None:
@@ -175,14 +177,10 @@ def _line() -> tuple[str, int]:
     return frame.f_code.co_filename, frame.f_lineno
 
 
-def caller(also: str = "") -> FrameType:
-    """Whoever has called torch.
-
-    Args:
-        also: a module that is left out, as torch and this one are.
-    """
+def caller() -> FrameType:
+    """Whoever has called torch."""
     frame = sys._getframe(1)
-    while frame.f_globals.get("__name__") in (__name__, also) or package(frame) == "torch":
+    while frame.f_globals.get("__name__") in LOOKING_ON or package(frame) == "torch":
         frame = frame.f_back
     return frame
 
