@@ -12,14 +12,14 @@ from ..errors import InputError
 from .check import leave
 from .options import console
 
-app = typer.Typer(invoke_without_command=True, help="Labs: build the engines yourself, find bugs, and be judged.")
+app = typer.Typer(invoke_without_command=True)
 
-Where = Annotated[str, typer.Argument(metavar="[FOLDER]", help="A started lab: its folder, or its name.")]
+Where = Annotated[str, typer.Argument(metavar="FOLDER", help="A started lab: its folder, or its name.")]
 
 
 @app.callback()
 def lab(command: typer.Context) -> None:
-    """Labs: build the engines yourself, find bugs, and be judged. Alone, this lists them and says how far you are."""
+    """Build the engines yourself, find bugs, and be judged. Alone: the labs, and how far you are."""
     if command.invoked_subcommand is None:
         from ..course.labs import folder, screens
 
@@ -38,37 +38,6 @@ def start(
 
     found = catalog.find(name)
     console.print(screens.started(folder.start(found, Path(name) if into is None else into)), highlight=False)
-
-
-@app.command()
-def hint(where: Where = ".") -> None:
-    """Give the next hint: from a question to nearly the line."""
-    from ..course.labs import folder, screens
-
-    each = folder.open_lab(where)
-    console.print(screens.hints(each, each.hint()), highlight=False)
-
-
-@app.command()
-def reset(where: Where = ".") -> None:
-    """Put the starter back. What was there is kept beside it."""
-    from ..course.labs import folder
-
-    each = folder.open_lab(where)
-    kept = each.reset()
-    console.print(f"{each.engine} is the starter again." + (f" What it was is {kept} now." if kept else ""),
-                  highlight=False)  # fmt: skip
-
-
-@app.command()
-def report(folders: Annotated[list[Path], typer.Argument(help="A folder for each learner, with labs in it.")]) -> None:
-    """Show a class: who is where, and who is stuck at what."""
-    from ..course.labs import folder, screens
-
-    for path in folders:
-        if not path.is_dir():
-            raise InputError(f"no folder {str(path)!r}: give one for each learner, with their labs in it")
-    console.print(screens.report({str(path): folder.furthest(folder.inside(path)) for path in folders}))
 
 
 @app.command()
@@ -104,6 +73,37 @@ def check(
     except KeyboardInterrupt:
         console.print()
     leave(threads, True)
+
+
+@app.command()
+def hint(where: Where = ".") -> None:
+    """Give the next hint: from a question to nearly the line."""
+    from ..course.labs import folder, screens
+
+    each = folder.open_lab(where)
+    console.print(screens.hints(each, each.hint()), highlight=False)
+
+
+@app.command()
+def reset(where: Where = ".") -> None:
+    """Put the starter back. What was there is kept beside it."""
+    from ..course.labs import folder
+
+    each = folder.open_lab(where)
+    kept = each.reset()
+    console.print(f"{each.engine} is the starter again." + (f" What it was is {kept} now." if kept else ""),
+                  highlight=False)  # fmt: skip
+
+
+@app.command()
+def report(folders: Annotated[list[Path], typer.Argument(help="A folder for each learner, with labs in it.")]) -> None:
+    """Show a class: who is where, and who is stuck at what."""
+    from ..course.labs import folder, screens
+
+    for path in folders:
+        if not path.is_dir():
+            raise InputError(f"no folder {str(path)!r}: give one for each learner, with their labs in it")
+    console.print(screens.report({str(path): folder.furthest(folder.inside(path)) for path in folders}))
 
 
 def _judge(each, device: str, look: Callable[[], None] = lambda: None) -> bool:
