@@ -56,6 +56,9 @@ def check(
         from ..run.devices import check_device
 
         check_device(device)
+    with console.status("loading torch and transformers"):  # takes seconds; a save meanwhile is no other version
+        from ..course.labs import judging  # noqa: F401
+
     threads = set(threading.enumerate())
     if not watch:
         passed = _judge(each, device)
@@ -113,8 +116,7 @@ def _judge(each, device: str, look: Callable[[], None] = lambda: None) -> bool:
         each: the started lab.
         look: is called now and then; what it raises ends the judging.
     """
-    with console.status("loading torch and transformers"):  # takes seconds, the first time
-        from ..course.labs import judging, screens
+    from ..course.labs import judging, screens
 
     with console.status("the quick cases"):
         ruling = judging.quick(each.lab, each.engine)
