@@ -12,14 +12,14 @@ from ..errors import InputError
 from .check import leave
 from .options import console
 
-app = typer.Typer(invoke_without_command=True, help="Labs: build the engines yourself, find bugs, and be judged.")
+app = typer.Typer(invoke_without_command=True)
 
-Where = Annotated[str, typer.Argument(metavar="[FOLDER]", help="A started lab: its folder, or its name.")]
+Where = Annotated[str, typer.Argument(metavar="FOLDER", help="A started lab: its folder, or its name.")]
 
 
 @app.callback()
 def lab(command: typer.Context) -> None:
-    """Labs: build the engines yourself, find bugs, and be judged. Alone, this lists them and says how far you are."""
+    """Build the engines yourself, find bugs, and be judged. Alone: the labs, and how far you are."""
     if command.invoked_subcommand is None:
         from ..course.labs import folder, screens
 
@@ -38,6 +38,44 @@ def start(
 
     found = catalog.find(name)
     console.print(screens.started(folder.start(found, Path(name) if into is None else into)), highlight=False)
+
+
+@app.command()
+def check(
+    where: Where = ".",
+    watch: Annotated[bool, typer.Option("--watch", help="Judge on every save, until it is solved.")] = False,
+    device: Annotated[str, typer.Option(help="sim; or cuda, to measure it on a GPU as well.")] = "sim",
+) -> None:
+    """Judge a lab's engine: what can be said at once, then the last word."""
+    from ..course.labs import folder, watching
+
+    each = folder.open_lab(where)
+    if device not in ("sim", "cuda"):
+        raise InputError(f"unknown device {device!r}: labs are judged on sim, and measured on cuda as well")
+    if device == "cuda":
+        from ..run.devices import check_device
+
+        check_device(device)
+    with console.status("loading torch and transformers"):  # takes seconds; a save meanwhile is no other version
+        from ..course.labs import judging  # noqa: F401
+
+    threads = set(threading.enumerate())
+    if not watch:
+        passed = _judge(each, device)
+        leave(threads, passed)
+        return
+    watched = watching.Watch(each.engine)
+    try:
+        for _ in watched.versions():
+            console.rule(f"{each.engine}, {datetime.datetime.now():%H:%M:%S}", style="dim")
+            try:
+                if _judge(each, device, watched.check):
+                    break
+            except watching.Saved:
+                continue
+    except KeyboardInterrupt:
+        console.print()
+    leave(threads, True)
 
 
 @app.command()
@@ -71,41 +109,6 @@ def report(folders: Annotated[list[Path], typer.Argument(help="A folder for each
     console.print(screens.report({str(path): folder.furthest(folder.inside(path)) for path in folders}))
 
 
-@app.command()
-def check(
-    where: Where = ".",
-    watch: Annotated[bool, typer.Option("--watch", help="Judge on every save, until it is solved.")] = False,
-    device: Annotated[str, typer.Option(help="sim; or cuda, to measure it on a GPU as well.")] = "sim",
-) -> None:
-    """Judge a lab's engine: what can be said at once, then the last word."""
-    from ..course.labs import folder, watching
-
-    each = folder.open_lab(where)
-    if device not in ("sim", "cuda"):
-        raise InputError(f"unknown device {device!r}: labs are judged on sim, and measured on cuda as well")
-    if device == "cuda":
-        from ..run.devices import check_device
-
-        check_device(device)
-    threads = set(threading.enumerate())
-    if not watch:
-        passed = _judge(each, device)
-        leave(threads, passed)
-        return
-    watched = watching.Watch(each.engine)
-    try:
-        for _ in watched.versions():
-            console.rule(f"{each.engine}, {datetime.datetime.now():%H:%M:%S}", style="dim")
-            try:
-                if _judge(each, device, watched.check):
-                    break
-            except watching.Saved:
-                continue
-    except KeyboardInterrupt:
-        console.print()
-    leave(threads, True)
-
-
 def _judge(each, device: str, look: Callable[[], None] = lambda: None) -> bool:
     """Judges an engine, prints what there is to say, and keeps it; whether it has passed.
 
@@ -113,8 +116,7 @@ def _judge(each, device: str, look: Callable[[], None] = lambda: None) -> bool:
         each: the started lab.
         look: is called now and then; what it raises ends the judging.
     """
-    with console.status("loading torch and transformers"):  # takes seconds, the first time
-        from ..course.labs import judging, screens
+    from ..course.labs import judging, screens
 
     with console.status("the quick cases"):
         ruling = judging.quick(each.lab, each.engine)

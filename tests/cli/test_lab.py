@@ -102,15 +102,22 @@ def test_a_bug_hunt_says_what_races_and_in_the_end_what_it_was(lab, tmp_path):
 
 
 class Saves:
-    """Stands in for time.sleep: each sleep saves the next version, and after the last one presses Ctrl-C."""
+    """Stands in for time.sleep: while somebody sleeps, the next version is saved, as some editors do it: the old file
+    goes, the new one comes, first half of it. After the last version it presses Ctrl-C."""
 
     def __init__(self, file, *versions: str):
-        self.file, self.versions = file, list(versions)
+        self.steps = iter([step for text in versions for step in (None, text[:99], text, text)])
+        self.file = file
 
     def __call__(self, seconds: float) -> None:
-        if not self.versions:
-            raise KeyboardInterrupt
-        self.file.write_text(self.versions.pop(0))
+        try:
+            text = next(self.steps)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+        if text is None:
+            self.file.unlink()
+        elif not self.file.exists() or self.file.read_text() != text:
+            self.file.write_text(text)
 
 
 def test_a_watched_engine_is_judged_on_every_save_until_it_is_solved(lab, tmp_path, monkeypatch):

@@ -27,8 +27,7 @@ class Watch:
         while True:
             self._seen = self._now()
             yield
-            while self._now() == self._seen:
-                time.sleep(EVERY)
+            self._wait()
 
     def check(self) -> None:
         """Ends what is being done for a version that is no longer there.
@@ -37,7 +36,15 @@ class Watch:
             Saved: the file was saved.
         """
         if self._now() != self._seen:
+            self._seen = None
             raise Saved
+
+    def _wait(self) -> None:
+        """Until there is another version, and it does not change any more: some editors write in several steps."""
+        before, now = None, self._seen
+        while now is None or now == self._seen or now != before:
+            time.sleep(EVERY)
+            before, now = now, self._now()
 
     def _now(self) -> tuple[int, int] | None:
         try:
