@@ -28,6 +28,7 @@ NUMBERS = re.compile(r"(?<![\w.,])\d+\.\d+(?![\w.])|(?<=\|)[ *]*\d[\d,]*[ *]*(?=
 
 # What may stand in a page as typed: published by others, or given and not measured. By page, each with the reason.
 TYPED = {
+    "more-gpus.md": {"30 seconds": "what torch's launcher waits, in its own source"},
     "workshop.md": {"10 GB of GPU memory": "the sum of sizes that run.devices.check_gpu makes"},
 }
 
