@@ -6,7 +6,7 @@ class InputError(ValueError):
 
 
 class EngineError(RuntimeError):
-    """An engine has not yielded each request exactly once, when it was finished."""
+    """An engine has not yielded each request exactly once, when it was finished; or launched nothing for a batch."""
 
 
 class RankError(RuntimeError):

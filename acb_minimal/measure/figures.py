@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from ..device import Device
-from ..errors import InputError
+from ..errors import EngineError, InputError
 from ..run.session import Session
 from ..scheduler import Step
 from ..trace.spans import Trace
@@ -106,9 +106,15 @@ class Breakdown:
             steps: of the run.
             kernels: seconds with a kernel running, mean over the widest batches of decodes.
             kernel_count: kernels in one of those batches, likewise.
+
+        Raises:
+            EngineError: one of those batches was never on the GPU.
         """
         decodes = widest_decodes(steps)
         windows, bubbles = trace.batches(), trace.bubbles()
+        for number in decodes:
+            if number not in windows:
+                raise EngineError(f"nothing was launched for batch {number}: what ran was for other batches")
         window = statistics.fmean(windows[number][1] - windows[number][0] for number in decodes)
         bubble = statistics.fmean(bubbles[number] for number in decodes)
         launching = statistics.fmean(trace.launching(number) for number in decodes)

@@ -143,3 +143,9 @@ def test_an_engine_that_does_not_come_to_its_end_cannot_be_timed(change, message
 def test_an_engine_that_does_not_yield_cannot_be_timed():
     with pytest.raises(InputError, match="cannot be timed: the engine stopped without yielding 16 requests"):
         timed("ch1", ("            yield from self.step()", "            yield from self.step()[16:]"))
+
+
+def test_an_engine_that_replays_another_batch_s_graph_cannot_be_timed():
+    wrong = ("self.graphs.get((self.slot, batch", "self.graphs.get((self.other, batch")
+    with pytest.raises(InputError, match="cannot be timed: nothing was launched for batch"):
+        timed("ch6", wrong)
