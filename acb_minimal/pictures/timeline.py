@@ -26,11 +26,11 @@ from .theme import (
 )
 
 # Where the bars of each lane lie, in inches from the bottom of the axes: lower end and height. Above the compute lane
-# there is room for how long its bubbles are.
+# there is room for how long its bubbles are, above the CPU's for what a bar without a slot is too narrow to say.
 BARS: dict[Lane, tuple[float, float]] = {
     "CPU": (1.42, 0.40), "H2D": (1.12, 0.20), "compute": (0.36, 0.50), "D2H": (0.06, 0.20),
 }  # fmt: skip
-LANES_HEIGHT = 1.88
+LANES_HEIGHT = 2.00
 
 
 def timeline(trace: Trace, first: int, last: int, *, dark: bool = False, title: str = "") -> Figure:
@@ -87,6 +87,7 @@ class Lanes:
         left: where the axes begin, in ms.
         right: where the axes end, in ms.
         taken: how far to the right the lane that is being drawn has been written in, in ms.
+        taken_above: likewise, above the CPU's lane.
     """
 
     def __init__(self, axes: Axes, theme: Theme, begin: float, end: float):
@@ -96,7 +97,7 @@ class Lanes:
         points = 72 * WIDTH * axes.get_position().width
         self.point = 1e3 * (end - begin) / (points - 8)  # ms; four points are left free at either end
         self.left, self.right = -4 * self.point, 1e3 * (end - begin) + 4 * self.point
-        self.taken = self.left
+        self.taken = self.taken_above = self.left
 
     def place(self, start: float, end: float) -> tuple[float, float]:
         """From where to where on the axes, in ms, something is drawn that took from `start` to `end`, in seconds."""
@@ -148,7 +149,10 @@ class Lanes:
         if span.name == "wait":
             self.write(*inside, middle, ["wait"], self.theme.ink, page=self.theme.page)
         elif span.lane == "CPU":
-            self.write(*inside, middle, [f"{span.name} {whose}", whose], ink.text)
+            if not self.write(*inside, middle, [f"{span.name} {whose}"], ink.text):
+                self.write(*inside, middle, [whose], ink.text)
+                if not span.slot:
+                    self.write_above(sum(inside) / 2, low + height, span.name)
         elif share < 1:
             gaps, tall = f"launch gaps {100 * (1 - share):.0f} %", 72 * height * share > LINE
             if tall:
@@ -172,6 +176,13 @@ class Lanes:
                 self.taken = start + width if at == "left" else end
                 return True
         return False
+
+    def write_above(self, middle: float, y: float, text: str) -> None:
+        """Writes over a bar what it is too narrow for, if there is room."""
+        half = (text_width(text) / 2 + PAD) * self.point
+        if middle - half >= self.taken_above and middle + half <= self.right:
+            self.axes.text(middle, y + 0.03, text, color=self.theme.faint, size=FONT, ha="center", va="bottom")
+            self.taken_above = middle + half
 
     def draw_bubbles(self, bubbles: Mapping[int, tuple[float, float]]) -> None:
         """Shades the bubble before each batch, given in seconds, and writes above it how long it is."""
