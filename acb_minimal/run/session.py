@@ -197,10 +197,11 @@ class Session:
             self._warm_up(model)
             with self.device.engine_code():
                 engine = self.engine_class(model, self.scheduler, self.device.cuda)
-            # A full garbage collection walks all of torch and transformers, for longer than a step. From here on it
-            # leaves out what is there already.
-            gc.collect()
-            gc.freeze()
+            if self.device.kind != "sim":  # whose time is virtual
+                # A full garbage collection walks all of torch and transformers, for longer than a step. From here on
+                # it leaves out what is there already.
+                gc.collect()
+                gc.freeze()
             self.progress("")
             self.started = self.device.begin()
             for request in self._once(self._yielded(engine)):
