@@ -1,7 +1,8 @@
 """Has transformers' `generate_batch` serve requests of one length, and watches it: its steps, its kernels, its host.
 
-Its attention is FlashAttention-2 as torch brings it, the fastest that needs no other package. transformers hands it the
-keys and values of all requests in one piece, gathered from their pages in every step.
+Its attention is FlashAttention-2 as torch brings it, so that no other package is needed. transformers hands it the keys
+and values of all requests in one piece, gathered from their pages in every step. With the package of FlashAttention it
+would read decodes from the pages themselves, which was not tried.
 """
 
 import functools
@@ -28,7 +29,7 @@ from ..trace import idle
 from ..trace.torch_profiler import Recording
 
 ROWS, NEW_TOKENS = 32, 96
-PROMPTS = 16_384  # tokens of a batch of prompts: it captures a graph for each one, so there had better be few
+PROMPTS = 16_384  # tokens of a batch of prompts, by its source a graph for each size: so there had better be few
 RECORDED = 20  # steps of a trace that is kept
 ATTENTION = "paged|flash_of_torch"  # "flash" in the name tells transformers that no mask is to be built
 EVERY = 0.001  # seconds from one look at the host to the next

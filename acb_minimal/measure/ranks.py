@@ -122,7 +122,7 @@ def measure(workloads: Sequence[Workload], checkpoint: Checkpoint, device: str) 
     """
     cases = [(workload, engine) for workload in workloads for engine in ENGINES]
     points: list[Point] = []
-    _point(*cases[0], checkpoint, device)  # a GPU that has rested is faster for a while
+    _point(*cases[0], checkpoint, device)  # does not count: what came first was faster than all after it
     for workload, engine in cases:
         points.append(_point(workload, engine, checkpoint, device))
         yield points
