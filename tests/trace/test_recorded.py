@@ -1,8 +1,8 @@
 """Traces of real engines, recorded on an H200, and what is to be said of them.
 
-Of transformers, 20 steps were cut from the middle (the command recorded runs of 64 new tokens then, not of 96); of ours,
-what is recorded is all. The arrows between events are left
-out everywhere, and so are the arguments that nothing here reads.
+Of transformers, 20 steps were cut from the middle (the command recorded runs of 64 new tokens then, not of 96); of
+ours, what is recorded is all. The arrows between events are left out everywhere, and so are the arguments that nothing
+here reads.
 """
 
 import functools
