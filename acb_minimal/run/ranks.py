@@ -5,7 +5,7 @@ forward pass, in the collectives of transformers' tensor parallelism. Nobody sen
 nobody could say anything new: the scheduler decides by counts, and the tokens are the same everywhere.
 
 What ranks do tell each other goes through torch's key-value store, beside the engine: whether all can serve the job,
-before any work, and what they have scheduled, while they serve (watch.py).
+before any work, and what they have scheduled, while they serve (watch_ranks.py).
 """
 
 import gc

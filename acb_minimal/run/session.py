@@ -21,7 +21,7 @@ from .checkpoint import Checkpoint
 from .devices import check_device, check_gpu, open_device
 from .dials import Dials
 from .engines import load_chapter
-from .watch import Watch, WatchedScheduler
+from .watch_ranks import Watch, WatchedScheduler
 from .workload import Job
 
 # Bytes of weights below which a second thread of the CPU only gets in the way: of this run, and of all others.

@@ -11,9 +11,9 @@ from ..device import COPIES, Work, spin
 from ..trace.spans import Trace
 from .costs import Costs, Shape
 from .cuda import SimulatedCuda
+from .engine_code import engine_code
 from .host_view import HostView
 from .operations import Cost, Observer
-from .own import engine_code
 from .places import PINNED, Places
 from .policies import Eager
 from .queues import Policy

@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 from acb_minimal.errors import RankError
 from acb_minimal.request import Batch, Request, Row
-from acb_minimal.run.watch import Watch
+from acb_minimal.run.watch_ranks import Watch
 
 REQUESTS = [Request(str(number), [1] * 5, 4) for number in range(3)]
 

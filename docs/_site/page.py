@@ -1,0 +1,288 @@
+"""What a page may call: figures, tables, numbers, code and diffs. Nothing measured is written in a page by hand."""
+
+import ast
+import json
+import posixpath
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import code_views
+import comparisons
+import examples
+import first
+import labs
+import notebooks
+import published
+import recorded
+import worked
+from drawings import RESULTS, drawings, origin, stored
+
+from acb_minimal.measure import figures, record
+from acb_minimal.measure import tables as report
+from acb_minimal.measure.regimes import Regime
+from acb_minimal.run.engines import chapter_path, chapter_paths
+from acb_minimal.run.workload import WORKLOADS, Workload
+from acb_minimal.sim import costs
+from acb_minimal.trace.spans import Trace
+
+ROOT = Path(__file__).parents[2]
+MARKUP = re.compile(r"""\]\([^)]*\)|[][`*"]""")  # what Markdown adds to a text, and quotes
+
+
+class Page:
+    """What the page at `uri`, relative to docs/, may call. It returns Markdown, or values to be used in a sentence."""
+
+    def __init__(self, uri: str):
+        self._folder = posixpath.dirname(uri)
+        self._served = posixpath.splitext(uri)[0]  # mkdocs rewrites links in Markdown, not those in HTML
+
+    def figure(self, name: str, caption: str, shape: str = "wide") -> str:
+        """A figure, light and dark, with its caption and where it is from. A "narrow" one fits a phone."""
+        _, source = drawings()[name]
+        source = source if isinstance(source, str) else origin(source)
+        links = (self._link(f"figures/{name}-{theme}.svg") + f"#only-{theme}" for theme in ("light", "dark"))
+        alt = MARKUP.sub("", caption)
+        images = "".join(f"![{alt}]({link})" for link in links)
+        return (
+            f'<figure class="{shape}" markdown>\n<div class="scroll" markdown="span">{images}</div>\n'
+            f'<figcaption markdown="span">{caption}<br><small>{source}</small></figcaption>\n</figure>'
+        )
+
+    def table(self, file: str, name: str) -> str:
+        """A stored table, its note and where it is from."""
+        found = record.load(RESULTS / file)[name]
+        facts = found.environment | {"command": found.command}
+        return f"{found.markdown()}\n\n{found.note}\n\n<small markdown>{origin(facts)}</small>"
+
+    def title(self, file: str, name: str) -> str:
+        """What a stored table is called."""
+        return record.load(RESULTS / file)[name].title
+
+    def rows(self, file: str, name: str) -> list[dict]:
+        """The rows of a stored table, to take values from by the names of the columns."""
+        return comparisons.rows(record.load(RESULTS / file)[name])
+
+    def steps(self, file: str = "h200.json") -> str:
+        """What a decode step is made of: a column for each workload, a row for each chapter."""
+        return report.markdown(figures.load(RESULTS / file))
+
+    def parts(self, *chapters: str) -> str:
+        """What a decode step of these chapters is made of, in ms: a row for each, workload by workload."""
+        lines = ["| workload | chapter | step | kernels | launch gaps | bubbles |"]
+        lines.append("| --- | --- |" + " ---: |" * 4)
+        for name, entry in stored("h200.json").items():
+            made, load = report.breakdowns(entry), entry["workload"]
+            what = f"`{name}`: {load['model']}, {load['max_running']} requests"
+            for stem in (chapter_path(chapter).stem for chapter in chapters):
+                if stem in made:
+                    values = (made[stem].step, made[stem].kernels, made[stem].launch_gaps, made[stem].bubbles)
+                    lines.append(f"| {what} | {stem} | {' | '.join(f'{1e3 * value:.2f}' for value in values)} |")
+                    what = ""
+        return "\n".join(lines)
+
+    def step(self, workload: str, chapter: str, file: str = "h200.json") -> SimpleNamespace:
+        """A stored Breakdown: step, kernels, launch_gaps, bubbles, in seconds."""
+        return SimpleNamespace(**self._chapter(file, workload, chapter)["breakdown"])
+
+    def run(self, workload: str, chapter: str, file: str = "h200.json") -> figures.Figures:
+        """Stored figures of a whole run: seconds, tokens_per_second, gpu_active and so on."""
+        return figures.Figures(**self._chapter(file, workload, chapter)["figures"])
+
+    def single_run(self, file: str) -> SimpleNamespace:
+        """Stored figures of the one run that `acb run --json` wrote to a file of its own: seconds, steps and so on."""
+        return SimpleNamespace(**stored(file)["figures"])
+
+    def same_tokens(self, workload: str, chapter: str) -> float:
+        """Share of a chapter's tokens, 0 to 1, that are chapter 1's, place by place."""
+        return self._chapter("h200.json", workload, chapter)["same_tokens"]
+
+    def regime(self, model: str, rows: int) -> Regime:
+        """A point of the stored regime map."""
+        points = report.regime_points(stored("regimes.json"))
+        return next(point for point in points if (point.model, point.rows) == (model, rows))
+
+    def law(self, workload: str, decodes: str = "as graphs", host_work: float = 0.0) -> SimpleNamespace:
+        """A point of the stored law of overlap, in seconds: kernels, launching and host are K, L and H of the
+        synchronous engine.
+
+        Args:
+            workload: its name.
+            decodes: "as graphs" or "one by one".
+            host_work: milliseconds added to a step.
+        """
+        wanted = (workload, decodes, host_work)
+        rows = self.rows("law.json", "law")
+        row = next(row for row in rows if (row["workload"], row["decodes"], row["host work"]) == wanted)
+        names = dict(kernels="K", launching="L", host="H", synchronous="synchronous", asynchronous="asynchronous")
+        return SimpleNamespace(gain=row["gain"], **{name: row[column] / 1e3 for name, column in names.items()})
+
+    def launching(self, workload: str) -> list[float]:
+        """L of the synchronous engine that launches kernel by kernel, in seconds, for each amount of host work."""
+        rows = self.rows("law.json", "law")
+        return [row["L"] / 1e3 for row in rows if (row["workload"], row["decodes"]) == (workload, "one by one")]
+
+    def reports(self) -> str:
+        """What others have published of asynchrony in their engines, as a table."""
+        return published.reports()
+
+    def gained(self) -> list[published.Report]:
+        """The reports among these that have a gain."""
+        return [report for report in published.REPORTS if max(report.gains.values(), default=1.0) > 1]
+
+    def foretold(self) -> str:
+        """What traces of synchronous engines foretell, beside what their asynchronous twins did, as a table."""
+        return recorded.foretold()
+
+    def first_run(self) -> str:
+        """What `acb compare` prints: the block in the README, which a test holds to the command."""
+        return first.block()
+
+    def first_steps(self) -> dict[str, float]:
+        """The decode steps in that block, in seconds, by chapter."""
+        return first.steps()
+
+    def workload(self, name: str) -> Workload:
+        """A named workload."""
+        return WORKLOADS[name]
+
+    def costs(self, model: str, compiled: bool = False) -> costs.Costs:
+        """What the simulator goes by for a model."""
+        return costs.Costs.of(model, compiled=compiled)
+
+    def published(self) -> dict[str, tuple[float, float]]:
+        """Hugging Face's run of `headline`, "synchronous" and "asynchronous": seconds, share with the GPU active."""
+        return report.PUBLISHED
+
+    def trace(self, workload: str, chapter: str) -> Trace:
+        """A stored trace, to take values from."""
+        return Trace.of_chrome(stored(f"traces/{workload}-{chapter_path(chapter).stem}.json"))
+
+    def source(self, file: str, *names: str) -> str:
+        """Where the figures of a file are from, or of these entries of it: one machine, the commands of all."""
+        entries = [stored(file)[name] for name in names] or [stored(file)]
+        facts = [entry.get("otherData") or entry["environment"] | {"command": entry["command"]} for entry in entries]
+        commands = "`, `".join(fact["command"] for fact in facts)  # a trace has otherData
+        return f"<small markdown>{origin(facts[0] | {'command': commands})}</small>"
+
+    def predictions(self) -> str:
+        """Measured and simulated steps side by side."""
+        real, simulated = stored("h200.json"), stored("simulated.json")
+        date = json.loads(costs.FILE.read_text())["environment"]["date"]
+        sources = (self.source(file, *simulated) for file in ("h200.json", "simulated.json"))
+        by = f"<small>Simulated by costs that were measured on {date}.</small>"
+        return "\n\n".join([comparisons.predictions(real, simulated), *sources, by])
+
+    def ratios(self) -> dict[tuple[str, str], float]:
+        """Simulated step over measured step, by workload and chapter."""
+        return comparisons.ratios(stored("h200.json"), stored("simulated.json"))
+
+    def deletions(self, chapter: str) -> list[comparisons.Deletion]:
+        """The chapter as it is, then each line that orders anything taken away by itself, on the simulator and on the
+        GPU."""
+        stem = chapter_path(chapter).stem
+        simulated, real = (record.load(RESULTS / file) for file in ("deletions.json", "deletions_cuda.json"))
+        return comparisons.joined(stem, simulated.get(stem), real[stem])
+
+    def deletion_table(self, chapter: str) -> str:
+        """The same as a table."""
+        return comparisons.deletions(self.deletions(chapter))
+
+    def written(self) -> str:
+        """A batch as a slot holds it, view by view."""
+        return examples.written()
+
+    def explore(self, chapter: str, preset: str, address: bool = False) -> str:
+        """The player of a chapter, with its dials as in a preset; `address`: the page's address keeps its state."""
+        stem = chapter_path(chapter).stem
+        there = posixpath.relpath(".", self._served)
+        picture, here = f"{there}/figures/timeline-wide-{stem}-light.svg", "data-address " if address else ""
+        names = ("explore-data", "timing", "run", "timeline", "panels", "explore")
+        scripts = (f"{there}/javascripts/{name}.js" for name in names)
+        return (
+            f'<div class="explore" data-chapter="{stem}" data-preset="{preset}" {here}'
+            f'data-explore="{there}/explore/"><p>Here an engine is played, line by line, which takes '
+            f'JavaScript. This is what a few of its steps look like:</p><img class="notebook" src="{picture}" '
+            f'alt="Three steps of {stem} on the H200, as in the pictures of the chapters"></div>\n'
+            + "\n".join(f'<script defer src="{script}"></script>' for script in scripts)
+        )
+
+    def clocks(self, chapter: str, *without: str) -> str:
+        """The actions of a chapter's first batch and what is over before each begins."""
+        return examples.clocks(chapter, *without)
+
+    def problem(self, chapter: str, *without: str) -> str:
+        """What `acb check` says of a chapter without these statements."""
+        return examples.problem(chapter, *without)
+
+    def handed_on(self) -> str:
+        """The page of a finished request and its next owner, as chapter 4 ran."""
+        return worked.handed_on()
+
+    def labs(self, kind: str) -> str:
+        """The labs of a kind, "build" or "hunt", as a table."""
+        return labs.table(kind)
+
+    def session(self, name: str) -> str:
+        """A terminal session: commands, and what they print."""
+        return labs.session(name)
+
+    def bugs(self) -> str:
+        """What the bugs of the hunts are, folded."""
+        return labs.bugs()
+
+    def chapters(self) -> dict[str, str]:
+        """The idea of every chapter, by its file's name without .py: what its first line says."""
+        first = {stem: ast.get_docstring(ast.parse(path.read_text())) for stem, path in chapter_paths().items()}
+        ideas = (text.splitlines()[0].removeprefix(f"Chapter {n}: ") for n, text in enumerate(first.values(), 1))
+        return {stem: idea.removesuffix(".") for stem, idea in zip(first, ideas, strict=True)}
+
+    def chapter(self, name: str) -> str:
+        """All of a chapter's code."""
+        path = chapter_path(name)
+        return f'```python title="chapters/{path.name}" linenums="1"\n{path.read_text()}```'
+
+    def modules(self, folder: str) -> str:
+        """A section of the reference for each module of a folder of the package."""
+        files = sorted((ROOT / "acb_minimal" / folder).rglob("*.py"))
+        modules = (path.relative_to(ROOT).with_suffix("").parts for path in files if path.read_text())
+        return "\n\n".join(f"::: {'.'.join(parts).removesuffix('.__init__')}" for parts in modules)
+
+    def code(self, file: str, name: str) -> str:
+        """A function, class or method ("Class.method") of a file, as it is there."""
+        text = (ROOT / file).read_text()
+        node = ast.parse(text)
+        for part in name.split("."):
+            found = [child for child in node.body if getattr(child, "name", None) == part]
+            if not found:
+                raise ValueError(f"{file} has no {name}")
+            node = found[0]
+        first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+        lines = "\n".join(text.splitlines()[first - 1 : node.end_lineno])
+        return f'```python title="{file}" linenums="{first}"\n{lines}\n```'
+
+    def changes(self, old: str, new: str) -> str:
+        """What one chapter changes in the one before, side by side or in one column."""
+        return code_views.changes(chapter_path(old), chapter_path(new))
+
+    def notebook(self, chapter: str, heading: str) -> str:
+        """A section of a chapter's notebook, with what its cells printed and drew."""
+        return notebooks.section(self._notebook(chapter), heading, self._link("figures"))
+
+    def where(self, chapter: str) -> str:
+        """The machine that a chapter's notebook ran on."""
+        return f"<small markdown>{notebooks.where(self._notebook(chapter))}</small>"
+
+    def exercises(self, chapter: str) -> str:
+        """The exercises of a chapter's notebook, solutions folded."""
+        return notebooks.exercises(self._notebook(chapter))
+
+    def _notebook(self, chapter: str) -> Path:
+        return chapter_path(chapter).with_suffix(".ipynb")
+
+    def _chapter(self, file: str, workload: str, chapter: str) -> dict:
+        stem = chapter_path(chapter).stem
+        return next(row for row in stored(file)[workload]["chapters"] if row["chapter"] == stem)
+
+    def _link(self, uri: str) -> str:
+        return posixpath.relpath(uri, self._folder or ".")
