@@ -16,7 +16,7 @@ from .operations import Operation, Queue
 from .places import DEVICE, PINNED, Places
 
 aten = torch.ops.aten
-LOOKING_ON = (__name__, __name__.removesuffix("_operations"))  # modules between an engine and torch: this and own.py
+LOOKING_ON = (__name__, f"{__package__}.engine_code")  # modules between an engine and torch: this and its mode
 
 
 @cache
