@@ -52,6 +52,7 @@ def profile(
     rank_timeout: RankTimeout = RANK_TIMEOUT,
     trace: Annotated[Path | None, typer.Option(help="Write a trace of the run, for Perfetto.")] = None,
     kernels: Annotated[Path | None, typer.Option(help="Write what torch's profiler saw of a few batches.")] = None,
+    batches: Annotated[int, typer.Option(min=1, help="So many run under torch's profiler, on a GPU.")] = 8,
     plot: Annotated[Path | None, typer.Option(help="Draw a few steps: a .png, .svg or .pdf file.")] = None,
 ) -> None:
     """Where the time of a chapter's steps goes: kernels, launch gaps, bubbles."""
@@ -78,7 +79,9 @@ def profile(
     )
     dials = choose_dials(host_work, graphs, compile, chosen, device, ranks)
     with console.status("") as status:
-        done = profile(chapter, chosen, device, checkpoint, dials=dials, progress=status.update)
+        done = profile(
+            chapter, chosen, device, checkpoint, dials=dials, progress=status.update, batches=batches
+        )
     console.print(tables.comparison(tables.entry(chosen, [Comparison(done, 1.0, 1.0)])))
     if done.profiled_bubbles is not None:
         console.print(f"bubbles by the kernels' own times, under torch's profiler: {done.profiled_bubbles:.2%}")

@@ -36,7 +36,7 @@ from ..trace.spans import Trace
 from ..trace.torch_profiler import Recording, bubble_share, kernel_runs
 from .figures import Breakdown, Figures, widest_decodes
 
-SAMPLE = 8  # batches that run under the profiler
+SAMPLE = 8  # batches that run under the profiler, unless told otherwise
 COMPUTES = ("carry_over", "forward", "replay")
 
 
@@ -85,6 +85,7 @@ def profile(
     kernels: bool = True,
     dials: Dials | None = None,
     progress: Callable[[str], None] = lambda text: None,
+    batches: int = SAMPLE,
 ) -> Profile:
     """Runs a workload through a chapter and says where the time of its steps went.
 
@@ -97,6 +98,7 @@ def profile(
         kernels: on a GPU, whether to run it again under torch's profiler; without, there is no breakdown.
         dials: as Session takes them.
         progress: is told what Session tells.
+        batches: how many run under the profiler, from the middle on; fewer if there are not so many.
 
     Raises:
         InputError: a request cannot be served, or the device is "cpu", where host and device are one.
@@ -114,7 +116,7 @@ def profile(
     decodes = widest_decodes(steps)
     breakdown = bubbles = kernel_trace = None
     if decodes and kernels and session.device.kind == "cuda":
-        sample = range(decodes[len(decodes) // 2], decodes[-1] + 1)[:SAMPLE]
+        sample = range(decodes[len(decodes) // 2], decodes[-1] + 1)[:batches]
         kernel_trace = profiled(workload, chapter, sample, session.dials, checkpoint.ranks)
         recording = Recording.of(kernel_trace["traceEvents"])
         runs = kernel_runs(recording, launch_names(sample))
