@@ -26,6 +26,7 @@ from acb_minimal.slot import SlotSize
 
 CPU = torch.device("cpu")
 COMPILED = Dials(compile=True)
+GPT2 = {"vocab_size": VOCAB, "n_embd": 32, "n_layer": 2, "n_head": 2, "bos_token_id": 0, "eos_token_id": 0}
 PROMPTS = [random.Random(seed).choices(range(VOCAB), k=5 + 3 * seed) for seed in range(5)]
 
 
@@ -60,6 +61,11 @@ def graphs(monkeypatch):
     monkeypatch.setitem(fuse.COMPILE, "backend", backend)
     yield made
     torch._dynamo.reset()
+
+
+def of_layers(graphs: list) -> list:
+    """Those that attend: of decoder layers, not of what is beside them."""
+    return [graph for graph in graphs if any("paged_attention" in str(node.target) for node in graph.graph.nodes)]
 
 
 def tokens_are_the_oracles(model: Harness, chapter: str = "ch1") -> bool:
@@ -210,16 +216,17 @@ def test_three_graphs_serve_all_layers_and_all_sizes(tmp_path, graphs, config):
     found = []
     assert fuse.warm_up(ready, found.append)
     assert found[0] == "compiling, 1 of 9 kinds of batches"  # one of prompts; 40, 32, 24, 16, 8, 4, 2 and 1 decodes
-    assert len(graphs) == 3
+    assert len(of_layers(graphs)) == 3
+    assert len(graphs) == 9  # as many of the last norm, and of the rotary embedding
     slot = ready.new_slot()
     for rows in range(1, 41):  # chapters 1 to 5 do not pad
         slot.pad(rows)
         ready.forward(slot)
-    assert len(graphs) == 3
+    assert len(graphs) == 9
     ready.close()
 
 
-def test_a_batch_with_prompts_is_not_compiled(tiny, graphs):
+def test_the_layers_of_a_batch_with_prompts_are_not_compiled(tiny, graphs):
     model = tiny("llama")
     fuse.fuse(model.network)
     cache = KVCache(model.checkpoint.layers, 16, 4, torch.float32, CPU)
@@ -228,10 +235,10 @@ def test_a_batch_with_prompts_is_not_compiled(tiny, graphs):
     request.pages = [0]
     slot.write(Batch([Row(request, 0, 3)]))
     ready.forward(slot)
-    assert graphs == []
+    assert of_layers(graphs) == []
     slot.pad(2)
     ready.forward(slot)
-    assert len(graphs) == 1
+    assert len(of_layers(graphs)) == 1
     ready.close()
 
 
@@ -243,6 +250,35 @@ def test_every_chapter_generates_the_oracles_tokens_compiled(tiny, graphs, chapt
     assert [done.tokens for done in session.serve()] == [model.oracle(prompt, 8) for prompt in PROMPTS]
     assert session.dials == COMPILED
     assert graphs
+
+
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        (transformers.Gemma3TextConfig(**TINY), ["ScaledWordEmbedding", "RMSNorm", "RotaryEmbedding"]),
+        (transformers.GPT2Config(**GPT2), []),  # it has torch's own alone
+    ],
+    ids=["gemma3", "gpt2"],
+)
+def test_what_is_beside_the_layers_is_compiled_unless_it_is_torchs_own(tiny, tmp_path, graphs, config, names):
+    model = tiny(folder=tmp_path, config=config)
+    found = fuse.beside(fuse.decoder_layers(model.network), model.network)
+    assert [type(module).__name__.removeprefix("Gemma3Text").removeprefix("Gemma3") for module in found] == names
+    session = Session(Job(PROMPTS[:2], 4, page_size=4), "ch1", model.checkpoint, "cpu", COMPILED)
+    assert [done.tokens for done in session.serve()] == [model.oracle(prompt, 4) for prompt in PROMPTS[:2]]
+    assert session.dials.compile
+    assert bool(names) == (len(of_layers(graphs)) < len(graphs))
+
+
+def test_what_was_compiled_can_be_forgotten(tiny, graphs):
+    network = tiny("llama").network
+    fuse.compile_decode(network, around=False)
+    assert isinstance(network.model.layers[0].forward, fuse.DecodeCompiled)
+    assert not isinstance(network.model.norm.forward, fuse.Compiled)
+    fuse.forget(network)
+    assert "forward" not in vars(network.model.layers[0])
+    fuse.compile_decode(network)
+    assert isinstance(network.model.norm.forward, fuse.Compiled)
 
 
 def test_inductors_code_generates_the_oracles_tokens(tiny):
