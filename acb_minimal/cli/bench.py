@@ -76,6 +76,18 @@ def roofline(json_file: JsonFile = None) -> None:
 
 
 @app.command()
+def variants(json_file: JsonFile = None) -> None:
+    """What was tried to make a decode step shorter, on the GPU, each idea by itself. It takes minutes."""
+    from ..measure.variants import variants
+
+    check_record(json_file)
+    for name, found in variants(console.print).items():
+        console.print(found.table())
+        if json_file:
+            found.save(json_file, name)
+
+
+@app.command()
 def peer(
     json_file: JsonFile = None,
     context: Annotated[

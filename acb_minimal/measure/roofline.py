@@ -203,12 +203,12 @@ def _measure(case: Case) -> list[Step]:
             for context, slot in slots.items()
         }
         for context, slot in slots.items():
-            kernels = list(_kernels(lambda slot=slot: model.forward(slot)))
+            kernels = list(kernels_of(lambda slot=slot: model.forward(slot)))
             steps.append(Step(case, context, compiled, bytes_of[context], kernels, seconds[context], rate))
     return steps
 
 
-def _kernels(call: Callable[[], None]) -> Iterator[Kernel]:
+def kernels_of(call: Callable[[], None]) -> Iterator[Kernel]:
     """The kernels of REPLAYS replays of a call, and copies within device memory with them."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):

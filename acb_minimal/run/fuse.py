@@ -103,10 +103,20 @@ def compile_decode(network: PreTrainedModel, around: bool = True, **options) -> 
     return sum(isinstance(module.forward, DecodeCompiled) for module in _compiled(network))
 
 
+def use_blas(network: PreTrainedModel, library: str) -> None:
+    """Has a library compute all products of this process, if the network is on a GPU.
+
+    Args:
+        network: where it is counts, nothing else.
+        library: "cublas", "cublaslt" or "default".
+    """
+    if network.device.type == "cuda":
+        torch.backends.cuda.preferred_blas_library(library)
+
+
 def plain(network: PreTrainedModel) -> None:
     """Stops running compiled layers, if it has any, until `fuse` is called again."""
-    if network.device.type == "cuda":
-        torch.backends.cuda.preferred_blas_library("default")
+    use_blas(network, "default")
     for module in _compiled(network):
         module.forward.on = False
 
@@ -128,8 +138,7 @@ def fuse(network: PreTrainedModel) -> None:
     On a GPU, products are cuBLASLt's from here on, for the whole process: for the few rows of a batch of decodes its
     choice of kernels reads weights faster than cuBLAS's, and needs no second kernel to add up what was split.
     """
-    if network.device.type == "cuda":
-        torch.backends.cuda.preferred_blas_library("cublaslt")
+    use_blas(network, "cublaslt")
     try:
         join_linears(network)
     except RuntimeError as error:
