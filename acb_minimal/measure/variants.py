@@ -5,10 +5,7 @@ with `--compile` are the same, so that the log says itself how far two measureme
 """
 
 import os
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -17,25 +14,22 @@ from multiprocessing import get_context
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from ..device import CudaDevice
 from ..errors import InputError
 from ..run import fuse
 from ..run.checkpoint import Checkpoint
-from ..run.join import FirstLinear, join_linears
 from ..slot import IOSlot
+from . import alone
 from .calibrate import PAGE_SIZE, ready_model, written
 from .figures import environment
 from .parts import gpu_seconds, reading_rate
 from .record import Measured
-from .roofline import kernels_of
+from .roofline import REPLAYS, kernels_of
 
 ROWS, CONTEXTS = 32, (496, 4080, 7984)  # `long`, and what it would be with shorter and with longer prompts
 SMALL_ROWS, SMALL_CONTEXT = 128, 1152
-SIZES = (32, 24, 16, 8, 4, 2, 1)  # of batches, each compiled on its own
-START = ("run", "ch6", "--compile", "--workload", "long", "--new-tokens", "1")
 
 
 class Variant(NamedTuple):
@@ -48,6 +42,7 @@ class Variant(NamedTuple):
         around: compiled, what is beside the layers.
         cublaslt: products are cuBLASLt's, not cuBLAS's.
         split: attention splits every row's history, until there are 8 programs for each multiprocessor.
+        tuning: what of its kernel's Tuning is changed.
         triton: the products that few_rows.py has faster are its own.
         options: of torch.compile.
     """
@@ -58,6 +53,7 @@ class Variant(NamedTuple):
     around: bool = True
     cublaslt: bool = True
     split: bool = False
+    tuning: dict = {}
     triton: bool = False
     options: dict = {}
 
@@ -74,6 +70,7 @@ VARIANTS = (  # the linears of a network stay joined: first come those without
     BOTH._replace(name="both, cuBLASLt", cublaslt=True),
     Variant("--compile"),
     Variant("attention split, too", split=True),
+    Variant("attention with 1 warp", tuning={"num_warps": 1}),
     Variant("sizes left open", options={"dynamic": True}),
     Variant("combo kernels", options={"options": {"combo_kernels": True}}),
     Variant("coordinate descent", options={"options": {"coordinate_descent_tuning": True}}),
@@ -82,17 +79,6 @@ VARIANTS = (  # the linears of a network stay joined: first come those without
     Variant("Triton products", triton=True),
     Variant("--compile, again"),
 )
-PLANS = {  # of attention alone: programs for each multiprocessor, and what of Tuning is changed
-    "2 programs for each SM, 2 warps, tiles of 8 KB, 7 stages": (2, {}),
-    "4 programs": (4, {}),
-    "8 programs": (8, {}),
-    "16 programs": (16, {}),
-    "1 warp": (2, {"num_warps": 1}),
-    "4 warps": (2, {"num_warps": 4}),
-    "4 warps, tiles of 16 KB": (2, {"num_warps": 4, "tile_bytes": 16384}),
-    "5 stages": (2, {"num_stages": 5}),
-    "9 stages": (2, {"num_stages": 9}),
-}
 
 
 @dataclass
@@ -133,14 +119,14 @@ def variants(progress: Callable[[str], None] = lambda text: None) -> dict[str, M
     if not torch.cuda.is_available():
         raise InputError("variants of a step are measured on a CUDA GPU; torch finds none")
     progress("from the start of `acb run --compile` to its end")
-    start = _start()
+    began = alone.start()
     tried = []
     for name, rows, contexts in (("llama-3.1-8b", ROWS, CONTEXTS), ("llama-3.2-1b", SMALL_ROWS, (SMALL_CONTEXT,))):
         progress(f"{name}: {len(VARIANTS)} variants")
         # In a process of its own: torch's profiler runs in it, and nothing is compiled in it yet.
         with ProcessPoolExecutor(1, get_context("spawn")) as process, tempfile.TemporaryDirectory() as cache:
             tried.append(process.submit(_measure, name, rows, contexts, cache).result())
-    return tables(*tried, start, environment(CudaDevice()))
+    return tables(*tried, began, environment(CudaDevice()))
 
 
 def tables(long: Tried, small: Tried, start: float, environment: dict[str, str]) -> dict[str, Measured]:
@@ -149,7 +135,7 @@ def tables(long: Tried, small: Tried, start: float, environment: dict[str, str])
     Args:
         long: of llama-3.1-8b.
         small: of llama-3.2-1b.
-        start: seconds of START.
+        start: seconds of alone.START.
         environment: machine, versions and date.
     """
     middle = CONTEXTS[1]
@@ -164,9 +150,7 @@ def tables(long: Tried, small: Tried, start: float, environment: dict[str, str])
         [f"tokens as not compiled, {context:,} positions", "share", _same(long.tokens, compiled, context)]
         for context in CONTEXTS
     ]
-    attention = [
-        [plan, *(1e3 * seconds[context] for context in CONTEXTS)] for plan, seconds in long.attention.items()
-    ]
+    attention = [[plan, *(1e3 * seconds[context] for context in CONTEXTS)] for plan, seconds in long.attention.items()]
     made = {
         "steps": (
             "What was tried on a decode step",
@@ -195,13 +179,13 @@ def tables(long: Tried, small: Tried, start: float, environment: dict[str, str])
             {"what": "", "unit": "", "value": ".2f"},
             long.cost + same,
             "Llama-3.1-8B's shape, bf16, random weights. Compiling: the first forward pass of a size, with nothing in "
-            f"Inductor's cache, for each of {', '.join(map(str, SIZES))} rows on its own. Tokens: of one step of "
+            f"Inductor's cache, for each of {', '.join(map(str, alone.SIZES))} rows on its own. Tokens: of one step of "
             f"{ROWS} rows, one token each, on random keys and values.",
         ),
         "start": (
             "From the start of the command to its end",
             {"command": "", "seconds": ".1f"},
-            [[f"acb {' '.join(START)}", start]],
+            [[f"acb {' '.join(alone.START)}", start]],
             "Once, with the caches of Inductor and Triton empty: loading, compiling, capturing, and serving all "
             "requests their prompt and their first token.",
         ),
@@ -212,17 +196,6 @@ def tables(long: Tried, small: Tried, start: float, environment: dict[str, str])
 def _same(tokens: dict[str, dict[int, list[int]]], name: str, context: int) -> float:
     ours, theirs = tokens[name][context], tokens[AS_IT_IS.name][context]
     return sum(a == b for a, b in zip(ours, theirs, strict=True)) / len(ours)
-
-
-def _start() -> float:
-    """Seconds of START, with nothing compiled before."""
-    with tempfile.TemporaryDirectory() as inductor, tempfile.TemporaryDirectory() as triton:
-        caches = {"TORCHINDUCTOR_CACHE_DIR": inductor, "TRITON_CACHE_DIR": triton}
-        began = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-m", "acb_minimal.cli", *START], env=os.environ | caches, check=True, capture_output=True
-        )
-        return time.perf_counter() - began
 
 
 def _measure(name: str, rows: int, contexts: tuple[int, ...], cache: str) -> Tried:
@@ -243,8 +216,8 @@ def _measure(name: str, rows: int, contexts: tuple[int, ...], cache: str) -> Tri
     is_joined, faster = False, {}
     for variant in VARIANTS:
         if variant.joined and not is_joined:
-            found.cost += _join(model.network)
-            found.linears, faster = linears(model.network, rows)
+            found.cost += alone.joining(model.network)
+            found.linears, faster = alone.linears(model.network, rows)
             is_joined = True
         with applied(variant, model.network, faster):
             for context, slot in slots.items():
@@ -252,10 +225,11 @@ def _measure(name: str, rows: int, contexts: tuple[int, ...], cache: str) -> Tri
                 found.seconds.setdefault(variant.name, {})[context] = gpu_seconds(call, calls=3, repeats=10)
                 found.tokens.setdefault(variant.name, {})[context] = _tokens(slot, rows)
             kernels = list(kernels_of(lambda: model.forward(middle)))
-        found.kernels[variant.name] = len(kernels), sum(kernel.seconds for kernel in kernels)
+        seconds = sum(kernel.seconds for kernel in kernels)
+        found.kernels[variant.name] = round(len(kernels) / REPLAYS), seconds / REPLAYS
     if len(contexts) > 1:  # the rest is the same for any model: of the one that is looked at more closely
-        found.attention = {plan: _attention(model, slots, *plan_of) for plan, plan_of in PLANS.items()}
-        found.cost += _compiling(model, middle)
+        found.attention = {plan: alone.attention(model, slots, *plan_of) for plan, plan_of in alone.PLANS.items()}
+        found.cost += alone.compiling(model, middle)
     return found
 
 
@@ -273,7 +247,7 @@ def applied(variant: Variant, network: nn.Module, faster: dict) -> Iterator[None
 
     fuse.use_blas(network, "cublaslt" if variant.cublaslt else "cublas")
     programs = 8 if variant.split else attention_triton.PROGRAMS_PER_SM
-    with _planned(programs), few_rows.in_linears(faster) if variant.triton else nullcontext():
+    with alone.planned(programs, **variant.tuning), few_rows.in_linears(faster) if variant.triton else nullcontext():
         if variant.compiled:
             fuse.compile_decode(network, variant.around, **variant.options)
         try:
@@ -283,123 +257,6 @@ def applied(variant: Variant, network: nn.Module, faster: dict) -> Iterator[None
             fuse.use_blas(network, "default")
 
 
-@contextmanager
-def _planned(programs: int, **tuning: int) -> Iterator[None]:
-    """Inside, decodes in 16 bits attend with so many programs for each multiprocessor, and so tuned."""
-    from .. import attention_triton as kernels
-
-    kept = kernels.PROGRAMS_PER_SM, dict(kernels.TUNING)
-    kernels.PROGRAMS_PER_SM = programs
-    kernels.TUNING[True, 2] = kernels.TUNING[True, 2]._replace(**tuning)
-    kernels.plan.cache_clear()
-    try:
-        yield
-    finally:
-        kernels.PROGRAMS_PER_SM, before = kept
-        kernels.TUNING.update(before)
-        kernels.plan.cache_clear()
-
-
-def _join(network: nn.Module) -> list[list]:
-    """Joins, and says what it took."""
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    held, began = torch.cuda.memory_allocated(), time.perf_counter()
-    join_linears(network)
-    torch.cuda.synchronize()
-    seconds = time.perf_counter() - began
-    return [
-        ["joining all linears", "seconds", seconds],
-        ["memory it takes meanwhile beyond the model's", "GB", (torch.cuda.max_memory_allocated() - held) / 1e9],
-        ["memory it takes for good", "GB", (torch.cuda.memory_allocated() - held) / 1e9],
-    ]
-
-
-def _compiling(model, slot: IOSlot) -> list[list]:
-    """What the first batch of each size takes, each compiled on its own."""
-    took = []
-    for size in SIZES:
-        fuse.forget(model.network)
-        fuse.compile_decode(model.network)
-        slot.pad(size)
-        slot.upload()
-        began = time.perf_counter()
-        model.forward(slot)
-        slot.download()
-        took.append(time.perf_counter() - began)
-    fuse.forget(model.network)
-    return [
-        ["compiling for a size, at the least", "seconds", min(took)],
-        ["compiling for a size, at the most", "seconds", max(took)],
-    ]
-
-
 def _tokens(slot: IOSlot, rows: int) -> list[int]:
     slot.download()
     return slot.host_tokens[:rows].tolist()
-
-
-def linears(network: nn.Module, rows: int) -> tuple[list[list], dict]:
-    """How fast each kind of linear reads its weights.
-
-    Args:
-        network: with its linears joined.
-        rows: of a batch.
-
-    Returns:
-        Rows of the table; and for few_rows.in_linears, what its kernel is faster for than cuBLASLt, and with which
-        blocks.
-    """
-    from . import few_rows
-
-    kinds: dict[tuple, list[Tensor]] = {}
-    for name, module in network.named_modules():
-        if isinstance(module, FirstLinear) or type(module) is nn.Linear:
-            joined = isinstance(module, FirstLinear)
-            weight = module.joined_weight if joined else module.weight.detach()
-            kind = name.rpartition(".")[2] + (", joined" if joined else "")
-            kinds.setdefault((kind, weight.shape), []).append(weight)
-    found, faster = [], {}
-    for (kind, shape), weights in kinds.items():
-        x = torch.randn(1, rows, shape[1], dtype=weights[0].dtype, device=weights[0].device)
-        rates, best = [], 0.0
-        for library in ("cublas", "cublaslt"):
-            fuse.use_blas(network, library)
-            rates.append(_rate(functional.linear, x, weights))
-        for blocks in few_rows.fitting(weights[0]) if rows <= few_rows.MOST_ROWS else ():
-            rate = _rate(lambda x, weight, blocks=blocks: few_rows.product(x, weight, blocks), x, weights)
-            if rate > max(best, rates[1]):
-                faster[shape] = blocks
-            best = max(best, rate)
-        found.append([kind, *shape, *(rate / 1e12 for rate in rates), best / 1e12 or None])
-    fuse.use_blas(network, "default")
-    return found, faster
-
-
-def _rate(call: Callable[[Tensor, Tensor], Tensor], x: Tensor, weights: list[Tensor]) -> float:
-    """Bytes of weights per second, all of them in turn."""
-    with torch.inference_mode():
-        seconds = gpu_seconds(lambda: [call(x, weight) for weight in weights], calls=1, repeats=5)
-    return sum(weight.nbytes for weight in weights) / seconds
-
-
-def _attention(model, slots: dict[int, IOSlot], programs: int, tuning: dict[str, int]) -> dict[int, float]:
-    """Seconds of all layers' attention, by context."""
-    config, cache = model.network.config.get_text_config(), model.cache
-    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
-    shape = cache.keys[0].shape[-1]
-    dtype, device = cache.keys[0].dtype, cache.keys[0].device
-    found = {}
-    with _planned(programs, **tuning), torch.inference_mode():
-        for context, slot in slots.items():
-            inputs, rows = slot.written.inputs, len(slot.written.batch.rows)
-            query = torch.randn(rows, heads, shape, dtype=dtype, device=device)
-            key, value = (torch.randn(rows, kv_heads, shape, dtype=dtype, device=device) for _ in range(2))
-            where = inputs.kv_slots, inputs.page_table, inputs.seq_lens, inputs.query_starts
-
-            def call(query=query, key=key, value=value, where=where):
-                for keys, values in zip(cache.keys, cache.values, strict=True):
-                    torch.ops.acb.paged_attention(query, key, value, keys, values, *where, 1, shape**-0.5, 0)
-
-            found[context] = gpu_seconds(call, calls=1, repeats=5)
-    return found

@@ -8,8 +8,9 @@ from conftest import Harness
 from torch.nn import functional
 
 from acb_minimal.errors import InputError
-from acb_minimal.measure import few_rows, variants
+from acb_minimal.measure import alone, few_rows, variants
 from acb_minimal.measure.few_rows import Blocks
+from acb_minimal.measure.roofline import REPLAYS
 from acb_minimal.measure.variants import AS_IT_IS, CONTEXTS, VARIANTS, Tried, tables
 from acb_minimal.run import fuse
 from acb_minimal.run.checkpoint import Checkpoint
@@ -101,34 +102,37 @@ def test_linears_that_it_is_faster_for_compute_by_it_compiled_or_not(monkeypatch
     torch._dynamo.reset()
 
 
-def test_all_of_it_runs_from_end_to_end(told, monkeypatch):
+def test_all_of_it_runs_from_end_to_end(told, monkeypatch, tmp_path):
     """On a CPU, with nothing timed: every variant, the products, the plans of attention, what compiling costs."""
     config = Checkpoint("counter").config
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # it is set in there: monkeypatch takes that back
     monkeypatch.setattr(variants, "CudaDevice", CpuDevice)
     monkeypatch.setattr(variants, "reading_rate", lambda: 4e12)
-    monkeypatch.setattr(variants, "gpu_seconds", lambda call, **_: (call(), 0.001)[1])
-    monkeypatch.setattr(variants, "kernels_of", lambda call: (call(), [SimpleNamespace(seconds=0.0005)] * 2)[1])
-    monkeypatch.setattr(variants, "SIZES", (3, 2, 1))
+    for module in (variants, alone):
+        monkeypatch.setattr(module, "gpu_seconds", lambda call, **_: (call(), 0.001)[1])
+    kernels = [SimpleNamespace(seconds=0.0005)] * 2 * REPLAYS
+    monkeypatch.setattr(variants, "kernels_of", lambda call: (call(), kernels)[1])
+    monkeypatch.setattr(alone, "SIZES", (3, 2, 1))
     for name in ("synchronize", "reset_peak_memory_stats"):
         monkeypatch.setattr(torch.cuda, name, lambda: None)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 0)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 10**9)
-    found = variants._measure("counter", 3, (20, 40, 60), "")
+    found = variants._measure("counter", 3, (20, 40, 60), str(tmp_path))
     assert list(found.seconds) == list(found.kernels) == [each.name for each in VARIANTS]
     assert found.seconds["--compile"] == {20: 0.001, 40: 0.001, 60: 0.001}
-    assert found.kernels["--compile"] == (2, 0.001)
+    assert found.kernels["--compile"] == (2, pytest.approx(0.001))
     assert found.tokens["both"] == found.tokens["as it is"]  # in fp32 no tie is near
     kinds = {row[0]: row[1:3] for row in found.linears}
     hidden, inner = config.hidden_size, config.intermediate_size
     assert kinds["gate_proj, joined"] == [2 * inner, hidden]
     assert kinds["down_proj"] == [hidden, inner]
     assert {"q_proj, joined", "o_proj", "lm_head"} < set(kinds)
-    assert list(found.attention) == list(variants.PLANS)
+    assert list(found.attention) == list(alone.PLANS)
     assert [what for what, *_ in found.cost][-1] == "compiling for a size, at the most"
     # For each variant and each size: the layers, and the two modules beside them.
     layers, around = config.num_hidden_layers, sum(each.compiled and each.around for each in VARIANTS)
-    alone = sum(each.compiled for each in VARIANTS) - around
-    assert len(told) == (layers + 2) * (around + len(variants.SIZES)) + layers * alone
+    layers_only = sum(each.compiled for each in VARIANTS) - around
+    assert len(told) == (layers + 2) * (around + len(alone.SIZES)) + layers * layers_only
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

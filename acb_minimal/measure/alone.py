@@ -1,0 +1,162 @@
+"""What goes with the log of variants.py: products and attention by themselves, and what joining and compiling cost."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..model import Model
+from ..run import fuse
+from ..run.join import FirstLinear, join_linears
+from ..slot import IOSlot
+from .parts import gpu_seconds
+
+SIZES = (32, 24, 16, 8, 4, 2, 1)  # of batches, each compiled on its own
+START = ("run", "ch6", "--compile", "--workload", "long", "--new-tokens", "1")
+PLANS = {  # of attention alone: programs for each multiprocessor, and what of Tuning is changed
+    "2 programs for each SM, 2 warps, tiles of 8 KB, 7 stages": (2, {}),
+    "4 programs": (4, {}),
+    "8 programs": (8, {}),
+    "16 programs": (16, {}),
+    "1 warp": (2, {"num_warps": 1}),
+    "4 warps": (2, {"num_warps": 4}),
+    "4 warps, tiles of 16 KB": (2, {"num_warps": 4, "tile_bytes": 16384}),
+    "5 stages": (2, {"num_stages": 5}),
+    "9 stages": (2, {"num_stages": 9}),
+}
+
+
+def start() -> float:
+    """Seconds of START, with nothing compiled before."""
+    with tempfile.TemporaryDirectory() as inductor, tempfile.TemporaryDirectory() as triton:
+        caches = {"TORCHINDUCTOR_CACHE_DIR": inductor, "TRITON_CACHE_DIR": triton}
+        began = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "acb_minimal.cli", *START], env=os.environ | caches, check=True, capture_output=True
+        )
+        return time.perf_counter() - began
+
+
+@contextmanager
+def planned(programs: int, **tuning: int) -> Iterator[None]:
+    """Inside, decodes in 16 bits attend with so many programs for each multiprocessor, and so tuned."""
+    from .. import attention_triton as kernels
+
+    kept = kernels.PROGRAMS_PER_SM, dict(kernels.TUNING)
+    kernels.PROGRAMS_PER_SM = programs
+    kernels.TUNING[True, 2] = kernels.TUNING[True, 2]._replace(**tuning)
+    kernels.plan.cache_clear()
+    try:
+        yield
+    finally:
+        kernels.PROGRAMS_PER_SM, before = kept
+        kernels.TUNING.update(before)
+        kernels.plan.cache_clear()
+
+
+def linears(network: nn.Module, rows: int) -> tuple[list[list], dict]:
+    """How fast each kind of linear reads its weights.
+
+    Args:
+        network: with its linears joined.
+        rows: of a batch.
+
+    Returns:
+        Rows of the table; and for few_rows.in_linears, what its kernel is faster for than cuBLASLt, and with which
+        blocks.
+    """
+    from . import few_rows
+
+    kinds: dict[tuple, list[Tensor]] = {}
+    for name, module in network.named_modules():
+        if isinstance(module, FirstLinear) or type(module) is nn.Linear:
+            joined = isinstance(module, FirstLinear)
+            weight = module.joined_weight if joined else module.weight.detach()
+            kind = name.rpartition(".")[2] + (", joined" if joined else "")
+            kinds.setdefault((kind, weight.shape), []).append(weight)
+    found, faster = [], {}
+    for (kind, shape), weights in kinds.items():
+        x = torch.randn(1, rows, shape[1], dtype=weights[0].dtype, device=weights[0].device)
+        rates, best = [], 0.0
+        for library in ("cublas", "cublaslt"):
+            fuse.use_blas(network, library)
+            rates.append(_rate(functional.linear, x, weights))
+        for blocks in few_rows.fitting(weights[0]) if rows <= few_rows.MOST_ROWS else ():
+            rate = _rate(lambda x, weight, blocks=blocks: few_rows.product(x, weight, blocks), x, weights)
+            if rate > max(best, rates[1]):
+                faster[shape] = blocks
+            best = max(best, rate)
+        found.append([kind, *shape, *(rate / 1e12 for rate in rates), best / 1e12 or None])
+    fuse.use_blas(network, "default")
+    return found, faster
+
+
+def _rate(call: Callable[[Tensor, Tensor], Tensor], x: Tensor, weights: list[Tensor]) -> float:
+    """Bytes of weights per second, all of them in turn."""
+    with torch.inference_mode():
+        seconds = gpu_seconds(lambda: [call(x, weight) for weight in weights], calls=1, repeats=5)
+    return sum(weight.nbytes for weight in weights) / seconds
+
+
+def attention(model: Model, slots: dict[int, IOSlot], programs: int, tuning: dict[str, int]) -> dict[int, float]:
+    """Seconds of all layers' attention, by context."""
+    config, cache = model.network.config.get_text_config(), model.cache
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    shape = cache.keys[0].shape[-1]
+    dtype, device = cache.keys[0].dtype, cache.keys[0].device
+    found = {}
+    with planned(programs, **tuning), torch.inference_mode():
+        for context, slot in slots.items():
+            inputs, rows = slot.written.inputs, len(slot.written.batch.rows)
+            query = torch.randn(rows, heads, shape, dtype=dtype, device=device)
+            key, value = (torch.randn(rows, kv_heads, shape, dtype=dtype, device=device) for _ in range(2))
+            where = inputs.kv_slots, inputs.page_table, inputs.seq_lens, inputs.query_starts
+
+            def call(query=query, key=key, value=value, where=where):
+                for keys, values in zip(cache.keys, cache.values, strict=True):
+                    torch.ops.acb.paged_attention(query, key, value, keys, values, *where, 1, shape**-0.5, 0)
+
+            found[context] = gpu_seconds(call, calls=1, repeats=5)
+    return found
+
+
+def joining(network: nn.Module) -> list[list]:
+    """Joins, and says what it took."""
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    held, began = torch.cuda.memory_allocated(), time.perf_counter()
+    join_linears(network)
+    torch.cuda.synchronize()
+    seconds = time.perf_counter() - began
+    return [
+        ["joining all linears", "seconds", seconds],
+        ["memory it takes meanwhile beyond the model's", "GB", (torch.cuda.max_memory_allocated() - held) / 1e9],
+        ["memory it takes for good", "GB", (torch.cuda.memory_allocated() - held) / 1e9],
+    ]
+
+
+def compiling(model: Model, slot: IOSlot) -> list[list]:
+    """What the first batch of each size takes, each compiled on its own, with nothing in Inductor's cache."""
+    took = []
+    for size in SIZES:
+        with tempfile.TemporaryDirectory() as empty:
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = empty
+            fuse.compile_decode(model.network)
+            slot.pad(size)
+            slot.upload()
+            began = time.perf_counter()
+            model.forward(slot)
+            slot.download()
+            took.append(time.perf_counter() - began)
+            fuse.forget(model.network)
+    return [
+        ["compiling for a size, at the least", "seconds", min(took)],
+        ["compiling for a size, at the most", "seconds", max(took)],
+    ]
