@@ -32,10 +32,15 @@ def _part(name: str, json_file: Path | None, **options) -> None:
     from ..measure import parts
 
     check_record(json_file)
-    found = getattr(parts, name)(**options)
-    console.print(found.table())
-    if json_file:
-        found.save(json_file, name)
+    _show({name: getattr(parts, name)(**options)}, json_file)
+
+
+def _show(made: dict, json_file: Path | None) -> None:
+    """Prints tables, and keeps each under its name if there is a file for them."""
+    for name, found in made.items():
+        console.print(found.table())
+        if json_file:
+            found.save(json_file, name)
 
 
 @app.command()
@@ -70,9 +75,7 @@ def roofline(json_file: JsonFile = None) -> None:
     check_record(json_file)
     with console.status("") as status:
         found = roofline(status.update)
-    console.print(found.table())
-    if json_file:
-        found.save(json_file, "roofline")
+    _show({"roofline": found}, json_file)
 
 
 @app.command()
@@ -81,10 +84,7 @@ def variants(json_file: JsonFile = None) -> None:
     from ..measure.variants import variants
 
     check_record(json_file)
-    for name, found in variants(console.print).items():
-        console.print(found.table())
-        if json_file:
-            found.save(json_file, name)
+    _show(variants(console.print), json_file)
 
 
 @app.command()
@@ -99,11 +99,7 @@ def peer(
     from ..measure.peer import CONTEXTS, peer
 
     check_record(json_file)
-    steps, doing = peer(context or CONTEXTS, traces, console.print)  # it takes minutes
-    for name, found in (("steps", steps), ("host", doing)):
-        console.print(found.table())
-        if json_file:
-            found.save(json_file, name)
+    _show(peer(context or CONTEXTS, traces, console.print), json_file)  # it takes minutes
 
 
 @app.command()
@@ -121,9 +117,7 @@ def law(
     check_device(device)
     with console.status("") as status:
         found = law(device, status.update)
-    console.print(found.table())
-    if json_file:
-        found.save(json_file, "law")
+    _show({"law": found}, json_file)
     if plot:
         from ..pictures.law import gains
 
@@ -189,10 +183,8 @@ def myths(json_file: JsonFile = None) -> None:
     on_gpu = device.kind == "cuda"
     for experiment in myths.EXPERIMENTS + (myths_cuda.EXPERIMENTS if on_gpu else ()):
         found = experiment(device)
-        console.print(found.table())
+        _show({experiment.__name__: found}, json_file)
         console.print(verdict(experiment.__name__, found), highlight=False)
-        if json_file:
-            found.save(json_file, experiment.__name__)
     if not on_gpu:
         names = ", ".join(experiment.__name__ for experiment in myths_cuda.EXPERIMENTS)
         console.print(f"Left out, since torch finds no CUDA GPU: {names}.")

@@ -25,9 +25,10 @@ WHOLE = 8192  # steps of the published run
 FIRST = 128  # tokens that each request has at its beginning
 COLUMNS = {
     "tokens each has": ",d", "CUDA graphs": "", "asynchronous": "", "ms per step": ".2f", "kernels, ms": ".2f",
-    "GPU active": ".1%", "`acb idle` on its trace": "",
+    "`acb idle` on its trace": "",
 }  # fmt: skip
 DOING = {"tokens each has": ",d", "asynchronous": "", "the host is in": "", "of its time": ".1%", "ms per step": ".2f"}
+RUN = {"asynchronous": "", "seconds": ".0f", "ms per step": ".2f"}
 SHOWN = 8  # functions of a setting
 
 
@@ -35,7 +36,7 @@ def peer(
     contexts: Sequence[int] = CONTEXTS,
     traces: Path | None = None,
     progress: Callable[[str], None] = lambda text: None,
-) -> tuple[Measured, Measured]:
+) -> dict[str, Measured]:
     """Measures steps with CUDA graphs at all lengths, and without at the shortest.
 
     Args:
@@ -44,7 +45,7 @@ def peer(
         progress: is told what comes next.
 
     Returns:
-        The steps; and what the host does while the GPU waits.
+        "steps"; the "whole" run, drawn from them; and what the "host" does.
 
     Raises:
         InputError: there is no CUDA GPU, or there are too few lengths.
@@ -61,22 +62,24 @@ def peer(
         kept = traces if context == shortest else None
         with ProcessPoolExecutor(1, get_context("spawn")) as process:  # the profiler leaves its mark on a process
             served += process.submit(serve, settings, "llama-3.1-8b", kept).result()
-    return table(served, environment(CudaDevice()))
+    return tables(served, environment(CudaDevice()))
 
 
-def table(served: list[Served], environment: dict[str, str]) -> tuple[Measured, Measured]:
+def tables(served: list[Served], environment: dict[str, str]) -> dict[str, Measured]:
     """The settings as tables."""
     rows = [
-        [s.setting.context, _yes(s.setting.graphs), _yes(s.setting.ahead), 1e3 * s.step, 1e3 * s.kernels,
-         s.kernels / s.step, s.said]
+        [s.setting.context, _yes(s.setting.graphs), _yes(s.setting.ahead), 1e3 * s.step, 1e3 * s.kernels, s.said]
         for s in served
     ]  # fmt: skip
     with_graphs = [s for s in served if s.setting.graphs]
-    sync, ahead = (whole([s for s in with_graphs if s.setting.ahead == ahead]) for ahead in (False, True))
     note = (
-        f"{ROWS} requests, {NEW_TOKENS} new tokens each; step: median, without a profiler; kernels: under it; active: "
-        f"kernels over step. {WHOLE:,} steps with graphs from {FIRST} tokens on, if steps between these lengths "
-        f"lie on straight lines: {sync:.0f} s synchronously, {ahead:.0f} s asynchronously."
+        f"{ROWS} requests, {NEW_TOKENS} new tokens each; step: median, without a profiler; kernels: under it, where "
+        "those of graphs run a little longer."
+    )
+    seconds = [whole([s for s in with_graphs if s.setting.ahead == ahead]) for ahead in (False, True)]
+    drawn = (
+        f"{WHOLE:,} steps with CUDA graphs, from {FIRST} tokens on: not run, but drawn from the steps that were "
+        "measured, as if those between two lengths, and beyond, lay on a straight line."
     )
     doing = [
         [s.setting.context, _yes(s.setting.ahead), name, share, 1e3 * share * s.step]
@@ -84,10 +87,12 @@ def table(served: list[Served], environment: dict[str, str]) -> tuple[Measured, 
         for name, share in s.doing[:SHOWN]
     ]
     looked = f"With CUDA graphs, decodes only; looked at every {1e3 * EVERY:.0f} ms, without a profiler."
-    return (
-        Measured("transformers' generate_batch", COLUMNS, rows, note, environment),
-        Measured("Where the time of its host goes", DOING, doing, looked, environment),
-    )
+    run = [[_yes(ahead), seconds[ahead], 1e3 * seconds[ahead] / WHOLE] for ahead in (False, True)]
+    return {
+        "steps": Measured("transformers' generate_batch", COLUMNS, rows, note, environment),
+        "whole": Measured("What the whole run would take", RUN, run, drawn, environment),
+        "host": Measured("Where the time of its host goes", DOING, doing, looked, environment),
+    }
 
 
 def whole(served: list[Served]) -> float:

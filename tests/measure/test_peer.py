@@ -6,7 +6,7 @@ import torch
 from acb_minimal.errors import InputError
 from acb_minimal.measure import generate_batch
 from acb_minimal.measure.generate_batch import Served, Setting
-from acb_minimal.measure.peer import FIRST, WHOLE, peer, table, whole
+from acb_minimal.measure.peer import FIRST, WHOLE, peer, tables, whole
 
 
 def served(context: int, step: float, graphs: bool = True, ahead: bool = False) -> Served:
@@ -25,15 +25,15 @@ def test_the_whole_run_is_drawn_from_the_lengths_that_were_measured():
 
 def test_a_table_has_every_setting_and_where_the_host_s_time_goes():
     points = [served(context, 0.02, ahead=ahead) for context in (128, 4096) for ahead in (False, True)]
-    steps, doing = table([*points, served(128, 0.03, graphs=False)], {"device": "a machine"})
-    assert steps.cells()[0] == ["128", "yes", "no", "20.00", "16.00", "80.0%", "busy"]
-    assert len(steps.rows) == 5
-    assert "164 s synchronously, 164 s asynchronously" in steps.note
-    assert doing.cells()[:2] == [
+    made = tables([*points, served(128, 0.03, graphs=False)], {"device": "a machine"})
+    assert made["steps"].cells()[0] == ["128", "yes", "no", "20.00", "16.00", "busy"]
+    assert len(made["steps"].rows) == 5
+    assert made["whole"].cells() == [["no", "164", "20.00"], ["yes", "164", "20.00"]]
+    assert made["host"].cells()[:2] == [
         ["128", "no", "Batch.prepare", "75.0%", "15.00"],
         ["128", "no", "Batch.copy", "25.0%", "5.00"],
     ]
-    assert len(doing.rows) == 8
+    assert len(made["host"].rows) == 8
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
