@@ -55,8 +55,6 @@ class Dials:
             raise InputError(
                 f"host work is {1e3 * self.host_work:g} ms a step; it must be from 0 to {1e3 * MOST_HOST_WORK:,.0f} ms"
             )
-        if self.compile and self.gpus > 1:
-            raise InputError(f"compiled layers do not go with {self.gpus} GPUs: a layer has collectives in it")
 
     def __str__(self) -> str:
         said = [str(self.scale)] if self.scale else []

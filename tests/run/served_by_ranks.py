@@ -15,12 +15,14 @@ import torch.distributed as dist
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from acb_minimal.errors import InputError, RankError
-from acb_minimal.run import launch, shards
+from acb_minimal.run import fuse, launch, shards
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.dials import Dials
 from acb_minimal.run.ranks import Ranks
 from acb_minimal.run.session import Session
 from acb_minimal.run.workload import Job, workload
+
+GRAPHS: list[torch.fx.Graph] = []  # that torch.compile has made
 
 
 def main(folder: Path, kind: str) -> None:
@@ -33,6 +35,10 @@ def main(folder: Path, kind: str) -> None:
             got[f"{name} {chapter}"] = serve(case, chapter, checkpoint, kind, Dials(gpus=ranks.count))
         if name == "llama":
             got["graphs"] = serve(case, "ch1", checkpoint, kind, Dials(graphs=True, gpus=ranks.count))
+            fuse.COMPILE["backend"] = aot_eager  # all of torch.compile but the compiler
+            got["compiled"] = serve(case, "ch6", checkpoint, kind, Dials(compile=True, gpus=ranks.count))
+            targets = [str(node.target) for graph in GRAPHS for node in graph.nodes]
+            got["compiled collectives"] = sum("all_reduce" in target for target in targets)
     load = workload("demo").override(requests=6)
     counter = Session(load.job(0), "ch6", Checkpoint("counter", ranks), kind)
     got["counter"] = [completion.text for completion in counter.serve()]
@@ -47,6 +53,11 @@ def main(folder: Path, kind: str) -> None:
         serve(alike, "ch6", Checkpoint("counter", ranks), kind, Dials(gpus=2), reverse=ranks.rank == 1)
     except RankError as error:
         launch.leave(str(error), error.status)
+
+
+def aot_eager(module: torch.fx.GraphModule, inputs: list):
+    GRAPHS.append(module.graph)
+    return torch._dynamo.lookup_backend("aot_eager")(module, inputs)
 
 
 def serve(case: dict, chapter: str, checkpoint: Checkpoint, kind: str, dials: Dials, reverse=False) -> list[list[int]]:

@@ -20,7 +20,6 @@ from acb_minimal.errors import InputError, RankError
 from acb_minimal.models import counter
 from acb_minimal.run import launch
 from acb_minimal.run.checkpoint import Checkpoint
-from acb_minimal.run.dials import Dials
 from acb_minimal.run.engines import chapter_paths
 from acb_minimal.run.ranks import Ranks
 from acb_minimal.run.workload import workload
@@ -95,6 +94,11 @@ def test_chapter_1_does_so_with_its_decodes_launched_as_graphs(cases, served):
     assert [rank["graphs"] for rank in served] == [cases["llama"]["expected"]] * 2
 
 
+def test_layers_are_compiled_with_their_collectives_in_them(cases, served):
+    assert [rank["compiled"] for rank in served] == [cases["llama"]["expected"]] * 2
+    assert all(rank["compiled collectives"] for rank in served)
+
+
 def test_ranks_count(served):
     prompts = workload("demo").override(requests=6).prompts(0)
     expected = [counter.answer(*(int(word) for word in prompt.split()[1::2])) for prompt in prompts]
@@ -162,11 +166,6 @@ def test_a_rank_that_does_not_say_whether_it_can_serve_is_named():
     ranks._store = dist.HashStore()
     with pytest.raises(RankError, match="rank 1 has not said in 0.2 s whether it can serve this"):
         ranks.agree(lambda: None, "a job")
-
-
-def test_compiled_layers_are_refused():
-    with pytest.raises(InputError, match="do not go with 2 GPUs"):
-        Dials(compile=True, gpus=2)
 
 
 def test_a_launcher_that_started_fewer_ranks_is_not_overruled(monkeypatch):
