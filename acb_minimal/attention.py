@@ -45,7 +45,7 @@ def paged_attention(
         ValueError: a layout that the kernels cannot read.
     """
     check_layout(query, key, value, key_cache, value_cache, seq_lens, max_query_len)
-    _, kv_heads, page_size, head_dim = key_cache.shape
+    page_size = key_cache.shape[2]
     page, offset = kv_slots // page_size, kv_slots % page_size
     key_cache[page, :, offset] = key
     value_cache[page, :, offset] = value
@@ -63,11 +63,14 @@ def paged_attention(
         needed = torch.arange(-(-longest // page_size)) * page_size < lengths
         pages = page_table[rows, : needed.shape[1]].where(needed, 0)
         seen = torch.arange(longest)                                                # position of each key
+        shortest = int(lengths.min())
+        beyond = (seen[shortest:] >= lengths)[:, None, :, None]
         keys, values = (
-            cache[pages].transpose(1, 2).reshape(len(rows), kv_heads, -1, head_dim)[:, :, :longest]
-            .masked_fill((seen >= lengths)[:, None, :, None], 0)
+            cache.transpose(0, 1)[:, pages].transpose(0, 1).flatten(2, 3)[:, :, :longest]
             for cache in (key_cache, value_cache)
-        )  # fmt: skip
+        )
+        for gathered in (keys, values):
+            gathered[:, :, shortest:].masked_fill_(beyond, 0)
 
         asks = (lengths - count + torch.arange(count))[:, :, None]                  # position of each query
         visible = seen <= asks
