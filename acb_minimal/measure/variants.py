@@ -61,6 +61,7 @@ class Variant(NamedTuple):
 AS_IT_IS = Variant("as it is", joined=False, compiled=False, around=False, cublaslt=False)
 LAYERS = AS_IT_IS._replace(name="layers compiled", compiled=True)
 BOTH = LAYERS._replace(name="both", joined=True)
+COMPILED = Variant("--compile")
 VARIANTS = (  # the linears of a network stay joined: first come those without
     AS_IT_IS,
     AS_IT_IS._replace(name="attention split", split=True),
@@ -68,7 +69,7 @@ VARIANTS = (  # the linears of a network stay joined: first come those without
     AS_IT_IS._replace(name="linears joined", joined=True),
     BOTH,
     BOTH._replace(name="both, cuBLASLt", cublaslt=True),
-    Variant("--compile"),
+    COMPILED,
     Variant("attention split, too", split=True),
     Variant("attention with 1 warp", tuning={"num_warps": 1}),
     Variant("sizes left open", options={"dynamic": True}),
@@ -145,9 +146,8 @@ def tables(long: Tried, small: Tried, start: float, environment: dict[str, str])
          1e3 * long.kernels[each.name][1], 1e3 * small.seconds[each.name][SMALL_CONTEXT]]
         for each in VARIANTS
     ]  # fmt: skip
-    compiled = VARIANTS[6].name
     same = [
-        [f"tokens as not compiled, {context:,} positions", "share", _same(long.tokens, compiled, context)]
+        [f"tokens as not compiled, {context:,} positions", "share", _same(long.tokens, COMPILED.name, context)]
         for context in CONTEXTS
     ]
     attention = [[plan, *(1e3 * seconds[context] for context in CONTEXTS)] for plan, seconds in long.attention.items()]
