@@ -9,6 +9,7 @@ from ..run.engines import chapter_path, chapter_paths
 from ..run.session import Completion
 from ..run.workload import Workload
 from .profile import Profile, profile
+from .profiled import apart
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,13 @@ def compare(
     checkpoint = checkpoint or Checkpoint(workload.model)
     paths = [chapter_path(name) for name in chapters] or list(chapter_paths().values())
     first: Profile | None = None
-    for path in paths:
-        tell = lambda text, name=path.stem: progress(f"{name} {text}")  # noqa: E731
-        done = profile(str(path), workload, device, checkpoint, path.stem, kernels, dials, tell)
-        first, dials = first or done, done.dials
-        speed_up = done.figures.tokens_per_second / first.figures.tokens_per_second
-        yield Comparison(done, speed_up, _same(first.completions, done.completions))
+    with apart() as process:
+        for path in paths:
+            tell = lambda text, name=path.stem: progress(f"{name} {text}")  # noqa: E731
+            done = profile(str(path), workload, device, checkpoint, path.stem, kernels, dials, tell, process=process)
+            first, dials = first or done, done.dials
+            speed_up = done.figures.tokens_per_second / first.figures.tokens_per_second
+            yield Comparison(done, speed_up, _same(first.completions, done.completions))
 
 
 def _same(ours: list[Completion], theirs: list[Completion]) -> float:

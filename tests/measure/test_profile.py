@@ -1,14 +1,20 @@
 """Profiles: the breakdown of a step."""
 
+from concurrent.futures import Executor, Future
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from acb_minimal.errors import InputError
-from acb_minimal.measure.profile import SAMPLE, launch_names, profile, with_kernels
+from acb_minimal.measure import profiled
+from acb_minimal.measure.compare import compare
+from acb_minimal.measure.profile import SAMPLE, profile
+from acb_minimal.measure.profiled import launch_names, with_kernels
 from acb_minimal.run.checkpoint import Checkpoint
+from acb_minimal.run.dials import Dials
 from acb_minimal.run.engines import chapter_paths
+from acb_minimal.run.ranks import Ranks
 from acb_minimal.run.workload import workload as find_workload
 from acb_minimal.sim.device import CpuDevice
 from acb_minimal.trace.idle import read
@@ -71,6 +77,43 @@ def test_a_trace_is_told_the_kernel_times_of_another_run():
     assert replace(done, trace=found).shown(6) == (125, 130)
     assert replace(done, trace=found).shown(3) == (126, 128)
     assert replace(done, trace=with_kernels(made_up, recording, range(123, 126))).shown(6) == (123, 125)
+
+
+class Here(Executor):
+    """A process that is none: what it is given runs here."""
+
+    runs = ended = 0
+
+    def submit(self, call, *arguments):
+        self.runs += 1
+        done = Future()
+        done.set_result(call(*arguments))
+        return done
+
+    def shutdown(self, wait=True, **options):
+        self.ended += 1
+
+
+def test_several_profiles_may_share_a_process_and_ranks_may_not(monkeypatch):
+    monkeypatch.setattr(profiled, "_profile", lambda *arguments: arguments[4].write_text("{}"))
+    shared, own = Here(), Here()
+    monkeypatch.setattr(profiled, "apart", lambda: own)
+    workload, ranks = find_workload("demo"), Ranks(0, 2, 0, timeout=1.0)
+    monkeypatch.setattr(ranks, "again", lambda: ranks)
+    for process, with_ranks in ((shared, None), (shared, None), (None, None), (shared, ranks)):
+        assert profiled.profiled(workload, "ch1", range(3), Dials(), with_ranks, process) == {}
+    assert (shared.runs, shared.ended) == (2, 0)
+    assert (own.runs, own.ended) == (2, 2)
+
+
+@pytest.mark.gpu
+def test_chapters_are_compared_with_one_process_to_profile_in(monkeypatch):
+    processes = []
+    apart = profiled.apart
+    monkeypatch.setattr("acb_minimal.measure.compare.apart", lambda: processes.append(apart()) or processes[-1])
+    done = list(compare(find_workload("demo"), "cuda", ["ch1", "ch6"], checkpoint=Checkpoint("counter")))
+    assert [each.profile.breakdown.kernel_count > 100 for each in done] == [True, True]
+    assert len(processes) == 1
 
 
 @pytest.mark.gpu
