@@ -26,6 +26,8 @@ PLANS = {  # of attention alone: programs for each multiprocessor, and what of T
     "8 programs": (8, {}),
     "16 programs": (16, {}),
     "1 warp": (2, {"num_warps": 1}),
+    "1 warp, 5 stages": (2, {"num_warps": 1, "num_stages": 5}),
+    "1 warp, tiles of 4 KB": (2, {"num_warps": 1, "tile_bytes": 4096}),
     "4 warps": (2, {"num_warps": 4}),
     "4 warps, tiles of 16 KB": (2, {"num_warps": 4, "tile_bytes": 16384}),
     "5 stages": (2, {"num_stages": 5}),

@@ -62,6 +62,7 @@ AS_IT_IS = Variant("as it is", joined=False, compiled=False, around=False, cubla
 LAYERS = AS_IT_IS._replace(name="layers compiled", compiled=True)
 BOTH = LAYERS._replace(name="both", joined=True)
 COMPILED = Variant("--compile")
+COMBO, PDL = {"combo_kernels": True}, {"triton.enable_pdl": True}  # of Inductor
 VARIANTS = (  # the linears of a network stay joined: first come those without
     AS_IT_IS,
     AS_IT_IS._replace(name="attention split", split=True),
@@ -73,10 +74,11 @@ VARIANTS = (  # the linears of a network stay joined: first come those without
     Variant("attention split, too", split=True),
     Variant("attention with 1 warp", tuning={"num_warps": 1}),
     Variant("sizes left open", options={"dynamic": True}),
-    Variant("combo kernels", options={"options": {"combo_kernels": True}}),
+    Variant("combo kernels", options={"options": COMBO}),
     Variant("coordinate descent", options={"options": {"coordinate_descent_tuning": True}}),
-    Variant("Inductor's PDL", options={"options": {"triton.enable_pdl": True}}),
+    Variant("Inductor's PDL", options={"options": PDL}),
     Variant("max-autotune", options={"mode": "max-autotune-no-cudagraphs"}),
+    Variant("1 warp, combo kernels, PDL", tuning={"num_warps": 1}, options={"options": COMBO | PDL}),
     Variant("Triton products", triton=True),
     Variant("--compile, again"),
 )
