@@ -44,6 +44,7 @@ CHOSEN: dict[torch.Size, Blocks] = {}  # by the shape of a weight, what `few_row
 def product_kernel(
     x, weight, out, rows, outputs, inputs, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr
 ):
+    """One program: BLOCK_N outputs of all rows. See `product`."""
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     m = tl.arange(0, BLOCK_M)
     k = tl.arange(0, BLOCK_K)

@@ -25,6 +25,7 @@ from .figures import Figures, environment
 from .record import Measured
 
 PAGE_SIZE = 64
+SETTLING = 0.5  # seconds
 
 
 def host(steps: int = 200) -> Measured:
@@ -219,6 +220,9 @@ def trace(name: str = "wide", chapter: str = "ch6", repeats: int = 3, compile: b
 def gpu_seconds(call: Callable[[], object], calls: int = 10, repeats: int = 20) -> float:
     """Median GPU seconds of `call`, from replays of a graph of them: there are no launch gaps in between.
 
+    The GPU is kept busy with it for SETTLING seconds first: one that has rested may be faster for a while, and serving
+    goes on for longer than that.
+
     Args:
         call: launches the work.
         calls: of it in the graph.
@@ -229,8 +233,10 @@ def gpu_seconds(call: Callable[[], object], calls: int = 10, repeats: int = 20) 
     with torch.cuda.graph(graph):
         for _ in range(calls):
             call()
-    graph.replay()
-    times = []
+    began, times = time.perf_counter(), []
+    while time.perf_counter() - began < SETTLING:
+        graph.replay()
+        torch.cuda.synchronize()
     for _ in range(repeats):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()

@@ -25,7 +25,7 @@ WHOLE = 8192  # steps of the published run
 FIRST = 128  # tokens that each request has at its beginning
 COLUMNS = {
     "tokens each has": ",d", "CUDA graphs": "", "asynchronous": "", "ms per step": ".2f", "kernels, ms": ".2f",
-    "`acb idle` on its trace": "",
+    "acb idle on its trace": "",
 }  # fmt: skip
 DOING = {"tokens each has": ",d", "asynchronous": "", "the host is in": "", "of its time": ".1%", "ms per step": ".2f"}
 RUN = {"asynchronous": "", "seconds": ".0f", "ms per step": ".2f"}

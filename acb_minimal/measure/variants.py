@@ -156,7 +156,7 @@ def tables(long: Tried, small: Tried, start: float, environment: dict[str, str])
     made = {
         "steps": (
             "What was tried on a decode step",
-            columns | {"kernels": ",d", "ms of kernels": ".2f", "`small`, ms": ".3f"},
+            columns | {"kernels": ",d", "ms of kernels": ".2f", "small, ms": ".3f"},
             steps,
             f"ms per decode step of llama-3.1-8b with {ROWS} rows of so many positions, replayed as a graph; kernels, "
             f"and how long they take by themselves, at {middle:,}. `small`: llama-3.2-1b, {SMALL_ROWS} rows of "
