@@ -28,7 +28,7 @@ HostWork = Annotated[
     float | None, typer.Option(metavar="MS", help="Bookkeeping added to every step, in ms.", show_default="none")
 ]
 Graphs = Annotated[bool, typer.Option("--graphs", help="The model launches decodes as CUDA graphs, in any chapter.")]
-Compile = Annotated[bool, typer.Option("--compile", help="Join linears, and compile decoder layers for decodes.")]
+Compile = Annotated[bool, typer.Option("--compile", help="Join linears, compile decoder layers for decodes.")]
 Gpus = Annotated[
     int | None, typer.Option(metavar="N", help="Share the model among so many GPUs of this machine.", show_default="1")
 ]

@@ -12,47 +12,55 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..errors import InputError
 from ..model import Model
 from ..run import fuse
 from ..run.join import FirstLinear, join_linears
 from ..slot import IOSlot
 from .parts import gpu_seconds
 
-SIZES = (32, 24, 16, 8, 4, 2, 1)  # of batches, each compiled on its own
 START = ("run", "ch6", "--compile", "--workload", "long", "--new-tokens", "1")
-PLANS = {  # of attention alone: programs for each multiprocessor, and what of Tuning is changed
-    "2 programs for each SM, 2 warps, tiles of 8 KB, 7 stages": (2, {}),
-    "4 programs": (4, {}),
+PLANS = {  # of attention alone: programs for each multiprocessor, if others than usual, and what of Tuning is changed
+    "as it is": (None, {}),
+    "4 programs for each SM": (4, {}),
     "8 programs": (8, {}),
     "16 programs": (16, {}),
-    "1 warp": (2, {"num_warps": 1}),
-    "1 warp, 5 stages": (2, {"num_warps": 1, "num_stages": 5}),
-    "1 warp, tiles of 4 KB": (2, {"num_warps": 1, "tile_bytes": 4096}),
-    "4 warps": (2, {"num_warps": 4}),
-    "4 warps, tiles of 16 KB": (2, {"num_warps": 4, "tile_bytes": 16384}),
-    "5 stages": (2, {"num_stages": 5}),
-    "9 stages": (2, {"num_stages": 9}),
+    "1 warp": (None, {"num_warps": 1}),
+    "1 warp, 5 stages": (None, {"num_warps": 1, "num_stages": 5}),
+    "1 warp, tiles of 4 KB": (None, {"num_warps": 1, "tile_bytes": 4096}),
+    "4 warps": (None, {"num_warps": 4}),
+    "4 warps, tiles of 16 KB": (None, {"num_warps": 4, "tile_bytes": 16384}),
+    "5 stages": (None, {"num_stages": 5}),
+    "9 stages": (None, {"num_stages": 9}),
 }
 
 
 def start() -> float:
-    """Seconds of START, with nothing compiled before."""
+    """Seconds of START, with nothing compiled before.
+
+    Raises:
+        InputError: the command has failed; with what it has said.
+    """
     with tempfile.TemporaryDirectory() as inductor, tempfile.TemporaryDirectory() as triton:
         caches = {"TORCHINDUCTOR_CACHE_DIR": inductor, "TRITON_CACHE_DIR": triton}
         began = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-m", "acb_minimal.cli", *START], env=os.environ | caches, check=True, capture_output=True
+        done = subprocess.run(
+            [sys.executable, "-m", "acb_minimal.cli", *START], env=os.environ | caches, capture_output=True, text=True
         )
-        return time.perf_counter() - began
+        seconds = time.perf_counter() - began
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"]
+        raise InputError(f"acb {' '.join(START)}: {said[-1]}")
+    return seconds
 
 
 @contextmanager
-def planned(programs: int, **tuning: int) -> Iterator[None]:
+def planned(programs: int | None, **tuning: int) -> Iterator[None]:
     """Inside, decodes in 16 bits attend with so many programs for each multiprocessor, and so tuned."""
     from .. import attention_triton as kernels
 
     kept = kernels.PROGRAMS_PER_SM, dict(kernels.TUNING)
-    kernels.PROGRAMS_PER_SM = programs
+    kernels.PROGRAMS_PER_SM = programs or kernels.PROGRAMS_PER_SM
     kernels.TUNING[True, 2] = kernels.TUNING[True, 2]._replace(**tuning)
     kernels.plan.cache_clear()
     try:
@@ -107,7 +115,7 @@ def _rate(call: Callable[[Tensor, Tensor], Tensor], x: Tensor, weights: list[Ten
     return sum(weight.nbytes for weight in weights) / seconds
 
 
-def attention(model: Model, slots: dict[int, IOSlot], programs: int, tuning: dict[str, int]) -> dict[int, float]:
+def attention(model: Model, slots: dict[int, IOSlot], programs: int | None, tuning: dict[str, int]) -> dict[int, float]:
     """Seconds of all layers' attention, by context."""
     config, cache = model.network.config.get_text_config(), model.cache
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
@@ -141,24 +149,4 @@ def joining(network: nn.Module) -> list[list]:
         ["joining all linears", "seconds", seconds],
         ["memory it takes meanwhile beyond the model's", "GB", (torch.cuda.max_memory_allocated() - held) / 1e9],
         ["memory it takes for good", "GB", (torch.cuda.memory_allocated() - held) / 1e9],
-    ]
-
-
-def compiling(model: Model, slot: IOSlot) -> list[list]:
-    """What the first batch of each size takes, each compiled on its own, with nothing in Inductor's cache."""
-    took = []
-    for size in SIZES:
-        with tempfile.TemporaryDirectory() as empty:
-            os.environ["TORCHINDUCTOR_CACHE_DIR"] = empty
-            fuse.compile_decode(model.network)
-            slot.pad(size)
-            slot.upload()
-            began = time.perf_counter()
-            model.forward(slot)
-            slot.download()
-            took.append(time.perf_counter() - began)
-            fuse.forget(model.network)
-    return [
-        ["compiling for a size, at the least", "seconds", min(took)],
-        ["compiling for a size, at the most", "seconds", max(took)],
     ]

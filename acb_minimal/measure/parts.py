@@ -140,7 +140,7 @@ def memory(name: str = "llama-3.1-8b", rows: int = 384, context: int = 1152, com
         name: of a model.
         rows: requests in a batch at most.
         context: positions of each request at most.
-        compile: whether linears are joined and decoder layers compiled.
+        compile: as Dials has it.
 
     Raises:
         InputError: there is no CUDA GPU.

@@ -145,8 +145,8 @@ def tables(long: Tried, small: Tried, start: float, environment: dict[str, str])
     columns = {"variant": ""} | {f"ms at {context:,}": ".2f" for context in CONTEXTS}
     steps = [
         [each.name, *(1e3 * long.seconds[each.name][context] for context in CONTEXTS), long.kernels[each.name][0],
-         1e3 * long.kernels[each.name][1], 1e3 * small.seconds[each.name][SMALL_CONTEXT]]
-        for each in VARIANTS
+         1e3 * long.kernels[each.name][1], None if each.triton else 1e3 * small.seconds[each.name][SMALL_CONTEXT]]
+        for each in VARIANTS  # few_rows.py is for fewer rows than `small` has
     ]  # fmt: skip
     same = [
         [f"tokens as not compiled, {context:,} positions", "share", _same(long.tokens, COMPILED.name, context)]
@@ -180,9 +180,8 @@ def tables(long: Tried, small: Tried, start: float, environment: dict[str, str])
             "What joining and compiling cost",
             {"what": "", "unit": "", "value": ".2f"},
             long.cost + same,
-            "Llama-3.1-8B's shape, bf16, random weights. Compiling: the first forward pass of a size, with nothing in "
-            f"Inductor's cache, for each of {', '.join(map(str, alone.SIZES))} rows on its own. Tokens: of one step of "
-            f"{ROWS} rows, one token each, on random keys and values.",
+            f"Llama-3.1-8B's shape, bf16, random weights. Tokens: of one step of {ROWS} rows, one token each, on "
+            "random keys and values.",
         ),
         "start": (
             "From the start of the command to its end",
@@ -231,7 +230,6 @@ def _measure(name: str, rows: int, contexts: tuple[int, ...], cache: str) -> Tri
         found.kernels[variant.name] = round(len(kernels) / REPLAYS), seconds / REPLAYS
     if len(contexts) > 1:  # the rest is the same for any model: of the one that is looked at more closely
         found.attention = {plan: alone.attention(model, slots, *plan_of) for plan, plan_of in alone.PLANS.items()}
-        found.cost += alone.compiling(model, middle)
     return found
 
 
@@ -244,12 +242,13 @@ def applied(variant: Variant, network: nn.Module, faster: dict) -> Iterator[None
         network: as Model takes it.
         faster: for few_rows.in_linears, what the Triton kernel is faster for.
     """
-    from .. import attention_triton  # here: Triton is for Linux alone
-    from . import few_rows
+    from . import few_rows  # here: Triton is for Linux alone
 
     fuse.use_blas(network, "cublaslt" if variant.cublaslt else "cublas")
-    programs = 8 if variant.split else attention_triton.PROGRAMS_PER_SM
-    with alone.planned(programs, **variant.tuning), few_rows.in_linears(faster) if variant.triton else nullcontext():
+    with (
+        alone.planned(8 if variant.split else None, **variant.tuning),
+        few_rows.in_linears(faster) if variant.triton else nullcontext(),
+    ):
         if variant.compiled:
             fuse.compile_decode(network, variant.around, **variant.options)
         try:

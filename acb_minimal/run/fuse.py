@@ -1,8 +1,8 @@
 """Fewer, larger kernels from a network whose code stays as it is: linears joined (join.py), and much of it compiled.
 
 Each decoder layer goes through torch.compile, for batches of decodes alone: one with prompts in it spends its time in
-products too large to gain. So does what lies beside the layers and is no module of torch's own, such as the last norm
-and the rotary embedding: a dozen small kernels, whatever the batch.
+products too large to gain. What lies beside the layers and is no module of torch's own, such as the last norm and the
+rotary embedding, is compiled for all batches: a dozen small kernels, whatever they compute.
 
 How often torch compiles: the first batch of decodes is compiled as it is, and in `Model.warm_up` that is the largest.
 At the next size torch compiles anew and leaves the number of tokens open (what `dynamic=None` means), which does for
@@ -40,6 +40,7 @@ class Compiled:
             options: of torch.compile.
         """
         self.on = True
+        self.own = vars(module).get("forward")  # what the module had in place of its class's
         self.plain = module.forward
         self.compiled = torch.compile(module.forward, **COMPILE | options)
 
@@ -115,7 +116,7 @@ def use_blas(network: PreTrainedModel, library: str) -> None:
 
 
 def plain(network: PreTrainedModel) -> None:
-    """Stops running compiled layers, if it has any, until `fuse` is called again."""
+    """Stops running what is compiled, if anything is, until `fuse` is called again."""
     use_blas(network, "default")
     for module in _compiled(network):
         module.forward.on = False
@@ -124,7 +125,10 @@ def plain(network: PreTrainedModel) -> None:
 def forget(network: PreTrainedModel) -> None:
     """Undoes `compile_decode`, and has torch drop all that it has compiled in this process."""
     for module in _compiled(network):
-        del module.forward  # the instance's: that of its class is as it was
+        own = module.forward.own
+        del module.forward
+        if own:
+            module.forward = own
     torch._dynamo.reset()
 
 

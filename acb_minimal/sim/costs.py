@@ -15,7 +15,7 @@ from ..request import Batch
 from .operations import Cost
 
 FILE = Path(__file__).with_name("costs.json")
-COMPILED = "compiled"  # in the entry of a model: the same figures with its linears joined and its layers compiled
+COMPILED = "compiled"  # in the entry of a model: the same figures with its linears joined and much of it compiled
 
 
 class Shape(NamedTuple):

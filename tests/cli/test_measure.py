@@ -1,10 +1,13 @@
 """`acb profile`, `compare`, `results` and `calibrate`."""
 
+import inspect
 import json
 import os
 
 import pytest
 
+from acb_minimal.cli import measure
+from acb_minimal.measure.profile import SAMPLE
 from acb_minimal.run.engines import chapter_paths
 from acb_minimal.sim.costs import FILE
 from acb_minimal.trace.spans import Trace
@@ -155,3 +158,7 @@ def test_host_work_that_is_no_time_is_refused(acb, value):
     done = acb("profile", "ch1", "--host-work", value)
     assert (done.returncode, done.stdout) == (2, "")
     assert "it must be from 0 to 10,000 ms" in done.stderr
+
+
+def test_as_many_batches_are_profiled_as_from_python():
+    assert inspect.signature(measure.profile).parameters["batches"].default == SAMPLE

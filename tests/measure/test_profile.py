@@ -128,3 +128,9 @@ def test_a_profile_on_the_gpu(chapter):
     first, last = done.shown(6)
     assert all(span.kernels for span in done.trace.part(first, last).lane("compute"))
     assert 0 <= done.profiled_bubbles < 1
+
+
+@pytest.mark.gpu
+def test_so_many_batches_are_profiled_as_are_asked_for():
+    done = profile("ch1", find_workload("demo"), "cuda", Checkpoint("counter"), batches=3)
+    assert len(kernel_runs(Recording.of(done.kernel_trace["traceEvents"]), launch_names(range(1000)))) == 3

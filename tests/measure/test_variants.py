@@ -58,20 +58,25 @@ def test_names_differ_and_those_without_joined_linears_come_first():
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
-def test_a_variant_reaches_the_network_and_leaves_it_again(variant, tiny_path, told):
+def test_a_variant_reaches_the_network_and_leaves_it_again(variant, tiny_path, told, monkeypatch):
     from acb_minimal import attention_triton
 
     network = Harness(tiny_path("llama")).network
-    programs, linear = attention_triton.PROGRAMS_PER_SM, functional.linear
+    programs, tuning, linear = attention_triton.PROGRAMS_PER_SM, dict(attention_triton.TUNING), functional.linear
+    libraries = []
+    monkeypatch.setattr(fuse, "use_blas", lambda network, library: libraries.append(library))
     with variants.applied(variant, network, {torch.Size((1, 1)): Blocks(1, 1, 1, 1)}):
         layers = [layer.forward for layer in network.model.layers]
         assert all(isinstance(forward, fuse.DecodeCompiled) for forward in layers) == variant.compiled
         assert isinstance(network.model.norm.forward, fuse.Compiled) == (variant.compiled and variant.around)
         assert all(options.items() >= variant.options.items() for options in told)
         assert (attention_triton.PROGRAMS_PER_SM == 8) == variant.split
+        assert attention_triton.TUNING[True, 2] == tuning[True, 2]._replace(**variant.tuning)
+        assert libraries == ["cublaslt" if variant.cublaslt else "cublas"]
         assert (functional.linear is not linear) == variant.triton
     assert not any("forward" in vars(module) for module in network.modules())
-    assert programs == attention_triton.PROGRAMS_PER_SM
+    assert (programs, tuning) == (attention_triton.PROGRAMS_PER_SM, attention_triton.TUNING)
+    assert libraries[-1] == "default"
     assert functional.linear is linear
 
 
@@ -112,7 +117,6 @@ def test_all_of_it_runs_from_end_to_end(told, monkeypatch, tmp_path):
         monkeypatch.setattr(module, "gpu_seconds", lambda call, **_: (call(), 0.001)[1])
     kernels = [SimpleNamespace(seconds=0.0005)] * 2 * REPLAYS
     monkeypatch.setattr(variants, "kernels_of", lambda call: (call(), kernels)[1])
-    monkeypatch.setattr(alone, "SIZES", (3, 2, 1))
     for name in ("synchronize", "reset_peak_memory_stats"):
         monkeypatch.setattr(torch.cuda, name, lambda: None)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 0)
@@ -128,11 +132,17 @@ def test_all_of_it_runs_from_end_to_end(told, monkeypatch, tmp_path):
     assert kinds["down_proj"] == [hidden, inner]
     assert {"q_proj, joined", "o_proj", "lm_head"} < set(kinds)
     assert list(found.attention) == list(alone.PLANS)
-    assert [what for what, *_ in found.cost][-1] == "compiling for a size, at the most"
-    # For each variant and each size: the layers, and the two modules beside them.
+    assert [what for what, *_ in found.cost][0] == "joining all linears"
+    # For each variant: the layers, and the two modules beside them.
     layers, around = config.num_hidden_layers, sum(each.compiled and each.around for each in VARIANTS)
     layers_only = sum(each.compiled for each in VARIANTS) - around
-    assert len(told) == (layers + 2) * (around + len(alone.SIZES)) + layers * layers_only
+    assert len(told) == (layers + 2) * around + layers * layers_only
+
+
+def test_a_command_that_fails_says_why(monkeypatch):
+    monkeypatch.setattr(alone, "START", ("run", "ch7"))
+    with pytest.raises(InputError, match="acb run ch7: .*ch7"):
+        alone.start()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
