@@ -8,8 +8,8 @@ from ..run.dials import Dials
 from ..run.engines import chapter_path, chapter_paths
 from ..run.session import Completion
 from ..run.workload import Workload
+from .kernel_profile import apart
 from .profile import Profile, profile
-from .profiled import apart
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ batch was on the GPU and how long the GPU waited for the next one. The second ru
 torch's profiler, which sees every kernel. Profiling slows the launching of kernels, not the kernels: so of the second
 run only their times are used, and a batch's launch gaps are its time on the GPU in the first run less its kernels' in
 the second. The trace of the first is told how long the kernels of those batches ran, not when. The second is in another
-process (profiled.py).
+process (kernel_profile.py).
 
 The simulator knows it all from one run.
 """
@@ -24,7 +24,7 @@ from ..run.workload import Workload
 from ..trace.spans import Trace
 from ..trace.torch_profiler import Recording, bubble_share, kernel_runs
 from .figures import Breakdown, Figures, widest_decodes
-from .profiled import launch_names, profiled, with_kernels
+from .kernel_profile import launch_names, profiled, with_kernels
 
 SAMPLE = 8  # batches that run under the profiler, unless told otherwise
 
@@ -89,7 +89,7 @@ def profile(
         dials: as Session takes them.
         progress: is told what Session tells.
         batches: how many run under the profiler, from the middle on; fewer if there are not so many.
-        process: what `profiled.apart` gives, to profile in; by default one for this profile alone.
+        process: what `kernel_profile.apart` gives, to profile in; by default one for this profile alone.
 
     Raises:
         InputError: a request cannot be served, or the device is "cpu", where host and device are one.

@@ -28,7 +28,7 @@ from ..trace.batches import PACE
 from ..trace.launched import COMMUNICATION
 from ..trace.torch_profiler import Recording, kernel_runs
 from .figures import environment
-from .profiled import Enough, ProfiledDevice, launch_names
+from .kernel_profile import Enough, ProfiledDevice, launch_names
 from .record import Measured
 
 GPUS = (1, 2, 4)

@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..run import fuse
 from ..run.checkpoint import Checkpoint
 from ..slot import IOSlot
-from . import alone
+from . import variant_parts
 from .calibrate import PAGE_SIZE, ready_model, written
 from .figures import environment
 from .parts import gpu_seconds, reading_rate
@@ -43,7 +43,7 @@ class Variant(NamedTuple):
         cublaslt: products are cuBLASLt's, not cuBLAS's.
         split: attention splits every row's history, until there are 8 programs for each multiprocessor.
         tuning: what of its kernel's Tuning is changed.
-        triton: the products that few_rows.py has faster are its own.
+        triton: the products that product_triton.py has faster are its own.
         options: of torch.compile.
     """
 
@@ -92,7 +92,7 @@ class Tried:
         seconds: of a step, by variant and context.
         kernels: of a step at the middle context, by variant: how many, and their seconds.
         tokens: of a step, by variant and context.
-        linears: of each kind of linear: name, outputs, inputs, bytes per second by cuBLAS, cuBLASLt and few_rows.py.
+        linears: of each kind of linear: name, outputs, inputs, TB/s by cuBLAS, cuBLASLt and product_triton.py.
         attention: seconds of all layers, by plan and context.
         cost: rows of that table.
         rate: bytes per second that a plain sum reads.
@@ -122,7 +122,7 @@ def variants(progress: Callable[[str], None] = lambda text: None) -> dict[str, M
     if not torch.cuda.is_available():
         raise InputError("variants of a step are measured on a CUDA GPU; torch finds none")
     progress("from the start of `acb run --compile` to its end")
-    began = alone.start()
+    began = variant_parts.start()
     tried = []
     for name, rows, contexts in (("llama-3.1-8b", ROWS, CONTEXTS), ("llama-3.2-1b", SMALL_ROWS, (SMALL_CONTEXT,))):
         progress(f"{name}: {len(VARIANTS)} variants")
@@ -138,7 +138,7 @@ def tables(long: Tried, small: Tried, start: float, environment: dict[str, str])
     Args:
         long: of llama-3.1-8b.
         small: of llama-3.2-1b.
-        start: seconds of alone.START.
+        start: seconds of variant_parts.START.
         environment: machine, versions and date.
     """
     middle = CONTEXTS[1]
@@ -146,7 +146,7 @@ def tables(long: Tried, small: Tried, start: float, environment: dict[str, str])
     steps = [
         [each.name, *(1e3 * long.seconds[each.name][context] for context in CONTEXTS), long.kernels[each.name][0],
          1e3 * long.kernels[each.name][1], None if each.triton else 1e3 * small.seconds[each.name][SMALL_CONTEXT]]
-        for each in VARIANTS  # few_rows.py is for fewer rows than `small` has
+        for each in VARIANTS  # product_triton.py is for fewer rows than `small` has
     ]  # fmt: skip
     same = [
         [f"tokens as not compiled, {context:,} positions", "share", _same(long.tokens, COMPILED.name, context)]
@@ -167,8 +167,8 @@ def tables(long: Tried, small: Tried, start: float, environment: dict[str, str])
             {"linear": "", "outputs": ",d", "inputs": ",d"}
             | dict.fromkeys(("cuBLAS, TB/s", "cuBLASLt, TB/s", "Triton, TB/s"), ".2f"),
             long.linears,
-            f"A plain sum reads {long.rate / 1e12:.2f} TB/s in the same run. Triton: few_rows.py, the fastest of its "
-            "sizes of blocks. Each kind of linear alone, all layers in turn.",
+            f"A plain sum reads {long.rate / 1e12:.2f} TB/s in the same run. Triton: product_triton.py, the fastest of "
+            "its sizes of blocks. Each kind of linear alone, all layers in turn.",
         ),
         "attention": (
             "Attention alone",
@@ -186,7 +186,7 @@ def tables(long: Tried, small: Tried, start: float, environment: dict[str, str])
         "start": (
             "From the start of the command to its end",
             {"command": "", "seconds": ".1f"},
-            [[f"acb {' '.join(alone.START)}", start]],
+            [[f"acb {' '.join(variant_parts.START)}", start]],
             "Once, with the caches of Inductor and Triton empty: loading, compiling, capturing, and serving all "
             "requests their prompt and their first token.",
         ),
@@ -217,8 +217,8 @@ def _measure(name: str, rows: int, contexts: tuple[int, ...], cache: str) -> Tri
     is_joined, faster = False, {}
     for variant in VARIANTS:
         if variant.joined and not is_joined:
-            found.cost += alone.joining(model.network)
-            found.linears, faster = alone.linears(model.network, rows)
+            found.cost += variant_parts.joining(model.network)
+            found.linears, faster = variant_parts.linears(model.network, rows)
             is_joined = True
         with applied(variant, model.network, faster):
             for context, slot in slots.items():
@@ -229,7 +229,8 @@ def _measure(name: str, rows: int, contexts: tuple[int, ...], cache: str) -> Tri
         seconds = sum(kernel.seconds for kernel in kernels)
         found.kernels[variant.name] = round(len(kernels) / REPLAYS), seconds / REPLAYS
     if len(contexts) > 1:  # the rest is the same for any model: of the one that is looked at more closely
-        found.attention = {plan: alone.attention(model, slots, *plan_of) for plan, plan_of in alone.PLANS.items()}
+        for plan, (programs, tuning) in variant_parts.PLANS.items():
+            found.attention[plan] = variant_parts.attention(model, slots, programs, tuning)
     return found
 
 
@@ -240,14 +241,14 @@ def applied(variant: Variant, network: nn.Module, faster: dict) -> Iterator[None
     Args:
         variant: what to do to it.
         network: as Model takes it.
-        faster: for few_rows.in_linears, what the Triton kernel is faster for.
+        faster: for product_triton.in_linears, what the Triton kernel is faster for.
     """
-    from . import few_rows  # here: Triton is for Linux alone
+    from . import product_triton  # here: Triton is for Linux alone
 
     fuse.use_blas(network, "cublaslt" if variant.cublaslt else "cublas")
     with (
-        alone.planned(8 if variant.split else None, **variant.tuning),
-        few_rows.in_linears(faster) if variant.triton else nullcontext(),
+        variant_parts.planned(8 if variant.split else None, **variant.tuning),
+        product_triton.in_linears(faster) if variant.triton else nullcontext(),
     ):
         if variant.compiled:
             fuse.compile_decode(network, variant.around, **variant.options)

@@ -36,8 +36,9 @@ class Dials:
             machine, in virtual time on the simulated one.
         graphs: whether the model launches a batch of decodes as a CUDA graph, whatever the chapter does.
         scale: as what to time it on the simulated GPU; None: as what it is.
-        compile: whether linears are joined (join.py), on one GPU alone, and decoder layers compiled for batches of
-            decodes (fuse.py). The simulator compiles nothing: its work then costs what compiled work was measured to.
+        compile: whether linears are joined (joined_linears.py), on one GPU alone, and decoder layers compiled for
+            batches of decodes (fuse.py). The simulator compiles nothing: its work then costs what compiled work was
+            measured to.
         gpus: that share the model.
 
     Raises:

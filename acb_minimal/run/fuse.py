@@ -1,8 +1,9 @@
-"""Fewer, larger kernels from a network whose code stays as it is: linears joined (join.py), and much of it compiled.
+"""Fewer, larger kernels from a network whose code stays as it is: joined linears, and much of it compiled.
 
-Each decoder layer goes through torch.compile, for batches of decodes alone: one with prompts in it spends its time in
-products too large to gain. What lies beside the layers and is no module of torch's own, such as the last norm and the
-rotary embedding, is compiled for all batches: a dozen small kernels, whatever they compute.
+How linears are joined is in joined_linears.py. Each decoder layer goes through torch.compile, for batches of decodes
+alone: one with prompts in it spends its time in products too large to gain. What lies beside the layers and is no
+module of torch's own, such as the last norm and the rotary embedding, is compiled for all batches: a dozen small
+kernels, whatever they compute.
 
 How often torch compiles: the first batch of decodes is compiled as it is, and in `Model.warm_up` that is the largest.
 At the next size torch compiles anew and leaves the number of tokens open (what `dynamic=None` means), which does for
@@ -18,7 +19,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..model import Model
-from .join import join_linears, run_once
+from .joined_linears import join_linears, run_once
 
 COMPILE = {"dynamic": None}  # what torch.compile is told
 # How many graphs torch may keep of one function. transformers wraps the forward of every kind of layer in the same

@@ -2,6 +2,10 @@
 
 import pytest
 
+from acb_minimal.cli import bench
+from acb_minimal.measure import record
+from acb_minimal.measure.record import Measured
+
 
 def test_bench_host_prints_every_size(acb):
     done = acb("bench", "host")
@@ -15,3 +19,13 @@ def test_what_times_kernels_needs_a_gpu(acb, name, what):
     done = acb("bench", name)
     assert done.returncode == 2
     assert done.stderr == f"error: the {what} needs a CUDA GPU; torch finds none\n"
+
+
+def test_every_table_is_kept_under_its_name(tmp_path, capsys):
+    file = tmp_path / "bench.json"
+    tables = {name: Measured(name, {"rows": "d"}, [[rows]], "", {}, "acb bench") for name, rows in (("a", 1), ("b", 2))}
+    bench._show(tables, None)
+    assert not file.exists()
+    bench._show(tables, file)
+    assert record.load(file) == tables
+    assert capsys.readouterr().out.count("rows") == 4

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from acb_minimal.errors import InputError
-from acb_minimal.measure import profiled
+from acb_minimal.measure import kernel_profile
 from acb_minimal.measure.compare import compare
+from acb_minimal.measure.kernel_profile import launch_names, with_kernels
 from acb_minimal.measure.profile import SAMPLE, profile
-from acb_minimal.measure.profiled import launch_names, with_kernels
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.dials import Dials
 from acb_minimal.run.engines import chapter_paths
@@ -95,13 +95,13 @@ class Here(Executor):
 
 
 def test_several_profiles_may_share_a_process_and_ranks_may_not(monkeypatch):
-    monkeypatch.setattr(profiled, "_profile", lambda *arguments: arguments[4].write_text("{}"))
+    monkeypatch.setattr(kernel_profile, "_profile", lambda *arguments: arguments[4].write_text("{}"))
     shared, own = Here(), Here()
-    monkeypatch.setattr(profiled, "apart", lambda: own)
+    monkeypatch.setattr(kernel_profile, "apart", lambda: own)
     workload, ranks = find_workload("demo"), Ranks(0, 2, 0, timeout=1.0)
     monkeypatch.setattr(ranks, "again", lambda: ranks)
     for process, with_ranks in ((shared, None), (shared, None), (None, None), (shared, ranks)):
-        assert profiled.profiled(workload, "ch1", range(3), Dials(), with_ranks, process) == {}
+        assert kernel_profile.profiled(workload, "ch1", range(3), Dials(), with_ranks, process) == {}
     assert (shared.runs, shared.ended) == (2, 0)
     assert (own.runs, own.ended) == (2, 2)
 
@@ -109,7 +109,7 @@ def test_several_profiles_may_share_a_process_and_ranks_may_not(monkeypatch):
 @pytest.mark.gpu
 def test_chapters_are_compared_with_one_process_to_profile_in(monkeypatch):
     processes = []
-    apart = profiled.apart
+    apart = kernel_profile.apart
     monkeypatch.setattr("acb_minimal.measure.compare.apart", lambda: processes.append(apart()) or processes[-1])
     done = list(compare(find_workload("demo"), "cuda", ["ch1", "ch6"], checkpoint=Checkpoint("counter")))
     assert [each.profile.breakdown.kernel_count > 100 for each in done] == [True, True]

@@ -8,8 +8,8 @@ from conftest import Harness
 from torch.nn import functional
 
 from acb_minimal.errors import InputError
-from acb_minimal.measure import alone, few_rows, variants
-from acb_minimal.measure.few_rows import Blocks
+from acb_minimal.measure import product_triton, variant_parts, variants
+from acb_minimal.measure.product_triton import Blocks
 from acb_minimal.measure.roofline import REPLAYS
 from acb_minimal.measure.variants import AS_IT_IS, CONTEXTS, VARIANTS, Tried, tables
 from acb_minimal.run import fuse
@@ -46,6 +46,8 @@ def test_the_log_has_a_row_for_every_variant():
     made = tables(measured(), measured(small=True), 30.0, ENVIRONMENT)
     assert [row[0] for row in made["steps"].cells()] == [each.name for each in VARIANTS]
     assert made["steps"].cells()[0][1:] == ["9.00", "9.00", "9.00", "400", "8.00", "9.000"]
+    (triton,) = [cells for cells in made["steps"].cells() if cells[0] == "Triton products"]
+    assert triton[1:] == ["9.00", "9.00", "9.00", "400", "8.00", "-"]  # its kernel is for fewer rows than `small` has
     assert made["linears"].cells() == [["o_proj", "4,096", "4,096", "2.50", "2.80", "-"]]
     assert made["cost"].cells()[1] == ["tokens as not compiled, 496 positions", "share", "0.75"]
     assert made["start"].cells() == [["acb run ch6 --compile --workload long --new-tokens 1", "30.0"]]
@@ -84,19 +86,35 @@ def test_a_variant_reaches_the_network_and_leaves_it_again(variant, tiny_path, t
 @pytest.mark.parametrize("blocks", [Blocks(16, 32, 2, 2), Blocks(32, 64, 4, 3)])
 def test_a_product_of_few_rows_is_the_product(rows, blocks):
     x, weight = torch.randn(1, rows, 128), torch.randn(96, 128)
-    torch.testing.assert_close(few_rows.product(x, weight, blocks), x @ weight.T, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(product_triton.product(x, weight, blocks), x @ weight.T, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("triton", "chosen"), [(3.1, True), (2.9, False)])
+def test_only_what_reads_faster_than_cublaslt_is_computed_by_it(monkeypatch, triton, chosen):
+    """cuBLAS reads 1 TB/s, cuBLASLt 3, and the Triton kernel so many, whatever its blocks."""
+    rates = {"cublas": 1.0, "cublaslt": 3.0}
+    library = []
+    monkeypatch.setattr(fuse, "use_blas", lambda network, name: library.append(name))
+    monkeypatch.setattr(
+        variant_parts, "_rate",
+        lambda call, x, weights: 1e12 * (rates[library[-1]] if call is functional.linear else triton),
+    )  # fmt: skip
+    linear = torch.nn.Linear(256, 128, bias=False)
+    found, faster = variant_parts.linears(torch.nn.ModuleDict({"o_proj": linear}), 3)
+    assert found == [["o_proj", 128, 256, 1.0, 3.0, triton]]
+    assert list(faster) == ([linear.weight.shape] if chosen else [])
 
 
 def test_linears_that_it_is_faster_for_compute_by_it_compiled_or_not(monkeypatch):
     shapes = []
-    product = few_rows.product
-    monkeypatch.setattr(few_rows, "product", lambda x, *rest: (shapes.append(x.shape), product(x, *rest))[1])
+    product = product_triton.product
+    monkeypatch.setattr(product_triton, "product", lambda x, *rest: (shapes.append(x.shape), product(x, *rest))[1])
     linear, other, biased = (
         torch.nn.Linear(128, 96, bias=False), torch.nn.Linear(128, 64, bias=False), torch.nn.Linear(128, 96)
     )  # fmt: skip
-    few, many = torch.randn(3, 128), torch.randn(few_rows.MOST_ROWS + 1, 128)
+    few, many = torch.randn(3, 128), torch.randn(product_triton.MOST_ROWS + 1, 128)
     right = [module(x) for module in (linear, other, biased) for x in (few, many)]
-    with torch.inference_mode(), few_rows.in_linears({linear.weight.shape: Blocks(16, 32, 2, 2)}):
+    with torch.inference_mode(), product_triton.in_linears({linear.weight.shape: Blocks(16, 32, 2, 2)}):
         modules = linear, linear, other, other, biased, biased
         for module, x, expected in zip(modules, (few, many) * 3, right, strict=True):
             torch.testing.assert_close(module(x), expected, rtol=1e-4, atol=1e-4)
@@ -113,7 +131,7 @@ def test_all_of_it_runs_from_end_to_end(told, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # it is set in there: monkeypatch takes that back
     monkeypatch.setattr(variants, "CudaDevice", CpuDevice)
     monkeypatch.setattr(variants, "reading_rate", lambda: 4e12)
-    for module in (variants, alone):
+    for module in (variants, variant_parts):
         monkeypatch.setattr(module, "gpu_seconds", lambda call, **_: (call(), 0.001)[1])
     kernels = [SimpleNamespace(seconds=0.0005)] * 2 * REPLAYS
     monkeypatch.setattr(variants, "kernels_of", lambda call: (call(), kernels)[1])
@@ -131,7 +149,7 @@ def test_all_of_it_runs_from_end_to_end(told, monkeypatch, tmp_path):
     assert kinds["gate_proj, joined"] == [2 * inner, hidden]
     assert kinds["down_proj"] == [hidden, inner]
     assert {"q_proj, joined", "o_proj", "lm_head"} < set(kinds)
-    assert list(found.attention) == list(alone.PLANS)
+    assert list(found.attention) == list(variant_parts.PLANS)
     assert [what for what, *_ in found.cost][0] == "joining all linears"
     # For each variant: the layers, and the two modules beside them.
     layers, around = config.num_hidden_layers, sum(each.compiled and each.around for each in VARIANTS)
@@ -140,9 +158,9 @@ def test_all_of_it_runs_from_end_to_end(told, monkeypatch, tmp_path):
 
 
 def test_a_command_that_fails_says_why(monkeypatch):
-    monkeypatch.setattr(alone, "START", ("run", "ch7"))
+    monkeypatch.setattr(variant_parts, "START", ("run", "ch7"))
     with pytest.raises(InputError, match="acb run ch7: .*ch7"):
-        alone.start()
+        variant_parts.start()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

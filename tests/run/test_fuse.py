@@ -277,6 +277,10 @@ def test_what_was_compiled_can_be_forgotten(tiny, graphs):
     assert not isinstance(network.model.norm.forward, fuse.Compiled)
     fuse.forget(network)
     assert "forward" not in vars(network.model.layers[0])
+    own = network.model.norm.forward = lambda x: x  # what is hung on a module is put back, as it was there before
+    fuse.compile_decode(network)
+    fuse.forget(network)
+    assert network.model.norm.forward is own
     fuse.compile_decode(network)
     assert isinstance(network.model.norm.forward, fuse.Compiled)
 

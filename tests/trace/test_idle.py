@@ -8,7 +8,7 @@ from rich.console import Console
 from tape import Tape, asynchronous, sync
 
 from acb_minimal.errors import InputError
-from acb_minimal.measure.profiled import launch_names
+from acb_minimal.measure.kernel_profile import launch_names
 from acb_minimal.run.engines import chapter_paths
 from acb_minimal.run.session import Session
 from acb_minimal.run.workload import workload

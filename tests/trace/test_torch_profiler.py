@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from acb_minimal.measure.profiled import launch_names
+from acb_minimal.measure.kernel_profile import launch_names
 from acb_minimal.trace.torch_profiler import Recording, bubble_share, kernel_runs
 
 DATA = Path(__file__).parents[1] / "data"

@@ -1,4 +1,4 @@
-"""What goes with the log of variants.py: products and attention by themselves, and what joining and compiling cost."""
+"""Parts of what variants.py measures whole, by themselves: products, attention, joining, and a start from nothing."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from torch.nn import functional
 from ..errors import InputError
 from ..model import Model
 from ..run import fuse
-from ..run.join import FirstLinear, join_linears
+from ..run.joined_linears import FirstLinear, join_linears
 from ..slot import IOSlot
 from .parts import gpu_seconds
 
@@ -79,10 +79,10 @@ def linears(network: nn.Module, rows: int) -> tuple[list[list], dict]:
         rows: of a batch.
 
     Returns:
-        Rows of the table; and for few_rows.in_linears, what its kernel is faster for than cuBLASLt, and with which
-        blocks.
+        Rows of the table; and what product_triton.py is faster for than cuBLASLt, with which blocks, as its in_linears
+        takes it.
     """
-    from . import few_rows
+    from . import product_triton
 
     kinds: dict[tuple, list[Tensor]] = {}
     for name, module in network.named_modules():
@@ -98,8 +98,8 @@ def linears(network: nn.Module, rows: int) -> tuple[list[list], dict]:
         for library in ("cublas", "cublaslt"):
             fuse.use_blas(network, library)
             rates.append(_rate(functional.linear, x, weights))
-        for blocks in few_rows.fitting(weights[0]) if rows <= few_rows.MOST_ROWS else ():
-            rate = _rate(lambda x, weight, blocks=blocks: few_rows.product(x, weight, blocks), x, weights)
+        for blocks in product_triton.fitting(weights[0]) if rows <= product_triton.MOST_ROWS else ():
+            rate = _rate(lambda x, weight, blocks=blocks: product_triton.product(x, weight, blocks), x, weights)
             if rate > max(best, rates[1]):
                 faster[shape] = blocks
             best = max(best, rate)
