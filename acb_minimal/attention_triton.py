@@ -28,8 +28,9 @@ class Tuning(NamedTuple):
     """What a sweep may change without changing a result by more than rounding."""
 
     block_m: int        # stacked (query, head) lines per program, at least; tl.dot wants 16 or more
-    tile_bytes: int     # keys fetched per loop step, and as many bytes of values
-    num_warps: int
+    tile_tokens: int    # keys fetched per loop step, and as many values, at most,
+    tile_bytes: int     # and at most so many bytes of each
+    num_warps: int      # at least; see plan
     num_stages: int     # Triton spends every other stage on the page number that a tile's address waits
                         # for: (num_stages - 1) // 2 tiles are in flight, so use odd numbers. Each costs
                         # 2 * tile_bytes of shared memory
@@ -38,14 +39,15 @@ class Tuning(NamedTuple):
 # By (decode, bytes per element). fp32 is multiplied from registers, not by tensor cores: smaller blocks, or they
 # spill (as head_dim 256 in a mixed batch still does: right, but slow).
 TUNING = {
-    (True, 2): Tuning(block_m=16, tile_bytes=8192, num_warps=2, num_stages=7),
-    (False, 2): Tuning(block_m=64, tile_bytes=16384, num_warps=4, num_stages=5),
-    (True, 4): Tuning(block_m=16, tile_bytes=8192, num_warps=4, num_stages=5),
-    (False, 4): Tuning(block_m=32, tile_bytes=8192, num_warps=4, num_stages=5),
+    (True, 2): Tuning(block_m=16, tile_tokens=32, tile_bytes=8192, num_warps=1, num_stages=7),
+    (False, 2): Tuning(block_m=64, tile_tokens=128, tile_bytes=16384, num_warps=4, num_stages=5),
+    (True, 4): Tuning(block_m=16, tile_tokens=128, tile_bytes=8192, num_warps=4, num_stages=5),
+    (False, 4): Tuning(block_m=32, tile_tokens=128, tile_bytes=8192, num_warps=4, num_stages=5),
 }
 PROGRAMS_PER_SM = 2    # decode: split the histories until about this many programs exist per SM,
 MIN_SPLIT_TOKENS = 128  # but not so far that the longest possible row has splits shorter than this,
 MAX_SPLITS = 64         # and not into more than this
+ACCUMULATORS = 2048     # decode: in the registers of a warp, at most
 MERGE_WARPS = 2
 EMPTY = tl.constexpr(-1e30)     # a maximum over no scores: below every score, yet finite; see attend_kernel
 
@@ -72,16 +74,17 @@ def plan(
     block_m = max(16 if decode else tuning.block_m, triton.next_power_of_2(group))
     block_q = 1 if decode else block_m // group
 
-    block_n = min(max(tuning.tile_bytes // (head_dim * element_size), 16), 128)
+    block_n = min(max(tuning.tile_bytes // (head_dim * element_size), 16), tuning.tile_tokens)
     divisor = page_size & -page_size    # the largest power of two that divides the page
     if divisor >= 32:
         block_n = min(block_n, divisor)     # a tile lies within a page: one page number for all of it
 
-    splits = 1
+    splits, num_warps = 1, tuning.num_warps
     if decode:
+        num_warps = max(num_warps, block_m * head_dim // ACCUMULATORS)
         wanted = processors * PROGRAMS_PER_SM // (rows * kv_heads)
         splits = max(1, min(wanted, max_pages * page_size // MIN_SPLIT_TOKENS, MAX_SPLITS))
-    return Plan(block_m, block_q, block_n, splits, tuning.num_warps, tuning.num_stages)
+    return Plan(block_m, block_q, block_n, splits, num_warps, tuning.num_stages)
 
 
 @lru_cache

@@ -189,6 +189,14 @@ def test_plan_does_not_follow_the_lengths():
     assert many.splits == short.splits == mixed.splits == 1
 
 
+@needs_triton
+@pytest.mark.parametrize(("head_dim", "tile", "warps"), [(64, 32, 1), (128, 32, 1), (256, 16, 2)])
+def test_a_tile_and_its_warps_fit_the_head(head_dim, tile, warps):
+    plan = attention_triton.plan(True, 2, 32, 32, 8, 64, head_dim, 128, 132)
+    assert (plan.block_n, plan.num_warps) == (tile, warps)
+    assert plan.block_m * head_dim <= warps * attention_triton.ACCUMULATORS
+
+
 def test_layouts_that_cannot_be_read_are_refused():
     case = Case(**BATCHES["decode"])
     query, *rest = case.args()

@@ -1,6 +1,5 @@
 """The commands of `acb` that measure whole runs, and those that show what was measured."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -52,6 +51,9 @@ def profile(
     rank_timeout: RankTimeout = RANK_TIMEOUT,
     trace: Annotated[Path | None, typer.Option(help="Write a trace of the run, for Perfetto.")] = None,
     kernels: Annotated[Path | None, typer.Option(help="Write what torch's profiler saw of a few batches.")] = None,
+    operations: Annotated[
+        bool, typer.Option(help="Record PyTorch's operations as well; without, launching is slowed less.")
+    ] = True,
     batches: Annotated[int, typer.Option(min=1, help="So many run under torch's profiler, on a GPU.")] = 8,
     plot: Annotated[Path | None, typer.Option(help="Draw a few steps: a .png, .svg or .pdf file.")] = None,
 ) -> None:
@@ -66,6 +68,8 @@ def profile(
     from ..measure.compare import Comparison
     from ..measure.profile import profile
 
+    if not (operations or kernels):
+        raise InputError("--no-operations is of use with --kernels: it says nothing of which batch a kernel was for")
     if kernels and (device == "sim" or not torch.cuda.is_available()):
         raise InputError(f"cannot write {str(kernels)!r}: there are kernels on a CUDA GPU only")
     chosen, checkpoint = choose_workload(
@@ -80,7 +84,14 @@ def profile(
     dials = choose_dials(host_work, graphs, compile, chosen, device, ranks)
     with console.status("") as status:
         done = profile(
-            chapter, chosen, device, checkpoint, dials=dials, progress=status.update, batches=batches
+            chapter,
+            chosen,
+            device,
+            checkpoint,
+            dials=dials,
+            progress=status.update,
+            batches=batches,
+            operations=operations,
         )
     console.print(tables.comparison(tables.entry(chosen, [Comparison(done, 1.0, 1.0)])))
     if done.profiled_bubbles is not None:
@@ -88,7 +99,7 @@ def profile(
     if trace:
         done.trace.save_chrome(own_file(trace))
     if kernels and done.kernel_trace:
-        own_file(kernels).write_text(json.dumps(done.kernel_trace))
+        own_file(kernels).write_text(done.kernel_trace)
     if plot and is_first():
         from ..pictures.timeline import timeline
 

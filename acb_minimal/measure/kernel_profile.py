@@ -7,7 +7,6 @@ Several runs may share the process, which then loads the model once.
 
 import functools
 import gc
-import json
 import linecache
 import tempfile
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -45,18 +44,19 @@ class ProfiledDevice(CudaDevice):
         profiler: torch's; to be entered around the run.
     """
 
-    def __init__(self, sample: range, file: Path):
+    def __init__(self, sample: range, file: Path, operations: bool = True):
         """
         Args:
             sample: numbers of the batches.
             file: where the profiler writes what it saw, in Chrome's format.
+            operations: whether it records PyTorch's operations, and with them the names of launches.
         """
         super().__init__()
         self.sample = sample
         self.cuda = traced_cuda(self)
         warmup = min(sample.start, 2)
         self.profiler = torch.profiler.profile(
-            activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA],
+            activities=[ProfilerActivity.CUDA, *([ProfilerActivity.CPU] if operations else [])],
             acc_events=True,  # there is only one cycle; without this torch warns of losing those before
             schedule=schedule(wait=sample.start - warmup, warmup=warmup, active=len(sample), repeat=1),
             on_trace_ready=lambda profiler: profiler.export_chrome_trace(str(file)),
@@ -115,7 +115,8 @@ def profiled(
     dials: Dials,
     ranks: Ranks | None = None,
     process: Executor | None = None,
-) -> dict:
+    operations: bool = True,
+) -> str:
     """Runs the workload on the GPU again, in another process.
 
     Args:
@@ -126,9 +127,10 @@ def profiled(
         ranks: those that share the model; all of them do this, and see what runs on their own GPU. They meet anew each
             time, so they need a process for this run alone.
         process: as `profile` takes it.
+        operations: as `profile` takes it.
 
     Returns:
-        What the profiler writes about them, in Chrome's format.
+        What the profiler writes about them, in Chrome's format, as JSON.
     """
     torch.cuda.empty_cache()  # the other process needs room for the model and the KV cache
     with tempfile.TemporaryDirectory() as folder:
@@ -138,15 +140,24 @@ def profiled(
             chapter = str(Path(folder, "engine.py"))
             Path(chapter).write_text(text)
         with nullcontext(process) if process and not ranks else apart() as used:
-            used.submit(_profile, workload, chapter, sample, dials, file, ranks and ranks.again()).result()
-        return json.loads(file.read_text())
+            meeting = ranks and ranks.again()
+            used.submit(_profile, workload, chapter, dials, meeting, sample, file, operations).result()
+        return file.read_text()
 
 
-def _profile(workload: Workload, chapter: str, sample: range, dials: Dials, file: Path, ranks: Ranks | None) -> None:
+def _profile(
+    workload: Workload,
+    chapter: str,
+    dials: Dials,
+    ranks: Ranks | None,
+    sample: range,
+    file: Path,
+    operations: bool,
+) -> None:
     if ranks:
         ranks.join("cuda")
     checkpoint = Checkpoint(workload.model, ranks) if ranks else _checkpoint(workload.model)
-    _profile_to(file, workload, chapter, sample, dials, checkpoint)
+    _serve(workload, chapter, dials, checkpoint, ProfiledDevice(sample, file, operations))
     gc.collect()
     torch.cuda.empty_cache()  # what asked for the profile needs the room, until it asks for the next one
     if ranks:
@@ -159,9 +170,6 @@ def _checkpoint(model: str) -> Checkpoint:
     return Checkpoint(model)
 
 
-def _profile_to(
-    file: Path, workload: Workload, chapter: str, sample: range, dials: Dials, checkpoint: Checkpoint
-) -> None:
-    device = ProfiledDevice(sample, file)
+def _serve(workload: Workload, chapter: str, dials: Dials, checkpoint: Checkpoint, device: ProfiledDevice) -> None:
     with device.profiler, suppress(Enough):
         Session(workload.job(checkpoint.vocab_size), chapter, checkpoint, device, dials).serve()

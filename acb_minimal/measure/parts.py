@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from .record import Measured
 
 PAGE_SIZE = 64
 SETTLING = 0.5  # seconds
+CROWD = 8  # graphs
 
 
 def host(steps: int = 200) -> Measured:
@@ -217,17 +219,29 @@ def trace(name: str = "wide", chapter: str = "ch6", repeats: int = 3, compile: b
     return Measured(title, columns, found, note, environment(CudaDevice()))
 
 
+@cache
+def crowd() -> None:
+    """Captures graphs that nobody needs, once in a process: CROWD of them."""
+    x = torch.zeros(1, device="cuda")
+    x.add_(1)
+    for _ in range(CROWD):
+        with torch.cuda.graph(torch.cuda.CUDAGraph()):
+            x.add_(1)
+
+
 def gpu_seconds(call: Callable[[], object], calls: int = 10, repeats: int = 20) -> float:
     """Median GPU seconds of `call`, from replays of a graph of them: there are no launch gaps in between.
 
     The GPU is kept busy with it for SETTLING seconds first: one that has rested may be faster for a while, and serving
-    goes on for longer than that.
+    goes on for longer than that. It is timed as it is in a process that has captured as many graphs as a server has:
+    from the fourth or so on, replays of all of them are slower for good.
 
     Args:
         call: launches the work.
         calls: of it in the graph.
         repeats: replays.
     """
+    crowd()
     call()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):

@@ -10,6 +10,7 @@ process (kernel_profile.py).
 The simulator knows it all from one run.
 """
 
+import json
 import statistics
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -41,7 +42,8 @@ class Profile:
         breakdown: of a decode step; None without kernels, and if the workload has no batches of decodes in a row.
         profiled_bubbles: share of time, 0 to 1, between batches by the kernels' own times, in the run under torch's
             profiler; None without such a run.
-        kernel_trace: what torch's profiler wrote, in Chrome's format; None without such a run.
+        kernel_trace: what torch's profiler wrote, in Chrome's format, as JSON: as objects, there are so many that
+            Python's garbage collector would hold up what is measured next. None without such a run.
         completions: in the order of the prompts.
         dials: what was turned.
     """
@@ -52,7 +54,7 @@ class Profile:
     trace: Trace
     breakdown: Breakdown | None
     profiled_bubbles: float | None
-    kernel_trace: dict | None
+    kernel_trace: str | None
     completions: list[Completion]
     dials: Dials
 
@@ -76,6 +78,7 @@ def profile(
     progress: Callable[[str], None] = lambda text: None,
     batches: int = SAMPLE,
     process: Executor | None = None,
+    operations: bool = True,
 ) -> Profile:
     """Runs a workload through a chapter and says where the time of its steps went.
 
@@ -90,6 +93,8 @@ def profile(
         progress: is told what Session tells.
         batches: how many run under the profiler, from the middle on; fewer if there are not so many.
         process: what `kernel_profile.apart` gives, to profile in; by default one for this profile alone.
+        operations: whether the profiler records PyTorch's operations as well. Without, it slows launching less, and
+            nothing says which batch a kernel was for: there is a kernel trace, and no breakdown.
 
     Raises:
         InputError: a request cannot be served, or the device is "cpu", where host and device are one.
@@ -108,8 +113,9 @@ def profile(
     breakdown = bubbles = kernel_trace = None
     if decodes and kernels and session.device.kind == "cuda":
         sample = range(decodes[len(decodes) // 2], decodes[-1] + 1)[:batches]
-        kernel_trace = profiled(workload, chapter, sample, session.dials, checkpoint.ranks, process)
-        recording = Recording.of(kernel_trace["traceEvents"])
+        kernel_trace = profiled(workload, chapter, sample, session.dials, checkpoint.ranks, process, operations)
+    if kernel_trace and operations:
+        recording = Recording.of(json.loads(kernel_trace)["traceEvents"])
         runs = kernel_runs(recording, launch_names(sample))
         trace = with_kernels(trace, recording, sample)
         typical = [runs[number] for number in decodes if number in runs]

@@ -112,6 +112,7 @@ def test_compare_refuses_what_it_cannot_serve(acb, arguments, message):
         (("profile", "ch1", "--device", "cpu"), "there is no profile of device 'cpu'"),
         (("profile", "ch1", "--plot", "steps.txt"), "cannot draw 'steps.txt': its name must end in .png, .svg or .pdf"),
         (("profile", "ch1", "--kernels", "k.json"), "cannot write 'k.json': there are kernels on a CUDA GPU only"),
+        (("profile", "ch1", "--no-operations"), "--no-operations is of use with --kernels"),
         (("compare", "--plot", "/no/such/folder/x.png"), "cannot write '/no/such/folder/x.png'"),
         (("compare", "--json", "."), "cannot write '.': --json takes the path of a file in a folder that exists"),
         (("compare", "--max-running", 10**9), "max_running is 1000000000; it must be at most 64"),

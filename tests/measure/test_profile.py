@@ -1,5 +1,6 @@
 """Profiles: the breakdown of a step."""
 
+import json
 from concurrent.futures import Executor, Future
 from dataclasses import replace
 from pathlib import Path
@@ -95,13 +96,13 @@ class Here(Executor):
 
 
 def test_several_profiles_may_share_a_process_and_ranks_may_not(monkeypatch):
-    monkeypatch.setattr(kernel_profile, "_profile", lambda *arguments: arguments[4].write_text("{}"))
+    monkeypatch.setattr(kernel_profile, "_profile", lambda *arguments: arguments[5].write_text("{}"))
     shared, own = Here(), Here()
     monkeypatch.setattr(kernel_profile, "apart", lambda: own)
     workload, ranks = find_workload("demo"), Ranks(0, 2, 0, timeout=1.0)
     monkeypatch.setattr(ranks, "again", lambda: ranks)
     for process, with_ranks in ((shared, None), (shared, None), (None, None), (shared, ranks)):
-        assert kernel_profile.profiled(workload, "ch1", range(3), Dials(), with_ranks, process) == {}
+        assert kernel_profile.profiled(workload, "ch1", range(3), Dials(), with_ranks, process) == "{}"
     assert (shared.runs, shared.ended) == (2, 0)
     assert (own.runs, own.ended) == (2, 2)
 
@@ -123,7 +124,7 @@ def test_a_profile_on_the_gpu(chapter):
     parts = done.breakdown
     assert parts.kernels + parts.launch_gaps + parts.bubbles == pytest.approx(parts.step, rel=0.02)
     assert parts.kernel_count > 100
-    runs = kernel_runs(Recording.of(done.kernel_trace["traceEvents"]), launch_names(range(1000)))
+    runs = kernel_runs(Recording.of(json.loads(done.kernel_trace)["traceEvents"]), launch_names(range(1000)))
     assert len(runs) == SAMPLE
     first, last = done.shown(6)
     assert all(span.kernels for span in done.trace.part(first, last).lane("compute"))
@@ -133,4 +134,13 @@ def test_a_profile_on_the_gpu(chapter):
 @pytest.mark.gpu
 def test_so_many_batches_are_profiled_as_are_asked_for():
     done = profile("ch1", find_workload("demo"), "cuda", Checkpoint("counter"), batches=3)
-    assert len(kernel_runs(Recording.of(done.kernel_trace["traceEvents"]), launch_names(range(1000)))) == 3
+    assert len(kernel_runs(Recording.of(json.loads(done.kernel_trace)["traceEvents"]), launch_names(range(1000)))) == 3
+
+
+@pytest.mark.gpu
+def test_without_operations_kernels_are_recorded_and_there_is_no_breakdown():
+    done = profile("ch1", find_workload("demo"), "cuda", Checkpoint("counter"), batches=3, operations=False)
+    sorts = {event.get("cat") for event in json.loads(done.kernel_trace)["traceEvents"]}
+    assert {"kernel", "cuda_runtime"} <= sorts
+    assert "cpu_op" not in sorts
+    assert (done.breakdown, done.profiled_bubbles) == (None, None)
