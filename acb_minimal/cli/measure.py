@@ -66,7 +66,7 @@ def profile(
 
     from ..measure import tables
     from ..measure.compare import Comparison
-    from ..measure.profile import profile
+    from ..measure.profile import Method, profile
 
     if not (operations or kernels):
         raise InputError("--no-operations is of use with --kernels: it says nothing of which batch a kernel was for")
@@ -83,16 +83,8 @@ def profile(
     )
     dials = choose_dials(host_work, graphs, compile, chosen, device, ranks)
     with console.status("") as status:
-        done = profile(
-            chapter,
-            chosen,
-            device,
-            checkpoint,
-            dials=dials,
-            progress=status.update,
-            batches=batches,
-            operations=operations,
-        )
+        method = Method(batches=batches, operations=operations)
+        done = profile(chapter, chosen, device, checkpoint, None, dials, status.update, method)
     console.print(tables.comparison(tables.entry(chosen, [Comparison(done, 1.0, 1.0)])))
     if done.profiled_bubbles is not None:
         console.print(f"bubbles by the kernels' own times, under torch's profiler: {done.profiled_bubbles:.2%}")
@@ -121,6 +113,9 @@ def compare(
     gpus: Gpus = None,
     rank_timeout: RankTimeout = RANK_TIMEOUT,
     kernels: Annotated[bool, typer.Option(help="On a GPU, run again under torch's profiler to see kernels.")] = True,
+    runs: Annotated[
+        int, typer.Option(min=1, help="On a GPU, of each chapter: the run with the median decode step counts.")
+    ] = 1,
     json_file: JsonFile = None,
     traces: Annotated[Path | None, typer.Option(help="Write a trace of a few steps of each into this folder.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the breakdowns: a .png, .svg or .pdf file.")] = None,
@@ -133,6 +128,7 @@ def compare(
         from ..measure import figures, tables
         from ..measure.compare import compare
         from ..measure.law import law_of
+        from ..measure.profile import Method
 
     if traces and not traces.is_dir():
         raise InputError(f"cannot write traces into {str(traces)!r}: give a folder that exists")
@@ -148,9 +144,9 @@ def compare(
         model=model,
     )
     dials = choose_dials(host_work, graphs, compile, chosen, device, ranks)
-    done = []
+    done, method = [], Method(runs, kernels)
     with console.status(f"{chosen.name}: the first chapter") as status:
-        for comparison in compare(chosen, device, chapter or (), kernels, checkpoint, dials, status.update):
+        for comparison in compare(chosen, device, chapter or (), checkpoint, dials, status.update, method):
             if not done:
                 _print_beginning(chosen, comparison.profile)
             done.append(comparison)

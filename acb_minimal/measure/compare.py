@@ -1,7 +1,7 @@
 """All chapters on one workload, side by side."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..run.checkpoint import Checkpoint
 from ..run.dials import Dials
@@ -9,7 +9,7 @@ from ..run.engines import chapter_path, chapter_paths
 from ..run.session import Completion
 from ..run.workload import Workload
 from .kernel_profile import apart
-from .profile import Profile, profile
+from .profile import Method, Profile, profile
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ def compare(
     workload: Workload,
     device: str = "auto",
     chapters: Sequence[str] = (),
-    kernels: bool = True,
     checkpoint: Checkpoint | None = None,
     dials: Dials | None = None,
     progress: Callable[[str], None] = lambda text: None,
+    method: Method | None = None,
 ) -> Iterator[Comparison]:
     """Profiles a workload in several chapters on one and the same loaded model, and yields each as it is done.
 
@@ -42,10 +42,10 @@ def compare(
         workload: what to serve.
         device: as Session takes it.
         chapters: names or paths; all chapters of the course if there are none.
-        kernels: as in `profile`.
         checkpoint: the workload's model, if it is there already.
         dials: as Session takes them; what the first chapter could not have is not tried again.
         progress: is told of each chapter what Session tells.
+        method: as in `profile`, but for the process: all chapters are profiled in the same one.
 
     Raises:
         InputError: a request cannot be served; the chapters would be compared on something else.
@@ -54,9 +54,10 @@ def compare(
     paths = [chapter_path(name) for name in chapters] or list(chapter_paths().values())
     first: Profile | None = None
     with apart() as process:
+        method = replace(method or Method(), process=process)
         for path in paths:
             tell = lambda text, name=path.stem: progress(f"{name} {text}")  # noqa: E731
-            done = profile(str(path), workload, device, checkpoint, path.stem, kernels, dials, tell, process=process)
+            done = profile(str(path), workload, device, checkpoint, path.stem, dials, tell, method)
             first, dials = first or done, done.dials
             speed_up = done.figures.tokens_per_second / first.figures.tokens_per_second
             yield Comparison(done, speed_up, _same(first.completions, done.completions))

@@ -15,6 +15,7 @@ import statistics
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..device import Device
 from ..errors import InputError
@@ -22,12 +23,59 @@ from ..run.checkpoint import Checkpoint
 from ..run.dials import Dials
 from ..run.session import Completion, Session
 from ..run.workload import Workload
+from ..scheduler import Step
 from ..trace.spans import Trace
 from ..trace.torch_profiler import Recording, bubble_share, kernel_runs
 from .figures import Breakdown, Figures, widest_decodes
 from .kernel_profile import launch_names, profiled, with_kernels
 
-SAMPLE = 8  # batches that run under the profiler, unless told otherwise
+SAMPLE = 8
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a profile is taken on a GPU; the simulator needs one run, and no profiler.
+
+    Attributes:
+        runs: at full speed, at least one; the one whose decode step is their median is kept.
+        kernels: whether to run once more under torch's profiler; without, there is no breakdown.
+        batches: how many run under the profiler, from the middle on; fewer if there are not so many.
+        operations: whether it records PyTorch's operations as well. Without, it slows launching less, and nothing says
+            which batch a kernel was for: there is a kernel trace, and no breakdown.
+        process: what `kernel_profile.apart` gives, to profile in; by default one for this profile alone.
+    """
+
+    runs: int = 1
+    kernels: bool = True
+    batches: int = SAMPLE
+    operations: bool = True
+    process: Executor | None = None
+
+
+class Run(NamedTuple):
+    """A run at full speed.
+
+    Attributes:
+        device: what it ran on.
+        dials: what was turned.
+        steps: its batches.
+        trace: of all of it.
+        figures: of all of it.
+        completions: in the order of the prompts.
+    """
+
+    device: Device
+    dials: Dials
+    steps: list[Step]
+    trace: Trace
+    figures: Figures
+    completions: list[Completion]
+
+    @property
+    def seconds(self) -> float:
+        """Of a decode step, by which runs are compared; of the whole, if no batches of decodes come in a row."""
+        step = self.figures.ms_per_decode_step
+        return self.figures.seconds if step is None else step / 1e3
 
 
 @dataclass(frozen=True)
@@ -46,6 +94,7 @@ class Profile:
             Python's garbage collector would hold up what is measured next. None without such a run.
         completions: in the order of the prompts.
         dials: what was turned.
+        runs: seconds of a decode step (Run.seconds) in each of the runs; all else is of the one that was kept.
     """
 
     chapter: str
@@ -57,6 +106,7 @@ class Profile:
     kernel_trace: str | None
     completions: list[Completion]
     dials: Dials
+    runs: list[float]
 
     def shown(self, count: int) -> tuple[int, int]:
         """The first and the last of a few batches worth a look: those whose kernel times are known, else the middle."""
@@ -73,12 +123,9 @@ def profile(
     device: str | Device = "auto",
     checkpoint: Checkpoint | None = None,
     name: str | None = None,
-    kernels: bool = True,
     dials: Dials | None = None,
     progress: Callable[[str], None] = lambda text: None,
-    batches: int = SAMPLE,
-    process: Executor | None = None,
-    operations: bool = True,
+    method: Method = Method(),
 ) -> Profile:
     """Runs a workload through a chapter and says where the time of its steps went.
 
@@ -88,13 +135,9 @@ def profile(
         device: as Session takes it.
         checkpoint: the workload's model, if it is there already.
         name: what to call the chapter; by default its name, or that of the class.
-        kernels: on a GPU, whether to run it again under torch's profiler; without, there is no breakdown.
         dials: as Session takes them.
         progress: is told what Session tells.
-        batches: how many run under the profiler, from the middle on; fewer if there are not so many.
-        process: what `kernel_profile.apart` gives, to profile in; by default one for this profile alone.
-        operations: whether the profiler records PyTorch's operations as well. Without, it slows launching less, and
-            nothing says which batch a kernel was for: there is a kernel trace, and no breakdown.
+        method: how to measure.
 
     Raises:
         InputError: a request cannot be served, or the device is "cpu", where host and device are one.
@@ -102,28 +145,58 @@ def profile(
     if (device if isinstance(device, str) else device.kind) == "cpu":
         raise InputError("there is no profile of device 'cpu': host and device are one; use cuda or sim")
     checkpoint = checkpoint or Checkpoint(workload.model)
-    job = workload.job(checkpoint.vocab_size)
-    session = Session(job, chapter, checkpoint, device, dials, trace=True)
+
+    def serve() -> Run:
+        return _serve(workload, chapter, checkpoint, device, dials, progress)
+
+    runs = [serve()]
+    if runs[0].device.kind == "cuda":
+        runs += [serve() for _ in range(method.runs - 1)]
+    kept = sorted(runs, key=lambda run: run.seconds)[(len(runs) - 1) // 2]
+    trace, decodes = kept.trace, widest_decodes(kept.steps)
+    breakdown = bubbles = kernel_trace = None
+    if decodes and method.kernels and kept.device.kind == "cuda":
+        sample = range(decodes[len(decodes) // 2], decodes[-1] + 1)[: method.batches]
+        kernel_trace = profiled(
+            workload, chapter, sample, kept.dials, checkpoint.ranks, method.process, method.operations
+        )
+    if kernel_trace and method.operations:
+        recording = Recording.of(json.loads(kernel_trace)["traceEvents"])
+        kernels = kernel_runs(recording, launch_names(sample))
+        trace = with_kernels(trace, recording, sample)
+        typical = [kernels[number] for number in decodes if number in kernels]
+        seconds = statistics.fmean(sum(end - start for start, end in run) for run, _ in typical)
+        breakdown = Breakdown.of(trace, kept.steps, seconds, statistics.fmean(count for _, count in typical))
+        bubbles = bubble_share([run for run, _ in kernels.values()])
+    elif decodes and kept.device.kind == "sim":
+        breakdown = Breakdown.simulated(trace, kept.steps)
+    return Profile(
+        name or (chapter if isinstance(chapter, str) else chapter.__name__),
+        kept.device,
+        kept.figures,
+        trace,
+        breakdown,
+        bubbles,
+        kernel_trace,
+        kept.completions,
+        kept.dials,
+        [run.seconds for run in runs],
+    )
+
+
+def _serve(
+    workload: Workload,
+    chapter: str | type,
+    checkpoint: Checkpoint,
+    device: str | Device,
+    dials: Dials | None,
+    progress: Callable[[str], None],
+) -> Run:
+    """Serves the workload at full speed."""
+    session = Session(workload.job(checkpoint.vocab_size), chapter, checkpoint, device, dials, trace=True)
     session.progress = progress
     if session.refused:
         raise InputError(next(iter(session.refused.values())))
     completions = session.serve()
-    trace, steps = session.trace, session.scheduler.steps
-    decodes = widest_decodes(steps)
-    breakdown = bubbles = kernel_trace = None
-    if decodes and kernels and session.device.kind == "cuda":
-        sample = range(decodes[len(decodes) // 2], decodes[-1] + 1)[:batches]
-        kernel_trace = profiled(workload, chapter, sample, session.dials, checkpoint.ranks, process, operations)
-    if kernel_trace and operations:
-        recording = Recording.of(json.loads(kernel_trace)["traceEvents"])
-        runs = kernel_runs(recording, launch_names(sample))
-        trace = with_kernels(trace, recording, sample)
-        typical = [runs[number] for number in decodes if number in runs]
-        seconds = statistics.fmean(sum(end - start for start, end in run) for run, _ in typical)
-        breakdown = Breakdown.of(trace, steps, seconds, statistics.fmean(count for _, count in typical))
-        bubbles = bubble_share([run for run, _ in runs.values()])
-    elif decodes and session.device.kind == "sim":
-        breakdown = Breakdown.simulated(trace, steps)
-    name = name or (chapter if isinstance(chapter, str) else chapter.__name__)
-    figures, dials = Figures.of(session), session.dials
-    return Profile(name, session.device, figures, trace, breakdown, bubbles, kernel_trace, completions, dials)
+    figures, steps = Figures.of(session), session.scheduler.steps
+    return Run(session.device, session.dials, steps, session.trace, figures, completions)

@@ -39,6 +39,7 @@ def entry(workload: Workload, comparisons: Iterable[Comparison]) -> dict:
             "profiled_bubbles": done.profile.profiled_bubbles,
             "speed_up": done.speed_up,
             "same_tokens": done.same_tokens,
+            "runs": done.profile.runs,
         }
         for done in comparisons
     ]
@@ -93,7 +94,7 @@ def comparison(entry: dict) -> Table:
         caption=(
             "decode: ms of a batch of decodes, mean of the widest, which is kernels + launch gaps (a batch is on the "
             "GPU, no kernel runs) + bubbles (no batch is). active: share of the whole run with a batch on the GPU. "
-            "same: share of tokens that are the first row's."
+            f"same: share of tokens that are the first row's.{_runs(entry)}"
         ),
         title_justify="left",
         caption_justify="left",
@@ -116,6 +117,15 @@ def comparison(entry: dict) -> Table:
             "yes" if row["same_tokens"] == 1 else f"{row['same_tokens']:.1%}",
         )
     return table
+
+
+def _runs(entry: dict) -> str:
+    """A sentence on the runs of each chapter, if there was more than one."""
+    runs = [row.get("runs", [0.0]) for row in entry["chapters"]]
+    if len(runs[0]) == 1:
+        return ""
+    most = max(max(steps) / min(steps) - 1 for steps in runs)
+    return f" Of {len(runs[0])} runs each, the one with the median decode; a chapter's differ by {most:.0%} at most."
 
 
 def markdown(results: dict[str, dict]) -> str:

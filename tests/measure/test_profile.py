@@ -4,14 +4,16 @@ import json
 from concurrent.futures import Executor, Future
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from acb_minimal.errors import InputError
-from acb_minimal.measure import kernel_profile
-from acb_minimal.measure.compare import compare
+from acb_minimal.measure import kernel_profile, tables
+from acb_minimal.measure import profile as measure_profile
+from acb_minimal.measure.compare import Comparison, compare
 from acb_minimal.measure.kernel_profile import launch_names, with_kernels
-from acb_minimal.measure.profile import SAMPLE, profile
+from acb_minimal.measure.profile import SAMPLE, Method, profile
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.dials import Dials
 from acb_minimal.run.engines import chapter_paths
@@ -107,6 +109,36 @@ def test_several_profiles_may_share_a_process_and_ranks_may_not(monkeypatch):
     assert (own.runs, own.ended) == (2, 2)
 
 
+@pytest.mark.parametrize(
+    ("ms", "kept"), [([3.0], 3.0), ([5.0, 3.0, 4.0], 4.0), ([5.0, 3.0, 4.0, 6.0], 4.0), ([None, None], None)]
+)
+def test_of_several_runs_the_median_is_kept(monkeypatch, ms, kept):
+    demo, gpu = find_workload("demo"), SimpleNamespace(kind="cuda")
+    one = measure_profile._serve(demo, "ch1", Checkpoint("counter"), "sim", None, lambda text: None)
+    runs = iter([one._replace(device=gpu, figures=replace(one.figures, ms_per_decode_step=each)) for each in ms])
+    monkeypatch.setattr(measure_profile, "_serve", lambda *arguments: next(runs))
+    done = profile("ch1", demo, checkpoint=Checkpoint("counter"), method=Method(len(ms), kernels=False))
+    assert done.figures.ms_per_decode_step == kept
+    assert done.runs == [one.figures.seconds if each is None else each / 1e3 for each in ms]
+    assert next(runs, None) is None
+
+
+def test_the_simulator_needs_one_run():
+    assert len(profile("ch1", find_workload("demo"), "sim", method=Method(runs=3)).runs) == 1
+
+
+def test_a_table_says_how_far_runs_differ():
+    demo = find_workload("demo")
+    one, other = (Comparison(profile(chapter, demo, "sim"), 1.0, 1.0) for chapter in ("ch1", "ch2"))
+    said = "Of 3 runs each, the one with the median decode; a chapter's differ by 25% at most."
+    assert said not in tables.comparison(tables.entry(demo, [one, other])).caption
+    one, other = (
+        replace(each, profile=replace(each.profile, runs=runs))
+        for each, runs in ((one, [0.005, 0.004, 0.0044]), (other, [0.004, 0.004, 0.0041]))
+    )
+    assert said in tables.comparison(tables.entry(demo, [one, other])).caption
+
+
 @pytest.mark.gpu
 def test_chapters_are_compared_with_one_process_to_profile_in(monkeypatch):
     processes = []
@@ -133,13 +165,14 @@ def test_a_profile_on_the_gpu(chapter):
 
 @pytest.mark.gpu
 def test_so_many_batches_are_profiled_as_are_asked_for():
-    done = profile("ch1", find_workload("demo"), "cuda", Checkpoint("counter"), batches=3)
+    done = profile("ch1", find_workload("demo"), "cuda", Checkpoint("counter"), method=Method(batches=3))
     assert len(kernel_runs(Recording.of(json.loads(done.kernel_trace)["traceEvents"]), launch_names(range(1000)))) == 3
 
 
 @pytest.mark.gpu
 def test_without_operations_kernels_are_recorded_and_there_is_no_breakdown():
-    done = profile("ch1", find_workload("demo"), "cuda", Checkpoint("counter"), batches=3, operations=False)
+    method = Method(batches=3, operations=False)
+    done = profile("ch1", find_workload("demo"), "cuda", Checkpoint("counter"), method=method)
     sorts = {event.get("cat") for event in json.loads(done.kernel_trace)["traceEvents"]}
     assert {"kernel", "cuda_runtime"} <= sorts
     assert "cpu_op" not in sorts
