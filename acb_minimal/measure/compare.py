@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ..run.checkpoint import Checkpoint
 from ..run.dials import Dials
@@ -9,7 +10,7 @@ from ..run.engines import chapter_path, chapter_paths
 from ..run.session import Completion
 from ..run.workload import Workload
 from .kernel_profile import apart
-from .profile import Method, Profile, profile
+from .profile import Method, Profile, Run, look_into, serve
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ def compare(
     progress: Callable[[str], None] = lambda text: None,
     method: Method | None = None,
 ) -> Iterator[Comparison]:
-    """Profiles a workload in several chapters on one and the same loaded model, and yields each as it is done.
+    """Profiles a workload in several chapters on one and the same loaded model, and yields each as it is done. On a GPU
+    that is once all have been served at full speed.
 
     Args:
         workload: what to serve.
@@ -50,17 +52,36 @@ def compare(
     Raises:
         InputError: a request cannot be served; the chapters would be compared on something else.
     """
-    checkpoint = checkpoint or Checkpoint(workload.model)
+    checkpoint, method = checkpoint or Checkpoint(workload.model), method or Method()
     paths = [chapter_path(name) for name in chapters] or list(chapter_paths().values())
+    served: list[tuple[Path, list[Run]]] = [(path, []) for path in paths]
     first: Profile | None = None
-    with apart() as process:
-        method = replace(method or Method(), process=process)
-        for path in paths:
-            tell = lambda text, name=path.stem: progress(f"{name} {text}")  # noqa: E731
-            done = profile(str(path), workload, device, checkpoint, path.stem, dials, tell, method)
-            first, dials = first or done, done.dials
-            speed_up = done.figures.tokens_per_second / first.figures.tokens_per_second
-            yield Comparison(done, speed_up, _same(first.completions, done.completions))
+
+    def run(path: Path) -> Run:
+        tell = lambda text: progress(f"{path.stem} {text}")  # noqa: E731
+        return serve(workload, str(path), device, checkpoint, dials, tell)
+
+    def compared(path: Path, runs: list[Run]) -> Comparison:
+        nonlocal first
+        done = look_into(runs, workload, str(path), checkpoint, path.stem, method)
+        first = first or done
+        speed_up = done.figures.tokens_per_second / first.figures.tokens_per_second
+        return Comparison(done, speed_up, _same(first.completions, done.completions))
+
+    for path, runs in served:
+        runs.append(run(path))
+        dials, kind = runs[0].dials, runs[0].device.kind
+        if kind == "sim":  # whose second run would be as its first, and which has nothing to profile
+            yield compared(path, runs)
+    if kind == "sim":
+        return
+    for path, runs in served * (method.runs - 1):  # in turns: a machine that becomes slower does so for all
+        runs.append(run(path))
+    with apart() as process:  # which is not there while anything runs at full speed
+        method = replace(method, process=process)
+        for path, runs in served:
+            progress(f"{path.stem} under torch's profiler")
+            yield compared(path, runs)
 
 
 def _same(ours: list[Completion], theirs: list[Completion]) -> float:

@@ -142,16 +142,46 @@ def profile(
     Raises:
         InputError: a request cannot be served, or the device is "cpu", where host and device are one.
     """
+    checkpoint = checkpoint or Checkpoint(workload.model)
+    runs = [serve(workload, chapter, device, checkpoint, dials, progress)]
+    if runs[0].device.kind == "cuda":
+        runs += [serve(workload, chapter, device, checkpoint, dials, progress) for _ in range(method.runs - 1)]
+    return look_into(runs, workload, chapter, checkpoint, name, method)
+
+
+def serve(
+    workload: Workload,
+    chapter: str | type,
+    device: str | Device,
+    checkpoint: Checkpoint,
+    dials: Dials | None,
+    progress: Callable[[str], None],
+) -> Run:
+    """Serves a workload at full speed: the first part of `profile`, which says what is what."""
     if (device if isinstance(device, str) else device.kind) == "cpu":
         raise InputError("there is no profile of device 'cpu': host and device are one; use cuda or sim")
-    checkpoint = checkpoint or Checkpoint(workload.model)
+    session = Session(workload.job(checkpoint.vocab_size), chapter, checkpoint, device, dials, trace=True)
+    session.progress = progress
+    if session.refused:
+        raise InputError(next(iter(session.refused.values())))
+    completions = session.serve()
+    figures, steps = Figures.of(session), session.scheduler.steps
+    return Run(session.device, session.dials, steps, session.trace, figures, completions)
 
-    def serve() -> Run:
-        return _serve(workload, chapter, checkpoint, device, dials, progress)
 
-    runs = [serve()]
-    if runs[0].device.kind == "cuda":
-        runs += [serve() for _ in range(method.runs - 1)]
+def look_into(
+    runs: list[Run],
+    workload: Workload,
+    chapter: str | type,
+    checkpoint: Checkpoint,
+    name: str | None,
+    method: Method,
+) -> Profile:
+    """Says where the time of steps went: the second part of `profile`.
+
+    Args:
+        runs: of the chapter, at full speed.
+    """
     kept = sorted(runs, key=lambda run: run.seconds)[(len(runs) - 1) // 2]
     trace, decodes = kept.trace, widest_decodes(kept.steps)
     breakdown = bubbles = kernel_trace = None
@@ -182,21 +212,3 @@ def profile(
         kept.dials,
         [run.seconds for run in runs],
     )
-
-
-def _serve(
-    workload: Workload,
-    chapter: str | type,
-    checkpoint: Checkpoint,
-    device: str | Device,
-    dials: Dials | None,
-    progress: Callable[[str], None],
-) -> Run:
-    """Serves the workload at full speed."""
-    session = Session(workload.job(checkpoint.vocab_size), chapter, checkpoint, device, dials, trace=True)
-    session.progress = progress
-    if session.refused:
-        raise InputError(next(iter(session.refused.values())))
-    completions = session.serve()
-    figures, steps = Figures.of(session), session.scheduler.steps
-    return Run(session.device, session.dials, steps, session.trace, figures, completions)

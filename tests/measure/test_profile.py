@@ -9,11 +9,12 @@ from types import SimpleNamespace
 import pytest
 
 from acb_minimal.errors import InputError
+from acb_minimal.measure import compare as measure_compare
 from acb_minimal.measure import kernel_profile, tables
 from acb_minimal.measure import profile as measure_profile
 from acb_minimal.measure.compare import Comparison, compare
 from acb_minimal.measure.kernel_profile import launch_names, with_kernels
-from acb_minimal.measure.profile import SAMPLE, Method, profile
+from acb_minimal.measure.profile import SAMPLE, Method, look_into, profile, serve
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.dials import Dials
 from acb_minimal.run.engines import chapter_paths
@@ -114,9 +115,9 @@ def test_several_profiles_may_share_a_process_and_ranks_may_not(monkeypatch):
 )
 def test_of_several_runs_the_median_is_kept(monkeypatch, ms, kept):
     demo, gpu = find_workload("demo"), SimpleNamespace(kind="cuda")
-    one = measure_profile._serve(demo, "ch1", Checkpoint("counter"), "sim", None, lambda text: None)
+    one = serve(demo, "ch1", "sim", Checkpoint("counter"), None, lambda text: None)
     runs = iter([one._replace(device=gpu, figures=replace(one.figures, ms_per_decode_step=each)) for each in ms])
-    monkeypatch.setattr(measure_profile, "_serve", lambda *arguments: next(runs))
+    monkeypatch.setattr(measure_profile, "serve", lambda *arguments: next(runs))
     done = profile("ch1", demo, checkpoint=Checkpoint("counter"), method=Method(len(ms), kernels=False))
     assert done.figures.ms_per_decode_step == kept
     assert done.runs == [one.figures.seconds if each is None else each / 1e3 for each in ms]
@@ -137,6 +138,27 @@ def test_a_table_says_how_far_runs_differ():
         for each, runs in ((one, [0.005, 0.004, 0.0044]), (other, [0.004, 0.004, 0.0041]))
     )
     assert said in tables.comparison(tables.entry(demo, [one, other])).caption
+
+
+def test_chapters_run_in_turns_and_all_of_them_before_any_is_profiled(monkeypatch):
+    demo, gpu, events = find_workload("demo"), SimpleNamespace(kind="cuda"), []
+    once = serve(demo, "ch1", "sim", Checkpoint("counter"), None, lambda text: None)
+    profiled = look_into([once], demo, "ch1", Checkpoint("counter"), None, Method())
+
+    def served(workload, chapter, *rest):
+        events.append(Path(chapter).stem)
+        return once._replace(device=gpu)
+
+    def looked_into(runs, workload, chapter, checkpoint, name, method):
+        events.append((name, len(runs), method.process is not None))
+        return profiled
+
+    monkeypatch.setattr(measure_compare, "serve", served)
+    monkeypatch.setattr(measure_compare, "look_into", looked_into)
+    chapters = ["ch1", "ch6", "ch1"]
+    assert len(list(compare(demo, "cuda", chapters, Checkpoint("counter"), method=Method(runs=2)))) == 3
+    turn = ["ch1_sync", "ch6_cuda_graphs", "ch1_sync"]
+    assert events == [*turn, *turn, *((name, 2, True) for name in turn)]
 
 
 @pytest.mark.gpu
