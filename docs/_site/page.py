@@ -134,6 +134,10 @@ class Page:
         """What traces of synchronous engines foretell, beside what their asynchronous twins did, as a table."""
         return recorded.foretold()
 
+    def foretold_by_events(self) -> str:
+        """The same of the traces that the site shows, for which no profiler ran."""
+        return recorded.foretold_by_events()
+
     def first_run(self) -> str:
         """What `acb compare` prints: the block in the README, which a test holds to the command."""
         return first.block()

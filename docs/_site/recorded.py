@@ -1,32 +1,55 @@
-"""The recorded traces of real engines, as the tests hold `acb idle` to them: what one foretells of its twin."""
+"""Traces of real engines, and what a synchronous one foretells of its asynchronous twin: those that the tests hold
+`acb idle` to, and those that the site shows."""
 
 import json
 from pathlib import Path
 
-from drawings import origin
+from drawings import RESULTS, origin, stored
 
 from acb_minimal.trace.idle import Report, analyse, read
 
 DATA = Path(__file__).parents[2] / "tests" / "data"
+HEAD = (
+    "| synchronous engine | verdict | K | L | H | step | all of it hidden | its asynchronous twin |",
+    "| --- | --- |" + " ---: |" * 6,
+)
 
 
 def foretold() -> str:
-    """A row for each synchronous engine that has an asynchronous twin, and where the traces are from."""
+    """A row for each recorded engine that has an asynchronous twin, and where the traces are from."""
     facts = json.loads((DATA / "recorded.json").read_text())
-    lines = ["| synchronous engine | verdict | K | L | H | step | all of it hidden | its asynchronous twin |"]
-    lines.append("| --- | --- |" + " ---: |" * 6)
-    for name, entry in facts.items():
-        if entry["twin"]:
-            found, twin = report(name), report(entry["twin"])
-            mine, law = found.typical, found.typical.law
-            times = (mine.kernels, mine.launching, mine.host, mine.step, law.asynchronous, twin.typical.step)
-            cells = " | ".join(f"{1e3 * seconds:.2f}" for seconds in times)
-            lines.append(f"| {entry['what']} | {found.verdict.kind} | {cells} |")
+    rows = [
+        _row(entry["what"], DATA / f"{name}.json.gz", DATA / f"{entry['twin']}.json.gz")
+        for name, entry in facts.items()
+        if entry["twin"]
+    ]
     commands = "`, `".join(dict.fromkeys(entry["command"] for entry in facts.values()))
-    source = origin(next(iter(facts.values()))["environment"] | {"command": commands})
-    return "\n".join(lines) + f"\n\n<small markdown>{source}</small>"
+    return _table(rows, next(iter(facts.values()))["environment"] | {"command": commands})
 
 
-def report(name: str) -> Report:
-    (found,) = analyse(read(DATA / f"{name}.json.gz"))
+def foretold_by_events() -> str:
+    """A row for chapters 1 and 3 on `wide` and `small`, as the site shows them, and where the traces are from."""
+    traces, rows, facts = RESULTS / "traces", [], {}
+    for workload in ("wide", "small"):
+        for chapter, name in (("ch1_sync", "chapter 1"), ("ch3_events", "chapter 3")):
+            file = traces / f"{workload}-{chapter}.json"
+            rows.append(_row(f"`{workload}`, {name}", file, traces / f"{workload}-ch5_carry_over.json"))
+            source = stored(f"traces/{file.name}")["otherData"]
+            facts[source["command"]] = source
+    return _table(rows, next(iter(facts.values())) | {"command": "`, `".join(facts)})
+
+
+def _row(what: str, trace: Path, twin: Path) -> str:
+    found, after = _report(trace), _report(twin).typical
+    mine, law = found.typical, found.typical.law
+    times = mine.kernels, mine.launching, mine.host, mine.step, law.asynchronous, after.step
+    return f"| {what} | {found.verdict.kind} | {' | '.join(f'{1e3 * seconds:.2f}' for seconds in times)} |"
+
+
+def _report(trace: Path) -> Report:
+    (found,) = analyse(read(trace))
     return found
+
+
+def _table(rows: list[str], source: dict[str, str]) -> str:
+    return "\n".join([*HEAD, *rows]) + f"\n\n<small markdown>{origin(source)}</small>"
