@@ -30,10 +30,10 @@ class Tuning(NamedTuple):
     block_m: int        # stacked (query, head) lines per program, at least; tl.dot wants 16 or more
     tile_tokens: int    # keys fetched per loop step, and as many values, at most,
     tile_bytes: int     # and at most so many bytes of each
-    num_warps: int      # at least; see plan
+    num_warps: int      # decode: at least, and as many as hold the accumulators
     num_stages: int     # Triton spends every other stage on the page number that a tile's address waits
                         # for: (num_stages - 1) // 2 tiles are in flight, so use odd numbers. Each costs
-                        # 2 * tile_bytes of shared memory
+                        # 2 * tile_bytes of shared memory at most
 
 
 # By (decode, bytes per element). fp32 is multiplied from registers, not by tensor cores: smaller blocks, or they

@@ -52,7 +52,8 @@ def profile(
     trace: Annotated[Path | None, typer.Option(help="Write a trace of the run, for Perfetto.")] = None,
     kernels: Annotated[Path | None, typer.Option(help="Write what torch's profiler saw of a few batches.")] = None,
     operations: Annotated[
-        bool, typer.Option(help="Record PyTorch's operations as well; without, launching is slowed less.")
+        bool,
+        typer.Option(help="With --kernels, record PyTorch's operations as well. Without, there is no breakdown."),
     ] = True,
     batches: Annotated[int, typer.Option(min=1, help="So many run under torch's profiler, on a GPU.")] = 8,
     plot: Annotated[Path | None, typer.Option(help="Draw a few steps: a .png, .svg or .pdf file.")] = None,
@@ -61,6 +62,8 @@ def profile(
     check_writable(trace, "--trace")
     check_writable(kernels, "--kernels")
     check_plot(plot)
+    if not (operations or kernels):
+        raise InputError("--no-operations needs --kernels: without operations there is no breakdown to show")
     ranks = start_ranks(gpus, device, rank_timeout)
     import torch
 
@@ -68,8 +71,6 @@ def profile(
     from ..measure.compare import Comparison
     from ..measure.profile import Method, profile
 
-    if not (operations or kernels):
-        raise InputError("--no-operations is of use with --kernels: it says nothing of which batch a kernel was for")
     if kernels and (device == "sim" or not torch.cuda.is_available()):
         raise InputError(f"cannot write {str(kernels)!r}: there are kernels on a CUDA GPU only")
     chosen, checkpoint = choose_workload(
@@ -84,7 +85,7 @@ def profile(
     dials = choose_dials(host_work, graphs, compile, chosen, device, ranks)
     with console.status("") as status:
         method = Method(batches=batches, operations=operations)
-        done = profile(chapter, chosen, device, checkpoint, None, dials, status.update, method)
+        done = profile(chapter, chosen, device, checkpoint, dials=dials, progress=status.update, method=method)
     console.print(tables.comparison(tables.entry(chosen, [Comparison(done, 1.0, 1.0)])))
     if done.profiled_bubbles is not None:
         console.print(f"bubbles by the kernels' own times, under torch's profiler: {done.profiled_bubbles:.2%}")
@@ -114,7 +115,7 @@ def compare(
     rank_timeout: RankTimeout = RANK_TIMEOUT,
     kernels: Annotated[bool, typer.Option(help="On a GPU, run again under torch's profiler to see kernels.")] = True,
     runs: Annotated[
-        int, typer.Option(min=1, help="On a GPU, of each chapter: the run with the median decode step counts.")
+        int, typer.Option(help="On a GPU, of each chapter, an odd number: the one in the middle counts.")
     ] = 1,
     json_file: JsonFile = None,
     traces: Annotated[Path | None, typer.Option(help="Write a trace of a few steps of each into this folder.")] = None,
@@ -130,6 +131,9 @@ def compare(
         from ..measure.law import law_of
         from ..measure.profile import Method
 
+    method = Method(runs, kernels)
+    if ranks and runs > 1:
+        raise InputError(f"runs is {runs}; with several GPUs it must be 1: each rank would keep a run of its own")
     if traces and not traces.is_dir():
         raise InputError(f"cannot write traces into {str(traces)!r}: give a folder that exists")
     if json_file and json_file.exists():
@@ -144,7 +148,7 @@ def compare(
         model=model,
     )
     dials = choose_dials(host_work, graphs, compile, chosen, device, ranks)
-    done, method = [], Method(runs, kernels)
+    done = []
     with console.status(f"{chosen.name}: the first chapter") as status:
         for comparison in compare(chosen, device, chapter or (), checkpoint, dials, status.update, method):
             if not done:

@@ -46,7 +46,7 @@ def compare(
         chapters: names or paths; all chapters of the course if there are none.
         checkpoint: the workload's model, if it is there already.
         dials: as Session takes them; what the first chapter could not have is not tried again.
-        progress: is told of each chapter what Session tells.
+        progress: is told, of each chapter, which run it is and what Session tells, and when it is profiled.
         method: as in `profile`, but for the process: all chapters are profiled in the same one.
 
     Raises:
@@ -57,9 +57,9 @@ def compare(
     served: list[tuple[Path, list[Run]]] = [(path, []) for path in paths]
     first: Profile | None = None
 
-    def run(path: Path) -> Run:
-        tell = lambda text: progress(f"{path.stem} {text}")  # noqa: E731
-        return serve(workload, str(path), device, checkpoint, dials, tell)
+    def run(path: Path, number: int) -> Run:
+        which = f"{path.stem}, run {number} of {method.runs}:" if method.runs > 1 else path.stem
+        return serve(workload, str(path), device, checkpoint, dials, lambda text: progress(f"{which} {text}"))
 
     def compared(path: Path, runs: list[Run]) -> Comparison:
         nonlocal first
@@ -69,18 +69,19 @@ def compare(
         return Comparison(done, speed_up, _same(first.completions, done.completions))
 
     for path, runs in served:
-        runs.append(run(path))
+        runs.append(run(path, 1))
         dials, kind = runs[0].dials, runs[0].device.kind
         if kind == "sim":  # whose second run would be as its first, and which has nothing to profile
             yield compared(path, runs)
     if kind == "sim":
         return
     for path, runs in served * (method.runs - 1):  # in turns: a machine that becomes slower does so for all
-        runs.append(run(path))
+        runs.append(run(path, len(runs) + 1))
     with apart() as process:  # which is not there while anything runs at full speed
         method = replace(method, process=process)
         for path, runs in served:
-            progress(f"{path.stem} under torch's profiler")
+            if method.kernels:
+                progress(f"{path.stem} under torch's profiler")
             yield compared(path, runs)
 
 

@@ -26,7 +26,6 @@ from .figures import Figures, environment
 from .record import Measured
 
 PAGE_SIZE = 64
-SETTLING = 0.5  # seconds
 CROWD = 8  # graphs
 
 
@@ -232,9 +231,8 @@ def crowd() -> None:
 def gpu_seconds(call: Callable[[], object], calls: int = 10, repeats: int = 20) -> float:
     """Median GPU seconds of `call`, from replays of a graph of them: there are no launch gaps in between.
 
-    The GPU is kept busy with it for SETTLING seconds first: one that has rested may be faster for a while, and serving
-    goes on for longer than that. It is timed as it is in a process that has captured as many graphs as a server has:
-    from the fourth or so on, replays of all of them are slower for good.
+    It is timed as in a process that has captured more than a few graphs, as a server has: from the fourth or so on,
+    replays of all of them are slower.
 
     Args:
         call: launches the work.
@@ -247,10 +245,8 @@ def gpu_seconds(call: Callable[[], object], calls: int = 10, repeats: int = 20) 
     with torch.cuda.graph(graph):
         for _ in range(calls):
             call()
-    began, times = time.perf_counter(), []
-    while time.perf_counter() - began < SETTLING:
-        graph.replay()
-        torch.cuda.synchronize()
+    graph.replay()
+    times = []
     for _ in range(repeats):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()

@@ -29,15 +29,18 @@ from ..trace.torch_profiler import Recording, bubble_share, kernel_runs
 from .figures import Breakdown, Figures, widest_decodes
 from .kernel_profile import launch_names, profiled, with_kernels
 
-SAMPLE = 8
+SAMPLE = 8  # batches that run under the profiler, unless told otherwise
 
 
 @dataclass(frozen=True)
 class Method:
     """How a profile is taken on a GPU; the simulator needs one run, and no profiler.
 
+    Raises:
+        InputError: the number of runs is not odd.
+
     Attributes:
-        runs: at full speed, at least one; the one whose decode step is their median is kept.
+        runs: at full speed, an odd number; the one whose decode step is their median is kept.
         kernels: whether to run once more under torch's profiler; without, there is no breakdown.
         batches: how many run under the profiler, from the middle on; fewer if there are not so many.
         operations: whether it records PyTorch's operations as well. Without, it slows launching less, and nothing says
@@ -50,6 +53,10 @@ class Method:
     batches: int = SAMPLE
     operations: bool = True
     process: Executor | None = None
+
+    def __post_init__(self):
+        if self.runs < 1 or self.runs % 2 == 0:
+            raise InputError(f"runs is {self.runs}; it must be an odd number: one of them is in the middle")
 
 
 class Run(NamedTuple):
@@ -72,8 +79,8 @@ class Run(NamedTuple):
     completions: list[Completion]
 
     @property
-    def seconds(self) -> float:
-        """Of a decode step, by which runs are compared; of the whole, if no batches of decodes come in a row."""
+    def step(self) -> float:
+        """Seconds by which runs are compared: of a decode step, or of the whole if no such come in a row."""
         step = self.figures.ms_per_decode_step
         return self.figures.seconds if step is None else step / 1e3
 
@@ -90,11 +97,10 @@ class Profile:
         breakdown: of a decode step; None without kernels, and if the workload has no batches of decodes in a row.
         profiled_bubbles: share of time, 0 to 1, between batches by the kernels' own times, in the run under torch's
             profiler; None without such a run.
-        kernel_trace: what torch's profiler wrote, in Chrome's format, as JSON: as objects, there are so many that
-            Python's garbage collector would hold up what is measured next. None without such a run.
+        kernel_trace: what torch's profiler wrote, JSON in Chrome's format; None without such a run.
         completions: in the order of the prompts.
         dials: what was turned.
-        runs: seconds of a decode step (Run.seconds) in each of the runs; all else is of the one that was kept.
+        run_steps: seconds of a step (Run.step) in each of the runs; all else is of the one that was kept.
     """
 
     chapter: str
@@ -106,7 +112,7 @@ class Profile:
     kernel_trace: str | None
     completions: list[Completion]
     dials: Dials
-    runs: list[float]
+    run_steps: list[float]
 
     def shown(self, count: int) -> tuple[int, int]:
         """The first and the last of a few batches worth a look: those whose kernel times are known, else the middle."""
@@ -125,7 +131,7 @@ def profile(
     name: str | None = None,
     dials: Dials | None = None,
     progress: Callable[[str], None] = lambda text: None,
-    method: Method = Method(),
+    method: Method | None = None,
 ) -> Profile:
     """Runs a workload through a chapter and says where the time of its steps went.
 
@@ -142,7 +148,7 @@ def profile(
     Raises:
         InputError: a request cannot be served, or the device is "cpu", where host and device are one.
     """
-    checkpoint = checkpoint or Checkpoint(workload.model)
+    checkpoint, method = checkpoint or Checkpoint(workload.model), method or Method()
     runs = [serve(workload, chapter, device, checkpoint, dials, progress)]
     if runs[0].device.kind == "cuda":
         runs += [serve(workload, chapter, device, checkpoint, dials, progress) for _ in range(method.runs - 1)]
@@ -157,7 +163,7 @@ def serve(
     dials: Dials | None,
     progress: Callable[[str], None],
 ) -> Run:
-    """Serves a workload at full speed: the first part of `profile`, which says what is what."""
+    """Serves a workload at full speed: the first part of `profile`, which says what is what, and what is raised."""
     if (device if isinstance(device, str) else device.kind) == "cpu":
         raise InputError("there is no profile of device 'cpu': host and device are one; use cuda or sim")
     session = Session(workload.job(checkpoint.vocab_size), chapter, checkpoint, device, dials, trace=True)
@@ -181,8 +187,13 @@ def look_into(
 
     Args:
         runs: of the chapter, at full speed.
+        workload: that they served.
+        chapter: that served it.
+        checkpoint: that served it.
+        name: as `profile` takes it.
+        method: as `profile` takes it; it has been run as often as that says.
     """
-    kept = sorted(runs, key=lambda run: run.seconds)[(len(runs) - 1) // 2]
+    kept = sorted(runs, key=lambda run: run.step)[len(runs) // 2]
     trace, decodes = kept.trace, widest_decodes(kept.steps)
     breakdown = bubbles = kernel_trace = None
     if decodes and method.kernels and kept.device.kind == "cuda":
@@ -210,5 +221,5 @@ def look_into(
         kernel_trace,
         kept.completions,
         kept.dials,
-        [run.seconds for run in runs],
+        [run.step for run in runs],
     )

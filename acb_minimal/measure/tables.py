@@ -39,7 +39,7 @@ def entry(workload: Workload, comparisons: Iterable[Comparison]) -> dict:
             "profiled_bubbles": done.profile.profiled_bubbles,
             "speed_up": done.speed_up,
             "same_tokens": done.same_tokens,
-            "runs": done.profile.runs,
+            "run_steps": done.profile.run_steps,
         }
         for done in comparisons
     ]
@@ -121,11 +121,14 @@ def comparison(entry: dict) -> Table:
 
 def _runs(entry: dict) -> str:
     """A sentence on the runs of each chapter, if there was more than one."""
-    runs = [row.get("runs", [0.0]) for row in entry["chapters"]]
+    runs = [row.get("run_steps", [0.0]) for row in entry["chapters"]]
     if len(runs[0]) == 1:
         return ""
     most = max(max(steps) / min(steps) - 1 for steps in runs)
-    return f" Of {len(runs[0])} runs each, the one with the median decode; a chapter's differ by {most:.0%} at most."
+    return (
+        f" Of {len(runs[0])} runs each, the one in the middle by the step on the host's clock; a chapter's runs "
+        f"differ by {most:.1%} at most."
+    )
 
 
 def markdown(results: dict[str, dict]) -> str:

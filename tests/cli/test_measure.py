@@ -5,10 +5,13 @@ import json
 import os
 
 import pytest
+from typer.testing import CliRunner
 
-from acb_minimal.cli import measure
-from acb_minimal.measure.profile import SAMPLE
+from acb_minimal.cli import app, measure
+from acb_minimal.errors import InputError
+from acb_minimal.measure.profile import SAMPLE, Method
 from acb_minimal.run.engines import chapter_paths
+from acb_minimal.run.ranks import Ranks
 from acb_minimal.sim.costs import FILE
 from acb_minimal.trace.spans import Trace
 
@@ -112,7 +115,8 @@ def test_compare_refuses_what_it_cannot_serve(acb, arguments, message):
         (("profile", "ch1", "--device", "cpu"), "there is no profile of device 'cpu'"),
         (("profile", "ch1", "--plot", "steps.txt"), "cannot draw 'steps.txt': its name must end in .png, .svg or .pdf"),
         (("profile", "ch1", "--kernels", "k.json"), "cannot write 'k.json': there are kernels on a CUDA GPU only"),
-        (("profile", "ch1", "--no-operations"), "--no-operations is of use with --kernels"),
+        (("profile", "ch1", "--no-operations"), "--no-operations needs --kernels"),
+        (("compare", "--runs", 2), "runs is 2; it must be an odd number"),
         (("compare", "--plot", "/no/such/folder/x.png"), "cannot write '/no/such/folder/x.png'"),
         (("compare", "--json", "."), "cannot write '.': --json takes the path of a file in a folder that exists"),
         (("compare", "--max-running", 10**9), "max_running is 1000000000; it must be at most 64"),
@@ -159,6 +163,31 @@ def test_host_work_that_is_no_time_is_refused(acb, value):
     done = acb("profile", "ch1", "--host-work", value)
     assert (done.returncode, done.stdout) == (2, "")
     assert "it must be from 0 to 10,000 ms" in done.stderr
+
+
+def test_how_to_measure_is_passed_on(monkeypatch):
+    asked = []
+
+    def taken(*arguments, method=None, **others):
+        asked.append(method or arguments[-1])
+        raise InputError("enough")
+
+    monkeypatch.setattr("acb_minimal.measure.compare.compare", taken)
+    monkeypatch.setattr("acb_minimal.measure.profile.profile", taken)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    for arguments in (
+        ("compare", "--runs", "3", "--no-kernels", "--device", "sim"),
+        ("profile", "ch1", "--no-operations", "--kernels", "k.json", "--batches", "5"),
+    ):
+        assert isinstance(CliRunner().invoke(app.app, arguments).exception, InputError)
+    assert asked == [Method(runs=3, kernels=False), Method(batches=5, operations=False)]
+
+
+def test_ranks_cannot_agree_on_a_run(monkeypatch):
+    monkeypatch.setattr(measure, "start_ranks", lambda *arguments: Ranks(0, 2, 0, timeout=1.0))
+    done = CliRunner().invoke(app.app, ["compare", "--runs", "3"])
+    assert isinstance(done.exception, InputError)
+    assert str(done.exception).startswith("runs is 3; with several GPUs it must be 1")
 
 
 def test_as_many_batches_are_profiled_as_from_python():

@@ -111,7 +111,7 @@ def test_several_profiles_may_share_a_process_and_ranks_may_not(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("ms", "kept"), [([3.0], 3.0), ([5.0, 3.0, 4.0], 4.0), ([5.0, 3.0, 4.0, 6.0], 4.0), ([None, None], None)]
+    ("ms", "kept"), [([3.0], 3.0), ([5.0, 3.0, 4.0], 4.0), ([5.0, 3.0, 4.0, 6.0, 7.0], 5.0), ([None] * 3, None)]
 )
 def test_of_several_runs_the_median_is_kept(monkeypatch, ms, kept):
     demo, gpu = find_workload("demo"), SimpleNamespace(kind="cuda")
@@ -120,34 +120,35 @@ def test_of_several_runs_the_median_is_kept(monkeypatch, ms, kept):
     monkeypatch.setattr(measure_profile, "serve", lambda *arguments: next(runs))
     done = profile("ch1", demo, checkpoint=Checkpoint("counter"), method=Method(len(ms), kernels=False))
     assert done.figures.ms_per_decode_step == kept
-    assert done.runs == [one.figures.seconds if each is None else each / 1e3 for each in ms]
+    assert done.run_steps == [one.figures.seconds if each is None else each / 1e3 for each in ms]
     assert next(runs, None) is None
 
 
 def test_the_simulator_needs_one_run():
-    assert len(profile("ch1", find_workload("demo"), "sim", method=Method(runs=3)).runs) == 1
+    assert len(profile("ch1", find_workload("demo"), "sim", method=Method(runs=3)).run_steps) == 1
 
 
 def test_a_table_says_how_far_runs_differ():
     demo = find_workload("demo")
     one, other = (Comparison(profile(chapter, demo, "sim"), 1.0, 1.0) for chapter in ("ch1", "ch2"))
-    said = "Of 3 runs each, the one with the median decode; a chapter's differ by 25% at most."
+    said = "Of 3 runs each, the one in the middle by the step on the host's clock; a chapter's runs differ by 25.0%"
     assert said not in tables.comparison(tables.entry(demo, [one, other])).caption
     one, other = (
-        replace(each, profile=replace(each.profile, runs=runs))
+        replace(each, profile=replace(each.profile, run_steps=runs))
         for each, runs in ((one, [0.005, 0.004, 0.0044]), (other, [0.004, 0.004, 0.0041]))
     )
     assert said in tables.comparison(tables.entry(demo, [one, other])).caption
 
 
 def test_chapters_run_in_turns_and_all_of_them_before_any_is_profiled(monkeypatch):
-    demo, gpu, events = find_workload("demo"), SimpleNamespace(kind="cuda"), []
+    demo, gpu, events, told = find_workload("demo"), SimpleNamespace(kind="cuda"), [], []
     once = serve(demo, "ch1", "sim", Checkpoint("counter"), None, lambda text: None)
     profiled = look_into([once], demo, "ch1", Checkpoint("counter"), None, Method())
 
-    def served(workload, chapter, *rest):
-        events.append(Path(chapter).stem)
-        return once._replace(device=gpu)
+    def served(workload, chapter, device, checkpoint, dials, progress):
+        events.append((Path(chapter).stem, dials))
+        progress("warms up")
+        return once._replace(device=gpu, dials="what the first could have")
 
     def looked_into(runs, workload, chapter, checkpoint, name, method):
         events.append((name, len(runs), method.process is not None))
@@ -156,9 +157,19 @@ def test_chapters_run_in_turns_and_all_of_them_before_any_is_profiled(monkeypatc
     monkeypatch.setattr(measure_compare, "serve", served)
     monkeypatch.setattr(measure_compare, "look_into", looked_into)
     chapters = ["ch1", "ch6", "ch1"]
-    assert len(list(compare(demo, "cuda", chapters, Checkpoint("counter"), method=Method(runs=2)))) == 3
+    done = compare(demo, "cuda", chapters, Checkpoint("counter"), progress=told.append, method=Method(runs=3))
+    assert len(list(done)) == 3
     turn = ["ch1_sync", "ch6_cuda_graphs", "ch1_sync"]
-    assert events == [*turn, *turn, *((name, 2, True) for name in turn)]
+    asked = [None, *["what the first could have"] * 8]
+    assert events == [*zip(turn * 3, asked, strict=True), *((name, 3, True) for name in turn)]
+    assert told[4] == "ch6_cuda_graphs, run 2 of 3: warms up"
+    assert told[9:] == [f"{name} under torch's profiler" for name in turn]
+
+
+@pytest.mark.parametrize("runs", [0, -1, 2])
+def test_some_run_is_in_the_middle(runs):
+    with pytest.raises(InputError, match=f"runs is {runs}; it must be an odd number"):
+        Method(runs=runs)
 
 
 @pytest.mark.gpu
