@@ -43,8 +43,8 @@ class Method:
         runs: at full speed, an odd number; the one whose decode step is their median is kept.
         kernels: whether to run once more under torch's profiler; without, there is no breakdown.
         batches: how many run under the profiler, from the middle on; fewer if there are not so many.
-        operations: whether it records PyTorch's operations as well. Without, it slows launching less, and nothing says
-            which batch a kernel was for: there is a kernel trace, and no breakdown.
+        operations: whether it records PyTorch's operations as well. Without, nothing says which batch a kernel was for:
+            there is a kernel trace, and no breakdown.
         process: what `kernel_profile.apart` gives, to profile in; by default one for this profile alone.
     """
 

@@ -11,10 +11,10 @@ import code_views
 import comparisons
 import examples
 import first
+import foretold
 import labs
 import notebooks
 import published
-import recorded
 import worked
 from drawings import RESULTS, drawings, origin, stored
 
@@ -132,11 +132,11 @@ class Page:
 
     def foretold(self) -> str:
         """What traces of synchronous engines foretell, beside what their asynchronous twins did, as a table."""
-        return recorded.foretold()
+        return foretold.by_profiler()
 
     def foretold_by_events(self) -> str:
         """The same of the traces that the site shows, for which no profiler ran."""
-        return recorded.foretold_by_events()
+        return foretold.by_events()
 
     def first_run(self) -> str:
         """What `acb compare` prints: the block in the README, which a test holds to the command."""

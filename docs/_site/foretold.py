@@ -1,6 +1,6 @@
-"""Traces of real engines, and what a synchronous one foretells of its asynchronous twin: those that the tests hold
-`acb idle` to, and those that the site shows."""
+"""What `acb idle` foretells from traces of synchronous engines, beside what their asynchronous twins did, as tables."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -15,8 +15,8 @@ HEAD = (
 )
 
 
-def foretold() -> str:
-    """A row for each recorded engine that has an asynchronous twin, and where the traces are from."""
+def by_profiler() -> str:
+    """A row for each synchronous engine of tests/data that has a twin, and where the traces are from."""
     facts = json.loads((DATA / "recorded.json").read_text())
     rows = [
         _row(entry["what"], DATA / f"{name}.json.gz", DATA / f"{entry['twin']}.json.gz")
@@ -27,8 +27,8 @@ def foretold() -> str:
     return _table(rows, next(iter(facts.values()))["environment"] | {"command": commands})
 
 
-def foretold_by_events() -> str:
-    """A row for chapters 1 and 3 on `wide` and `small`, as the site shows them, and where the traces are from."""
+def by_events() -> str:
+    """A row for chapters 1 and 3 on `wide` and `small`, whose traces the site shows, and where these are from."""
     traces, rows, facts = RESULTS / "traces", [], {}
     for workload in ("wide", "small"):
         for chapter, name in (("ch1_sync", "chapter 1"), ("ch3_events", "chapter 3")):
@@ -40,13 +40,15 @@ def foretold_by_events() -> str:
 
 
 def _row(what: str, trace: Path, twin: Path) -> str:
-    found, after = _report(trace), _report(twin).typical
+    found, after = report(trace), report(twin).typical
     mine, law = found.typical, found.typical.law
     times = mine.kernels, mine.launching, mine.host, mine.step, law.asynchronous, after.step
     return f"| {what} | {found.verdict.kind} | {' | '.join(f'{1e3 * seconds:.2f}' for seconds in times)} |"
 
 
-def _report(trace: Path) -> Report:
+@functools.cache
+def report(trace: Path) -> Report:
+    """What `acb idle` makes of a trace of one GPU."""
     (found,) = analyse(read(trace))
     return found
 
