@@ -99,15 +99,23 @@ class Here(Executor):
 
 
 def test_several_profiles_may_share_a_process_and_ranks_may_not(monkeypatch):
-    monkeypatch.setattr(kernel_profile, "_profile", lambda *arguments: arguments[5].write_text("{}"))
+    asked = []
+
+    def written(workload, chapter, dials, ranks, sample, file, operations):
+        asked.append(operations)
+        file.write_text("{}")
+
+    monkeypatch.setattr(kernel_profile, "_profile", written)
     shared, own = Here(), Here()
     monkeypatch.setattr(kernel_profile, "apart", lambda: own)
     workload, ranks = find_workload("demo"), Ranks(0, 2, 0, timeout=1.0)
     monkeypatch.setattr(ranks, "again", lambda: ranks)
     for process, with_ranks in ((shared, None), (shared, None), (None, None), (shared, ranks)):
         assert kernel_profile.profiled(workload, "ch1", range(3), Dials(), with_ranks, process) == "{}"
+    kernel_profile.profiled(workload, "ch1", range(3), Dials(), operations=False)
+    assert asked == [True] * 4 + [False]
     assert (shared.runs, shared.ended) == (2, 0)
-    assert (own.runs, own.ended) == (2, 2)
+    assert (own.runs, own.ended) == (3, 3)
 
 
 @pytest.mark.parametrize(
@@ -164,6 +172,21 @@ def test_chapters_run_in_turns_and_all_of_them_before_any_is_profiled(monkeypatc
     assert events == [*zip(turn * 3, asked, strict=True), *((name, 3, True) for name in turn)]
     assert told[4] == "ch6_cuda_graphs, run 2 of 3: warms up"
     assert told[9:] == [f"{name} under torch's profiler" for name in turn]
+    told.clear()
+    list(compare(demo, "cuda", ["ch1"], Checkpoint("counter"), progress=told.append, method=Method(kernels=False)))
+    assert told == ["ch1_sync warms up"]
+
+
+def test_a_kernel_trace_without_operations_gives_no_breakdown(monkeypatch):
+    demo, asked = find_workload("demo"), []
+    once = serve(demo, "ch1", "sim", Checkpoint("counter"), None, lambda text: None)
+    text = '{"traceEvents": []}'
+    monkeypatch.setattr(measure_profile, "profiled", lambda *arguments: (asked.append(arguments), text)[1])
+    runs = [once._replace(device=SimpleNamespace(kind="cuda"))]
+    done = look_into(runs, demo, "ch1", Checkpoint("counter"), None, Method(batches=3, operations=False))
+    assert (done.kernel_trace, done.breakdown, done.profiled_bubbles) == (text, None, None)
+    ((*_, sample, dials, ranks, process, operations),) = asked
+    assert (len(sample), operations) == (3, False)
 
 
 @pytest.mark.parametrize("runs", [0, -1, 2])
