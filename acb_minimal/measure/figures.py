@@ -7,7 +7,7 @@ import re
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -79,10 +79,13 @@ class Figures:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """Where the time of a step goes: means over `widest_decodes`, in seconds.
+    """Where the time of a step goes, in seconds, over `widest_decodes`.
+
+    On a GPU these are medians, but for the kernels, which come as a mean over fewer batches: a few steps in which the
+    host is late by milliseconds would make a mean tell of that run alone. On the simulator all are means.
 
     Attributes:
-        step: from one batch's end to the next one's, by the GPU's clock: kernels, launch gaps and bubbles.
+        step: the sum of the three that follow: from one batch's end to the next one's, by the GPU's clock.
         kernels: time with a kernel running.
         launch_gaps: time with a batch on the GPU and no kernel running.
         bubbles: time with no batch on the GPU.
@@ -98,14 +101,22 @@ class Breakdown:
     launching: float | None = None
 
     @classmethod
-    def of(cls, trace: Trace, steps: list[Step], kernels: float, kernel_count: float | None) -> "Breakdown":
+    def of(
+        cls,
+        trace: Trace,
+        steps: list[Step],
+        kernels: float,
+        kernel_count: float | None,
+        average: Callable[[Iterable[float]], float] = statistics.median,
+    ) -> "Breakdown":
         """The breakdown of a run that has batches of decodes in a row.
 
         Args:
             trace: of the run.
             steps: of the run.
-            kernels: seconds with a kernel running, mean over the widest batches of decodes.
+            kernels: seconds with a kernel running, of the widest batches of decodes.
             kernel_count: kernels in one of those batches, likewise.
+            average: of what those batches took.
 
         Raises:
             EngineError: one of those batches was never on the GPU.
@@ -115,9 +126,9 @@ class Breakdown:
         for number in decodes:
             if number not in windows:
                 raise EngineError(f"nothing was launched for batch {number}: what ran was for other batches")
-        window = statistics.fmean(windows[number][1] - windows[number][0] for number in decodes)
-        bubble = statistics.fmean(bubbles[number] for number in decodes)
-        launching = statistics.fmean(trace.launching(number) for number in decodes)
+        window = average(windows[number][1] - windows[number][0] for number in decodes)
+        bubble = average(bubbles[number] for number in decodes)
+        launching = average(trace.launching(number) for number in decodes)
         return cls(window + bubble, kernels, window - kernels, bubble, kernel_count, launching)
 
     @classmethod
@@ -126,7 +137,13 @@ class Breakdown:
         seconds: dict[int, float] = defaultdict(float)
         for span in trace.lane("compute"):
             seconds[span.batch_number] += span.kernels
-        return cls.of(trace, steps, statistics.fmean(seconds[number] for number in widest_decodes(steps)), None)
+        kernels = statistics.fmean(seconds[number] for number in widest_decodes(steps))
+        return cls.of(trace, steps, kernels, None, statistics.fmean)
+
+    def distance(self, measured: "Breakdown") -> float:
+        """How far off the step is, or the part that differs most from the measured one's, as a share of that step."""
+        parts = ("step", "kernels", "launch_gaps", "bubbles")
+        return max(abs(getattr(self, part) - getattr(measured, part)) for part in parts) / measured.step
 
 
 def decode_batches(steps: list[Step]) -> list[int]:

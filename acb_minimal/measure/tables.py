@@ -92,9 +92,9 @@ def comparison(entry: dict) -> Table:
     table = Table(
         title=title(entry),
         caption=(
-            "decode: ms of a batch of decodes, mean of the widest, which is kernels + launch gaps (a batch is on the "
-            "GPU, no kernel runs) + bubbles (no batch is). active: share of the whole run with a batch on the GPU. "
-            f"same: share of tokens that are the first row's.{_runs(entry)}"
+            "decode: ms of a batch of decodes, median of the widest (simulated: mean), which is kernels + launch gaps "
+            "(a batch is on the GPU, no kernel runs) + bubbles (no batch is). active: share of the whole run with a "
+            f"batch on the GPU. same: share of tokens that are the first row's.{_runs(entry)}"
         ),
         title_justify="left",
         caption_justify="left",

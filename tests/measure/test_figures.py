@@ -39,7 +39,33 @@ def test_a_decode_step_lies_between_two_batches_of_decodes():
     assert Figures.of(session(STEPS[:2])).ms_per_decode_step is None
 
 
-def test_a_breakdown_is_a_mean_over_the_widest_batches_of_decodes():
+WITH_A_SLOW_ONE = [Step(0.0, 2, 9, False), *(Step(end, 2, 2, True) for end in (1.0, 1.1, 1.2, 2.3, 2.4, 2.5))]
+
+
+def slow_trace() -> Trace:
+    """Of WITH_A_SLOW_ONE: before batch 4 something else took the host's processor, in `update` and while launching."""
+    trace, starts = Trace(), (0.0, 0.92, 1.02, 1.12, 1.4, 2.32, 2.42)
+    for number, (start, step) in enumerate(zip(starts, WITH_A_SLOW_ONE, strict=True)):
+        trace.add("CPU", "forward", start, step.time - 0.03, number)
+        trace.add("compute", "forward", start, step.time, number, kernels=0.06)
+    return trace
+
+
+def test_a_breakdown_is_of_medians_so_a_slow_step_does_not_count():
+    assert len(widest_decodes(WITH_A_SLOW_ONE)) == 5
+    parts = Breakdown.of(slow_trace(), WITH_A_SLOW_ONE, 0.06, 7)
+    assert (parts.step, parts.bubbles, parts.launch_gaps) == pytest.approx((0.1, 0.02, 0.02))
+    assert parts.launching == pytest.approx(0.05)
+
+
+def test_a_simulated_breakdown_is_of_means():
+    parts = Breakdown.simulated(slow_trace(), WITH_A_SLOW_ONE)
+    assert (parts.step, parts.bubbles) == pytest.approx(((4 * 0.1 + 1.1) / 5, (4 * 0.02 + 0.2) / 5))
+    assert parts.launch_gaps == pytest.approx((4 * 0.02 + 0.84) / 5)
+    assert parts.launching == pytest.approx((4 * 0.05 + 0.87) / 5)
+
+
+def test_a_breakdown_is_of_the_widest_batches_of_decodes():
     trace = Trace()
     for number, start in enumerate((10.0, 11.1, 12.01, 12.13, 12.4)):
         trace.add("compute", "forward", start, STEPS[number].time - 0.01, number)
