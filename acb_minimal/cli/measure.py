@@ -16,6 +16,7 @@ from .options import (
     Graphs,
     HostWork,
     JsonFile,
+    Launching,
     MaxRunning,
     ModelName,
     NewTokens,
@@ -32,6 +33,7 @@ from .options import (
     start_ranks,
 )
 
+Batches = Annotated[int, typer.Option(min=1, help="So many run under torch's profiler, on a GPU.")]
 SYNCHRONOUS = ("ch1_sync", "ch2_streams", "ch3_events")
 
 
@@ -45,6 +47,7 @@ def profile(
     max_running: MaxRunning = None,
     device: Annotated[str, typer.Option(help="auto, cuda or sim.")] = "auto",
     host_work: HostWork = None,
+    launching: Launching = None,
     graphs: Graphs = False,
     compile: Compile = False,
     gpus: Gpus = None,
@@ -55,7 +58,7 @@ def profile(
         bool,
         typer.Option(help="With --kernels, record PyTorch's operations as well. Without, there is no breakdown."),
     ] = True,
-    batches: Annotated[int, typer.Option(min=1, help="So many run under torch's profiler, on a GPU.")] = 8,
+    batches: Batches = 8,
     plot: Annotated[Path | None, typer.Option(help="Draw a few steps: a .png, .svg or .pdf file.")] = None,
 ) -> None:
     """Where the time of a chapter's steps goes: kernels, launch gaps, bubbles."""
@@ -82,7 +85,7 @@ def profile(
         max_running=max_running,
         model=model,
     )
-    dials = choose_dials(host_work, graphs, compile, chosen, device, ranks)
+    dials = choose_dials(host_work, launching, graphs, compile, chosen, device, ranks)
     with console.status("") as status:
         method = Method(batches=batches, operations=operations)
         done = profile(chapter, chosen, device, checkpoint, dials=dials, progress=status.update, method=method)
@@ -109,6 +112,7 @@ def compare(
     max_running: MaxRunning = None,
     device: Annotated[str, typer.Option(help="auto, cuda or sim.")] = "auto",
     host_work: HostWork = None,
+    launching: Launching = None,
     graphs: Graphs = False,
     compile: Compile = False,
     gpus: Gpus = None,
@@ -117,8 +121,11 @@ def compare(
     runs: Annotated[
         int, typer.Option(help="On a GPU, of each chapter, an odd number: the one in the middle counts.")
     ] = 1,
+    batches: Batches = 8,
     json_file: JsonFile = None,
-    traces: Annotated[Path | None, typer.Option(help="Write a trace of a few steps of each into this folder.")] = None,
+    traces: Annotated[
+        Path | None, typer.Option(help="Write a trace of --batches steps of each chapter into this folder.")
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the breakdowns: a .png, .svg or .pdf file.")] = None,
 ) -> None:
     """Serve one workload through all chapters and put them side by side."""
@@ -131,7 +138,7 @@ def compare(
         from ..measure.law import law_of
         from ..measure.profile import Method
 
-    method = Method(runs, kernels)
+    method = Method(runs, kernels, batches)
     if ranks and runs > 1:
         raise InputError(f"runs is {runs}; with several GPUs it must be 1: each rank would keep a run of its own")
     if traces and not traces.is_dir():
@@ -147,7 +154,7 @@ def compare(
         max_running=max_running,
         model=model,
     )
-    dials = choose_dials(host_work, graphs, compile, chosen, device, ranks)
+    dials = choose_dials(host_work, launching, graphs, compile, chosen, device, ranks)
     done = []
     with console.status(f"{chosen.name}: the first chapter") as status:
         for comparison in compare(chosen, device, chapter or (), checkpoint, dials, status.update, method):
@@ -158,7 +165,8 @@ def compare(
             if parts and first:
                 console.print(tables.bar(comparison.profile.chapter, parts, 1.1 * first.step))
             if traces:
-                _save_middle(comparison.profile, own_file(traces / f"{chosen.name}-{comparison.profile.chapter}.json"))
+                file = own_file(traces / f"{chosen.name}-{comparison.profile.chapter}.json")
+                _save_middle(comparison.profile, batches, file)
     entry = tables.entry(chosen, done)
     console.print(tables.comparison(entry))
     if done[0].profile.breakdown and done[0].profile.chapter in SYNCHRONOUS:
@@ -185,11 +193,11 @@ def _print_beginning(workload, profile) -> None:
         console.print(tables.legend())
 
 
-def _save_middle(profile, file: Path) -> None:
-    """A trace of a few steps from the middle of a run, with all that says where it is from."""
+def _save_middle(profile, steps: int, file: Path) -> None:
+    """A trace of so many steps from the middle of a run, with all that says where it is from."""
     from ..measure.figures import command, environment
 
-    part = profile.trace.part(*profile.shown(6))
+    part = profile.trace.part(*profile.shown(steps))
     part.save_chrome(file, chapter=profile.chapter, command=command(), **environment(profile.device))
 
 

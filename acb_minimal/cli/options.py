@@ -27,6 +27,12 @@ MaxRunning = Annotated[int | None, typer.Option(help="Requests in a batch, at mo
 HostWork = Annotated[
     float | None, typer.Option(metavar="MS", help="Bookkeeping added to every step, in ms.", show_default="none")
 ]
+Launching = Annotated[
+    float | None,
+    typer.Option(
+        metavar="MS", help="Simulated: launching a batch of decodes takes so long, in ms.", show_default="as measured"
+    ),
+]
 Graphs = Annotated[bool, typer.Option("--graphs", help="The model launches decodes as CUDA graphs, in any chapter.")]
 Compile = Annotated[bool, typer.Option("--compile", help="Join linears, compile decoder layers for decodes.")]
 Gpus = Annotated[
@@ -101,11 +107,20 @@ def check_record(file: Path | None) -> None:
         record.load(file)
 
 
-def choose_dials(host_work: float | None, graphs: bool, compile: bool, workload=None, device: str = "auto", ranks=None):
+def choose_dials(
+    host_work: float | None,
+    launching: float | None,
+    graphs: bool,
+    compile: bool,
+    workload=None,
+    device: str = "auto",
+    ranks=None,
+):
     """The Dials that options ask for.
 
     Args:
         host_work: milliseconds, or None for what the workload has.
+        launching: milliseconds, or None for what was measured.
         graphs: as Dials has it.
         compile: as Dials has it.
         workload: the Workload that is to be timed, if it is. Its own scale and host work hold on the simulated GPU.
@@ -121,7 +136,9 @@ def choose_dials(host_work: float | None, graphs: bool, compile: bool, workload=
     timed = workload if workload is not None and is_simulated(device) and workload.model == "counter" else None
     own = timed.host_work if timed else 0.0
     gpus = ranks.count if ranks else 1
-    return Dials(own if host_work is None else host_work / 1e3, graphs, timed.scale if timed else None, compile, gpus)
+    host_work = own if host_work is None else host_work / 1e3
+    launching = None if launching is None else launching / 1e3
+    return Dials(host_work, graphs, timed.scale if timed else None, compile, gpus, launching)
 
 
 def start_ranks(gpus: int | None, device: str, timeout: float):

@@ -25,6 +25,7 @@ from .options import (
     Gpus,
     Graphs,
     HostWork,
+    Launching,
     MaxRunning,
     ModelName,
     NewTokens,
@@ -54,6 +55,7 @@ def run(
     max_running: MaxRunning = None,
     device: Annotated[str, typer.Option(help="auto, cuda, sim or cpu.")] = "auto",
     host_work: HostWork = None,
+    launching: Launching = None,
     graphs: Graphs = False,
     compile: Compile = False,
     gpus: Gpus = None,
@@ -100,7 +102,8 @@ def run(
     _check_pages(job, checkpoint)
     from ..run.session import Session
 
-    session = Session(job, chapter, checkpoint, device, choose_dials(host_work, graphs, compile, ranks=ranks))
+    dials = choose_dials(host_work, launching, graphs, compile, ranks=ranks)
+    session = Session(job, chapter, checkpoint, device, dials)
     _print_refused(session.refused)
     if not session.requests:
         raise typer.Exit(2)

@@ -1,8 +1,9 @@
 """Measures on a CUDA GPU what the simulator needs to know, and writes costs.json.
 
 Device work is timed from replays of captured graphs, which have no launch gaps; launching is timed on the host while
-the GPU has nothing to do. Both are fitted with straight lines (costs.py says in what), each point weighted so that
-relative errors count.
+the GPU has nothing to do. Batches of decodes are kept as they were measured, for they make up most of a run and lie on
+no one line: how many rows there are decides which kernels run. All else is fitted with straight lines (costs.py says in
+what), each point weighted so that relative errors count.
 """
 
 import gc
@@ -24,17 +25,21 @@ from ..model import Model
 from ..request import Batch, Request, Row
 from ..run.checkpoint import Checkpoint
 from ..run.fuse import fuse, plain
-from ..sim.costs import COMPILED, FILE, Shape
+from ..sim.costs import COMPILED, FILE, Shape, decode_time
 from ..slot import IOSlot, SlotSize
 from .figures import command, environment
-from .launching import eager_costs, graph_gaps
+from .launching import eager_costs, kernel_time
 from .parts import gpu_seconds, host_steps
 
 MODELS = ("llama-3.1-8b", "llama-3.2-1b", "counter")
 PAGE_SIZE = 64
 POSITIONS = 420_000  # KV cache positions to measure with: 55 GB for the 8B
-# (rows, tokens of each row, positions each row has once they are written); what a model is too short for is left out
-DECODES = [(rows, 1, context) for rows in (1, 32, 128, 256, 384) for context in (64, 256, 1024, 4096, 8192)]
+# Batches of decodes: rows, and the positions that each has. What a model or its KV cache is too small for is left out.
+ROWS, CONTEXTS = (1, 32, 128, 256, 384), (64, 256, 1024, 4096, 8192)
+BESIDES = [(16, 160), (64, 640), (200, 900), (32, 6000), (128, 3000)]  # to see how far lines through those are off
+SHORT = (32, 64)  # launching more than the GPU has room to queue would be waiting for it
+GRAPH = (32, 256)  # whose gaps as a graph are measured
+# (rows, tokens of each row, positions each row has once they are written)
 MIXED = [(16, 4, 4), (32, 64, 64), (16, 128, 256), (1, 2048, 2048), (2, 4096, 4096), (8, 1024, 1024), (2, 4096, 8192)]
 
 
@@ -42,7 +47,7 @@ def calibrate(file: Path = FILE) -> Table:
     """Measures everything and writes it to `file`, by default where the simulator reads it.
 
     Returns:
-        A table of the largest error of each fit.
+        A table of the largest error of each fit, and of lines through decodes at others than those.
 
     Raises:
         InputError: there is no CUDA GPU.
@@ -50,7 +55,7 @@ def calibrate(file: Path = FILE) -> Table:
     if not torch.cuda.is_available():
         raise InputError("calibration needs a CUDA GPU; torch finds none")
     device = CudaDevice()
-    table = Table(title=f"Fits for {device.name}", caption="largest relative error of a fit over its points")
+    table = Table(title=f"Fits for {device.name}", caption="largest relative error over so many points")
     for column in ("model", "fit", "points", "largest error"):
         table.add_column(column)
     models, model = {}, None
@@ -68,7 +73,8 @@ def calibrate(file: Path = FILE) -> Table:
     for name in MODELS:  # last, since it takes the profiler
         model = ready_model(Checkpoint(name), device)
         for _, costs in _both_ways(model, name, models[name]):
-            costs["graph_gaps"] = graph_gaps(model, written(model, *DECODES[6]))
+            replay = decode_time(costs["decode"], *GRAPH)
+            costs["graph_gaps"] = max(replay - kernel_time(model, decodes(model, *GRAPH)), 0.0)
             costs["eager_gaps"] += costs["graph_gaps"]
     record = {
         "command": command(),
@@ -124,6 +130,11 @@ def written(model: Model, rows: int, length: int, context: int) -> IOSlot:
     return slot
 
 
+def decodes(model: Model, rows: int, positions: int) -> IOSlot:
+    """A slot with a batch of so many decodes, each with so many positions."""
+    return written(model, rows, 1, positions)
+
+
 def _model_costs(model: Model, max_positions: int) -> tuple[dict, dict[str, tuple[int, float]]]:
     """What the model's operations cost.
 
@@ -132,28 +143,44 @@ def _model_costs(model: Model, max_positions: int) -> tuple[dict, dict[str, tupl
     """
     costs, errors = {}, {}
     limit = 1.2 * model.cache.scratch_page * PAGE_SIZE
-    for fit, points, names in (("decode", DECODES, ("row", "position")), ("mixed", MIXED, ("token", "pair"))):
-        points = [point for point in points if point[0] * point[2] <= limit and point[2] <= max_positions]
-        features, seconds = [], []
-        for point in points:
-            slot = written(model, *point)
-            shape = Shape.of(slot.batch)
-            features.append((shape.rows, shape.context) if fit == "decode" else (shape.tokens, shape.pairs))
-            seconds.append(gpu_seconds(lambda slot=slot: model.forward(slot), calls=2, repeats=5))
-        costs[fit], error = _fit(names, features, seconds)
-        errors[fit] = len(points), error
-        # A short batch: launching more than the GPU has room to queue would be waiting for it.
-        slot = written(model, *(DECODES[5] if fit == "decode" else MIXED[0]))
-        costs[f"{fit}_launch"] = _launch(lambda slot=slot: model.forward(slot), slot)
-        if fit == "decode":
-            slowest = max(range(len(points)), key=lambda number: seconds[number])
-            costs |= eager_costs(model, written(model, *points[slowest]), seconds[slowest])
-            if costs["decode_launch"] > 1e6 * seconds[slowest]:
-                costs["ramp"] = 0.0  # the host is never ahead: what was taken for a ramp is the launching itself
-    slot, graph = written(model, *DECODES[5]), torch.cuda.CUDAGraph()
+
+    def fits(rows: int, positions: int) -> bool:
+        return rows * positions <= limit and positions <= max_positions
+
+    def seconds(slot: IOSlot) -> float:
+        return gpu_seconds(lambda: model.forward(slot), calls=2, repeats=5)
+
+    short, launches = decodes(model, *SHORT), []
+
+    def decode(rows: int, positions: int) -> float:
+        # A host is faster at one moment than at another, for seconds: so launching is timed now and then.
+        launches.extend(_launches(lambda: model.forward(short), short, repeats=6))
+        return 1e6 * seconds(decodes(model, rows, positions))
+
+    costs["decode"] = {}
+    for rows in ROWS:
+        costs["decode"][rows] = {count: decode(rows, count) for count in CONTEXTS if fits(rows, count)}
+    besides = [(decode_time(costs["decode"], *point), decode(*point)) for point in BESIDES if fits(*point)]
+    off = max((abs(line / us - 1) for line, us in besides), default=0.0)
+    errors["decodes besides those measured"] = len(besides), off
+    costs["decode_launch"] = statistics.median(launches)
+    us, *slowest = max(
+        (us, rows, positions) for rows, batches in costs["decode"].items() for positions, us in batches.items()
+    )
+    costs |= eager_costs(model, decodes(model, *slowest), us / 1e6)
+    if costs["decode_launch"] > us:
+        costs["ramp"] = 0.0  # the host is never ahead: what was taken for a ramp is the launching itself
+    graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        model.forward(slot)
-    costs["replay_launch"] = _launch(graph.replay, slot)
+        model.forward(short)
+    costs["replay_launch"] = _launch(graph.replay, short)
+
+    mixed = [written(model, *point) for point in MIXED if fits(point[0], point[2])]
+    shapes = [Shape.of(slot.batch) for slot in mixed]
+    features = [(shape.tokens, shape.pairs) for shape in shapes]
+    costs["mixed"], error = _fit(("token", "pair"), features, [seconds(slot) for slot in mixed])
+    errors["mixed"] = len(mixed), error
+    costs["mixed_launch"] = _launch(lambda: model.forward(mixed[0]), mixed[0])
     return costs, errors
 
 
@@ -181,8 +208,13 @@ def _fit(names: tuple[str, ...], features: list, seconds: list[float]) -> tuple[
     return dict(zip(("base", *names), prices.tolist(), strict=True)), float(np.abs(x @ prices / y - 1).max())
 
 
-def _launch(call: Callable[[], None], slot: IOSlot, repeats: int = 30) -> float:
-    """Median host microseconds of a call that launches device work, the device having nothing else to do.
+def _launch(call: Callable[[], None], slot: IOSlot) -> float:
+    """The median of 30 `_launches`."""
+    return statistics.median(_launches(call, slot, 30))
+
+
+def _launches(call: Callable[[], None], slot: IOSlot, repeats: int) -> list[float]:
+    """Host microseconds of a call that launches device work, the device having nothing else to do.
 
     Around each, the host uploads and downloads as a serving loop does: called back to back, the same code finds all it
     needs in the processor's caches and is faster than it ever is in use.
@@ -192,9 +224,9 @@ def _launch(call: Callable[[], None], slot: IOSlot, repeats: int = 30) -> float:
         slot.upload()
         start = time.perf_counter()
         call()
-        times.append(time.perf_counter() - start)
+        times.append(1e6 * (time.perf_counter() - start))
         slot.download()
-    return 1e6 * statistics.median(times)
+    return times
 
 
 def _common_costs(model: Model) -> dict:

@@ -24,7 +24,7 @@ class Scale:
         return f"each request timed as {self.rows} of {self.model} with {self.positions:,} tokens before them"
 
 
-MOST_HOST_WORK = 10.0  # seconds a step: more than any engine has reported by far
+LONGEST = 10.0  # seconds a step: more than any engine has reported by far
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,11 @@ class Dials:
             batches of decodes (fuse.py). The simulator compiles nothing: its work then costs what compiled work was
             measured to.
         gpus: that share the model.
+        launching: seconds that launching a batch of decodes takes on the simulated GPU, kernel by kernel; None: what
+            was measured for the model.
 
     Raises:
-        InputError: host_work is no such time, or they do not go together.
+        InputError: host_work or launching is no such time, or launching is given together with graphs.
     """
 
     host_work: float = 0.0
@@ -50,17 +52,21 @@ class Dials:
     scale: Scale | None = None
     compile: bool = False
     gpus: int = 1
+    launching: float | None = None
 
     def __post_init__(self):
-        if not (math.isfinite(self.host_work) and 0 <= self.host_work <= MOST_HOST_WORK):
-            raise InputError(
-                f"host work is {1e3 * self.host_work:g} ms a step; it must be from 0 to {1e3 * MOST_HOST_WORK:,.0f} ms"
-            )
+        for what, seconds in (("host work", self.host_work), ("launching", self.launching)):
+            if seconds is not None and not (math.isfinite(seconds) and 0 <= seconds <= LONGEST):
+                raise InputError(f"{what} is {1e3 * seconds:g} ms a step; it must be from 0 to {1e3 * LONGEST:,.0f} ms")
+        if self.graphs and self.launching is not None:
+            raise InputError(f"launching is {1e3 * self.launching:g} ms, kernel by kernel; graphs take no such time")
 
     def __str__(self) -> str:
         said = [str(self.scale)] if self.scale else []
         if self.host_work:
             said.append(f"{1e3 * self.host_work:g} ms of host work added to every step")
+        if self.launching is not None:
+            said.append(f"decodes launched in {1e3 * self.launching:g} ms")
         if self.graphs:
             said.append("decodes launched as graphs by the model")
         if self.compile:

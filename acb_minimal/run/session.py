@@ -115,7 +115,7 @@ class Session:
         self.dials = dials or Dials()
         self.progress: Callable[[str], None] = lambda text: None
         if isinstance(device, str):
-            device = open_device(device, self.checkpoint, trace, self.dials.scale, self.dials.compile)
+            device = open_device(device, self.checkpoint, trace, self.dials)
         self.device = device
         self.refused: dict[str, str] = {}
         asked = self._requests(job)

@@ -1,11 +1,12 @@
-"""What things cost on the H200, for the simulator: a few straight lines fitted to measurements (calibrate.py).
+"""What things cost on the H200, for the simulator: what was measured (calibrate.py), and straight lines.
 
-The figures are in costs.json, beside the machine, versions and date they were measured on. This file only evaluates
-them.
+Batches of decodes lie on lines between those that were measured; all else on lines fitted to measurements. The figures
+are in costs.json, beside the machine, versions and date they were measured on. This file only evaluates them.
 """
 
 import json
 import math
+from bisect import bisect_right
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -66,6 +67,10 @@ class Costs:
         """The same, but each row of a batch of decodes is timed as so many rows with so many positions before them."""
         return replace(self, rows=rows, positions=positions)
 
+    def launched_in(self, seconds: float) -> "Costs":
+        """The same, but launching a batch of decodes, kernel by kernel, takes so long."""
+        return replace(self, model=self.model | {"decode_launch": 1e6 * seconds})
+
     @classmethod
     def of(cls, model: str, weight_bytes: int = 0, compiled: bool = False) -> "Costs":
         """Costs of a calibrated model; of any other, those of the calibrated model whose weights are nearest in size,
@@ -89,7 +94,11 @@ class Costs:
             if COMPILED not in entry:
                 raise InputError(f"costs of compiled models are not calibrated for {model!r}: only a GPU can run it so")
             entry = entry[COMPILED]
-        return cls(gpu, record["figures"], entry)
+        decode = {
+            int(rows): {int(positions): us for positions, us in batches.items()}
+            for rows, batches in entry["decode"].items()
+        }
+        return cls(gpu, record["figures"], entry | {"decode": decode})
 
     @property
     def replay_launch(self) -> float:
@@ -134,13 +143,13 @@ class Costs:
     def compute(self, what: str, shape: Shape, graph: bool = False) -> Cost:
         """Device: a forward pass, or the carry-over, launched kernel by kernel or as part of a graph.
 
-        The lines are fitted to replays of graphs, whose kernels have gaps between them as well, if short ones.
+        What is measured are replays of graphs, whose kernels have gaps between them as well, if short ones.
         """
         if what == "carry_over":
             return Cost(1e-6 * self.figures["carry_over"])
         if shape.decodes:
-            rows, positions = self.rows * shape.rows, self.rows * (shape.context + self.positions * shape.rows)
-            replay = _line(self.model["decode"], row=rows, position=positions)
+            positions = shape.context / shape.rows + self.positions
+            replay = 1e-6 * decode_time(self.model["decode"], self.rows * shape.rows, positions)
         else:
             replay = _line(self.model["mixed"], token=shape.tokens, pair=shape.pairs)
         busy = replay - self.graph_gaps
@@ -149,6 +158,25 @@ class Costs:
     def host(self, what: str, rows: int) -> float:
         """Host: "schedule", "write", "fill" or "update" for a batch of `rows`."""
         return _line(self.figures[what], row=rows)
+
+
+def decode_time(measured: dict[int, dict[int, float]], rows: float, positions: float) -> float:
+    """Microseconds of a batch of decodes.
+
+    Args:
+        measured: by rows, and for each number of rows by positions, at least two of each and in ascending order.
+        rows: of the batch.
+        positions: of each row in the KV cache, on average.
+    """
+    return _between({count: _between(batches, positions) for count, batches in measured.items()}, rows)
+
+
+def _between(points: dict[int, float], x: float) -> float:
+    """The value at x: on the straight line between the points beside it; the first and the last line go on."""
+    places = list(points)
+    after = min(max(bisect_right(places, x), 1), len(places) - 1)
+    left, right = places[after - 1], places[after]
+    return points[left] + (points[right] - points[left]) * (x - left) / (right - left)
 
 
 def _line(figures: dict[str, float], **counts: int) -> float:

@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import re
 
 import pytest
 from typer.testing import CliRunner
@@ -48,7 +49,7 @@ def test_compare_puts_all_chapters_side_by_side(acb):
 def test_results_are_stored_and_shown_again(acb, tmp_path):
     file, plot = tmp_path / "results.json", tmp_path / "results.svg"
     options = ("--workload", "small", "--requests", 2, "--context", 8, "--new-tokens", 9, "--chapter", "ch1")
-    options += ("--chapter", "ch6", "--json", file, "--traces", tmp_path)
+    options += ("--chapter", "ch6", "--batches", 5, "--json", file, "--traces", tmp_path)
     live = acb("compare", *options)
     assert live.returncode == 0, live.stderr
     again = acb("results", file, "--plot", plot)
@@ -62,7 +63,7 @@ def test_results_are_stored_and_shown_again(acb, tmp_path):
     assert entry["command"] == f"acb compare {' '.join(map(str, options))}"
     chrome = json.loads((tmp_path / "small-ch6_cuda_graphs.json").read_text())
     assert chrome["otherData"]["command"] == entry["command"]
-    assert len(Trace.of_chrome(chrome).batches()) == 6
+    assert len(Trace.of_chrome(chrome).batches()) == 5
 
 
 def test_the_headline_run_stands_beside_the_published_one(acb, tmp_path):
@@ -158,9 +159,40 @@ def test_dials_are_turned_for_every_chapter_and_named(acb):
     assert bubbles["ch5_carry_over"] < 0.5 * bubbles["ch1_sync"]
 
 
+SMALL = ("--workload", "small", "--requests", "4", "--context", "8", "--new-tokens", "12")
+
+
+@pytest.mark.parametrize("command", [("profile", "ch1"), ("compare", "--chapter", "ch1"), ("run", "ch1")])
+def test_the_simulated_host_launches_in_as_long_as_it_is_told(command):
+    done = CliRunner().invoke(app.app, [*command, *SMALL, "--device", "sim", "--launching", "60"])
+    assert done.exit_code == 0, done.output
+    assert "decodes launched in 60 ms" in " ".join(done.output.split())
+    assert re.search(r" 60\.\d\d\b", done.output)  # the step, whose kernels take 2 ms
+
+
+def test_the_demo_s_host_does_so_too():
+    arguments = ["compare", "--chapter", "ch1", "--requests", "6", "--host-work", "0", "--launching", "60"]
+    done = CliRunner().invoke(app.app, [*arguments, "--device", "sim"])
+    assert re.search(r"L = 60\.\d\d ms", done.output)
+
+
+def test_launching_is_not_given_for_graphs():
+    done = CliRunner().invoke(app.app, ["run", "ch1", *SMALL, "--device", "sim", "--graphs", "--launching", "3"])
+    assert str(done.exception) == "launching is 3 ms, kernel by kernel; graphs take no such time"
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_real_host_is_not_told_how_long_launching_takes(monkeypatch, device):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    done = CliRunner().invoke(app.app, ["run", "ch1", *SMALL, "--device", device, "--launching", "3"])
+    assert isinstance(done.exception, InputError)
+    assert str(done.exception) == f"launching is 3 ms; on device {device!r} it takes what it takes: use sim"
+
+
+@pytest.mark.parametrize("option", ["--host-work", "--launching"])
 @pytest.mark.parametrize("value", ["nan", "-1", "1e9"])
-def test_host_work_that_is_no_time_is_refused(acb, value):
-    done = acb("profile", "ch1", "--host-work", value)
+def test_a_dial_that_is_no_time_is_refused(acb, option, value):
+    done = acb("profile", "ch1", option, value)
     assert (done.returncode, done.stdout) == (2, "")
     assert "it must be from 0 to 10,000 ms" in done.stderr
 
@@ -176,11 +208,11 @@ def test_how_to_measure_is_passed_on(monkeypatch):
     monkeypatch.setattr("acb_minimal.measure.profile.profile", taken)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     for arguments in (
-        ("compare", "--runs", "3", "--no-kernels", "--device", "sim"),
+        ("compare", "--runs", "3", "--batches", "24", "--no-kernels", "--device", "sim"),
         ("profile", "ch1", "--no-operations", "--kernels", "k.json", "--batches", "5"),
     ):
         assert isinstance(CliRunner().invoke(app.app, arguments).exception, InputError)
-    assert asked == [Method(runs=3, kernels=False), Method(batches=5, operations=False)]
+    assert asked == [Method(runs=3, kernels=False, batches=24), Method(batches=5, operations=False)]
 
 
 def test_ranks_cannot_agree_on_a_run(monkeypatch):
@@ -191,4 +223,5 @@ def test_ranks_cannot_agree_on_a_run(monkeypatch):
 
 
 def test_as_many_batches_are_profiled_as_from_python():
-    assert inspect.signature(measure.profile).parameters["batches"].default == SAMPLE
+    for command in (measure.profile, measure.compare):
+        assert inspect.signature(command).parameters["batches"].default == SAMPLE
