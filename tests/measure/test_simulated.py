@@ -1,4 +1,8 @@
-"""The simulator beside the H200, part by part: kernels, launch gaps and bubbles, as shares of the measured step."""
+"""The simulator beside the H200, part by part: kernels, launch gaps and bubbles, as shares of the measured step.
+
+A host launches faster at one time than at another, by more than that. So the simulator is told how long launching took
+in chapter 1's run on the H200, and has to say all else, of that chapter and of the others.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,43 +10,48 @@ from pathlib import Path
 import pytest
 
 from acb_minimal.measure import figures, tables
-from acb_minimal.measure.figures import Breakdown
 from acb_minimal.measure.profile import profile
+from acb_minimal.run.dials import Dials
 from acb_minimal.run.workload import WORKLOADS
 from acb_minimal.sim.costs import Costs
 from acb_minimal.sim.device import SimulatedDevice
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 SIMULATED, REAL = (figures.load(RESULTS / name) for name in ("simulated.json", "h200.json"))
-# In the stored run the host took a quarter to a third longer to launch than in the runs before these.
-SLOW_HOST = {("long", "ch3_events"), ("long", "ch5_carry_over")}
-# Measured before attention went without splits, and before the costs were, on another machine of the kind.
-OLDER_KERNELS = {("long", "ch6_cuda_graphs")}
-NEARLY = {("small", "ch4_dual_slots")}
-CLOSE, CLOSE_GRAPHS, NEARLY_CLOSE = 0.10, 0.045, 0.12
-
-
-def farthest(simulated: Breakdown, real: Breakdown) -> float:
-    """By what share of the real step the worst part is off."""
-    parts = ("step", "kernels", "launch_gaps", "bubbles")
-    return max(abs(getattr(simulated, part) - getattr(real, part)) for part in parts) / real.step
+CLOSE, CLOSE_GRAPHS = 0.10, 0.03
 
 
 @pytest.mark.parametrize("name", SIMULATED)
 def test_every_part_is_close_to_the_measured_one(name):
     simulated, real = tables.breakdowns(SIMULATED[name]), tables.breakdowns(REAL[name])
     assert list(simulated) == list(real)
-    far = {(name, chapter): farthest(simulated[chapter], real[chapter]) for chapter in real}
+    far = {(name, chapter): simulated[chapter].distance(real[chapter]) for chapter in real}
     allowed = dict.fromkeys(far, CLOSE) | {(name, "ch6_cuda_graphs"): CLOSE_GRAPHS}
-    allowed |= dict.fromkeys(OLDER_KERNELS | NEARLY, NEARLY_CLOSE)
-    assert [case for case in far if far[case] > allowed[case] and case not in SLOW_HOST] == []
+    assert [case for case in far if far[case] > allowed[case]] == []
+
+
+@pytest.mark.parametrize("name", SIMULATED)
+def test_bubbles_and_launch_gaps_are_not_far_off_by_themselves(name):
+    """They are so small a part of a step that as a share of it they could be anything. Simulated bubbles are short."""
+    simulated, real = tables.breakdowns(SIMULATED[name]), tables.breakdowns(REAL[name])
+    for chapter, parts in simulated.items():
+        assert parts.launch_gaps == pytest.approx(real[chapter].launch_gaps, rel=0.25)
+        bubble = real[chapter].bubbles
+        assert (bubble / 3 < parts.bubbles < bubble) if bubble > 1e-4 else parts.bubbles < 1e-5
+
+
+@pytest.mark.parametrize("name", SIMULATED)
+def test_launching_is_that_of_chapter_1_on_the_h200(name):
+    launching = 1e3 * tables.breakdowns(REAL[name])["ch1_sync"].launching
+    assert f" --launching {float(f'{launching:.2f}'):g} " in SIMULATED[name]["command"]
 
 
 @pytest.mark.parametrize("name", SIMULATED)
 def test_what_is_stored_is_what_the_simulator_says_now(name):
     workload = WORKLOADS[name].override(new_tokens=100)
     stored = tables.breakdowns(SIMULATED[name])["ch1_sync"]
-    now = profile("ch1", workload, "sim").breakdown
+    launching = tables.breakdowns(REAL[name])["ch1_sync"].launching
+    now = profile("ch1", workload, "sim", dials=Dials(launching=round(launching, 5))).breakdown
     assert now.bubbles == pytest.approx(stored.bubbles, rel=0.02)
     assert now.launching == pytest.approx(stored.launching, rel=1e-6)
 
@@ -57,7 +66,7 @@ def mutated(**changes) -> Costs:
     [
         ("ch1", mutated(decode_launch=mutated().model["decode_launch"] * 1.5)),
         ("ch6", mutated(replay_launch=1e6)),
-        ("ch6", mutated(decode=mutated().model["mixed"] | {"row": 20.0, "position": 0.0})),
+        ("ch6", mutated(decode={rows: {1: 2270.0 + 20 * rows, 2: 2270.0 + 20 * rows} for rows in (1, 2)})),
         ("ch6", mutated(graph_gaps=2000.0)),
         ("ch1", replace(mutated(), figures=mutated().figures | {"write": {"base": 3000.0, "row": 0.0}})),
     ],
@@ -67,4 +76,4 @@ def test_costs_that_are_wrong_are_far_off(chapter, costs):
     device = SimulatedDevice(costs, arithmetic=False, trace=True)
     parts = profile(chapter, WORKLOADS["small"].override(new_tokens=40), device).breakdown
     real = tables.breakdowns(REAL["small"])
-    assert farthest(parts, next(real[name] for name in real if name.startswith(chapter))) > CLOSE
+    assert parts.distance(next(real[name] for name in real if name.startswith(chapter))) > CLOSE
