@@ -34,6 +34,7 @@ class Batch:
         profiler: since then, in which the profiler was busy with itself.
         communication: of `kernels`, with one running that talks to other GPUs.
         alone: of `communication`, with no other kernel beside it.
+        running: of `kernels`, with a kernel running, where a trace of ours says so.
     """
 
     number: int
@@ -54,6 +55,7 @@ class Batch:
     profiler: int = 0
     communication: int = 0
     alone: int = 0
+    running: int | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,9 @@ def of_trace(trace: Trace) -> Batches:
     """Of a trace of ours.
 
     A batch's kernels are taken to run for all of its time on the GPU where the trace does not know how long they run,
-    and where launching did not set the pace: then the gaps between them are the GPU's own.
+    and where launching did not set the pace: then the gaps between them are the GPU's own. It set the pace if it took
+    about as long as the batch did, and began when the GPU was done with the batch before: a host that is ahead takes
+    as long too, but for want of room in the launch queue.
     """
     spans, cpu = {}, trace.lane("CPU")
     for span in trace.lane("compute"):
@@ -96,9 +100,12 @@ def of_trace(trace: Trace) -> Batches:
         launches = launches or [(start, start)]
         launching = sum(end - start for start, end in launches)
         graph = any(span.name == "replay" for span in spans[number])
-        kernels = end - start
-        if all(span.kernels is not None for span in spans[number]) and not graph and launching > PACE * kernels:
-            kernels = sum(nanoseconds(span.kernels) for span in spans[number])
+        kernels, running = end - start, None
+        if all(span.kernels is not None for span in spans[number]):
+            running = sum(nanoseconds(span.kernels) for span in spans[number])
+            late = before is None or launches[0][0] >= before
+            if late and not graph and launching > PACE * kernels:
+                kernels = running
         batches.append(
             Batch(
                 number=number,
@@ -114,6 +121,7 @@ def of_trace(trace: Trace) -> Batches:
                 taken=taken.get(number),
                 graph=graph,
                 prompt=number in (trace.prompts or ()),
+                running=running,
             )
         )
         before = end

@@ -153,7 +153,7 @@ def as_json(report: Report) -> dict:
         "hidden": typical.hidden,
         "synchronous": typical.law.synchronous,
         "asynchronous": typical.law.asynchronous,
-        "graphs": typical.law.as_graphs,
+        "graphs": typical.as_graphs,
         "holds": typical.holds,
     }
     figures["host_while_idle"] = [doing._asdict() for doing in report.doing]

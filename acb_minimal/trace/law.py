@@ -44,11 +44,6 @@ class Law:
         return max(self.kernels, self.launching + self.host)
 
     @property
-    def as_graphs(self) -> float:
-        """Seconds of a step of an asynchronous one that launches graphs, which takes next to no time."""
-        return max(self.kernels, self.host)
-
-    @property
     def gain(self) -> float:
         """How many times as fast the asynchronous one is: from 1 to 2."""
         return self.synchronous / self.asynchronous

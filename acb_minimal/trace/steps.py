@@ -144,6 +144,7 @@ class Typical:
         ahead: share of the steps, 0 to 1, whose batch was launched ahead.
         graph: whether they are launched as graphs.
         kernels_known: whether K is known; else it is all the time from a batch's first kernel to its last.
+        running: of K, with a kernel running; None where that is not known.
     """
 
     count: int
@@ -161,6 +162,7 @@ class Typical:
     ahead: float
     graph: bool
     kernels_known: bool = True
+    running: float | None = None
 
     @classmethod
     def of(cls, steps: list[Step], kernels_known: bool = True) -> "Typical":
@@ -188,6 +190,7 @@ class Typical:
             ahead=float(np.mean([step.ahead for step in steps])),
             graph=2 * sum(batch.graph for batch in batches) > len(batches),
             kernels_known=kernels_known,
+            running=None if any(batch.running is None for batch in batches) else middle(b.running for b in batches),
         )
 
     @property
@@ -204,6 +207,12 @@ class Typical:
     def law(self) -> Law:
         """What the law of overlap says of them."""
         return Law(self.kernels, self.launching, self.host, self.ramp)
+
+    @property
+    def as_graphs(self) -> float:
+        """Seconds that a step would take, asynchronous and launched as graphs: these take next to no time to launch,
+        and leave hardly any between kernels."""
+        return max(self.kernels if self.graph or self.running is None else self.running, self.host)
 
     @property
     def holds(self) -> bool:

@@ -86,7 +86,7 @@ def parts(typical: Typical) -> dict[str, float]:
         "  in launch gaps": typical.launch_gaps,
         "host hidden": typical.hidden,
         "all of it hidden": typical.law.asynchronous,
-        "and launched as graphs": typical.law.as_graphs,
+        "and launched as graphs": typical.as_graphs,
     }
     if not typical.kernels_known:
         del rows["  in bubbles"], rows["  in launch gaps"], rows["and launched as graphs"]
@@ -150,8 +150,8 @@ def compare(before: Report, after: Report) -> Group:
     texts = []
     for name, report in (("Before", before), ("After", after)):
         texts.append(_verdict(report.verdict, f"{name}, "))
-    law, graphs_are_new = before.typical.law, after.typical.graph and not before.typical.graph
-    foretold = law.as_graphs if graphs_are_new else law.asynchronous
+    graphs_are_new = after.typical.graph and not before.typical.graph
+    foretold = before.typical.as_graphs if graphs_are_new else before.typical.law.asynchronous
     if before.typical.ahead < 0.5 <= after.typical.ahead:
         off = after.typical.step / foretold - 1
         texts.append(

@@ -60,7 +60,7 @@ def verdict(typical: Typical, looks_ahead: str = "", checked: bool = False) -> V
     if typical.launching >= typical.kernels:
         text = (
             f"Launching a batch takes the host {launching}, its kernels {kernels}: {waits}, and overlap cannot hide "
-            f"that. Launched as graphs, and asynchronous, a step would take {ms(typical.law.as_graphs)} or little more."
+            f"that. Launched as graphs, and asynchronous, a step would take {ms(typical.as_graphs)} or little more."
         )
         if not checked:
             text += " But the profiler slows launches: time a step without it, and give that to --step-ms."
@@ -86,7 +86,7 @@ def verdict(typical: Typical, looks_ahead: str = "", checked: bool = False) -> V
         text = (
             f"Launched ahead, but the host needs longer for a step than the GPU: {launching} to launch and {host} for "
             f"the rest, beside {kernels} of kernels; {waits}. Less host work is the cure, or graphs: "
-            f"{ms(typical.law.as_graphs)} a step."
+            f"{ms(typical.as_graphs)} a step."
         )
         return Verdict("host-bound", text)
     return Verdict("unexplained", f"Launched ahead, and yet {waits}: for something that this trace does not show.")

@@ -22,8 +22,10 @@ BY_PROFILER = {
     if facts["twin"]
 }
 BY_EVENTS = {
-    f"`{name}`, chapter {chapter[2]}": (TRACES / f"{name}-{chapter}.json", TRACES / f"{name}-ch5_carry_over.json")
-    for name in ("wide", "small")
+    f"`{name}`, chapter {chapter[2]}": tuple(
+        TRACES / f"{name}-{each}.json" for each in (chapter, "ch5_carry_over", "ch6_cuda_graphs")
+    )
+    for name in ("wide", "small", "long")
     for chapter in ("ch1_sync", "ch3_events")
 }
 
@@ -34,13 +36,21 @@ def test_a_row_says_what_the_command_says_of_the_pair(made, pairs):
     rows = {cells(line)[0]: dict(zip(cells(head), cells(line), strict=True)) for line in lines}
     assert rows.keys() == pairs.keys()
     for what, traces in pairs.items():
-        said, row = printed(tables.compare(*map(foretold.report, traces))), rows[what]
+        reports, row = [foretold.report(trace) for trace in traces], rows[what]
+        said = printed(tables.compare(*reports[:2]))
         for name in ("step", "K", "L", "H", "all of it hidden"):
             first, second = re.search(rf"^ {name}(?:,.*?)? +([\d.]+) ms +([\d.]+) ms", said, re.MULTILINE).groups()
             assert float(row[name]) == pytest.approx(float(first), abs=0.006)
             if name == "step":
                 assert float(row["its asynchronous twin"]) == pytest.approx(float(second), abs=0.006)
         assert f"Before, {row['verdict']}." in said
+        if len(reports) > 2:
+            for column, name, told in (
+                ("and launched as graphs", "and launched as graphs", reports[0]),
+                ("chapter 6", "step", reports[2]),
+            ):
+                (ms,) = re.findall(rf"^ {name} +([\d.]+) ms", printed(tables.render(told)), re.MULTILINE)
+                assert float(row[column]) == pytest.approx(float(ms), abs=0.006)
 
 
 def cells(line: str) -> list[str]:
