@@ -7,7 +7,7 @@ from acb_minimal.pictures.theme import DARK, LIGHT, WIDTH, bare_axes, write_titl
 from acb_minimal.pictures.timeline import LANES_HEIGHT, Lanes
 from acb_minimal.trace.spans import LANES, Trace
 
-BEFORE, AFTER = 0.3e-3, 1.3e-3  # seconds shown before and after the end of a batch; the same for all, to compare them
+BEFORE, AFTER = 0.3e-3, 1.7e-3  # seconds shown before and after the end of a batch; the same for all, to compare them
 
 
 def closeup(trace: Trace, number: int, *, before: float = BEFORE, dark: bool = False) -> Figure:

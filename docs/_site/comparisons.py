@@ -7,6 +7,7 @@ from acb_minimal.measure import tables
 from acb_minimal.measure.record import Measured
 
 Results = Mapping[str, dict]
+PARTS = ("step", "kernels", "launch_gaps", "bubbles")
 NEEDED = ("hazard in batch", "wrong token in batch", "error")  # columns: what makes a line a needed one
 
 
@@ -16,22 +17,24 @@ def rows(table: Measured) -> list[dict]:
 
 
 def predictions(real: Results, simulated: Results) -> str:
-    """The steps of all workloads that both have, in ms: measured, simulated, and the ratio of the two."""
-    names = [name for name in real if name in simulated]
+    """The steps of all workloads that both have and their parts, in ms: measured, then simulated."""
+    heads = [*PARTS, "furthest off"]
     lines = [
-        f"| ms per decode step: measured, simulated, ratio | {' | '.join(f'`{name}`' for name in names)} |",
-        f"| --- |{' --- |' * len(names)}",
+        f"| ms | | {' | '.join(head.replace('_', ' ') for head in heads)} |",
+        f"| --- | --- |{' ---: |' * len(heads)}",
     ]
-    cells: dict[str, list[str]] = {}
-    for _, chapter, measured, guess in _steps(real, simulated):
-        text = f"{1e3 * measured.step:.2f}, {1e3 * guess.step:.2f}, **{guess.step / measured.step:.2f}**"
-        cells.setdefault(chapter, []).append(text)
-    return "\n".join([*lines, *(f"| {chapter} | {' | '.join(found)} |" for chapter, found in cells.items())])
+    last = None
+    for name, chapter, measured, guess in _steps(real, simulated):
+        cells = (f"{1e3 * getattr(measured, part):.2f},&nbsp;{1e3 * getattr(guess, part):.2f}" for part in PARTS)
+        what = "" if name == last else f"`{name}`"
+        lines.append(f"| {what} | {chapter} | {' | '.join(cells)} | {100 * guess.distance(measured):.1f} % |")
+        last = name
+    return "\n".join(lines)
 
 
-def ratios(real: Results, simulated: Results) -> dict[tuple[str, str], float]:
-    """Simulated step over measured step, by workload and chapter."""
-    return {(name, chapter): guess.step / step.step for name, chapter, step, guess in _steps(real, simulated)}
+def distances(real: Results, simulated: Results) -> dict[tuple[str, str], float]:
+    """How far the furthest part of each step is off, by workload and chapter."""
+    return {(name, chapter): guess.distance(step) for name, chapter, step, guess in _steps(real, simulated)}
 
 
 def _steps(real: Results, simulated: Results) -> Iterator[tuple]:

@@ -39,7 +39,7 @@ def drawings() -> dict[str, tuple]:
         source, (first, last) = chrome["otherData"], trace.middle(3)
         # The trace ends with `last`; with that one left out, no lane has an end where nothing is known.
         found[f"timeline-{path.stem}"] = functools.partial(timeline, trace, first - 1, last - 1), source
-        found[f"closeup-{path.stem}"] = functools.partial(closeup.closeup, trace, first + 1), source
+        found[f"closeup-{path.stem}"] = functools.partial(closeup.closeup, trace, closed_up(trace)), source
     for name, entry in figures.load(RESULTS / "h200.json").items():
         if rows := report.breakdowns(entry):
             source = entry["environment"] | {"command": entry["command"]}
@@ -55,10 +55,17 @@ def drawings() -> dict[str, tuple]:
     found["gains"] = functools.partial(law.gains, law_table), source
     found["batching"] = batching.batching, "Steps, counted by the scheduler that all chapters use; nothing is timed."
     trace, source = unordered.unordered()
-    found["unordered"] = functools.partial(closeup.closeup, trace, trace.middle(1)[0], before=1.2e-3), source
+    number = trace.middle(1)[0]
+    before = unordered.early(trace, number - 1) + closeup.BEFORE  # for the download to be in the picture
+    found["unordered"] = functools.partial(closeup.closeup, trace, number, before=before), source
     found["imports"] = house.draw, "Read from the source when this page was built."
     found["carry-over"] = worked.carried_over, "What chapter 5 did on the simulated GPU when this page was built."
     return found
+
+
+def closed_up(trace: Trace) -> int:
+    """The batch that follows the bubble which a stored trace is shown close up at."""
+    return trace.middle(3)[0] + 1
 
 
 @functools.cache
@@ -73,6 +80,6 @@ def svg(name: str, dark: bool) -> str:
 
 def origin(facts: dict[str, str]) -> str:
     """Where figures are from, in a line: machine, date, versions, command."""
-    told = ("device", "date", "command", "chapter")
+    told = ("device", "date", "command", "chapter", "prompts")  # in other words, or of the trace and not of its origin
     versions = ", ".join(f"{name} {value}" for name, value in facts.items() if name not in told)
     return f"{facts['device']}, {facts['date']} ({versions}): `{facts['command']}`"

@@ -16,7 +16,7 @@ import labs
 import notebooks
 import published
 import worked
-from drawings import RESULTS, drawings, origin, stored
+from drawings import RESULTS, closed_up, drawings, origin, stored
 
 from acb_minimal.measure import figures, record
 from acb_minimal.measure import tables as report
@@ -84,6 +84,10 @@ class Page:
     def step(self, workload: str, chapter: str, file: str = "h200.json") -> SimpleNamespace:
         """A stored Breakdown: step, kernels, launch_gaps, bubbles, in seconds."""
         return SimpleNamespace(**self._chapter(file, workload, chapter)["breakdown"])
+
+    def run_steps(self, workload: str, chapter: str) -> list[float]:
+        """Seconds of a decode step in each of a chapter's stored runs, in the order in which they were made."""
+        return self._chapter("h200.json", workload, chapter)["run_steps"]
 
     def run(self, workload: str, chapter: str, file: str = "h200.json") -> figures.Figures:
         """Stored figures of a whole run: seconds, tokens_per_second, gpu_active and so on."""
@@ -162,6 +166,16 @@ class Page:
         """A stored trace, to take values from."""
         return Trace.of_chrome(stored(f"traces/{workload}-{chapter_path(chapter).stem}.json"))
 
+    def closed_up(self, workload: str, chapter: str) -> int:
+        """The batch at whose start the figure "closeup-..." of a stored trace has its bubble."""
+        return closed_up(self.trace(workload, chapter))
+
+    def around(self, workload: str, chapter: str) -> list[dict[str, float]]:
+        """What the batch before `closed_up` took, and what that one took, as Trace.steps has it."""
+        trace = self.trace(workload, chapter)
+        place = sorted(trace.batches()).index(closed_up(trace))
+        return trace.steps()[place - 1 : place + 1]
+
     def source(self, file: str, *names: str) -> str:
         """Where the figures of a file are from, or of these entries of it: one machine, the commands of all."""
         entries = [stored(file)[name] for name in names] or [stored(file)]
@@ -170,16 +184,17 @@ class Page:
         return f"<small markdown>{origin(facts[0] | {'command': commands})}</small>"
 
     def predictions(self) -> str:
-        """Measured and simulated steps side by side."""
+        """Measured and simulated steps side by side, part by part."""
         real, simulated = stored("h200.json"), stored("simulated.json")
         date = json.loads(costs.FILE.read_text())["environment"]["date"]
         sources = (self.source(file, *simulated) for file in ("h200.json", "simulated.json"))
         by = f"<small>Simulated by costs that were measured on {date}.</small>"
         return "\n\n".join([comparisons.predictions(real, simulated), *sources, by])
 
-    def ratios(self) -> dict[tuple[str, str], float]:
-        """Simulated step over measured step, by workload and chapter."""
-        return comparisons.ratios(stored("h200.json"), stored("simulated.json"))
+    def distances(self) -> dict[tuple[str, str], float]:
+        """How far off the simulator's furthest part of a step is, as a share of the measured step, by workload and
+        chapter."""
+        return comparisons.distances(stored("h200.json"), stored("simulated.json"))
 
     def deletions(self, chapter: str) -> list[comparisons.Deletion]:
         """The chapter as it is, then each line that orders anything taken away by itself, on the simulator and on the

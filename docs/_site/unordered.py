@@ -23,3 +23,9 @@ def unordered() -> tuple[Trace, dict[str, str]]:
     checkpoint = Checkpoint(load.model)
     Session(load.job(checkpoint.vocab_size), engine, checkpoint, device).serve()
     return device.trace, environment(device) | {"command": "mkdocs build"}
+
+
+def early(trace: Trace, number: int) -> float:
+    """Seconds by which a batch's download begins before the batch has ended on the GPU."""
+    download = next(span for span in trace.lane("D2H") if span.batch_number == number)
+    return trace.batches()[number][1] - download.start

@@ -100,17 +100,23 @@ def test_every_deletion_is_in_the_table(chapter):
         assert line.endswith(f"| {each.runs()} | {each.real['sanitizer'] or 'nothing'} |")
 
 
-def test_predictions_are_simulated_over_measured():
-    parts = {"kernels": 0.0, "launch_gaps": 0.0, "bubbles": 0.0, "kernel_count": None}
+def test_predictions_are_measured_and_simulated_part_by_part():
+    names = ("step", "kernels", "launch_gaps", "bubbles")
     real, simulated = (
-        {"wide": {"chapters": [{"chapter": "ch1_sync", "breakdown": parts | {"step": step}}]}}
-        for step in (0.020, 0.015)
+        {"wide": {"chapters": [{"chapter": "ch1_sync", "breakdown": parts | {"kernel_count": None}}]}}
+        for parts in (
+            dict(zip(names, (0.020, 0.015, 0.004, 0.001), strict=True)),
+            dict(zip(names, (0.019, 0.0155, 0.002, 0.0015), strict=True)),
+        )
     )
     real["headline"] = {"chapters": [{"chapter": "ch1_sync", "breakdown": None}]}
-    assert site.ratios(real, simulated) == {("wide", "ch1_sync"): pytest.approx(0.75)}
-    assert site.predictions(real, simulated).splitlines()[2:] == ["| ch1_sync | 20.00, 15.00, **0.75** |"]
+    assert site.distances(real, simulated) == {("wide", "ch1_sync"): pytest.approx(0.1)}
+    (row,) = site.predictions(real, simulated).splitlines()[2:]
+    assert row == (
+        "| `wide` | ch1_sync | 20.00,&nbsp;19.00 | 15.00,&nbsp;15.50 | 4.00,&nbsp;2.00 | 1.00,&nbsp;1.50 | 10.0 % |"
+    )
 
 
 def test_all_chapters_are_predicted_for_all_workloads():
-    ratios = site.ratios(*(figures.load(RESULTS / file) for file in ("h200.json", "simulated.json")))
-    assert list(ratios) == [(name, chapter) for name in ("wide", "small", "long") for chapter in chapter_paths()]
+    distances = site.distances(*(figures.load(RESULTS / file) for file in ("h200.json", "simulated.json")))
+    assert list(distances) == [(name, chapter) for name in ("wide", "small", "long") for chapter in chapter_paths()]

@@ -18,3 +18,4 @@ def test_the_download_runs_before_its_forward_pass_has_ended_although_the_host_w
         forward, download = spans["compute", "forward"], spans["D2H", "download"]
         assert forward.start < download.end < forward.end
         assert spans["CPU", "update"].start >= forward.end
+        assert site.early(trace, number) == forward.end - download.start > 0
