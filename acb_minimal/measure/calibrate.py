@@ -150,16 +150,15 @@ def _model_costs(model: Model, max_positions: int) -> tuple[dict, dict[str, tupl
     def seconds(slot: IOSlot) -> float:
         return gpu_seconds(lambda: model.forward(slot), calls=2, repeats=5)
 
-    short, launches = decodes(model, *SHORT), []
-
     def decode(rows: int, positions: int) -> float:
-        # A host is faster at one moment than at another, for seconds: so launching is timed now and then.
-        launches.extend(_launches(lambda: model.forward(short), short, repeats=6))
         return 1e6 * seconds(decodes(model, rows, positions))
 
+    short, launches = decodes(model, *SHORT), []
     costs["decode"] = {}
     for rows in ROWS:
         costs["decode"][rows] = {count: decode(rows, count) for count in CONTEXTS if fits(rows, count)}
+        # A host is not always as fast, and not for a moment only: so launching is timed in between.
+        launches += _launches(lambda: model.forward(short), short, repeats=30)
     besides = [(decode_time(costs["decode"], *point), decode(*point)) for point in BESIDES if fits(*point)]
     off = max((abs(line / us - 1) for line, us in besides), default=0.0)
     errors["decodes besides those measured"] = len(besides), off

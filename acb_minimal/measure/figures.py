@@ -77,6 +77,9 @@ class Figures:
         return gpu_hour_price / 3600 / self.tokens_per_second * 1e6
 
 
+PARTS = ("step", "kernels", "launch_gaps", "bubbles")  # of a Breakdown: the first is the sum of the others
+
+
 @dataclass(frozen=True)
 class Breakdown:
     """Where the time of a step goes, in seconds, over `widest_decodes`.
@@ -142,8 +145,7 @@ class Breakdown:
 
     def distance(self, measured: "Breakdown") -> float:
         """How far off the step is, or the part that differs most from the measured one's, as a share of that step."""
-        parts = ("step", "kernels", "launch_gaps", "bubbles")
-        return max(abs(getattr(self, part) - getattr(measured, part)) for part in parts) / measured.step
+        return max(abs(getattr(self, part) - getattr(measured, part)) for part in PARTS) / measured.step
 
 
 def decode_batches(steps: list[Step]) -> list[int]:

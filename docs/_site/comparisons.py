@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from acb_minimal.measure import tables
+from acb_minimal.measure.figures import PARTS
 from acb_minimal.measure.record import Measured
 
 Results = Mapping[str, dict]
-PARTS = ("step", "kernels", "launch_gaps", "bubbles")
 NEEDED = ("hazard in batch", "wrong token in batch", "error")  # columns: what makes a line a needed one
 
 

@@ -17,7 +17,7 @@ def by_profiler() -> str:
     """A row for each synchronous engine of tests/data that has a twin, and where the traces are from."""
     facts = json.loads((DATA / "recorded.json").read_text())
     rows = [
-        row(entry["what"], DATA / f"{name}.json.gz", DATA / f"{entry['twin']}.json.gz")
+        _row(entry["what"], DATA / f"{name}.json.gz", DATA / f"{entry['twin']}.json.gz")
         for name, entry in facts.items()
         if entry["twin"]
     ]
@@ -33,13 +33,13 @@ def by_events() -> str:
             file, twin, graphs = (
                 traces / f"{workload}-{each}.json" for each in (chapter, "ch5_carry_over", "ch6_cuda_graphs")
             )
-            rows.append(row(f"`{workload}`, {name}", file, twin, graphs))
+            rows.append(_row(f"`{workload}`, {name}", file, twin, graphs))
             source = stored(f"traces/{file.name}")["otherData"]
             facts[source["command"]] = source
     return _table(HEAD + GRAPHS, rows, next(iter(facts.values())) | {"command": "`, `".join(facts)})
 
 
-def row(what: str, trace: Path, twin: Path, graphs: Path | None = None) -> list[str]:
+def _row(what: str, trace: Path, twin: Path, graphs: Path | None = None) -> list[str]:
     """What a trace foretells beside what two others show: of the engine's twin, and of one that launches graphs too."""
     found = report(trace)
     mine, law = found.typical, found.typical.law

@@ -1,11 +1,10 @@
-"""What a page may call: figures, tables, numbers, code and diffs. Nothing measured is written in a page by hand."""
+"""What a page may call to get Markdown: figures, tables, code and diffs. Values for its sentences are in values.py."""
 
 import ast
 import json
 import posixpath
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import code_views
 import comparisons
@@ -16,22 +15,20 @@ import labs
 import notebooks
 import published
 import worked
-from drawings import RESULTS, closed_up, drawings, origin, stored
+from drawings import RESULTS, drawings, origin, stored
+from values import Values
 
 from acb_minimal.measure import figures, record
 from acb_minimal.measure import tables as report
-from acb_minimal.measure.regimes import Regime
-from acb_minimal.run.engines import chapter_path, chapter_paths
-from acb_minimal.run.workload import WORKLOADS, Workload
+from acb_minimal.run.engines import chapter_path
 from acb_minimal.sim import costs
-from acb_minimal.trace.spans import Trace
 
 ROOT = Path(__file__).parents[2]
 MARKUP = re.compile(r"""\]\([^)]*\)|[][`*"]""")  # what Markdown adds to a text, and quotes
 
 
-class Page:
-    """What the page at `uri`, relative to docs/, may call. It returns Markdown, or values to be used in a sentence."""
+class Page(Values):
+    """What the page at `uri`, relative to docs/, may call."""
 
     def __init__(self, uri: str):
         self._folder = posixpath.dirname(uri)
@@ -55,14 +52,6 @@ class Page:
         facts = found.environment | {"command": found.command}
         return f"{found.markdown()}\n\n{found.note}\n\n<small markdown>{origin(facts)}</small>"
 
-    def title(self, file: str, name: str) -> str:
-        """What a stored table is called."""
-        return record.load(RESULTS / file)[name].title
-
-    def rows(self, file: str, name: str) -> list[dict]:
-        """The rows of a stored table, to take values from by the names of the columns."""
-        return comparisons.rows(record.load(RESULTS / file)[name])
-
     def steps(self, file: str = "h200.json") -> str:
         """What a decode step is made of: a column for each workload, a row for each chapter."""
         return report.markdown(figures.load(RESULTS / file))
@@ -76,63 +65,14 @@ class Page:
             what = f"`{name}`: {load['model']}, {load['max_running']} requests"
             for stem in (chapter_path(chapter).stem for chapter in chapters):
                 if stem in made:
-                    values = (made[stem].step, made[stem].kernels, made[stem].launch_gaps, made[stem].bubbles)
-                    lines.append(f"| {what} | {stem} | {' | '.join(f'{1e3 * value:.2f}' for value in values)} |")
+                    values = (f"{1e3 * getattr(made[stem], part):.2f}" for part in figures.PARTS)
+                    lines.append(f"| {what} | {stem} | {' | '.join(values)} |")
                     what = ""
         return "\n".join(lines)
-
-    def step(self, workload: str, chapter: str, file: str = "h200.json") -> SimpleNamespace:
-        """A stored Breakdown: step, kernels, launch_gaps, bubbles, in seconds."""
-        return SimpleNamespace(**self._chapter(file, workload, chapter)["breakdown"])
-
-    def run_steps(self, workload: str, chapter: str) -> list[float]:
-        """Seconds of a decode step in each of a chapter's stored runs, in the order in which they were made."""
-        return self._chapter("h200.json", workload, chapter)["run_steps"]
-
-    def run(self, workload: str, chapter: str, file: str = "h200.json") -> figures.Figures:
-        """Stored figures of a whole run: seconds, tokens_per_second, gpu_active and so on."""
-        return figures.Figures(**self._chapter(file, workload, chapter)["figures"])
-
-    def single_run(self, file: str) -> SimpleNamespace:
-        """Stored figures of the one run that `acb run --json` wrote to a file of its own: seconds, steps and so on."""
-        return SimpleNamespace(**stored(file)["figures"])
-
-    def same_tokens(self, workload: str, chapter: str) -> float:
-        """Share of a chapter's tokens, 0 to 1, that are chapter 1's, place by place."""
-        return self._chapter("h200.json", workload, chapter)["same_tokens"]
-
-    def regime(self, model: str, rows: int) -> Regime:
-        """A point of the stored regime map."""
-        points = report.regime_points(stored("regimes.json"))
-        return next(point for point in points if (point.model, point.rows) == (model, rows))
-
-    def law(self, workload: str, decodes: str = "as graphs", host_work: float = 0.0) -> SimpleNamespace:
-        """A point of the stored law of overlap, in seconds: kernels, launching and host are K, L and H of the
-        synchronous engine.
-
-        Args:
-            workload: its name.
-            decodes: "as graphs" or "one by one".
-            host_work: milliseconds added to a step.
-        """
-        wanted = (workload, decodes, host_work)
-        rows = self.rows("law.json", "law")
-        row = next(row for row in rows if (row["workload"], row["decodes"], row["host work"]) == wanted)
-        names = dict(kernels="K", launching="L", host="H", synchronous="synchronous", asynchronous="asynchronous")
-        return SimpleNamespace(gain=row["gain"], **{name: row[column] / 1e3 for name, column in names.items()})
-
-    def launching(self, workload: str) -> list[float]:
-        """L of the synchronous engine that launches kernel by kernel, in seconds, for each amount of host work."""
-        rows = self.rows("law.json", "law")
-        return [row["L"] / 1e3 for row in rows if (row["workload"], row["decodes"]) == (workload, "one by one")]
 
     def reports(self) -> str:
         """What others have published of asynchrony in their engines, as a table."""
         return published.reports()
-
-    def gained(self) -> list[published.Report]:
-        """The reports among these that have a gain."""
-        return [report for report in published.REPORTS if max(report.gains.values(), default=1.0) > 1]
 
     def foretold(self) -> str:
         """What traces of synchronous engines foretell, beside what their asynchronous twins did, as a table."""
@@ -145,36 +85,6 @@ class Page:
     def first_run(self) -> str:
         """What `acb compare` prints: the block in the README, which a test holds to the command."""
         return first.block()
-
-    def first_steps(self) -> dict[str, float]:
-        """The decode steps in that block, in seconds, by chapter."""
-        return first.steps()
-
-    def workload(self, name: str) -> Workload:
-        """A named workload."""
-        return WORKLOADS[name]
-
-    def costs(self, model: str, compiled: bool = False) -> costs.Costs:
-        """What the simulator goes by for a model."""
-        return costs.Costs.of(model, compiled=compiled)
-
-    def published(self) -> dict[str, tuple[float, float]]:
-        """Hugging Face's run of `headline`, "synchronous" and "asynchronous": seconds, share with the GPU active."""
-        return report.PUBLISHED
-
-    def trace(self, workload: str, chapter: str) -> Trace:
-        """A stored trace, to take values from."""
-        return Trace.of_chrome(stored(f"traces/{workload}-{chapter_path(chapter).stem}.json"))
-
-    def closed_up(self, workload: str, chapter: str) -> int:
-        """The batch at whose start the figure "closeup-..." of a stored trace has its bubble."""
-        return closed_up(self.trace(workload, chapter))
-
-    def around(self, workload: str, chapter: str) -> list[dict[str, float]]:
-        """What the batch before `closed_up` took, and what that one took, as Trace.steps has it."""
-        trace = self.trace(workload, chapter)
-        place = sorted(trace.batches()).index(closed_up(trace))
-        return trace.steps()[place - 1 : place + 1]
 
     def source(self, file: str, *names: str) -> str:
         """Where the figures of a file are from, or of these entries of it: one machine, the commands of all."""
@@ -190,18 +100,6 @@ class Page:
         sources = (self.source(file, *simulated) for file in ("h200.json", "simulated.json"))
         by = f"<small>Simulated by costs that were measured on {date}.</small>"
         return "\n\n".join([comparisons.predictions(real, simulated), *sources, by])
-
-    def distances(self) -> dict[tuple[str, str], float]:
-        """How far off the simulator's furthest part of a step is, as a share of the measured step, by workload and
-        chapter."""
-        return comparisons.distances(stored("h200.json"), stored("simulated.json"))
-
-    def deletions(self, chapter: str) -> list[comparisons.Deletion]:
-        """The chapter as it is, then each line that orders anything taken away by itself, on the simulator and on the
-        GPU."""
-        stem = chapter_path(chapter).stem
-        simulated, real = (record.load(RESULTS / file) for file in ("deletions.json", "deletions_cuda.json"))
-        return comparisons.joined(stem, simulated.get(stem), real[stem])
 
     def deletion_table(self, chapter: str) -> str:
         """The same as a table."""
@@ -250,12 +148,6 @@ class Page:
         """What the bugs of the hunts are, folded."""
         return labs.bugs()
 
-    def chapters(self) -> dict[str, str]:
-        """The idea of every chapter, by its file's name without .py: what its first line says."""
-        first = {stem: ast.get_docstring(ast.parse(path.read_text())) for stem, path in chapter_paths().items()}
-        ideas = (text.splitlines()[0].removeprefix(f"Chapter {n}: ") for n, text in enumerate(first.values(), 1))
-        return {stem: idea.removesuffix(".") for stem, idea in zip(first, ideas, strict=True)}
-
     def chapter(self, name: str) -> str:
         """All of a chapter's code."""
         path = chapter_path(name)
@@ -298,10 +190,6 @@ class Page:
 
     def _notebook(self, chapter: str) -> Path:
         return chapter_path(chapter).with_suffix(".ipynb")
-
-    def _chapter(self, file: str, workload: str, chapter: str) -> dict:
-        stem = chapter_path(chapter).stem
-        return next(row for row in stored(file)[workload]["chapters"] if row["chapter"] == stem)
 
     def _link(self, uri: str) -> str:
         return posixpath.relpath(uri, self._folder or ".")

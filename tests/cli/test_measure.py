@@ -16,6 +16,8 @@ from acb_minimal.run.ranks import Ranks
 from acb_minimal.sim.costs import FILE
 from acb_minimal.trace.spans import Trace
 
+SMALL = ("--workload", "small", "--requests", "4", "--context", "8", "--new-tokens", "12")
+
 
 def test_a_profile_prints_a_breakdown_and_writes_trace_and_picture(acb, tmp_path):
     trace, plot = tmp_path / "trace.json", tmp_path / "steps.png"
@@ -148,18 +150,14 @@ def test_calibrate_says_first_that_it_cannot_write(acb, monkeypatch, tmp_path):
 
 
 def test_dials_are_turned_for_every_chapter_and_named(acb):
-    small = ("--workload", "small", "--requests", 4, "--context", 8, "--new-tokens", 12)
     chapters = ("--chapter", "ch1", "--chapter", "ch5")
-    done = acb("compare", *small, *chapters, "--host-work", 2, "--graphs")
+    done = acb("compare", *SMALL, *chapters, "--host-work", 2, "--graphs")
     assert done.returncode == 0, done.stderr
     whole = " ".join(done.stdout.split())
     assert "2 ms of host work added to every step, decodes launched as graphs by the model" in whole
     bubbles = {line.split()[0]: float(line.split()[4]) for line in done.stdout.splitlines() if line.endswith("yes ")}
     assert bubbles["ch1_sync"] > 2
     assert bubbles["ch5_carry_over"] < 0.5 * bubbles["ch1_sync"]
-
-
-SMALL = ("--workload", "small", "--requests", "4", "--context", "8", "--new-tokens", "12")
 
 
 @pytest.mark.parametrize("command", [("profile", "ch1"), ("compare", "--chapter", "ch1"), ("run", "ch1")])

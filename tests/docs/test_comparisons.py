@@ -101,12 +101,11 @@ def test_every_deletion_is_in_the_table(chapter):
 
 
 def test_predictions_are_measured_and_simulated_part_by_part():
-    names = ("step", "kernels", "launch_gaps", "bubbles")
     real, simulated = (
         {"wide": {"chapters": [{"chapter": "ch1_sync", "breakdown": parts | {"kernel_count": None}}]}}
         for parts in (
-            dict(zip(names, (0.020, 0.015, 0.004, 0.001), strict=True)),
-            dict(zip(names, (0.019, 0.0155, 0.002, 0.0015), strict=True)),
+            dict(zip(figures.PARTS, (0.020, 0.015, 0.004, 0.001), strict=True)),
+            dict(zip(figures.PARTS, (0.019, 0.0155, 0.002, 0.0015), strict=True)),
         )
     )
     real["headline"] = {"chapters": [{"chapter": "ch1_sync", "breakdown": None}]}
