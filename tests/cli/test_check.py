@@ -66,9 +66,19 @@ def test_check_shows_the_hazard_its_lines_and_how_to_see_it_again(acb, tmp_path)
     assert "nothing makes compute wait for h2d" in " ".join(again.stdout.split())
 
 
+# `acb`, which loses patience after 2 s.
+IMPATIENT = """
+from acb_minimal.check import judge
+from acb_minimal.cli.app import main
+
+judge.PATIENCE = 2.0
+main()
+"""
+
+
 def acb_in_a_process(*arguments) -> subprocess.CompletedProcess:
     """For an engine that must not end, or hold up, the tests with it."""
-    command = [sys.executable, "-m", "acb_minimal.cli", *map(str, arguments)]
+    command = [sys.executable, "-c", IMPATIENT, *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([ROOT, *sys.path]), "COLUMNS": "500"}
     return subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment)
 
