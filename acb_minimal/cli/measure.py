@@ -33,7 +33,7 @@ from .options import (
     start_ranks,
 )
 
-Batches = Annotated[int, typer.Option(min=1, help="So many run under torch's profiler, on a GPU.")]
+Batches = Annotated[int, typer.Option(min=1, help="On a GPU, so many typical ones run under torch's profiler.")]
 SYNCHRONOUS = ("ch1_sync", "ch2_streams", "ch3_events")
 
 
@@ -166,7 +166,7 @@ def compare(
                 console.print(tables.bar(comparison.profile.chapter, parts, 1.1 * first.step))
             if traces:
                 file = own_file(traces / f"{chosen.name}-{comparison.profile.chapter}.json")
-                _save_middle(comparison.profile, batches, file)
+                _save_part(comparison.profile, batches, file)
     entry = tables.entry(chosen, done)
     console.print(tables.comparison(entry))
     if done[0].profile.breakdown and done[0].profile.chapter in SYNCHRONOUS:
@@ -193,8 +193,8 @@ def _print_beginning(workload, profile) -> None:
         console.print(tables.legend())
 
 
-def _save_middle(profile, steps: int, file: Path) -> None:
-    """A trace of so many steps from the middle of a run, with all that says where it is from."""
+def _save_part(profile, steps: int, file: Path) -> None:
+    """A trace of so many steps of a run, with all that says where it is from."""
     from ..measure.figures import command, environment
 
     part = profile.trace.part(*profile.shown(steps))

@@ -164,6 +164,25 @@ def widest_decodes(steps: list[Step]) -> list[int]:
     return [number for number in decodes if steps[number].rows == most]
 
 
+def typical_decodes(steps: list[Step], count: int) -> range:
+    """The numbers of so many batches in a row that stand for all of `widest_decodes`; fewer if there are not so many.
+
+    A host can be slow for tens of batches on end, so they are those whose steps are nearest to the median; and kernels
+    take longer as contexts grow, so they are from the middle half.
+
+    Args:
+        steps: of a run that has batches of decodes in a row.
+        count: 1 or more.
+    """
+    decodes = widest_decodes(steps)
+    took = {number: steps[number].time - steps[number - 1].time for number in range(1, len(steps))}
+    median = statistics.median(took[number] for number in decodes)
+    middle = decodes[len(decodes) // 4 : len(decodes) - len(decodes) // 4]
+    firsts = middle[: max(len(middle) - count + 1, 1)]
+    windows = [range(first, min(first + count, decodes[-1] + 1)) for first in firsts]
+    return min(windows, key=lambda window: statistics.fmean(abs(took[number] - median) for number in window))
+
+
 def environment(device: Device) -> dict[str, str]:
     """The machine, versions and date to store beside a figure."""
     facts = {

@@ -1,11 +1,11 @@
 """Where the time of a step goes: kernels, launch gaps, bubbles.
 
 On a GPU this takes two runs. The first is timed by events on the compute stream, at full speed: it says how long each
-batch was on the GPU and how long the GPU waited for the next one. The second runs a few batches in the middle under
-torch's profiler, which sees every kernel. Profiling slows the launching of kernels, not the kernels: so of the second
-run only their times are used, and a batch's launch gaps are its time on the GPU in the first run less its kernels' in
-the second. The trace of the first is told how long the kernels of those batches ran, not when. The second is in another
-process (kernel_profile.py).
+batch was on the GPU and how long the GPU waited for the next one. The second runs a few batches, typical ones of the
+first, under torch's profiler, which sees every kernel. Profiling slows the launching of kernels, not the kernels: so of
+the second run only their times are used, and a batch's launch gaps are its time on the GPU in the first run less its
+kernels' in the second. The trace of the first is told how long the kernels of those batches ran, not when. The second
+is in another process (kernel_profile.py).
 
 The simulator knows it all from one run.
 """
@@ -26,7 +26,7 @@ from ..run.workload import Workload
 from ..scheduler import Step
 from ..trace.spans import Trace
 from ..trace.torch_profiler import Recording, bubble_share, kernel_runs
-from .figures import Breakdown, Figures, widest_decodes
+from .figures import Breakdown, Figures, typical_decodes, widest_decodes
 from .kernel_profile import launch_names, profiled, with_kernels
 
 SAMPLE = 8  # batches that run under the profiler, unless told otherwise
@@ -42,7 +42,7 @@ class Method:
     Attributes:
         runs: at full speed, an odd number; the one whose decode step is their median is kept.
         kernels: whether to run once more under torch's profiler; without, there is no breakdown.
-        batches: how many run under the profiler, from the middle on; fewer if there are not so many.
+        batches: how many run under the profiler (figures.typical_decodes).
         operations: whether it records PyTorch's operations as well. Without, nothing says which batch a kernel was for:
             there is a kernel trace, and no breakdown.
         process: what `kernel_profile.apart` gives, to profile in; by default one for this profile alone.
@@ -197,7 +197,7 @@ def look_into(
     trace, decodes = kept.trace, widest_decodes(kept.steps)
     breakdown = bubbles = kernel_trace = None
     if decodes and method.kernels and kept.device.kind == "cuda":
-        sample = range(decodes[len(decodes) // 2], decodes[-1] + 1)[: method.batches]
+        sample = typical_decodes(kept.steps, method.batches)
         kernel_trace = profiled(
             workload, chapter, sample, kept.dials, checkpoint.ranks, method.process, method.operations
         )

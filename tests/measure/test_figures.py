@@ -1,12 +1,21 @@
 """What figures and comparisons are computed from, on made-up steps and tokens."""
 
+from itertools import accumulate
 from types import SimpleNamespace
 
 import pytest
 
 from acb_minimal.errors import InputError
 from acb_minimal.measure.compare import _same
-from acb_minimal.measure.figures import Breakdown, Figures, decode_batches, load, save, widest_decodes
+from acb_minimal.measure.figures import (
+    Breakdown,
+    Figures,
+    decode_batches,
+    load,
+    save,
+    typical_decodes,
+    widest_decodes,
+)
 from acb_minimal.request import Request
 from acb_minimal.run.session import Completion
 from acb_minimal.scheduler import Step
@@ -37,6 +46,32 @@ def test_a_decode_step_lies_between_two_batches_of_decodes():
     assert figures.ms_per_step == pytest.approx(750)
     assert figures.ms_per_decode_step == pytest.approx(200)  # the median of 100, 200 and 300: prompts do not count
     assert Figures.of(session(STEPS[:2])).ms_per_decode_step is None
+
+
+def steps_of(times: list[float]) -> list[Step]:
+    """A batch with a prompt, and batches of decodes with these times between them."""
+    ends = accumulate(times, initial=0.0)
+    return [Step(end, 2, 2, number > 0) for number, end in enumerate(ends)]
+
+
+def test_typical_decodes_are_those_in_a_row_that_are_nearest_to_the_median():
+    slow_in_the_middle = [1.0] * 20 + [1.5] * 12 + [1.2, 1.1, 1.01, 1.02, 1.01, 1.3] + [1.01] * 12
+    steps = steps_of(slow_in_the_middle)  # median 1.01 of batches 2 to 50, since 1 has a prompt before it
+    assert typical_decodes(steps, 3) == range(35, 38)
+    assert typical_decodes(steps, 1) == range(35, 36)
+
+
+def test_typical_decodes_are_from_the_middle_half():
+    at_first = steps_of([1.0] * 12 + [1.4] * 4 + [1.6] * 4)  # 19 batches, from 2 on; the median is 1.0
+    assert typical_decodes(at_first, 4) == range(6, 10)
+    assert typical_decodes(at_first, 10) == range(6, 16)
+    at_last = steps_of([1.0] * 9 + [1.45] * 7 + [1.2] * 4)  # the median is 1.2
+    assert typical_decodes(at_last, 4) == range(6, 10)
+
+
+def test_typical_decodes_are_fewer_if_there_are_not_so_many():
+    assert typical_decodes(WITH_A_SLOW_ONE, 24) == range(3, 7)
+    assert typical_decodes(STEPS, 8) == range(2, 4)
 
 
 WITH_A_SLOW_ONE = [Step(0.0, 2, 9, False), *(Step(end, 2, 2, True) for end in (1.0, 1.1, 1.2, 2.3, 2.4, 2.5))]
