@@ -24,7 +24,7 @@ from ..run.dials import Dials
 from ..run.ranks import Ranks
 from ..run.session import Session
 from ..run.workload import Workload
-from ..trace.spans import Trace
+from ..trace.spans import Span, Trace
 from ..trace.torch_profiler import Recording, kernel_runs
 
 COMPUTES = ("carry_over", "forward", "replay")
@@ -93,14 +93,18 @@ def launch_names(sample: range) -> dict[str, int]:
 
 
 def with_kernels(trace: Trace, recording: Recording, sample: range) -> Trace:
-    """The trace of a run, with the kernel times that these batches had in another run, under torch's profiler."""
+    """The trace of a run, with the kernels that these batches had in another run, under torch's profiler."""
     names = {launch_name(what, number): (number, what) for number in sample for what in COMPUTES}
-    seconds = {key: sum(end - start for start, end in run) for key, (run, _) in kernel_runs(recording, names).items()}
-    spans = []
-    for span in trace.spans:
-        known = seconds.get((span.batch_number, span.name)) if span.lane == "compute" else None
-        spans.append(span if known is None else replace(span, kernels=min(known, span.seconds)))
-    return replace(trace, spans=spans)
+    runs = kernel_runs(recording, names)
+
+    def told(span: Span) -> Span:
+        if span.lane != "compute" or (span.batch_number, span.name) not in runs:
+            return span
+        run, count = runs[span.batch_number, span.name]
+        seconds = sum(end - start for start, end in run)
+        return replace(span, kernels=min(seconds, span.seconds), kernel_count=count)
+
+    return replace(trace, spans=[told(span) for span in trace.spans])
 
 
 def apart() -> ProcessPoolExecutor:

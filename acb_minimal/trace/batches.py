@@ -27,7 +27,7 @@ class Batch:
         called: when the host began to launch it.
         launched: when the host had launched all of it.
         launching: how long it launched, without what it waited meanwhile.
-        count: its kernels.
+        count: its kernels; None where that is not known.
         graph: whether it was launched as a graph.
         prompt: whether the engine says that there are prompts in it.
         one_time: what the host did since the launch of the batch before that is done but once; else "".
@@ -48,7 +48,7 @@ class Batch:
     launched: int
     launching: int
     taken: int | None = None
-    count: int = 1
+    count: int | None = None
     graph: bool = False
     prompt: bool = False
     one_time: str = ""
@@ -100,7 +100,7 @@ def of_trace(trace: Trace) -> Batches:
         launches = launches or [(start, start)]
         launching = sum(end - start for start, end in launches)
         graph = any(span.name == "replay" for span in spans[number])
-        kernels, running = end - start, None
+        kernels, running, counts = end - start, None, [span.kernel_count for span in spans[number]]
         if all(span.kernels is not None for span in spans[number]):
             running = sum(nanoseconds(span.kernels) for span in spans[number])
             late = before is None or launches[0][0] >= before
@@ -119,6 +119,7 @@ def of_trace(trace: Trace) -> Batches:
                 launched=max(end for _, end in launches),
                 launching=launching,
                 taken=taken.get(number),
+                count=None if None in counts else sum(counts),
                 graph=graph,
                 prompt=number in (trace.prompts or ()),
                 running=running,

@@ -1,8 +1,8 @@
 """What the host and the device did, when, for which batch: spans on one clock, and what follows from them.
 
 The shared parts report to a Trace through the device they run on (device.py), in seconds of that device's host clock.
-On a GPU the device's spans come from timing events, laid on the host's clock once per run; on the simulator both clocks
-are one. This file knows spans; it measures nothing.
+On a GPU the device's spans come from timing events, laid on the host's clock before and after each run; on the
+simulator both clocks are one. This file knows spans; it measures nothing.
 """
 
 import json
@@ -34,6 +34,7 @@ class Span:
         slot: the slot's letter; None if no slot is involved.
         launched: when the host launched it, of what a device did.
         kernels: seconds of it in which a kernel runs, in the compute lane and where that is known: the simulator knows.
+        kernel_count: how many these are, where that is known: the simulator has no single kernels.
     """
 
     lane: Lane
@@ -44,6 +45,7 @@ class Span:
     slot: str | None = None
     launched: float | None = None
     kernels: float | None = None
+    kernel_count: int | None = None
 
     @property
     def seconds(self) -> float:
@@ -154,6 +156,8 @@ class Trace:
             details = {"batch": span.batch_number, "slot": span.slot}
             if span.kernels is not None:
                 details["kernels"] = 1e6 * span.kernels
+            if span.kernel_count is not None:
+                details["kernel_count"] = span.kernel_count
             timed.append(
                 {"ph": "X", "name": span.name, "cat": span.lane, **where, "dur": 1e6 * span.seconds, "args": details}
             )
@@ -183,7 +187,7 @@ class Trace:
             start, kernels = 1e-6 * event["ts"], details.get("kernels")
             trace.add(
                 event["cat"], event["name"], start, start + 1e-6 * event["dur"], details["batch"], details["slot"],
-                launched.get(place), None if kernels is None else 1e-6 * kernels,
+                launched.get(place), None if kernels is None else 1e-6 * kernels, details.get("kernel_count"),
             )  # fmt: skip
         return trace
 

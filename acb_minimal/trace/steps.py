@@ -26,6 +26,9 @@ SORTS: tuple[Sort, ...] = ("decode", "prompt", "set-up")
 MORE = 1.5  # times the kernels of the usual batch: there are prompts in it
 ODD = 2.0  # times as long as others of its kind: not yet warm, or there was nothing to do
 CLOCKS = 1_000  # ns by which the clocks of host and GPU may disagree
+# Seconds from one kernel of a graph to the next, without a profiler: on an H200, chapter 6's launch gaps divided by its
+# kernels are 0.28e-6 on `small` and 0.34e-6 on `long` (docs/results/h200.json).
+BETWEEN_KERNELS = 0.3e-6
 FITS = 0.1  # by which a step may differ from what the law says of it
 
 
@@ -145,6 +148,7 @@ class Typical:
         graph: whether they are launched as graphs.
         kernels_known: whether K is known; else it is all the time from a batch's first kernel to its last.
         running: of K, with a kernel running; None where that is not known.
+        kernel_count: of a batch; None where that is not known.
     """
 
     count: int
@@ -163,6 +167,7 @@ class Typical:
     graph: bool
     kernels_known: bool = True
     running: float | None = None
+    kernel_count: float | None = None
 
     @classmethod
     def of(cls, steps: list[Step], kernels_known: bool = True) -> "Typical":
@@ -191,6 +196,7 @@ class Typical:
             graph=2 * sum(batch.graph for batch in batches) > len(batches),
             kernels_known=kernels_known,
             running=None if any(batch.running is None for batch in batches) else middle(b.running for b in batches),
+            kernel_count=None if any(batch.count is None for batch in batches) else median(b.count for b in batches),
         )
 
     @property
@@ -211,8 +217,10 @@ class Typical:
     @property
     def as_graphs(self) -> float:
         """Seconds that a step would take, asynchronous and launched as graphs: these take next to no time to launch,
-        and leave hardly any between kernels."""
-        return max(self.kernels if self.graph or self.running is None else self.running, self.host)
+        and leave BETWEEN_KERNELS from each kernel to the next, where it is known how many there are."""
+        if self.graph or self.running is None:
+            return max(self.kernels, self.host)
+        return max(self.running + BETWEEN_KERNELS * (self.kernel_count or 0), self.host)
 
     @property
     def holds(self) -> bool:

@@ -1,7 +1,6 @@
 """Steps: told apart and sorted, and the law of overlap in made-up engines of which K, L and H are known."""
 
 import json
-from itertools import product
 from pathlib import Path
 
 import pytest
@@ -48,11 +47,10 @@ def test_a_synchronous_engine_foretells_its_asynchronous_twin(bookkeeping, lengt
 
 
 CHAPTERS, WORKLOADS = ("ch1_sync", "ch3_events"), ("wide", "small", "long")
-# In the few stored steps of one, launching took the host of chapter 1 less time than that of chapter 5.
-FASTER_HOST = {("small", "ch1_sync")}
 
 
-@pytest.mark.parametrize(("name", "chapter"), sorted(set(product(WORKLOADS, CHAPTERS)) - FASTER_HOST))
+@pytest.mark.parametrize("chapter", CHAPTERS)
+@pytest.mark.parametrize("name", WORKLOADS)
 def test_a_chapter_foretells_its_asynchronous_twin_on_an_h200(name, chapter):
     before, after = (stored(name, each) for each in (chapter, "ch5_carry_over"))
     assert after.step == pytest.approx(before.law.asynchronous, rel=0.05)
@@ -62,7 +60,7 @@ def test_a_chapter_foretells_its_asynchronous_twin_on_an_h200(name, chapter):
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_a_chapter_foretells_what_graphs_do_on_an_h200(name, chapter):
     before, after = (stored(name, each) for each in (chapter, "ch6_cuda_graphs"))
-    assert after.step == pytest.approx(before.as_graphs, rel=0.05)
+    assert after.step == pytest.approx(before.as_graphs, rel=0.02)
 
 
 def test_a_host_that_is_held_by_the_launch_queue_does_not_set_the_pace():
@@ -72,6 +70,18 @@ def test_a_host_that_is_held_by_the_launch_queue_does_not_set_the_pace():
     assert ahead.running < 0.95 * ahead.kernels
     late = stored("small", "ch5_carry_over")
     assert late.kernels == late.running < 0.5 * late.step
+
+
+@pytest.mark.parametrize(("counts", "between"), [((4_000, 6_000), 3.0), ((1, None), 0.0), ((None, None), 0.0)])
+def test_a_graph_leaves_a_moment_between_kernels_if_it_is_known_how_many_there_are(counts, between):
+    """Ten batches of 6 ms on the GPU, 4 ms of it with a kernel running; 5 ms to launch."""
+    trace = Trace("a GPU")
+    for number in range(10):
+        start = 0.007 * number
+        trace.add("CPU", "forward", start, start + 0.005, number)
+        trace.add("compute", "carry_over", start, start + 0.001, number, kernels=0.001, kernel_count=counts[0])
+        trace.add("compute", "forward", start + 0.001, start + 0.006, number, kernels=0.003, kernel_count=counts[1])
+    assert 1e3 * typical(trace).as_graphs == pytest.approx(4 + between, abs=0.001)
 
 
 def test_graphs_win_nothing_where_there_are_graphs():
