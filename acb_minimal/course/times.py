@@ -61,14 +61,13 @@ def table(profiles: Profiles) -> Table:
 
 
 def timeline(profiles: Profiles, chapter: str, batches: int = 2) -> Image:
-    """What host and device did in the middle of the run.
+    """What host and device did for a few batches of the run (Profile.shown).
 
     Args:
         batches: for how many batches.
     """
-    trace = profiles[chapter].trace
-    first = middle(trace.batches(), batches)[0]
-    figure = draw(trace, first, first + batches - 1, title=f"{profiles.workload.name}, {chapter}")
+    done = profiles[chapter]
+    figure = draw(done.trace, *done.shown(batches), title=f"{profiles.workload.name}, {chapter}")
     return picture(figure, f"Timeline of {chapter}: {profiles.title}")
 
 
@@ -96,11 +95,11 @@ def left_to_gain(profiles: Profiles) -> Markdown:
 
 
 def host_work(profiles: Profiles) -> Table:
-    """Mean host time of a batch by what it was for, waits left out, and the bubble before the batch."""
+    """Host time of a batch by what it was for, waits left out, and the bubble before the batch; medians."""
     made = plain_table(f"host work for a batch, ms: {profiles.title}", "", *profiles.comparisons)
-    means = {name: host_seconds(profiles[name]) for name in profiles.comparisons}
-    for what in dict.fromkeys(what for mean in means.values() for what in mean):
-        made.add_row(what, *(f"{1e3 * mean[what]:.3f}" if what in mean else "" for mean in means.values()))
+    medians = {name: host_seconds(profiles[name]) for name in profiles.comparisons}
+    for what in dict.fromkeys(what for median in medians.values() for what in median):
+        made.add_row(what, *(f"{1e3 * median[what]:.3f}" if what in median else "" for median in medians.values()))
     made.add_section()
     bubbles = (profiles[name].breakdown.bubbles for name in profiles.comparisons)
     made.add_row("bubble", *(f"{1e3 * seconds:.3f}" for seconds in bubbles))
@@ -108,10 +107,12 @@ def host_work(profiles: Profiles) -> Table:
 
 
 def host_seconds(done: Profile) -> dict[str, float]:
-    """Mean seconds of host work by name, for the batches in the middle of a run."""
-    steps = middle(done.trace.steps(), 16)
+    """Seconds of host work for a batch by name: medians, since a host can be slow for tens of batches on end, over the
+    middle half of a run, in which all requests decode."""
+    steps = done.trace.steps()
+    steps = middle(steps, max(len(steps) // 2, 1))
     names = [name for name in steps[0] if name not in ("batch", "compute", "bubble")]
-    return {name: statistics.fmean(step.get(name, 0.0) for step in steps) for name in names}
+    return {name: statistics.median(step.get(name, 0.0) for step in steps) for name in names}
 
 
 def middle(values: Iterable, count: int) -> list:

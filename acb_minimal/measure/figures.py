@@ -168,7 +168,7 @@ def typical_decodes(steps: list[Step], count: int) -> range:
     """The numbers of so many batches in a row that stand for all of `widest_decodes`; fewer if there are not so many.
 
     A host can be slow for tens of batches on end, so they are those whose steps are nearest to the median; and kernels
-    take longer as contexts grow, so they are from the middle half.
+    take longer as contexts grow, so they are from the middle half, if that has so many.
 
     Args:
         steps: of a run that has batches of decodes in a row.
@@ -178,7 +178,8 @@ def typical_decodes(steps: list[Step], count: int) -> range:
     took = {number: steps[number].time - steps[number - 1].time for number in range(1, len(steps))}
     median = statistics.median(took[number] for number in decodes)
     middle = decodes[len(decodes) // 4 : len(decodes) - len(decodes) // 4]
-    firsts = middle[: max(len(middle) - count + 1, 1)]
+    among = middle if len(middle) >= count else decodes
+    firsts = among[: max(len(among) - count + 1, 1)]
     windows = [range(first, min(first + count, decodes[-1] + 1)) for first in firsts]
     return min(windows, key=lambda window: statistics.fmean(abs(took[number] - median) for number in window))
 

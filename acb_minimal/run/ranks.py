@@ -101,6 +101,24 @@ class Ranks:
         scope = f"{self.scope}/{self.next_number('again')}"
         return Ranks(self.rank, self.count, self.local, self.timeout, scope)
 
+    def word_of_the_first(self, own: str) -> str:
+        """What rank 0 says, for what times decide: these are not quite the same on any two.
+
+        Args:
+            own: what this rank would say; nobody hears it but from rank 0.
+
+        Raises:
+            RankError: rank 0 says nothing in time.
+        """
+        key = f"words/{self.next_number('word')}"
+        if self.rank == 0:
+            self._store.set(key, own)
+        try:
+            self._store.wait([key], timedelta(seconds=self.timeout))
+        except dist.DistError as error:
+            raise RankError(f"rank 0 has said nothing in {self.timeout:g} s") from error
+        return self._store.get(key).decode()
+
     def agree(self, check: Callable[[], None], job: object) -> None:
         """Checks what this rank can do; all ranks go on, or none.
 

@@ -70,8 +70,14 @@ def test_typical_decodes_are_from_the_middle_half():
 
 
 def test_typical_decodes_are_fewer_if_there_are_not_so_many():
-    assert typical_decodes(WITH_A_SLOW_ONE, 24) == range(3, 7)
+    assert typical_decodes(WITH_A_SLOW_ONE, 24) == range(2, 7)
     assert typical_decodes(STEPS, 8) == range(2, 4)
+
+
+def test_typical_decodes_are_from_everywhere_if_the_middle_half_has_not_so_many():
+    steps = steps_of([1.0] * 2 + [1.5] * 2 + [1.0] * 6)  # batches 2 to 10
+    assert typical_decodes(steps, 5) == range(4, 9)
+    assert typical_decodes(steps, 6) == range(5, 11)
 
 
 WITH_A_SLOW_ONE = [Step(0.0, 2, 9, False), *(Step(end, 2, 2, True) for end in (1.0, 1.1, 1.2, 2.3, 2.4, 2.5))]

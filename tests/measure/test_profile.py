@@ -3,6 +3,7 @@
 import json
 from concurrent.futures import Executor, Future
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,8 +14,9 @@ from acb_minimal.measure import compare as measure_compare
 from acb_minimal.measure import kernel_profile, tables
 from acb_minimal.measure import profile as measure_profile
 from acb_minimal.measure.compare import Comparison, compare
+from acb_minimal.measure.figures import typical_decodes, widest_decodes
 from acb_minimal.measure.kernel_profile import launch_names, with_kernels
-from acb_minimal.measure.profile import SAMPLE, Method, look_into, profile, serve
+from acb_minimal.measure.profile import SAMPLE, Method, Run, look_into, profile, serve
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.dials import Dials
 from acb_minimal.run.engines import chapter_paths
@@ -76,6 +78,8 @@ def test_a_trace_is_told_the_kernel_times_of_another_run():
     assert list(known) == list(runs) == list(range(123, 131))
     for number, seconds in known.items():
         assert seconds == pytest.approx(sum(end - start for start, end in runs[number][0]))
+    counts = {span.batch_number: span.kernel_count for span in found.lane("compute") if span.kernel_count}
+    assert counts == {number: count for number, (_, count) in runs.items()}
     assert all(span.kernels is None for span in found.lane("CPU"))
     done = profile("ch1", find_workload("demo").override(new_tokens=4, requests=2), "sim")
     assert replace(done, trace=found).shown(6) == (125, 130)
@@ -177,16 +181,51 @@ def test_chapters_run_in_turns_and_all_of_them_before_any_is_profiled(monkeypatc
     assert told == ["ch1_sync warms up"]
 
 
-def test_a_kernel_trace_without_operations_gives_no_breakdown(monkeypatch):
-    demo, asked = find_workload("demo"), []
-    once = serve(demo, "ch1", "sim", Checkpoint("counter"), None, lambda text: None)
-    text = '{"traceEvents": []}'
-    monkeypatch.setattr(measure_profile, "profiled", lambda *arguments: (asked.append(arguments), text)[1])
-    runs = [once._replace(device=SimpleNamespace(kind="cuda"))]
-    done = look_into(runs, demo, "ch1", Checkpoint("counter"), None, Method(batches=3, operations=False))
-    assert (done.kernel_trace, done.breakdown, done.profiled_bubbles) == (text, None, None)
+@pytest.fixture
+def asked(monkeypatch) -> list[tuple]:
+    """What torch's profiler was asked for; it sees nothing."""
+    asked = []
+    monkeypatch.setattr(measure_profile, "profiled", lambda *each: (asked.append(each), '{"traceEvents": []}')[1])
+    return asked
+
+
+def on_a_gpu(slow: range = range(0)) -> Run:
+    """A run of `demo` on what is called a GPU; on its host these batches took a second longer."""
+    once = serve(find_workload("demo"), "ch1", "sim", Checkpoint("counter"), None, lambda text: None)
+    late = accumulate(float(number in slow) for number in range(len(once.steps)))
+    steps = [step._replace(time=step.time + more) for step, more in zip(once.steps, late, strict=True)]
+    return once._replace(device=SimpleNamespace(kind="cuda"), steps=steps)
+
+
+def test_a_kernel_trace_without_operations_gives_no_breakdown(asked):
+    method = Method(batches=3, operations=False)
+    done = look_into([on_a_gpu()], find_workload("demo"), "ch1", Checkpoint("counter"), None, method)
+    assert (done.kernel_trace, done.breakdown, done.profiled_bubbles) == ('{"traceEvents": []}', None, None)
     ((*_, sample, dials, ranks, process, operations),) = asked
     assert (len(sample), operations) == (3, False)
+
+
+def test_batches_that_are_typical_run_under_the_profiler(asked):
+    method, slow = Method(batches=4, operations=False), range(70, 90)
+    run = on_a_gpu(slow)
+    assert set(slow) & set(widest_decodes(run.steps))
+    look_into([run], find_workload("demo"), "ch1", Checkpoint("counter"), None, method)
+    ((*_, sample, dials, ranks, process, operations),) = asked
+    assert sample == typical_decodes(run.steps, 4)
+    assert not set(sample) & set(slow)
+
+
+def test_ranks_run_the_batches_under_the_profiler_that_are_typical_of_the_first(asked):
+    """Both have the same batches, in times of their own."""
+    words = []
+    for rank, slow in enumerate((range(40, 90), range(10, 60))):
+        ranks = SimpleNamespace(rank=rank, word_of_the_first=lambda own: (words.append(own), words[0])[1])
+        checkpoint = SimpleNamespace(ranks=ranks, model="counter")
+        method = Method(batches=4, operations=False)
+        look_into([on_a_gpu(slow)], find_workload("demo"), "ch1", checkpoint, None, method)
+    assert words[0] != words[1]
+    first, second = (each[2] for each in asked)
+    assert first == second == range(*map(int, words[0].split()))
 
 
 @pytest.mark.parametrize("runs", [0, -1, 2])

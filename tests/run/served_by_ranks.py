@@ -45,6 +45,7 @@ def main(folder: Path, kind: str) -> None:
     got["random"] = [as_one(cases["llama"]["model"], tied, kind) for tied in (False, True)]
     got["a rank cannot"] = message(InputError, lambda: ranks.agree(lambda: refuse(ranks), "job"))
     got["another job"] = message(RankError, lambda: ranks.agree(lambda: None, f"job {ranks.rank}"))
+    got["words"] = [ranks.word_of_the_first(f"{word} of rank {ranks.rank}") for word in ("one", "two")]
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
         got["in another process"] = process.submit(total, ranks.again(), kind).result()
     (folder / f"rank{ranks.rank}.json").write_text(json.dumps(got))

@@ -99,6 +99,10 @@ def test_layers_are_compiled_with_their_collectives_in_them(cases, served):
     assert all(rank["compiled collectives"] for rank in served)
 
 
+def test_ranks_take_the_word_of_the_first(served):
+    assert [rank["words"] for rank in served] == [["one of rank 0", "two of rank 0"]] * 2
+
+
 def test_ranks_count(served):
     prompts = workload("demo").override(requests=6).prompts(0)
     expected = [counter.answer(*(int(word) for word in prompt.split()[1::2])) for prompt in prompts]
