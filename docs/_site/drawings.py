@@ -80,6 +80,7 @@ def svg(name: str, dark: bool) -> str:
 
 def origin(facts: dict[str, str]) -> str:
     """Where figures are from, in a line: machine, date, versions, command."""
-    told = ("device", "date", "command", "chapter", "prompts")  # in other words, or of the trace and not of its origin
+    # These are told in other words, or are of a trace and not of its origin.
+    told = ("device", "date", "command", "chapter", "prompts", "GPU lanes moved, ms")
     versions = ", ".join(f"{name} {value}" for name, value in facts.items() if name not in told)
     return f"{facts['device']}, {facts['date']} ({versions}): `{facts['command']}`"

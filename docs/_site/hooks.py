@@ -19,6 +19,7 @@ from acb_minimal.run.engines import chapter_paths
 ROOT = Path(__file__).parents[2]
 templates = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
 templates.filters["ms"] = lambda seconds: f"{1e3 * seconds:.2f} ms"
+templates.filters["us"] = lambda seconds: f"{1e6 * seconds:.2f} us"
 templates.filters["percent"] = lambda share, digits=1: f"{share:.{digits}%}".replace("%", " %")
 
 

@@ -14,6 +14,7 @@ from acb_minimal.measure.regimes import Regime
 from acb_minimal.run.engines import chapter_path, chapter_paths
 from acb_minimal.run.workload import WORKLOADS, Workload
 from acb_minimal.sim import costs
+from acb_minimal.trace import steps
 from acb_minimal.trace.spans import Trace
 
 
@@ -88,6 +89,10 @@ class Values:
     def costs(self, model: str, compiled: bool = False) -> costs.Costs:
         """What the simulator goes by for a model."""
         return costs.Costs.of(model, compiled=compiled)
+
+    def between_kernels(self) -> float:
+        """Seconds that `acb idle` allows from one kernel of a graph to the next."""
+        return steps.BETWEEN_KERNELS
 
     def published(self) -> dict[str, tuple[float, float]]:
         """Hugging Face's run of `headline`, "synchronous" and "asynchronous": seconds, share with the GPU active."""

@@ -35,7 +35,9 @@ def test_bubbles_and_launch_gaps_are_not_far_off_by_themselves(name):
     """They are so small a part of a step that as a share of it they could be anything. Simulated bubbles are short."""
     simulated, real = tables.breakdowns(SIMULATED[name]), tables.breakdowns(REAL[name])
     for chapter, parts in simulated.items():
-        assert parts.launch_gaps == pytest.approx(real[chapter].launch_gaps, rel=0.25)
+        # A graph's are so short that what they are is a matter of how alike the kernels of two runs are.
+        two_runs = 0.015 * real[chapter].step if chapter == "ch6_cuda_graphs" else None
+        assert parts.launch_gaps == pytest.approx(real[chapter].launch_gaps, rel=0.25, abs=two_runs)
         bubble = real[chapter].bubbles
         assert (bubble / 3 < parts.bubbles < bubble) if bubble > 1e-4 else parts.bubbles < 1e-5
 
