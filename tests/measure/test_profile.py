@@ -30,6 +30,12 @@ from acb_minimal.trace.torch_profiler import Recording, kernel_runs
 DATA = Path(__file__).parents[1] / "data"
 
 
+@pytest.fixture(scope="module")
+def once() -> Run:
+    """Chapter 1's run of `demo`, simulated."""
+    return serve(find_workload("demo"), "ch1", "sim", Checkpoint("counter"), None, lambda text: None)
+
+
 @pytest.mark.parametrize("chapter", chapter_paths())
 @pytest.mark.parametrize("name", ["demo", "long"])
 def test_a_breakdown_adds_up_to_the_step(chapter, name):
@@ -125,14 +131,13 @@ def test_several_profiles_may_share_a_process_and_ranks_may_not(monkeypatch):
 @pytest.mark.parametrize(
     ("ms", "kept"), [([3.0], 3.0), ([5.0, 3.0, 4.0], 4.0), ([5.0, 3.0, 4.0, 6.0, 7.0], 5.0), ([None] * 3, None)]
 )
-def test_of_several_runs_the_median_is_kept(monkeypatch, ms, kept):
+def test_of_several_runs_the_median_is_kept(once, monkeypatch, ms, kept):
     demo, gpu = find_workload("demo"), SimpleNamespace(kind="cuda")
-    one = serve(demo, "ch1", "sim", Checkpoint("counter"), None, lambda text: None)
-    runs = iter([one._replace(device=gpu, figures=replace(one.figures, ms_per_decode_step=each)) for each in ms])
+    runs = iter([once._replace(device=gpu, figures=replace(once.figures, ms_per_decode_step=each)) for each in ms])
     monkeypatch.setattr(measure_profile, "serve", lambda *arguments: next(runs))
     done = profile("ch1", demo, checkpoint=Checkpoint("counter"), method=Method(len(ms), kernels=False))
     assert done.figures.ms_per_decode_step == kept
-    assert done.run_steps == [one.figures.seconds if each is None else each / 1e3 for each in ms]
+    assert done.run_steps == [once.figures.seconds if each is None else each / 1e3 for each in ms]
     assert next(runs, None) is None
 
 
@@ -152,9 +157,8 @@ def test_a_table_says_how_far_runs_differ():
     assert said in tables.comparison(tables.entry(demo, [one, other])).caption
 
 
-def test_chapters_run_in_turns_and_all_of_them_before_any_is_profiled(monkeypatch):
+def test_chapters_run_in_turns_and_all_of_them_before_any_is_profiled(once, monkeypatch):
     demo, gpu, events, told = find_workload("demo"), SimpleNamespace(kind="cuda"), [], []
-    once = serve(demo, "ch1", "sim", Checkpoint("counter"), None, lambda text: None)
     profiled = look_into([once], demo, "ch1", Checkpoint("counter"), None, Method())
 
     def served(workload, chapter, device, checkpoint, dials, progress):
@@ -189,25 +193,24 @@ def asked(monkeypatch) -> list[tuple]:
     return asked
 
 
-def on_a_gpu(slow: range = range(0)) -> Run:
-    """A run of `demo` on what is called a GPU; on its host these batches took a second longer."""
-    once = serve(find_workload("demo"), "ch1", "sim", Checkpoint("counter"), None, lambda text: None)
+def on_a_gpu(once: Run, slow: range = range(0)) -> Run:
+    """A run on what is called a GPU; on its host these batches took a second longer."""
     late = accumulate(float(number in slow) for number in range(len(once.steps)))
     steps = [step._replace(time=step.time + more) for step, more in zip(once.steps, late, strict=True)]
     return once._replace(device=SimpleNamespace(kind="cuda"), steps=steps)
 
 
-def test_a_kernel_trace_without_operations_gives_no_breakdown(asked):
+def test_a_kernel_trace_without_operations_gives_no_breakdown(once, asked):
     method = Method(batches=3, operations=False)
-    done = look_into([on_a_gpu()], find_workload("demo"), "ch1", Checkpoint("counter"), None, method)
+    done = look_into([on_a_gpu(once)], find_workload("demo"), "ch1", Checkpoint("counter"), None, method)
     assert (done.kernel_trace, done.breakdown, done.profiled_bubbles) == ('{"traceEvents": []}', None, None)
     ((*_, sample, dials, ranks, process, operations),) = asked
     assert (len(sample), operations) == (3, False)
 
 
-def test_batches_that_are_typical_run_under_the_profiler(asked):
+def test_batches_that_are_typical_run_under_the_profiler(once, asked):
     method, slow = Method(batches=4, operations=False), range(70, 90)
-    run = on_a_gpu(slow)
+    run = on_a_gpu(once, slow)
     assert set(slow) & set(widest_decodes(run.steps))
     look_into([run], find_workload("demo"), "ch1", Checkpoint("counter"), None, method)
     ((*_, sample, dials, ranks, process, operations),) = asked
@@ -215,14 +218,14 @@ def test_batches_that_are_typical_run_under_the_profiler(asked):
     assert not set(sample) & set(slow)
 
 
-def test_ranks_run_the_batches_under_the_profiler_that_are_typical_of_the_first(asked):
+def test_ranks_run_the_batches_under_the_profiler_that_are_typical_of_the_first(once, asked):
     """Both have the same batches, in times of their own."""
     words = []
     for rank, slow in enumerate((range(40, 90), range(10, 60))):
         ranks = SimpleNamespace(rank=rank, word_of_the_first=lambda own: (words.append(own), words[0])[1])
         checkpoint = SimpleNamespace(ranks=ranks, model="counter")
         method = Method(batches=4, operations=False)
-        look_into([on_a_gpu(slow)], find_workload("demo"), "ch1", checkpoint, None, method)
+        look_into([on_a_gpu(once, slow)], find_workload("demo"), "ch1", checkpoint, None, method)
     assert words[0] != words[1]
     first, second = (each[2] for each in asked)
     assert first == second == range(*map(int, words[0].split()))
