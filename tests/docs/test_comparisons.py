@@ -102,18 +102,17 @@ def test_every_deletion_is_in_the_table(chapter):
 
 def test_predictions_are_measured_and_simulated_part_by_part():
     real, simulated = (
-        {"wide": {"chapters": [{"chapter": "ch1_sync", "breakdown": parts | {"kernel_count": None}}]}}
+        {"wide": {"chapters": [{"chapter": f"ch{n}", "breakdown": parts | {"kernel_count": None}} for n in (1, 2)]}}
         for parts in (
             dict(zip(figures.PARTS, (0.020, 0.015, 0.004, 0.001), strict=True)),
             dict(zip(figures.PARTS, (0.019, 0.0155, 0.002, 0.0015), strict=True)),
         )
     )
     real["headline"] = {"chapters": [{"chapter": "ch1_sync", "breakdown": None}]}
-    assert site.distances(real, simulated) == {("wide", "ch1_sync"): pytest.approx(0.1)}
-    (row,) = site.predictions(real, simulated).splitlines()[2:]
-    assert row == (
-        "| `wide` | ch1_sync | 20.00,&nbsp;19.00 | 15.00,&nbsp;15.50 | 4.00,&nbsp;2.00 | 1.00,&nbsp;1.50 | 10.0 % |"
-    )
+    assert site.distances(real, simulated) == {("wide", "ch1"): pytest.approx(0.1), ("wide", "ch2"): pytest.approx(0.1)}
+    parts = "20.00,&nbsp;19.00 | 15.00,&nbsp;15.50 | 4.00,&nbsp;2.00 | 1.00,&nbsp;1.50 | 10.0 %"
+    rows = site.predictions(real, simulated).splitlines()[2:]
+    assert rows == [f"| `wide` | ch1 | {parts} |", f"|  | ch2 | {parts} |"]
 
 
 def test_all_chapters_are_predicted_for_all_workloads():
