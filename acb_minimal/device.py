@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import SimpleNamespace
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 
+from . import clocks
 from .request import Batch
 from .trace.spans import ENGINES, Trace
 
@@ -102,26 +103,6 @@ class Device(Protocol):
         """Says that from `since` to now the host has done "schedule", "write", "fill" or "update" for `rows`."""
 
 
-MOMENTS = 5  # tries to lay the clocks of host and GPU together; the closest counts
-# CUDA gives the time between two events as a float of 32 bits, which is coarser than half a microsecond from 8 s on.
-FAR = 1000.0  # ms
-SETTLED = 100  # events later, on whatever stream, nothing is to come that ran before: at most two batches are in flight
-
-
-class Moment(NamedTuple):
-    """One moment on two clocks.
-
-    Attributes:
-        off: by how many seconds the host's clock may be wrong.
-        seconds: on the host's clock.
-        event: on the GPU's clock.
-    """
-
-    off: float
-    seconds: float
-    event: torch.cuda.Event
-
-
 class CudaDevice:
     """A CUDA GPU. See Device.
 
@@ -151,30 +132,15 @@ class CudaDevice:
         if self.trace is not None:
             self.trace.spans.clear()
             self._pending.clear()
-            self._began = self._moment()
+            self._began = clocks.moment(self.clock)
         return self.clock()
-
-    def _moment(self) -> Moment:
-        """Lays the two clocks together. A GPU that other processes use, too, may be late for some of the tries."""
-        return min((self._try_moment() for _ in range(MOMENTS)), key=lambda moment: moment.off)
-
-    def _try_moment(self) -> Moment:
-        event, before = torch.cuda.Event(enable_timing=True), self.clock()
-        event.record()
-        event.synchronize()
-        after = self.clock()
-        return Moment((after - before) / 2, (before + after) / 2, event)
 
     def finish(self) -> None:
         self.cuda.synchronize()
         if not self._pending:
             return
-        began, ended = self._began, self._moment()
         events = [event for span in self._pending for event in span[2:4]]
-        *passed, all_of_it = _milliseconds(began.event, [*events, ended.event])
-        # A millisecond of one clock is longer by some millionths than the other's, which adds up to a bubble.
-        millisecond = (ended.seconds - began.seconds) / all_of_it
-        times = (began.seconds + millisecond * since for since in passed)
+        times = iter(clocks.host_seconds(self._began, clocks.moment(self.clock), events))
         for lane, name, _, _, *rest in self._pending:
             self.trace.add(lane, name, next(times), next(times), *rest)
         self._pending.clear()
@@ -238,16 +204,6 @@ class CudaDevice:
     ) -> None:
         if self.trace is not None:
             self.trace.add("CPU", what, since, self.clock(), batch_number, slot)
-
-
-def _milliseconds(zero: torch.cuda.Event, events: list[torch.cuda.Event]) -> list[float]:
-    """Milliseconds from `zero` to each event. They come in the order in which they were recorded."""
-    passed, before = [], 0.0
-    for number, event in enumerate(events):
-        passed.append(before + zero.elapsed_time(event))
-        if passed[-1] - before > FAR and number >= SETTLED:
-            zero, before = events[number - SETTLED], passed[number - SETTLED]
-    return passed
 
 
 def spin(seconds: float) -> None:

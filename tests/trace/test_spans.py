@@ -2,14 +2,14 @@
 
 import json
 from collections import defaultdict
-from dataclasses import dataclass
 from itertools import pairwise
 from types import SimpleNamespace
+from unittest.mock import Mock
 
-import numpy as np
 import pytest
 import torch
 
+from acb_minimal import clocks
 from acb_minimal.device import CudaDevice
 from acb_minimal.errors import InputError
 from acb_minimal.measure.compare import compare
@@ -18,7 +18,7 @@ from acb_minimal.models import counter
 from acb_minimal.run.engines import chapter_paths
 from acb_minimal.run.session import Session
 from acb_minimal.run.workload import Job, workload
-from acb_minimal.trace.spans import LANES, Trace
+from acb_minimal.trace.spans import LANES, Span, Trace
 
 DEVICES = ["sim", pytest.param("cuda", marks=pytest.mark.gpu)]
 
@@ -245,124 +245,25 @@ def test_nothing_has_no_middle():
         Trace().middle(3)
 
 
-@dataclass
-class FakeGpu:
-    """The time on the clocks of a host and of a GPU of which the second is slower, and other than zero at first."""
-
-    host: float = 50.0
-    slower: float = 0.0
-
-    def device(self, monkeypatch) -> CudaDevice:
-        monkeypatch.setattr(CudaDevice, "name", "a GPU")
-        monkeypatch.setattr(CudaDevice, "clock", lambda device: self.host)
-        monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
-        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-        device = CudaDevice(trace=True)
-        monkeypatch.setattr(torch.cuda, "Event", lambda enable_timing: FakeEvent(self))
-        return device
-
-
-class FakeEvent:
-    """CUDA's says how long it has been from one to another in milliseconds, as a float of 32 bits."""
-
-    def __init__(self, gpu: FakeGpu):
-        self.gpu = gpu
-
-    def record(self) -> None:
-        self.seconds = 7.0 + (1 - self.gpu.slower) * self.gpu.host
-
-    def synchronize(self) -> None:
-        self.gpu.host += 1e-9
-
-    def elapsed_time(self, end: "FakeEvent") -> float:
-        return float(np.float32(1e3 * (end.seconds - self.seconds)))
-
-
-def test_the_clocks_are_laid_together_where_they_were_closest(monkeypatch):
-    """Five tries, of which the third takes 0.2 ms and the others several: another process has the GPU."""
-    gpu, waits = FakeGpu(), iter([0.009, 0.004, 0.0002, 0.006, 0.003])
-
-    def late(event) -> None:
-        gpu.host += next(waits)
-        event.seconds = gpu.host - 0.0001
-
-    monkeypatch.setattr(FakeEvent, "synchronize", late)
-    device = gpu.device(monkeypatch)
-    assert device.begin() == gpu.host
-    assert device._began.seconds == pytest.approx(50.0131)
-
-
-def test_so_they_are_after_the_run(monkeypatch):
-    """Again the other process has the GPU, in all tries but one."""
-    gpu = FakeGpu()
-    device = gpu.device(monkeypatch)
+def test_device_work_is_where_its_events_are_on_the_host_s_clock(monkeypatch):
+    monkeypatch.setattr(CudaDevice, "name", "a GPU")
+    device = CudaDevice(trace=True)
+    monkeypatch.setattr(device, "cuda", Mock())
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(torch.cuda, "Event", Mock())
+    monkeypatch.setattr(clocks, "moment", lambda clock: None)
+    monkeypatch.setattr(clocks, "host_seconds", lambda began, ended, events: [10.0 + n for n in range(len(events))])
     device.begin()
-    with device.launching("compute", "forward", None):
-        gpu.host += 1.0
-    waits = iter([0.009, 0.004, 0.006, 0.0, 0.003])
-
-    def late(event) -> None:
-        gpu.host += next(waits)
-
-    monkeypatch.setattr(FakeEvent, "synchronize", late)
+    for engine, name, number in (("h2d", "upload", 2), ("compute", "forward", 3)):
+        with device.launching(engine, name, SimpleNamespace(name="B", batch=SimpleNamespace(number=number))):
+            pass
     device.finish()
-    (span,) = device.trace.lane("compute")
-    assert span.seconds == pytest.approx(1.0, abs=1e-6)
-
-
-@pytest.mark.parametrize("slower", [0.0, 12e-6, -3e-6])
-def test_a_clock_that_is_slower_does_not_draw_the_gpu_s_work_apart_from_the_host_s(slower, monkeypatch):
-    """A batch every 20 ms for half a minute; 5 us after each launch it runs for 10 ms."""
-    gpu = FakeGpu(slower=slower)
-    device = gpu.device(monkeypatch)
-    device.begin()
-    work = SimpleNamespace(name="A", batch=SimpleNamespace(number=0))
-    starts = []
-    for number in range(1500):
-        work.batch.number = number
-        with device.launching("compute", "forward", work):
-            starts.append(gpu.host)
-            gpu.host += 0.010
-        gpu.host += 0.010
-    device.finish()
-    spans = device.trace.lane("compute")
-    assert [span.batch_number for span in spans] == list(range(1500))
-    assert [span.slot for span in spans] == ["A"] * 1500
-    assert [span.start for span in spans] == pytest.approx(starts, abs=2e-6)
-    assert [span.launched for span in spans] == starts
-    assert [span.seconds for span in spans] == pytest.approx([0.010] * 1500, abs=0.3e-6)
-
-
-def test_an_upload_that_ran_before_what_was_launched_before_it_is_where_it_ran(monkeypatch):
-    """A batch is launched behind the one before, for two seconds each; its upload has a stream to itself. CUDA is never
-    asked for the time from an event to one that was before it."""
-    monkeypatch.setattr(FakeEvent, "elapsed_time", forwards(FakeEvent.elapsed_time))
-    gpu = FakeGpu()
-    device = gpu.device(monkeypatch)
-    device.begin()
-    began = gpu.host
-    for number in range(100):
-        for lane, name, start, end in (
-            ("h2d", "upload", 2.0 * number - 0.5, 2.0 * number - 0.4),
-            ("compute", "forward", 2.0 * number, 2.0 * number + 2.0),
-        ):
-            with device.launching(lane, name, None):
-                gpu.host = began + 1 + start
-            *_, first, last, _, _, _ = device._pending[-1]
-            first.seconds, last.seconds = (7.0 + began + 1 + each for each in (start, end))
-    gpu.host = began + 300
-    device.finish()
-    uploads, forward = device.trace.lane("H2D"), device.trace.lane("compute")
-    assert [span.start - began for span in uploads] == pytest.approx([2.0 * n + 0.5 for n in range(100)], abs=5e-6)
-    assert [span.end - began for span in forward] == pytest.approx([2.0 * n + 3.0 for n in range(100)], abs=5e-6)
-
-
-def forwards(elapsed_time):
-    def checked(start: FakeEvent, end: FakeEvent) -> float:
-        assert end.seconds >= start.seconds
-        return elapsed_time(start, end)
-
-    return checked
+    device.finish()  # what is in the trace does not come there twice
+    calls = {span.batch_number: span.start for span in device.trace.lane("CPU")}
+    assert [span for span in device.trace.spans if span.lane != "CPU"] == [
+        Span("H2D", "upload", 10.0, 11.0, 2, "B", launched=calls[2]),
+        Span("compute", "forward", 12.0, 13.0, 3, "B", launched=calls[3]),
+    ]
 
 
 def test_without_a_trace_there_is_nothing_to_finish(monkeypatch):
@@ -371,16 +272,3 @@ def test_without_a_trace_there_is_nothing_to_finish(monkeypatch):
     device.begin()
     device.finish()
     assert device.trace is None
-
-
-def test_what_was_finished_is_not_there_twice(monkeypatch):
-    gpu = FakeGpu()
-    device = gpu.device(monkeypatch)
-    device.begin()
-    with device.launching("h2d", "upload", None):
-        gpu.host += 0.1
-    device.finish()
-    device.finish()
-    assert [(span.lane, span.name, span.batch_number) for span in device.trace.spans if span.lane != "CPU"] == [
-        ("H2D", "upload", None)
-    ]
