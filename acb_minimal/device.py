@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 
-from . import clocks
+from .clocks import host_seconds, moment
 from .request import Batch
 from .trace.spans import ENGINES, Trace
 
@@ -132,7 +132,7 @@ class CudaDevice:
         if self.trace is not None:
             self.trace.spans.clear()
             self._pending.clear()
-            self._began = clocks.moment(self.clock)
+            self._began = moment(self.clock)
         return self.clock()
 
     def finish(self) -> None:
@@ -140,7 +140,7 @@ class CudaDevice:
         if not self._pending:
             return
         events = [event for span in self._pending for event in span[2:4]]
-        times = iter(clocks.host_seconds(self._began, clocks.moment(self.clock), events))
+        times = iter(host_seconds(self._began, moment(self.clock), events))
         for lane, name, _, _, *rest in self._pending:
             self.trace.add(lane, name, next(times), next(times), *rest)
         self._pending.clear()

@@ -33,7 +33,7 @@ from .options import (
     start_ranks,
 )
 
-Batches = Annotated[int, typer.Option(min=1, help="On a GPU, so many typical ones run under torch's profiler.")]
+Batches = Annotated[int, typer.Option(min=1, help="On a GPU, so many typical batches run under torch's profiler.")]
 SYNCHRONOUS = ("ch1_sync", "ch2_streams", "ch3_events")
 
 

@@ -37,7 +37,7 @@ class Method:
     """How a profile is taken on a GPU; the simulator needs one run, and no profiler.
 
     Raises:
-        InputError: the number of runs is not odd.
+        InputError: the number of runs is not odd, or there are no batches to profile.
 
     Attributes:
         runs: at full speed, an odd number; the one whose decode step is their median is kept.
@@ -57,6 +57,8 @@ class Method:
     def __post_init__(self):
         if self.runs < 1 or self.runs % 2 == 0:
             raise InputError(f"runs is {self.runs}; it must be an odd number: one of them is in the middle")
+        if self.batches < 1:
+            raise InputError(f"batches is {self.batches}; it must be 1 or more")
 
 
 class Run(NamedTuple):

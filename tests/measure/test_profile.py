@@ -237,6 +237,11 @@ def test_some_run_is_in_the_middle(runs):
         Method(runs=runs)
 
 
+def test_some_batch_is_profiled():
+    with pytest.raises(InputError, match="batches is 0; it must be 1 or more"):
+        Method(batches=0)
+
+
 @pytest.mark.gpu
 def test_chapters_are_compared_with_one_process_to_profile_in(monkeypatch):
     processes = []

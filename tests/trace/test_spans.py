@@ -9,7 +9,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from acb_minimal import clocks
+from acb_minimal import device as device_module
 from acb_minimal.device import CudaDevice
 from acb_minimal.errors import InputError
 from acb_minimal.measure.compare import compare
@@ -251,8 +251,10 @@ def test_device_work_is_where_its_events_are_on_the_host_s_clock(monkeypatch):
     monkeypatch.setattr(device, "cuda", Mock())
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(torch.cuda, "Event", Mock())
-    monkeypatch.setattr(clocks, "moment", lambda clock: None)
-    monkeypatch.setattr(clocks, "host_seconds", lambda began, ended, events: [10.0 + n for n in range(len(events))])
+    moments = iter(["before", "after"])
+    monkeypatch.setattr(device_module, "moment", lambda clock: next(moments))
+    seconds = {("before", "after"): [10.0, 11.0, 12.0, 13.0]}
+    monkeypatch.setattr(device_module, "host_seconds", lambda began, ended, events: seconds[began, ended][: len(events)])
     device.begin()
     for engine, name, number in (("h2d", "upload", 2), ("compute", "forward", 3)):
         with device.launching(engine, name, SimpleNamespace(name="B", batch=SimpleNamespace(number=number))):
