@@ -32,7 +32,8 @@ class Hung(Broken):
 @contextmanager
 def watchdog(seconds: float, what: str, below: CodeType, file: str | None = None) -> Iterator[None]:
     """Ends what runs inside if it takes longer, wherever it is: in a loop, or waiting for a lock. It takes a signal, so
-    this holds in the main thread only. Somebody who is in a debugger may take any time.
+    this holds in the main thread only. Somebody who is in a debugger may take any time, and has all of it once more
+    afterwards.
 
     Args:
         what: to call it, in the message.
@@ -51,6 +52,7 @@ def watchdog(seconds: float, what: str, below: CodeType, file: str | None = None
     def bark(number: int, frame: FrameType) -> None:
         nonlocal times
         if _in_debugger(frame):
+            signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
             return
         times += 1
         message = f"{what} has not come to an end in {seconds:g} s; {_where(frame, below, file, before)}"

@@ -340,7 +340,7 @@ def test_what_can_be_said_at_once_names_the_schedule_with_a_wrong_token(tmp_path
 
 
 def test_the_judge_has_no_patience_with_what_hangs(tmp_path, monkeypatch, ruled):
-    monkeypatch.setattr(judge, "PATIENCE", 0.3)
+    monkeypatch.setattr(judge, "PATIENCE", 2.0)
     begun = time.monotonic()
     passed, said = ruled(LABS["events"], "class Engine:\n    def __init__(self, *parts): ...\n"
                                          "    def run(self):\n        while True: pass\n")  # fmt: skip
