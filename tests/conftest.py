@@ -4,8 +4,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -161,16 +162,31 @@ class Site(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory) -> Site:
-    """Built once: of the processes that test, the first that asks builds it for all."""
+def once(tmp_path_factory):
+    """once(name, make) is a new folder and, by way of JSON, what `make` makes there: of the processes that test, the
+    first that asks makes it for all."""
     shared = tmp_path_factory.getbasetemp()
     shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
-    folder, log = shared / "site", shared / "site.json"
-    with FileLock(shared / "site.lock"):
-        if not log.exists():
-            command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder]
-            environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}  # advertising of the theme's
-            root = Path(__file__).parent.parent
-            done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
-            log.write_text(json.dumps([done.returncode, done.stdout + done.stderr]))
-    return Site(folder, *json.loads(log.read_text()))
+
+    def get(name: str, make: Callable[[Path], Any]) -> tuple[Path, Any]:
+        folder, file = shared / name, shared / f"{name}.json"
+        with FileLock(shared / f"{name}.lock"):
+            if not file.exists():
+                folder.mkdir(exist_ok=True)
+                file.write_text(json.dumps(make(folder)))
+        return folder, json.loads(file.read_text())
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def site(once) -> Site:
+    def build(folder: Path) -> tuple[int, str]:
+        command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder]
+        environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}  # advertising of the theme's
+        root = Path(__file__).parent.parent
+        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+        return done.returncode, done.stdout + done.stderr
+
+    folder, made = once("site", build)
+    return Site(folder, *made)

@@ -29,15 +29,8 @@ ROOT = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
 
 
-@pytest.fixture(scope="module")
-def cases(harness, tiny_path, tmp_path_factory):
-    """By family: more prompts than run at a time, some of which stop early, and what `generate` makes of each. The
-    ranks do not divide the families' vocabulary, and keep embedding and output whole; that of one more model they do.
-    """
-    torch.manual_seed(0)
-    even = str(tmp_path_factory.mktemp("even"))
-    AutoModelForCausalLM.from_config(LlamaConfig(**TINY | {"vocab_size": VOCAB + 1})).save_pretrained(even)
-    models = {family: (harness(family), tiny_path(family)) for family in FAMILIES} | {"even": (Harness(even), even)}
+def cases_of(models: dict[str, tuple[Harness, str]]) -> dict[str, dict]:
+    """By family: more prompts than run at a time, some of which stop early, and what `generate` makes of each."""
     rng, made = random.Random(0), {}
     for family, (model, path) in models.items():
         prompts = [rng.choices(range(VOCAB), k=rng.randint(1, 25)) for _ in range(8)]
@@ -51,17 +44,30 @@ def cases(harness, tiny_path, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(cases, tmp_path_factory):
-    """What each of two ranks got before they diverged, and what they said then; started once, for all tests."""
+def run(once, harness, tiny_path):
+    """What two ranks were asked, what each got before they diverged, and how they ended; started once, for all tests.
+
+    The ranks do not divide the families' vocabulary, and keep embedding and output whole; that of one more model,
+    `even`, they do.
+    """
     skip_one_gpu()
-    folder = tmp_path_factory.mktemp("ranks")
-    (folder / "cases.json").write_text(json.dumps(cases))
-    script = str(Path(__file__).with_name("served_by_ranks.py"))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run([*command, script, folder, KIND], env=ENVIRONMENT, capture_output=True, text=True)
-    files = [folder / f"rank{rank}.json" for rank in range(2)]
-    assert all(file.exists() for file in files), done.stderr
-    return [json.loads(file.read_text()) for file in files], done
+
+    def start(folder: Path) -> dict:
+        torch.manual_seed(0)
+        even = str(folder / "even")
+        AutoModelForCausalLM.from_config(LlamaConfig(**TINY | {"vocab_size": VOCAB + 1})).save_pretrained(even)
+        families = {family: (harness(family), tiny_path(family)) for family in FAMILIES}
+        cases = cases_of(families | {"even": (Harness(even), even)})
+        (folder / "cases.json").write_text(json.dumps(cases))
+        script = str(Path(__file__).with_name("served_by_ranks.py"))
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        done = subprocess.run([*command, script, folder, KIND], env=ENVIRONMENT, capture_output=True, text=True)
+        files = [folder / f"rank{rank}.json" for rank in range(2)]
+        assert all(file.exists() for file in files), done.stderr
+        served = [json.loads(file.read_text()) for file in files]
+        return {"cases": cases, "served": served, "status": done.returncode, "stderr": done.stderr}
+
+    return once("ranks", start)[1]
 
 
 def skip_one_gpu() -> None:
@@ -71,12 +77,12 @@ def skip_one_gpu() -> None:
 
 @pytest.fixture
 def served(run):
-    return run[0]
+    return run["served"]
 
 
 @pytest.fixture
-def torchrun(run):
-    return run[1]
+def cases(run):
+    return run["cases"]
 
 
 @pytest.mark.parametrize("chapter", chapter_paths())
@@ -125,9 +131,9 @@ def test_ranks_meet_again_in_other_processes(served):
     assert [rank["in another process"] for rank in served] == [2.0, 2.0]
 
 
-def test_a_rank_that_serves_in_another_order_ends_all_with_a_line_that_names_it_and_the_batch(torchrun):
-    assert torchrun.returncode == 1
-    assert "error: rank 1 has scheduled another batch 0 than rank 0" in torchrun.stderr.splitlines()
+def test_a_rank_that_serves_in_another_order_ends_all_with_a_line_that_names_it_and_the_batch(run):
+    assert run["status"] == 1
+    assert "error: rank 1 has scheduled another batch 0 than rank 0" in run["stderr"].splitlines()
 
 
 KILLED = """
