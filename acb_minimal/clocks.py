@@ -47,7 +47,7 @@ def _try(clock: Callable[[], float]) -> Moment:
     return Moment((after - before) / 2, (before + after) / 2, event)
 
 
-def host_seconds(began: Moment, ended: Moment, events: list[torch.cuda.Event]) -> list[float]:
+def host_times(began: Moment, ended: Moment, events: list[torch.cuda.Event]) -> list[float]:
     """When the GPU came to events, in seconds on the host's clock.
 
     Args:

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 
-from .clocks import host_seconds, moment
+from .clocks import host_times, moment
 from .request import Batch
 from .trace.spans import ENGINES, Trace
 
@@ -140,7 +140,7 @@ class CudaDevice:
         if not self._pending:
             return
         events = [event for span in self._pending for event in span[2:4]]
-        times = iter(host_seconds(self._began, moment(self.clock), events))
+        times = iter(host_times(self._began, moment(self.clock), events))
         for lane, name, _, _, *rest in self._pending:
             self.trace.add(lane, name, next(times), next(times), *rest)
         self._pending.clear()

@@ -162,9 +162,9 @@ class Site(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def once(tmp_path_factory):
-    """once(name, make) is a new folder and, by way of JSON, what `make` makes there: of the processes that test, the
-    first that asks makes it for all."""
+def made_once(tmp_path_factory):
+    """made_once(name, make) is a new folder and, by way of JSON, what `make` makes there: of the processes that test,
+    the first that asks makes it for all."""
     shared = tmp_path_factory.getbasetemp()
     shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
 
@@ -180,7 +180,7 @@ def once(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def site(once) -> Site:
+def site(made_once) -> Site:
     def build(folder: Path) -> tuple[int, str]:
         command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder]
         environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}  # advertising of the theme's
@@ -188,5 +188,5 @@ def site(once) -> Site:
         done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
         return done.returncode, done.stdout + done.stderr
 
-    folder, made = once("site", build)
+    folder, made = made_once("site", build)
     return Site(folder, *made)

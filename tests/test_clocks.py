@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from acb_minimal.clocks import Moment, host_seconds, moment
+from acb_minimal.clocks import Moment, host_times, moment
 
 
 class Event:
@@ -59,7 +59,7 @@ def test_a_clock_that_is_slower_or_faster_moves_nothing(rate):
         return Event(7.0 + rate * seconds)
 
     times = [50.0 + 0.01 * number for number in range(1, 3000)]
-    found = host_seconds(Moment(0.0, 50.0, at(50.0)), Moment(0.0, 80.0, at(80.0)), [at(each) for each in times])
+    found = host_times(Moment(0.0, 50.0, at(50.0)), Moment(0.0, 80.0, at(80.0)), [at(each) for each in times])
     assert found == pytest.approx(times, abs=2e-6)
     assert np.diff(found) == pytest.approx(np.diff(times), abs=0.3e-6)
 
@@ -72,8 +72,8 @@ def test_an_upload_that_ran_before_what_was_launched_before_it_is_where_it_ran()
         start = 50.0 + 2.0 * number
         times += [start, start + 2.0, start + 1.5, start + 1.6]
     began, ended = (Moment(0.0, each, Event(each)) for each in (49.0, 260.0))
-    assert host_seconds(began, ended, [Event(each) for each in times]) == pytest.approx(times, abs=5e-6)
+    assert host_times(began, ended, [Event(each) for each in times]) == pytest.approx(times, abs=5e-6)
 
 
 def test_without_events_there_are_no_times():
-    assert host_seconds(Moment(0.0, 1.0, Event(1.0)), Moment(0.0, 2.0, Event(2.0)), []) == []
+    assert host_times(Moment(0.0, 1.0, Event(1.0)), Moment(0.0, 2.0, Event(2.0)), []) == []

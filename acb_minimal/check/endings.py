@@ -32,8 +32,8 @@ class Hung(Broken):
 @contextmanager
 def watchdog(seconds: float, what: str, below: CodeType, file: str | None = None) -> Iterator[None]:
     """Ends what runs inside if it takes longer, wherever it is: in a loop, or waiting for a lock. It takes a signal, so
-    this holds in the main thread only. Somebody who is in a debugger may take any time, and has all of it once more
-    afterwards.
+    this holds in the main thread only. Somebody who is in a debugger may take any time, and has these seconds once
+    more afterwards.
 
     Args:
         what: to call it, in the message.
@@ -47,12 +47,14 @@ def watchdog(seconds: float, what: str, below: CodeType, file: str | None = None
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield
         return
-    times, before = 0, set(sys._current_frames())
+    times, debugged, before = 0, False, set(sys._current_frames())
 
     def bark(number: int, frame: FrameType) -> None:
-        nonlocal times
-        if _in_debugger(frame):
+        nonlocal times, debugged
+        was_debugged, debugged = debugged, _in_debugger(frame)
+        if was_debugged and not debugged:
             signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
+        if was_debugged or debugged:
             return
         times += 1
         message = f"{what} has not come to an end in {seconds:g} s; {_where(frame, below, file, before)}"

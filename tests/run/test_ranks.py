@@ -44,7 +44,7 @@ def cases_of(models: dict[str, tuple[Harness, str]]) -> dict[str, dict]:
 
 
 @pytest.fixture(scope="module")
-def run(once, harness, tiny_path):
+def run(made_once, harness, tiny_path):
     """What two ranks were asked, what each got before they diverged, and how they ended; started once, for all tests.
 
     The ranks do not divide the families' vocabulary, and keep embedding and output whole; that of one more model,
@@ -67,7 +67,7 @@ def run(once, harness, tiny_path):
         served = [json.loads(file.read_text()) for file in files]
         return {"cases": cases, "served": served, "status": done.returncode, "stderr": done.stderr}
 
-    return once("ranks", start)[1]
+    return made_once("ranks", start)[1]
 
 
 def skip_one_gpu() -> None:

@@ -254,7 +254,7 @@ def test_device_work_is_where_its_events_are_on_the_host_s_clock(monkeypatch):
     moments = iter(["before", "after"])
     monkeypatch.setattr(device_module, "moment", lambda clock: next(moments))
     seconds = {("before", "after", 4): [10.0, 11.0, 12.0, 13.0]}
-    monkeypatch.setattr(device_module, "host_seconds", lambda began, ended, events: seconds[began, ended, len(events)])
+    monkeypatch.setattr(device_module, "host_times", lambda began, ended, events: seconds[began, ended, len(events)])
     device.begin()
     for engine, name, number in (("h2d", "upload", 2), ("compute", "forward", 3)):
         with device.launching(engine, name, SimpleNamespace(name="B", batch=SimpleNamespace(number=number))):
