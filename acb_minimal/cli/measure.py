@@ -126,6 +126,9 @@ def compare(
     traces: Annotated[
         Path | None, typer.Option(help="Write a trace of --batches steps of each chapter into this folder.")
     ] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="Keep the profiles in this folder, for notebooks to show (ACB_KEPT=FOLDER).")
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the breakdowns: a .png, .svg or .pdf file.")] = None,
 ) -> None:
     """Serve one workload through all chapters and put them side by side."""
@@ -133,7 +136,7 @@ def compare(
     check_plot(plot)
     ranks = start_ranks(gpus, device, rank_timeout)
     with console.status("loading torch and transformers"):  # takes seconds
-        from ..measure import figures, tables
+        from ..measure import figures, kept, tables
         from ..measure.compare import compare
         from ..measure.law import law_of
         from ..measure.profile import Method
@@ -141,8 +144,9 @@ def compare(
     method = Method(runs, kernels, batches)
     if ranks and runs > 1:
         raise InputError(f"runs is {runs}; with several GPUs it must be 1: each rank would keep a run of its own")
-    if traces and not traces.is_dir():
-        raise InputError(f"cannot write traces into {str(traces)!r}: give a folder that exists")
+    for folder, option in ((traces, "--traces"), (keep, "--keep")):
+        if folder:
+            kept.check_folder(folder, option)
     if json_file and json_file.exists():
         figures.load(json_file)  # nothing but results may be overwritten, and now is the time to say so
     chosen, checkpoint = choose_workload(
@@ -167,6 +171,8 @@ def compare(
             if traces:
                 file = own_file(traces / f"{chosen.name}-{comparison.profile.chapter}.json")
                 _save_part(comparison.profile, batches, file)
+            if keep and is_first():
+                kept.keep(keep, chosen, comparison.profile)
     entry = tables.entry(chosen, done)
     console.print(tables.comparison(entry))
     if done[0].profile.breakdown and done[0].profile.chapter in SYNCHRONOUS:

@@ -1,13 +1,15 @@
 """Where the time goes: chapters profiled on a workload, and the tables and pictures of it."""
 
+import os
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from IPython.display import Image, Markdown
 from rich.table import Table
 
-from ..measure import compare, tables
+from ..measure import compare, kept, tables
 from ..measure.profile import Profile
 from ..pictures import charts
 from ..pictures.timeline import timeline as draw
@@ -23,10 +25,12 @@ class Profiles:
     Attributes:
         workload: what all of them served.
         comparisons: by the names that the chapters were asked for.
+        command: that measured them; None for this notebook itself.
     """
 
     workload: Workload
     comparisons: dict[str, compare.Comparison]
+    command: str | None = None
 
     def __getitem__(self, chapter: str) -> Profile:
         return self.comparisons[chapter].profile
@@ -43,18 +47,25 @@ class Profiles:
 
 
 def measure(name: str, *chapters: str) -> Profiles:
-    """Profiles a workload in these chapters, on this machine.
+    """Profiles a workload in these chapters, on this machine; or shows what `acb compare --keep` has measured on it, if
+    ACB_KEPT names a folder with that (kept.py).
 
     Raises:
-        InputError: there is no such workload or chapter, or it cannot be served here.
+        InputError: there is no such workload or chapter, or it cannot be served here; or what is kept is something else.
     """
-    workload = find_workload(name)
-    return Profiles(workload, dict(zip(chapters, compare.compare(workload, chapters=chapters), strict=True)))
+    workload, command = find_workload(name), None
+    if folder := os.environ.get(kept.FOLDER):
+        command, comparisons = kept.kept(Path(folder), workload, chapters)
+    else:
+        comparisons = compare.compare(workload, chapters=chapters)
+    return Profiles(workload, dict(zip(chapters, comparisons, strict=True)), command)
 
 
 def table(profiles: Profiles) -> Table:
     """Where the time of a decode step goes, a row for each chapter."""
     made = tables.comparison(tables.entry(profiles.workload, profiles.comparisons.values()))
+    if profiles.command:
+        made.caption = f"{made.caption} Measured before this notebook ran, by `{profiles.command}`."
     if not next(iter(profiles.comparisons.values())).profile.device.arithmetic:
         made.caption = f"{made.caption} The simulator only keeps time for this model: its tokens are placeholders."
     return made

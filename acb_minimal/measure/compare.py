@@ -65,8 +65,7 @@ def compare(
         nonlocal first
         done = look_into(runs, workload, str(path), checkpoint, path.stem, method)
         first = first or done
-        speed_up = done.figures.tokens_per_second / first.figures.tokens_per_second
-        return Comparison(done, speed_up, _same(first.completions, done.completions))
+        return beside(first, done)
 
     for path, runs in served:
         runs.append(run(path, 1))
@@ -83,6 +82,12 @@ def compare(
             if method.kernels:
                 progress(f"{path.stem} under torch's profiler")
             yield compared(path, runs)
+
+
+def beside(first: Profile, done: Profile) -> Comparison:
+    """A profile beside the first one's, of the same workload."""
+    speed_up = done.figures.tokens_per_second / first.figures.tokens_per_second
+    return Comparison(done, speed_up, _same(first.completions, done.completions))
 
 
 def _same(ours: list[Completion], theirs: list[Completion]) -> float:

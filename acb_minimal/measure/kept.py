@@ -1,0 +1,107 @@
+"""Profiles in a folder: what was measured once is the same number wherever it is shown.
+
+`acb compare --keep FOLDER` writes them, and notebooks that find the folder's name in ACB_KEPT show them instead of
+measuring again. A host can be slow for seconds on end, so two runs of the same code, minutes apart on one machine, give
+two numbers.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ..errors import InputError
+from ..run.checkpoint import Checkpoint
+from ..run.devices import open_device
+from ..run.dials import Dials
+from ..run.engines import chapter_path
+from ..run.session import Completion
+from ..run.workload import Workload
+from ..trace.spans import Trace
+from .compare import Comparison, beside
+from .figures import Breakdown, Figures, command, environment
+from .profile import Profile
+
+FOLDER = "ACB_KEPT"  # the environment variable with the folder's name
+
+
+def check_folder(folder: Path, option: str) -> None:
+    """Whether it is a folder.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{option} is {str(folder)!r}; it must be a folder that exists")
+
+
+def keep(folder: Path, workload: Workload, done: Profile) -> None:
+    """Writes a profile into the folder, all but the kernel trace; an older one of the same chapter is replaced."""
+    entry = {
+        "command": command(),
+        "environment": environment(done.device),
+        "workload": dataclasses.asdict(workload),
+        "dials": str(done.dials),
+        "figures": dataclasses.asdict(done.figures),
+        "trace": done.trace.chrome(),
+        "breakdown": dataclasses.asdict(done.breakdown) if done.breakdown else None,
+        "profiled_bubbles": done.profiled_bubbles,
+        "completions": [dataclasses.asdict(completion) for completion in done.completions],
+        "run_steps": done.run_steps,
+    }
+    _file(folder, workload, done.chapter).write_text(json.dumps(entry) + "\n")
+
+
+def kept(folder: Path, workload: Workload, chapters: Sequence[str]) -> tuple[str, Iterator[Comparison]]:
+    """What `compare` would yield, from the profiles in the folder.
+
+    Args:
+        folder: with the profiles.
+        workload: that they served.
+        chapters: names.
+
+    Returns:
+        The command that measured them, and the comparisons.
+
+    Raises:
+        InputError: the folder has no profile of a chapter; or it was measured by another command than the others, with
+            another workload or other dials, or not on this machine, with these versions, today.
+    """
+    check_folder(folder, FOLDER)
+    entries = {}
+    for name in chapters:
+        chapter = chapter_path(name).stem
+        file = _file(folder, workload, chapter)
+        if not file.is_file():
+            raise InputError(
+                f"{FOLDER} is {str(folder)!r}, which has no profile of {chapter} on {workload.name}: make it with "
+                f"acb compare --workload {workload.name} --keep {folder}"
+            )
+        entries[chapter] = json.loads(file.read_text())
+    device = open_device("auto", Checkpoint(workload.model))
+    first = next(iter(entries.values()))
+    asked = {"workload": dataclasses.asdict(workload), "dials": str(Dials()), "environment": environment(device)}
+    for chapter, entry in entries.items():
+        for what, wanted in (asked | {"command": first["command"]}).items():
+            if entry[what] != wanted:
+                raise InputError(f"{str(_file(folder, workload, chapter))!r}: {what} is {entry[what]!r}, not {wanted!r}")
+    profiles = [
+        Profile(
+            chapter,
+            device,
+            Figures(**entry["figures"]),
+            Trace.of_chrome(entry["trace"]),
+            Breakdown(**entry["breakdown"]) if entry["breakdown"] else None,
+            entry["profiled_bubbles"],
+            None,
+            [Completion(**completion) for completion in entry["completions"]],
+            Dials(),
+            entry["run_steps"],
+        )
+        for chapter, entry in entries.items()
+    ]
+    return first["command"], (beside(profiles[0], done) for done in profiles)
+
+
+def _file(folder: Path, workload: Workload, chapter: str) -> Path:
+    return folder / f"{workload.name}-{chapter}.json"
