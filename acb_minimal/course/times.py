@@ -51,7 +51,8 @@ def measure(name: str, *chapters: str) -> Profiles:
     ACB_KEPT names a folder with that (kept.py).
 
     Raises:
-        InputError: there is no such workload or chapter, or it cannot be served here; or what is kept is something else.
+        InputError: there is no such workload or chapter, or it cannot be served here; or what is kept is of something
+            else.
     """
     workload, command = find_workload(name), None
     if folder := os.environ.get(kept.FOLDER):

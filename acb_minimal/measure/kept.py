@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ..device import Device
 from ..errors import InputError
 from ..run.checkpoint import Checkpoint
 from ..run.devices import open_device
@@ -38,10 +39,7 @@ def check_folder(folder: Path, option: str) -> None:
 def keep(folder: Path, workload: Workload, done: Profile) -> None:
     """Writes a profile into the folder, all but the kernel trace; an older one of the same chapter is replaced."""
     entry = {
-        "command": command(),
-        "environment": environment(done.device),
-        "workload": dataclasses.asdict(workload),
-        "dials": str(done.dials),
+        "facts": _facts(workload, done.device, done.dials) | {"command": command()},
         "figures": dataclasses.asdict(done.figures),
         "trace": done.trace.chrome(),
         "breakdown": dataclasses.asdict(done.breakdown) if done.breakdown else None,
@@ -79,12 +77,13 @@ def kept(folder: Path, workload: Workload, chapters: Sequence[str]) -> tuple[str
             )
         entries[chapter] = json.loads(file.read_text())
     device = open_device("auto", Checkpoint(workload.model))
-    first = next(iter(entries.values()))
-    asked = {"workload": dataclasses.asdict(workload), "dials": str(Dials()), "environment": environment(device)}
+    first = next(iter(entries.values()))["facts"]["command"]
+    wanted = _facts(workload, device, Dials()) | {"command": first}
     for chapter, entry in entries.items():
-        for what, wanted in (asked | {"command": first["command"]}).items():
-            if entry[what] != wanted:
-                raise InputError(f"{str(_file(folder, workload, chapter))!r}: {what} is {entry[what]!r}, not {wanted!r}")
+        for what, value in wanted.items():
+            if entry["facts"].get(what) != value:
+                file = str(_file(folder, workload, chapter))
+                raise InputError(f"{file!r}: {what} is {entry['facts'].get(what)!r}; it must be {value!r} here")
     profiles = [
         Profile(
             chapter,
@@ -100,7 +99,12 @@ def kept(folder: Path, workload: Workload, chapters: Sequence[str]) -> tuple[str
         )
         for chapter, entry in entries.items()
     ]
-    return first["command"], (beside(profiles[0], done) for done in profiles)
+    return first, (beside(profiles[0], done) for done in profiles)
+
+
+def _facts(workload: Workload, device: Device, dials: Dials) -> dict:
+    """What two profiles must have in common to be shown in one notebook."""
+    return environment(device) | dataclasses.asdict(workload) | {"dials": str(dials)}
 
 
 def _file(folder: Path, workload: Workload, chapter: str) -> Path:

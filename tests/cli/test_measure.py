@@ -49,9 +49,10 @@ def test_compare_puts_all_chapters_side_by_side(acb):
 
 
 def test_results_are_stored_and_shown_again(acb, tmp_path):
-    file, plot = tmp_path / "results.json", tmp_path / "results.svg"
+    file, plot, keep = tmp_path / "results.json", tmp_path / "results.svg", tmp_path / "kept"
+    keep.mkdir()
     options = ("--workload", "small", "--requests", 2, "--context", 8, "--new-tokens", 9, "--chapter", "ch1")
-    options += ("--chapter", "ch6", "--batches", 5, "--json", file, "--traces", tmp_path)
+    options += ("--chapter", "ch6", "--batches", 5, "--json", file, "--traces", tmp_path, "--keep", keep)
     live = acb("compare", *options)
     assert live.returncode == 0, live.stderr
     again = acb("results", file, "--plot", plot)
@@ -66,6 +67,7 @@ def test_results_are_stored_and_shown_again(acb, tmp_path):
     chrome = json.loads((tmp_path / "small-ch6_cuda_graphs.json").read_text())
     assert chrome["otherData"]["command"] == entry["command"]
     assert len(Trace.of_chrome(chrome).batches()) == 5
+    assert [path.name for path in sorted(keep.iterdir())] == ["small-ch1_sync.json", "small-ch6_cuda_graphs.json"]
 
 
 def test_the_headline_run_stands_beside_the_published_one(acb, tmp_path):
@@ -116,6 +118,8 @@ def test_compare_refuses_what_it_cannot_serve(acb, arguments, message):
     [
         (("profile", "ch1", "--trace", "/no/such/folder/x.json"), "cannot write '/no/such/folder/x.json'"),
         (("profile", "ch1", "--device", "cpu"), "there is no profile of device 'cpu'"),
+        (("compare", "--keep", "/no/such"), "--keep is '/no/such'; it must be a folder that exists"),
+        (("compare", "--traces", "/no/such"), "--traces is '/no/such'; it must be a folder that exists"),
         (("profile", "ch1", "--plot", "steps.txt"), "cannot draw 'steps.txt': its name must end in .png, .svg or .pdf"),
         (("profile", "ch1", "--kernels", "k.json"), "cannot write 'k.json': there are kernels on a CUDA GPU only"),
         (("profile", "ch1", "--no-operations"), "--no-operations needs --kernels"),
