@@ -52,7 +52,7 @@ class Player {
   address() {
     const { chapter, graphs, preset, K, L, H, R, without, t } = this.state;
     const times = preset ? { preset } : { K, L, H, R }, taken = without ? { without } : {};
-    return `?${new URLSearchParams({ chapter, ...times, graphs: graphs ? 1 : 0, ...taken, t: +t.toFixed(4) })}`;
+    return `?${new URLSearchParams({ chapter, ...times, graphs: graphs ? 1 : 0, ...taken, t })}`;
   }
 
   /* Changes something other than the time, which begins anew unless it is to be kept. */

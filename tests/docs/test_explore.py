@@ -251,8 +251,7 @@ def test_an_address_leads_to_the_moment_it_was_taken_at(tab):
     tab.goto("about:blank")
     go(tab, link)
     found = player(tab, "state")
-    assert found | {"t": 0} == state | {"t": 0}
-    assert found["t"] == pytest.approx(state["t"], abs=1e-4)
+    assert found == state  # its moment too: rounded, it could be before the event that it is of
     assert line_of_host(tab) == line
 
 

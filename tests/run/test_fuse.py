@@ -323,6 +323,7 @@ def test_layers_that_cannot_be_compiled_run_as_they_are_and_one_line_says_so(tin
     mlp = network.model.layers[1].mlp
     forward = mlp.forward
     mlp.forward = lambda x: (torch._dynamo.graph_break(), forward(x))[1]
+    capsys.readouterr()  # a model that is made for this test shows how it is written
     session = Session(Job([PROMPTS[0]], 6), "ch2", model.checkpoint, "cpu", COMPILED)
     assert [done.tokens for done in session.serve()] == [model.oracle(PROMPTS[0], 6)]
     assert not session.dials.compile
@@ -338,6 +339,7 @@ def test_linears_that_cannot_be_joined_are_left_and_one_line_says_so(tiny, graph
 
     monkeypatch.setattr(fuse, "join_linears", refuse)
     model = tiny("llama")
+    capsys.readouterr()
     session = Session(Job([PROMPTS[0]], 6), "ch2", model.checkpoint, "cpu", COMPILED)
     assert [done.tokens for done in session.serve()] == [model.oracle(PROMPTS[0], 6)]
     assert capsys.readouterr().err == "note: LlamaForCausalLM: its linears cannot be joined (a reason)\n"
