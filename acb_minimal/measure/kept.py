@@ -24,6 +24,7 @@ from .figures import Breakdown, Figures, command, environment
 from .profile import Profile
 
 FOLDER = "ACB_KEPT"  # the environment variable with the folder's name
+KEYS = {"facts", "figures", "trace", "breakdown", "profiled_bubbles", "completions", "run_steps"}  # of a file
 
 
 def check_folder(folder: Path, option: str) -> None:
@@ -62,20 +63,11 @@ def kept(folder: Path, workload: Workload, chapters: Sequence[str]) -> tuple[str
         The command that measured them, and the comparisons.
 
     Raises:
-        InputError: the folder has no profile of a chapter; or it was measured by another command than the others, with
-            another workload or other dials, or not on this machine, with these versions, today.
+        InputError: the folder has no profile of a chapter; or it was measured by another command than the others, of
+            another workload or with other dials, or not today, on a machine and with versions like these.
     """
     check_folder(folder, FOLDER)
-    entries = {}
-    for name in chapters:
-        chapter = chapter_path(name).stem
-        file = _file(folder, workload, chapter)
-        if not file.is_file():
-            raise InputError(
-                f"{FOLDER} is {str(folder)!r}, which has no profile of {chapter} on {workload.name}: make it with "
-                f"acb compare --workload {workload.name} --keep {folder}"
-            )
-        entries[chapter] = json.loads(file.read_text())
+    entries = {(stem := chapter_path(name).stem): _read(folder, workload, stem) for name in chapters}
     device = open_device("auto", Checkpoint(workload.model))
     first = next(iter(entries.values()))["facts"]["command"]
     wanted = _facts(workload, device, Dials()) | {"command": first}
@@ -107,5 +99,22 @@ def _facts(workload: Workload, device: Device, dials: Dials) -> dict:
     return environment(device) | dataclasses.asdict(workload) | {"dials": str(dials)}
 
 
+def _read(folder: Path, workload: Workload, chapter: str) -> dict:
+    file = _file(folder, workload, chapter)
+    try:
+        entry = json.loads(file.read_text())
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{FOLDER} is {str(folder)!r}, which has no profile of {chapter} on {workload.name}: make it with "
+            f"acb compare --workload {workload.name} --keep {folder}"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read a profile from {str(file)!r}: {error}") from error
+    if not (isinstance(entry, dict) and entry.keys() == KEYS):
+        raise InputError(f"{str(file)!r} holds no profile that acb compare --keep wrote: let it write that again")
+    return entry
+
+
 def _file(folder: Path, workload: Workload, chapter: str) -> Path:
-    return folder / f"{workload.name}-{chapter}.json"
+    """Called otherwise than a trace, which may lie in the same folder."""
+    return folder / f"{workload.name}-{chapter}.profile.json"

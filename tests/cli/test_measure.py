@@ -49,10 +49,9 @@ def test_compare_puts_all_chapters_side_by_side(acb):
 
 
 def test_results_are_stored_and_shown_again(acb, tmp_path):
-    file, plot, keep = tmp_path / "results.json", tmp_path / "results.svg", tmp_path / "kept"
-    keep.mkdir()
+    file, plot = tmp_path / "results.json", tmp_path / "results.svg"
     options = ("--workload", "small", "--requests", 2, "--context", 8, "--new-tokens", 9, "--chapter", "ch1")
-    options += ("--chapter", "ch6", "--batches", 5, "--json", file, "--traces", tmp_path, "--keep", keep)
+    options += ("--chapter", "ch6", "--batches", 5, "--json", file, "--traces", tmp_path, "--keep", tmp_path)
     live = acb("compare", *options)
     assert live.returncode == 0, live.stderr
     again = acb("results", file, "--plot", plot)
@@ -67,7 +66,8 @@ def test_results_are_stored_and_shown_again(acb, tmp_path):
     chrome = json.loads((tmp_path / "small-ch6_cuda_graphs.json").read_text())
     assert chrome["otherData"]["command"] == entry["command"]
     assert len(Trace.of_chrome(chrome).batches()) == 5
-    assert [path.name for path in sorted(keep.iterdir())] == ["small-ch1_sync.json", "small-ch6_cuda_graphs.json"]
+    kept = sorted(path.name for path in tmp_path.glob("*.profile.json"))
+    assert kept == ["small-ch1_sync.profile.json", "small-ch6_cuda_graphs.profile.json"]
 
 
 def test_the_headline_run_stands_beside_the_published_one(acb, tmp_path):

@@ -79,10 +79,24 @@ def test_what_is_not_there_is_not_made_up(folder):
 )
 def test_what_was_measured_otherwise_is_refused(folder, what, other):
     """The command may be any, as long as it is the same for all chapters."""
-    file = folder / "small-ch6_cuda_graphs.json"
+    file = folder / "small-ch6_cuda_graphs.profile.json"
     entry = json.loads(file.read_text())
     file.write_text(json.dumps(entry | {"facts": entry["facts"] | {what: other}}))
-    with pytest.raises(InputError, match=f"small-ch6_cuda_graphs.json': {what} is '{other}'; it must be '.*' here$"):
+    with pytest.raises(InputError, match=f"ch6_cuda_graphs.profile.json': {what} is '{other}'; it must be '.*' here$"):
+        kept.kept(folder, LOAD, CHAPTERS)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "cannot read a profile from '.*ch6_cuda_graphs.profile.json': Expecting property name"),
+        ("[]", "ch6_cuda_graphs.profile.json' holds no profile that acb compare --keep wrote"),
+        ('{"facts": {}}', "holds no profile that acb compare --keep wrote: let it write that again$"),
+    ],
+)
+def test_what_is_no_profile_is_refused_in_a_line(folder, text, message):
+    (folder / "small-ch6_cuda_graphs.profile.json").write_text(text)
+    with pytest.raises(InputError, match=message):
         kept.kept(folder, LOAD, CHAPTERS)
 
 
