@@ -23,6 +23,7 @@ from .options import (
     RankTimeout,
     Requests,
     WorkloadName,
+    check_folder,
     check_plot,
     check_writable,
     choose_dials,
@@ -133,6 +134,8 @@ def compare(
 ) -> None:
     """Serve one workload through all chapters and put them side by side."""
     check_writable(json_file, "--json")
+    check_folder(traces, "--traces")
+    check_folder(keep, "--keep")
     check_plot(plot)
     ranks = start_ranks(gpus, device, rank_timeout)
     with console.status("loading torch and transformers"):  # takes seconds
@@ -144,9 +147,6 @@ def compare(
     method = Method(runs, kernels, batches)
     if ranks and runs > 1:
         raise InputError(f"runs is {runs}; with several GPUs it must be 1: each rank would keep a run of its own")
-    for folder, option in ((traces, "--traces"), (keep, "--keep")):
-        if folder:
-            kept.check_folder(folder, option)
     if json_file and json_file.exists():
         figures.load(json_file)  # nothing but results may be overwritten, and now is the time to say so
     chosen, checkpoint = choose_workload(
@@ -159,6 +159,8 @@ def compare(
         model=model,
     )
     dials = choose_dials(host_work, launching, graphs, compile, chosen, device, ranks)
+    if keep:
+        kept.check(chosen, dials, chapter or (), kernels)
     done = []
     with console.status(f"{chosen.name}: the first chapter") as status:
         for comparison in compare(chosen, device, chapter or (), checkpoint, dials, status.update, method):
@@ -171,8 +173,8 @@ def compare(
             if traces:
                 file = own_file(traces / f"{chosen.name}-{comparison.profile.chapter}.json")
                 _save_part(comparison.profile, batches, file)
-            if keep and is_first():
-                kept.keep(keep, chosen, comparison.profile)
+            if keep:
+                kept.save(keep, chosen, comparison.profile)
     entry = tables.entry(chosen, done)
     console.print(tables.comparison(entry))
     if done[0].profile.breakdown and done[0].profile.chapter in SYNCHRONOUS:

@@ -83,6 +83,16 @@ def check_writable(file: Path | None, option: str) -> None:
         raise InputError(f"cannot write {str(file)!r}: it is not permitted; give another file with {option}")
 
 
+def check_folder(folder: Path | None, option: str) -> None:
+    """Whether files can be written into a folder; None is none to write into.
+
+    Raises:
+        InputError: they cannot.
+    """
+    if folder and not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise InputError(f"cannot write into {str(folder)!r}: {option} takes a folder that can be written to")
+
+
 def check_plot(file: Path | None) -> None:
     """Whether a picture can be written there.
 

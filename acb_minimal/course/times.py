@@ -9,6 +9,7 @@ from pathlib import Path
 from IPython.display import Image, Markdown
 from rich.table import Table
 
+from ..errors import InputError
 from ..measure import compare, kept, tables
 from ..measure.profile import Profile
 from ..pictures import charts
@@ -55,8 +56,10 @@ def measure(name: str, *chapters: str) -> Profiles:
             else.
     """
     workload, command = find_workload(name), None
+    if not chapters:
+        raise InputError(f"measure({name!r}) has no chapter; it takes one or more, as in measure({name!r}, 'ch1')")
     if folder := os.environ.get(kept.FOLDER):
-        command, comparisons = kept.kept(Path(folder), workload, chapters)
+        command, comparisons = kept.load(Path(folder), workload, chapters)
     else:
         comparisons = compare.compare(workload, chapters=chapters)
     return Profiles(workload, dict(zip(chapters, comparisons, strict=True)), command)
