@@ -1,6 +1,7 @@
 """Profiles in a folder, and who shows them: the notebooks."""
 
 import json
+import os
 import sys
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from acb_minimal.errors import InputError
 from acb_minimal.measure import kept
 from acb_minimal.measure.compare import compare
 from acb_minimal.run.dials import Dials
+from acb_minimal.run.engines import chapter_path
 from acb_minimal.run.workload import WORKLOADS, workload
 
 LOAD = workload("small").override(requests=3, prompt_tokens=8, new_tokens=9)
@@ -144,8 +146,13 @@ def test_what_is_no_profile_is_refused_in_a_line(folder, text, message):
         kept.load(folder, LOAD, ["ch6"])
 
 
+def test_a_chapter_is_the_same_by_its_path(folder):
+    _, (ch5,) = kept.load(folder, LOAD, [os.path.relpath(chapter_path("ch5"))])
+    assert ch5.profile.chapter == "ch5_carry_over"
+
+
 @pytest.mark.parametrize("part", ["figures", "trace", "breakdown", "completions"])
-@pytest.mark.parametrize("value", [1, [1], {"a": 1}])
+@pytest.mark.parametrize("value", [1, [1], {"a": 1}, {"traceEvents": [], "otherData": 1}])
 def test_a_profile_with_a_broken_part_is_refused_in_a_line(folder, part, value):
     entry = json.loads(file(folder).read_text())
     file(folder).write_text(json.dumps(entry | {part: value}))
