@@ -139,7 +139,7 @@ def compare(
     check_plot(plot)
     ranks = start_ranks(gpus, device, rank_timeout)
     with console.status("loading torch and transformers"):  # takes seconds
-        from ..measure import figures, kept, tables
+        from ..measure import figures, kept_profiles, tables
         from ..measure.compare import compare
         from ..measure.law import law_of
         from ..measure.profile import Method
@@ -160,7 +160,7 @@ def compare(
     )
     dials = choose_dials(host_work, launching, graphs, compile, chosen, device, ranks)
     if keep:
-        kept.check(chosen, dials, chapter or (), kernels)
+        kept_profiles.check(chosen, dials, chapter or (), kernels)
     done = []
     with console.status(f"{chosen.name}: the first chapter") as status:
         for comparison in compare(chosen, device, chapter or (), checkpoint, dials, status.update, method):
@@ -174,7 +174,7 @@ def compare(
                 file = own_file(traces / f"{chosen.name}-{comparison.profile.chapter}.json")
                 _save_part(comparison.profile, batches, file)
             if keep:
-                kept.save(keep, chosen, comparison.profile)
+                kept_profiles.save(keep, chosen, comparison.profile)
     entry = tables.entry(chosen, done)
     console.print(tables.comparison(entry))
     if done[0].profile.breakdown and done[0].profile.chapter in SYNCHRONOUS:

@@ -10,7 +10,7 @@ from IPython.display import Image, Markdown
 from rich.table import Table
 
 from ..errors import InputError
-from ..measure import compare, kept, tables
+from ..measure import compare, kept_profiles, tables
 from ..measure.profile import Profile
 from ..pictures import charts
 from ..pictures.timeline import timeline as draw
@@ -49,17 +49,17 @@ class Profiles:
 
 def measure(name: str, *chapters: str) -> Profiles:
     """Profiles a workload in these chapters, on this machine; or shows what `acb compare --keep` has measured on it, if
-    ACB_KEPT names a folder with that (kept.py).
+    ACB_KEPT names a folder with that (kept_profiles.py).
 
     Raises:
-        InputError: there is no such workload or chapter, or it cannot be served here; or what is kept is of something
-            else.
+        InputError: no chapter is named; there is no such workload or chapter, or it cannot be served here; or what is
+            kept is of something else.
     """
     workload, command = find_workload(name), None
     if not chapters:
         raise InputError(f"measure({name!r}) has no chapter; it takes one or more, as in measure({name!r}, 'ch1')")
-    if folder := os.environ.get(kept.FOLDER):
-        command, comparisons = kept.load(Path(folder), workload, chapters)
+    if folder := os.environ.get(kept_profiles.FOLDER):
+        command, comparisons = kept_profiles.load(Path(folder), workload, chapters)
     else:
         comparisons = compare.compare(workload, chapters=chapters)
     return Profiles(workload, dict(zip(chapters, comparisons, strict=True)), command)

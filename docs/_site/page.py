@@ -87,7 +87,7 @@ class Page(Values):
         return first.block()
 
     def source(self, file: str, *names: str) -> str:
-        """Where the figures of a file are from, or of these entries of it: one machine, the commands of all."""
+        """Where the figures of a file are from, or of these entries of it: one kind of machine, the commands of all."""
         entries = [stored(file)[name] for name in names] or [stored(file)]
         facts = [entry.get("otherData") or entry["environment"] | {"command": entry["command"]} for entry in entries]
         commands = "`, `".join(fact["command"] for fact in facts)  # a trace has otherData

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from acb_minimal.cli import app, measure
 from acb_minimal.errors import InputError
-from acb_minimal.measure import kept
+from acb_minimal.measure import kept_profiles
 from acb_minimal.measure.profile import SAMPLE, Method
 from acb_minimal.run.engines import chapter_paths
 from acb_minimal.run.ranks import Ranks
@@ -91,7 +91,7 @@ def test_compare_keeps_what_a_notebook_can_show_and_nothing_else(acb, tmp_path, 
 def test_compare_keeps_every_profile(acb, tmp_path):
     options = ("--workload", "small", "--device", "sim", "--chapter", "ch1", "--chapter", "ch6")
     assert acb("compare", *options, "--keep", tmp_path).returncode == 0
-    command, (_, ch6) = kept.load(tmp_path, WORKLOADS["small"], ["ch1", "ch6"])
+    command, (_, ch6) = kept_profiles.load(tmp_path, WORKLOADS["small"], ["ch1", "ch6"])
     assert command == f"acb compare {' '.join(options)} --keep {tmp_path}"
     assert ch6.profile.figures.requests == WORKLOADS["small"].requests
 
