@@ -80,7 +80,6 @@ def svg(name: str, dark: bool) -> str:
 
 def origin(facts: dict[str, str]) -> str:
     """Where figures are from, in a line: machine, date, versions, command."""
-    # These are told in other words, or are of a trace and not of its origin.
-    told = ("device", "date", "command", "chapter", "prompts", "GPU lanes moved, ms")
+    told = ("device", "date", "command", "chapter", "prompts")  # in other words, or of a trace and not of its origin
     versions = ", ".join(f"{name} {value}" for name, value in facts.items() if name not in told)
     return f"{facts['device']}, {facts['date']} ({versions}): `{facts['command']}`"

@@ -102,11 +102,6 @@ class Values:
         """A stored trace, to take values from."""
         return Trace.of_chrome(stored(f"traces/{workload}-{chapter_path(chapter).stem}.json"))
 
-    def moved(self, workload: str) -> list[float]:
-        """By how many milliseconds the GPU's lanes were moved in each stored trace of a workload."""
-        traces = (stored(f"traces/{workload}-{stem}.json") for stem in chapter_paths())
-        return [trace["otherData"]["GPU lanes moved, ms"] for trace in traces]
-
     def closed_up(self, workload: str, chapter: str) -> int:
         """The batch at whose start the figure "closeup-..." of a stored trace has its bubble."""
         return closed_up(self.trace(workload, chapter))
