@@ -33,9 +33,9 @@ class Values:
         """A stored Breakdown: step, kernels, launch_gaps, bubbles, in seconds."""
         return SimpleNamespace(**self._chapter(file, workload, chapter)["breakdown"])
 
-    def run_steps(self, workload: str, chapter: str) -> list[float]:
+    def run_steps(self, workload: str, chapter: str, file: str = "h200.json") -> list[float]:
         """Seconds of a decode step in each of a chapter's stored runs, in the order in which they were made."""
-        return self._chapter("h200.json", workload, chapter)["run_steps"]
+        return self._chapter(file, workload, chapter)["run_steps"]
 
     def run(self, workload: str, chapter: str, file: str = "h200.json") -> figures.Figures:
         """Stored figures of a whole run: seconds, tokens_per_second, gpu_active and so on."""
