@@ -14,7 +14,7 @@ from acb_minimal.measure import compare as measure_compare
 from acb_minimal.measure import kernel_profile, tables
 from acb_minimal.measure import profile as measure_profile
 from acb_minimal.measure.compare import Comparison, compare
-from acb_minimal.measure.figures import typical_decodes, widest_decodes
+from acb_minimal.measure.figures import Breakdown, typical_decodes, widest_decodes
 from acb_minimal.measure.kernel_profile import launch_names, with_kernels
 from acb_minimal.measure.profile import SAMPLE, Method, Run, look_into, profile, serve
 from acb_minimal.run.checkpoint import Checkpoint
@@ -155,6 +155,13 @@ def test_a_table_says_how_far_runs_differ():
         for each, runs in ((one, [0.005, 0.004, 0.0044]), (other, [0.004, 0.004, 0.0041]))
     )
     assert said in tables.comparison(tables.entry(demo, [one, other])).caption
+
+
+def test_a_gap_below_zero_is_shown_as_it_was_measured():
+    demo, parts = find_workload("demo"), Breakdown(0.02583, 0.02595, -0.000114, -1e-9, 1278)
+    done = Comparison(replace(profile("ch1", demo, "sim"), breakdown=parts), 1.0, 1.0)
+    row = [next(iter(column.cells)) for column in tables.comparison(tables.entry(demo, [done])).columns]
+    assert row[1:5] == ["25.83", "25.95", "-0.11", "0.00"]
 
 
 def test_chapters_run_in_turns_and_all_of_them_before_any_is_profiled(once, monkeypatch):
