@@ -73,7 +73,7 @@ def test_chapter_1_on_the_cpu(harness, family):
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("chapter", chapter_paths())
 def test_every_chapter_on_the_simulator_under_every_policy(harness, chapter, policy):
-    @many(30)  # for each of 24 pairs
+    @many(20)  # for each of 24 pairs
     @given(st.sampled_from(list(FAMILIES)), workloads(), st.integers(0, 1000))
     def check(family, workload, seed):
         serve_and_compare(harness(family), workload, chapter, SimulatedDevice(Costs.of("counter"), named(policy, seed)))

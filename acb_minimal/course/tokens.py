@@ -98,20 +98,26 @@ def simulated(policy: str, seed: int = 0) -> SimulatedDevice:
 
 
 def try_here(name: str, engine: type) -> Table:
-    """The same on this machine's own device, in a process of its own: an error on a GPU ends the process it is in.
+    """The same on this machine's own device.
 
     Args:
         name: what to call the engine.
-        engine: made by `run.engines`, so that the other process can make it too.
+        engine: made by `run.engines`, so that another process can make it too.
     """
-    made = plain_table(f"right answers on {machine().name}", "engine", "right", "for example")
-    with multiprocessing.get_context("spawn").Pool(1, _silent) as pool:
-        try:
-            said = pool.apply_async(_answers_here, (_source_of(engine),)).get(PATIENCE)
-        except multiprocessing.TimeoutError:
-            said = f"nothing for {PATIENCE} s: it hung, or took its process down"
+    device = machine()
+    said = answers_apart(engine) if device.kind == "cuda" else answers(engine, device)
+    made = plain_table(f"right answers on {device.name}", "engine", "right", "for example")
     made.add_row(name, f"{right(said)} of {len(PAIRS)}", _wrong(said))
     return made
+
+
+def answers_apart(engine: type) -> list[str] | str:
+    """`answers` on this machine's own device, in a process of its own: an error on a GPU ends the process it is in."""
+    with multiprocessing.get_context("spawn").Pool(1, _silent) as pool:
+        try:
+            return pool.apply_async(_answers_here, (_source_of(engine),)).get(PATIENCE)
+        except multiprocessing.TimeoutError:
+            return f"nothing for {PATIENCE} s: it hung, or took its process down"
 
 
 def _answers_here(source: str) -> list[str] | str:
