@@ -98,7 +98,7 @@ def simulated(policy: str, seed: int = 0) -> SimulatedDevice:
 
 
 def try_here(name: str, engine: type) -> Table:
-    """The same on this machine's own device.
+    """How many answers an engine gets right on this machine's own device, and one that is wrong.
 
     Args:
         name: what to call the engine.

@@ -1,5 +1,7 @@
 """A broken engine on this machine's own device."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -18,6 +20,15 @@ def test_an_engine_answers_in_a_process_of_its_own_as_in_this_one(broken):
     said = tokens.answers_apart(broken)
     assert said == tokens.answers(broken, machine())
     assert tokens.right(said) < len(said) == len(tokens.PAIRS)
+
+
+@pytest.mark.parametrize(("kind", "apart"), [("cuda", True), ("sim", False)])
+def test_a_broken_engine_has_a_process_of_its_own_on_a_gpu_alone(monkeypatch, broken, kind, apart):
+    monkeypatch.setattr(tokens, "machine", lambda: SimpleNamespace(kind=kind, name="a machine"))
+    monkeypatch.setattr(tokens, "answers_apart", lambda engine: "apart")
+    monkeypatch.setattr(tokens, "answers", lambda engine, device: "here")
+    *_, said = tokens.try_here("broken", broken).columns
+    assert list(said.cells) == ["apart" if apart else "here"]
 
 
 def test_an_engine_that_hangs_is_not_waited_for(broken, monkeypatch):
