@@ -27,7 +27,7 @@ MORE = 1.5  # times the kernels of the usual batch: there are prompts in it
 ODD = 2.0  # times as long as others of its kind: not yet warm, or there was nothing to do
 CLOCKS = 1_000  # ns by which the clocks of host and GPU may disagree
 # Seconds from one kernel of a graph to the next, without a profiler: on an H200, chapter 6's launch gaps divided by its
-# kernels are 0.28e-6 on `small` and 0.35e-6 on `long` (docs/results/h200.json; on `wide` they are too small a share).
+# kernels are 0.30e-6 on `small` and 0.37e-6 on `long` (docs/results/h200.json; on `wide` they are too small a share).
 BETWEEN_KERNELS = 0.3e-6
 FITS = 0.1  # by which a step may differ from what the law says of it
 
