@@ -10,7 +10,7 @@ from rich.text import Text
 from ..device import CudaDevice
 from ..run.workload import Workload
 from .compare import Comparison
-from .figures import Breakdown, command, environment
+from .figures import PARTS, Breakdown, command, environment
 from .regimes import Regime
 
 COLUMNS = ("chapter", "decode", "kernels", "launch\ngaps", "bubbles", "active", "tokens\n/s", "speed-\nup", "same")
@@ -64,6 +64,12 @@ def breakdowns(entry: dict) -> dict[str, Breakdown]:
     return {row["chapter"]: Breakdown(**row["breakdown"]) for row in entry["chapters"] if row["breakdown"]}
 
 
+def in_ms(parts: Breakdown) -> list[str]:
+    """A decode step and what it is made of, in the order of figures.PARTS."""
+    # Kernels are timed in a run of their own, so a gap can be below zero; + 0.0 only makes -0.00 0.00.
+    return [f"{round(1e3 * getattr(parts, part), 2) + 0.0:.2f}" for part in PARTS]
+
+
 def bar(name: str, parts: Breakdown, longest: float) -> Text:
     """A decode step as a line of a terminal: kernels, launch gaps and bubbles to scale, and the whole in ms.
 
@@ -107,11 +113,9 @@ def comparison(entry: dict) -> Table:
     for row in entry["chapters"]:
         figures, parts = row["figures"], row["breakdown"]
         decode = "-" if figures["ms_per_decode_step"] is None else f"{figures['ms_per_decode_step']:.2f}"
-        names = ("step", "kernels", "launch_gaps", "bubbles")
         table.add_row(
             row["chapter"],
-            # Kernels are timed in a run of their own, so a gap can be below zero; + 0.0 only makes -0.00 0.00.
-            *((f"{round(1e3 * parts[name], 2) + 0.0:.2f}" for name in names) if parts else (decode, "-", "-", "-")),
+            *(in_ms(Breakdown(**parts)) if parts else (decode, "-", "-", "-")),
             f"{figures['gpu_active']:.2%}",
             f"{figures['tokens_per_second']:,.0f}",
             f"{row['speed_up']:.2f}",
@@ -142,11 +146,7 @@ def markdown(results: dict[str, dict]) -> str:
     ]
     for chapter in next(iter(parts.values())):
         cells = (chapters[chapter] for chapters in parts.values())
-        values = (
-            f"**{1e3 * each.step:.2f}** = {1e3 * each.kernels:.2f} + {1e3 * each.launch_gaps:.2f} + "
-            f"{1e3 * each.bubbles:.2f}"
-            for each in cells
-        )
+        values = ("**{}** = {} + {} + {}".format(*in_ms(each)) for each in cells)
         lines.append(f"| {chapter} | {' | '.join(values)} |")
     return "\n".join(lines)
 

@@ -52,9 +52,9 @@ class Page(Values):
         facts = found.environment | {"command": found.command}
         return f"{found.markdown()}\n\n{found.note}\n\n<small markdown>{origin(facts)}</small>"
 
-    def steps(self, file: str = "h200.json") -> str:
+    def steps(self) -> str:
         """What a decode step is made of: a column for each workload, a row for each chapter."""
-        return report.markdown(figures.load(RESULTS / file))
+        return report.markdown(figures.load(RESULTS / "h200.json"))
 
     def parts(self, *chapters: str) -> str:
         """What a decode step of these chapters is made of, in ms: a row for each, workload by workload."""
@@ -65,8 +65,7 @@ class Page(Values):
             what = f"`{name}`: {load['model']}, {load['max_running']} requests"
             for stem in (chapter_path(chapter).stem for chapter in chapters):
                 if stem in made:
-                    values = (f"{1e3 * getattr(made[stem], part):.2f}" for part in figures.PARTS)
-                    lines.append(f"| {what} | {stem} | {' | '.join(values)} |")
+                    lines.append(f"| {what} | {stem} | {' | '.join(report.in_ms(made[stem]))} |")
                     what = ""
         return "\n".join(lines)
 
@@ -89,8 +88,8 @@ class Page(Values):
     def source(self, file: str, *names: str) -> str:
         """Where the figures of a file are from, or of these entries of it: one kind of machine, the commands of all."""
         entries = [stored(file)[name] for name in names] or [stored(file)]
-        facts = [entry.get("otherData") or entry["environment"] | {"command": entry["command"]} for entry in entries]
-        commands = "`, `".join(fact["command"] for fact in facts)  # a trace has otherData
+        facts = [entry["environment"] | {"command": entry["command"]} for entry in entries]
+        commands = "`, `".join(fact["command"] for fact in facts)
         return f"<small markdown>{origin(facts[0] | {'command': commands})}</small>"
 
     def predictions(self) -> str:

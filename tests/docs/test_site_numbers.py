@@ -106,15 +106,15 @@ def test_tables_show_what_is_stored(site, page):
             stored = record.load(RESULTS / file)[entry]
             expected = [[name.strip() for name in stored.columns], *stored.cells()]
         else:
-            expected = (rows_of_steps if name == "steps" else rows_of_parts)(*given)
+            expected = rows_of_steps() if name == "steps" else rows_of_parts(*given)
         columns = len(expected[0])
         found = [[row[-columns:] for row in table[-len(expected) :]] for table in shown]
         assert expected in found, f"docs/{page} does not show what is stored: {name}({', '.join(given)})"
 
 
-def rows_of_steps(file: str = "h200.json") -> list[list[str]]:
+def rows_of_steps() -> list[list[str]]:
     """A row for each chapter: its name, and the parts of its step on each workload."""
-    workloads = [report.breakdowns(entry) for entry in figures.load(RESULTS / file).values()]
+    workloads = [report.breakdowns(entry) for entry in figures.load(RESULTS / "h200.json").values()]
     return [
         [stem, *("{:.2f} = {:.2f} + {:.2f} + {:.2f}".format(*in_ms(made[stem])) for made in workloads if made)]
         for stem in chapter_paths()

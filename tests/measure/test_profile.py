@@ -160,8 +160,10 @@ def test_a_table_says_how_far_runs_differ():
 def test_a_gap_below_zero_is_shown_as_it_was_measured():
     demo, parts = find_workload("demo"), Breakdown(0.02583, 0.02595, -0.000114, -1e-9, 1278)
     done = Comparison(replace(profile("ch1", demo, "sim"), breakdown=parts), 1.0, 1.0)
-    row = [next(iter(column.cells)) for column in tables.comparison(tables.entry(demo, [done])).columns]
+    entry = tables.entry(demo, [done])
+    row = [next(iter(column.cells)) for column in tables.comparison(entry).columns]
     assert row[1:5] == ["25.83", "25.95", "-0.11", "0.00"]
+    assert "**25.83** = 25.95 + -0.11 + 0.00 |" in tables.markdown({"demo": entry})
 
 
 def test_chapters_run_in_turns_and_all_of_them_before_any_is_profiled(once, monkeypatch):
