@@ -51,18 +51,21 @@ def slower_hosts(chapter: str, name: str, factors: Iterable[float]) -> Image:
 def two_by_two(name: str, new_tokens: int, runs: int = 1) -> Table:
     """A workload in all four: synchronous or asynchronous, launched kernel by kernel or as graphs.
 
+    Steps are on the host's clock; of a run, they and its bubbles are medians.
+
     Args:
         name: of the workload.
         new_tokens: for each request, to keep it short; there must be steps in which all requests decode.
-        runs: of each on a GPU, in turns, an odd number: the one in the middle counts. A host can be slow for as long as
-            one of them takes.
+        runs: of each on a GPU, in turns, an odd number: the one whose step is in the middle counts. A host can be slow
+            for as long as one of them takes.
 
     Raises:
-        InputError: there is no such workload; or the number of runs is not odd.
+        InputError: there is no such workload, or it cannot be served here; or the number of runs is not odd.
     """
+    method, device = Method(runs), machine()
     workload = find_workload(name).override(new_tokens=new_tokens)
-    checkpoint, device = Checkpoint(workload.model), machine()
-    runs = Method(runs).runs if device.kind == "cuda" else 1
+    checkpoint = Checkpoint(workload.model)
+    runs = method.runs if device.kind == "cuda" else 1  # on the simulator a second would be as the first
     engines = {
         "synchronous, eager": synchronous("ch5"),
         "asynchronous, eager (ch5)": "ch5",
@@ -72,7 +75,7 @@ def two_by_two(name: str, new_tokens: int, runs: int = 1) -> Table:
     measured = {label: [] for label in engines}
     for _ in range(runs):
         for label, engine in engines.items():
-            run = serve(workload, engine, "auto", checkpoint, None, lambda text: None)
+            run = serve(workload, engine, device.kind, checkpoint, None, lambda text: None)
             decodes, bubbles = widest_decodes(run.steps), run.trace.bubbles()
             step = statistics.median(run.steps[number].time - run.steps[number - 1].time for number in decodes)
             measured[label].append((step, statistics.median(bubbles[number] for number in decodes)))

@@ -57,8 +57,10 @@ def test_on_the_simulator_a_second_run_would_be_as_the_first(served, monkeypatch
     assert served == ENGINES
 
 
+@pytest.mark.parametrize("kind", ["cuda", "sim"])
 @pytest.mark.parametrize("runs", [0, 2])
-def test_runs_are_odd_in_number(served, runs):
+def test_runs_are_odd_in_number(served, monkeypatch, runs, kind):
+    monkeypatch.setattr(experiments, "machine", lambda: SimpleNamespace(kind=kind, name="a GPU"))
     with pytest.raises(InputError, match=f"runs is {runs}; it must be an odd number"):
         two_by_two("long", new_tokens=48, runs=runs)
     assert not served

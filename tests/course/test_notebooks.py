@@ -100,6 +100,7 @@ def test_a_committed_notebook_shows_a_run_on_an_h200(path):
     assert "This ran on: NVIDIA H200" in text_of(cells[0])
     for cell in cells:
         assert not [output for output in cell.outputs if output.output_type == "error"], cell.source
+        assert not [output for output in cell.outputs if output.get("name") == "stderr"], cell.source
         if SIMULATED_ON_PURPOSE.search(cell.source):
             assert "simulated" in text_of(cell), cell.source
         else:  # a table's caption says how figures are taken here and there

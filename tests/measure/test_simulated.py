@@ -37,7 +37,9 @@ def test_bubbles_and_launch_gaps_are_not_far_off_by_themselves(name):
     for chapter, parts in simulated.items():
         # A graph's are so short that what they are is a matter of how alike the kernels of two runs are.
         two_runs = 0.015 * real[chapter].step if chapter == "ch6_cuda_graphs" else None
-        assert parts.launch_gaps == pytest.approx(real[chapter].launch_gaps, rel=0.3, abs=two_runs)
+        # Those of `wide` come out too long, and its kernels too short by about as much.
+        rel = 0.3 if name == "wide" else 0.15
+        assert parts.launch_gaps == pytest.approx(real[chapter].launch_gaps, rel=rel, abs=two_runs)
         bubble = real[chapter].bubbles
         assert (bubble / 4 < parts.bubbles < bubble) if bubble > 1e-4 else parts.bubbles < 1e-5
 
