@@ -25,7 +25,7 @@ def predictions(real: Results, simulated: Results) -> str:
     ]
     last = None
     for name, chapter, measured, guess in _steps(real, simulated):
-        cells = (f"{1e3 * getattr(measured, part):.2f},&nbsp;{1e3 * getattr(guess, part):.2f}" for part in PARTS)
+        cells = map(",&nbsp;".join, zip(tables.in_ms(measured), tables.in_ms(guess), strict=True))
         what = "" if name == last else f"`{name}`"
         lines.append(f"| {what} | {chapter} | {' | '.join(cells)} | {100 * guess.distance(measured):.1f} % |")
         last = name
