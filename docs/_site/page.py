@@ -86,11 +86,12 @@ class Page(Values):
         return first.block()
 
     def source(self, file: str, *names: str) -> str:
-        """Where the figures of a file are from, or of these entries of it: one kind of machine, the commands of all."""
-        entries = [stored(file)[name] for name in names] or [stored(file)]
-        facts = [entry["environment"] | {"command": entry["command"]} for entry in entries]
-        commands = "`, `".join(fact["command"] for fact in facts)
-        return f"<small markdown>{origin(facts[0] | {'command': commands})}</small>"
+        """Where the figures of a file are from, or of these entries: a line for each machine, day and versions."""
+        commands: dict[tuple, list[str]] = {}
+        for entry in [stored(file)[name] for name in names] or [stored(file)]:
+            commands.setdefault(tuple(entry["environment"].items()), []).append(entry["command"])
+        lines = (origin(dict(facts) | {"command": "`, `".join(those)}) for facts, those in commands.items())
+        return f"<small markdown>{'<br>'.join(lines)}</small>"
 
     def predictions(self) -> str:
         """Measured and simulated steps side by side, part by part."""

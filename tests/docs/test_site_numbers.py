@@ -1,5 +1,6 @@
 """No page of the site has a measured number of its own: all come from what docs/results holds."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 RESULTS = DOCS / "results"
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 MACRO = re.compile(r"\{\{ *(table|steps|parts)\(([^)]*)\)")
+SOURCE = re.compile(r'\{\{ *source\(("[^")]*"(?:, *"[^")]*")*)\)')
 each_page = pytest.mark.parametrize("page", PAGES)
 
 UNITS = (
@@ -84,11 +86,15 @@ def test_other_numbers_may_be_typed(text):
     assert not list(numbers(typed(text)))
 
 
+def article(site, page: str) -> Tag:
+    """A page as built."""
+    file = site.folder / page.removesuffix("index.md").removesuffix(".md") / "index.html"
+    return BeautifulSoup(file.read_bytes(), "html.parser").select_one("article")
+
+
 def tables(site, page: str) -> list[list[list[str]]]:
     """The tables of a page as built: row by row, cell by cell, as text."""
-    file = site.folder / page.removesuffix("index.md").removesuffix(".md") / "index.html"
-    article = BeautifulSoup(file.read_bytes(), "html.parser").select_one("article")
-    return [[cells(row) for row in table.find_all("tr")] for table in article.find_all("table")]
+    return [[cells(row) for row in table.find_all("tr")] for table in article(site, page).find_all("table")]
 
 
 def cells(row: Tag) -> list[str]:
@@ -110,6 +116,21 @@ def test_tables_show_what_is_stored(site, page):
         columns = len(expected[0])
         found = [[row[-columns:] for row in table[-len(expected) :]] for table in shown]
         assert expected in found, f"docs/{page} does not show what is stored: {name}({', '.join(given)})"
+
+
+@each_page
+def test_a_source_names_the_machine_the_day_and_every_command(site, page):
+    """In one line, for each entry that the macro is given, or for the whole file."""
+    built = article(site, page)
+    for end in built.select("small br"):
+        end.replace_with("\n")
+    lines = [line for small in built.find_all("small") for line in small.text.splitlines()]
+    for given in SOURCE.findall((DOCS / page).read_text()):
+        file, *names = re.findall(r'"([^"]*)"', given)
+        stored = json.loads((RESULTS / file).read_text())
+        for entry in [stored[name] for name in names] or [stored]:
+            needed = [entry["command"], *(entry["environment"][fact] for fact in ("device", "date", "torch"))]
+            assert any(all(text in line for text in needed) for line in lines), f"docs/{page}: source({given})"
 
 
 def rows_of_steps() -> list[list[str]]:
