@@ -9,7 +9,7 @@ sequences in every forward pass, and that look makes the host wait for the GPU.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from transformers import AttentionInterface, PreTrainedModel
@@ -22,33 +22,6 @@ from .request import Batch, Request, Row
 from .slot import Inputs, IOSlot, SlotSize
 
 ATTENTION = "acb_paged"
-PROBE = "acb_probe"
-
-
-class Unfit(Exception):
-    """A network would be served wrong; the message says why."""
-
-
-class AttentionCall(NamedTuple):
-    """What a model asks its attention for.
-
-    Attributes:
-        module: the layer's.
-        kv_heads: heads of keys and values.
-        head_dim: their size.
-        sliding_window: that it is told of; None if it is not.
-    """
-
-    module: torch.nn.Module
-    kv_heads: int
-    head_dim: int
-    sliding_window: int | None
-
-
-def _check_supported(dropout: float = 0.0, softcap=None, s_aux=None, **_) -> None:
-    """Refuses what would change the result of attention and is not built in."""
-    if dropout or softcap is not None or s_aux is not None:
-        raise Unfit("attention with dropout, softcap or sinks is not supported")
 
 
 def _paged_attention(module, query, key, value, attention_mask, *, scaling, sliding_window=None, batch, **options):
@@ -66,21 +39,7 @@ def _paged_attention(module, query, key, value, attention_mask, *, scaling, slid
     return out[None], None
 
 
-def _probe_attention(module, query, key, value, attention_mask, *, record=None, sliding_window=None, **options):
-    """Stands in for attention when a model is examined: records an AttentionCall."""
-    if record is None:
-        raise Unfit("the model hands nothing on to its attention, which has to know of the batch")
-    _check_supported(**options)
-    if key.shape != value.shape or query.shape[-1] != key.shape[-1]:
-        raise Unfit("queries, keys and values of different head sizes are not supported")
-    if query.shape[2] != key.shape[2] or query.shape[1] % key.shape[1]:
-        raise Unfit("attention to other positions than those of the queries is not supported")
-    record.append(AttentionCall(module, key.shape[1], key.shape[3], sliding_window))
-    return query.transpose(1, 2), None
-
-
 AttentionInterface.register(ATTENTION, _paged_attention)
-AttentionInterface.register(PROBE, _probe_attention)
 
 
 def decode_sizes(largest: int) -> list[int]:

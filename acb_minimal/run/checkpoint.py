@@ -25,7 +25,7 @@ from ..errors import InputError
 from ..kv_cache import AttentionLayer
 from ..model import ATTENTION
 from ..models import counter
-from . import examine, shards
+from . import model_support, shards
 from .ranks import Ranks
 
 CONFIGS = Path(models.__file__).parent / "configs"
@@ -67,7 +67,7 @@ class Checkpoint:
         except Exception as error:  # every kind of broken folder, unreachable hub or unknown architecture
             raise InputError(
                 f"unknown model {name!r}: not one of counter, {', '.join(SHAPES)}, and no config could be read from a "
-                f"folder or hub model of that name ({examine.first_line(error)})"
+                f"folder or hub model of that name ({model_support.first_line(error)})"
             ) from error
         self.dtype = self.config.dtype or torch.float32
         self.bundled = self.random or name == "counter"
@@ -81,13 +81,13 @@ class Checkpoint:
         """Its attention layers and the bytes of its weights, from the model without data (on the meta device)."""
         try:
             if not self.bundled:
-                examine.check_config(self.config)
-                examine.check_generation(self._generation)
+                model_support.check_config(self.config)
+                model_support.check_generation(self._generation)
             with torch.device("meta"):
                 model = self._empty()
-            layers = examine.attention_layers(model)
+            layers = model_support.attention_layers(model)
         except Exception as error:  # whatever transformers, or the model's own code, raises
-            raise self._unfit(error) from error
+            raise self._unsupported(error) from error
         if self.ranks:
             count = self.ranks.count
             shards.check_plan(model, self.name, layers, count)
@@ -95,9 +95,9 @@ class Checkpoint:
             return layers, shards.share_of_bytes(model, count)
         return layers, sum(p.numel() * p.dtype.itemsize for p in model.parameters())
 
-    def _unfit(self, error: Exception) -> InputError:
+    def _unsupported(self, error: Exception) -> InputError:
         kind = type(self.config).__name__.removesuffix("Config")
-        return InputError(f"model {self.name!r}: {kind} cannot be served here: {examine.reason(error)}")
+        return InputError(f"model {self.name!r}: {kind} cannot be served here: {model_support.reason(error)}")
 
     def _empty(self) -> PreTrainedModel:
         """The model with freshly initialised weights on torch's current default device."""
@@ -131,17 +131,17 @@ class Checkpoint:
             )
         except Exception as error:
             raise InputError(
-                f"model {self.name!r}: its weights are missing or broken ({examine.first_line(error)})"
+                f"model {self.name!r}: its weights are missing or broken ({model_support.first_line(error)})"
             ) from error
         if missing := sorted(info["missing_keys"]):
             raise InputError(f"model {self.name!r}: its weights lack {len(missing)} tensors, {missing[0]} first")
         model = shards.put_in(self._meta(), device, count, model) if count > 1 else model.to(device).eval()
-        examine.no_padding(model)
+        model_support.no_padding(model)
         if not self.bundled:
             try:
-                examine.check_answers(model, self.layers, self.config)
+                model_support.check_answers(model, self.layers, self.config)
             except Exception as error:
-                raise self._unfit(error) from error
+                raise self._unsupported(error) from error
         return model
 
     def _meta(self) -> PreTrainedModel:
@@ -157,7 +157,7 @@ class Checkpoint:
         try:
             return AutoTokenizer.from_pretrained(self.path)
         except Exception as error:
-            return f"has no tokenizer ({examine.first_line(error)})"
+            return f"has no tokenizer ({model_support.first_line(error)})"
 
     @cached_property
     def _generation(self) -> GenerationConfig:

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ..model import ATTENTION, PROBE
+from ..model import ATTENTION
+from .model_support import PROBE
 
 
 class FirstLinear(nn.Module):

@@ -9,7 +9,7 @@ import transformers
 
 from acb_minimal.errors import InputError
 from acb_minimal.models import counter
-from acb_minimal.run import examine
+from acb_minimal.run import model_support
 from acb_minimal.run.checkpoint import SHAPES, Checkpoint
 from acb_minimal.run.session import Session
 from acb_minimal.run.workload import Job
@@ -108,7 +108,7 @@ def test_a_broken_config(tmp_path, content):
 TINY = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "vocab_size": 89}
 SMALL = TINY | {"num_key_value_heads": 2}
 LONGROPE = {"rope_type": "longrope", "rope_theta": 1e4, "long_factor": [2.0] * 8, "short_factor": [1.0] * 8}
-UNFIT = [
+UNSUPPORTED = [
     (transformers.BloomConfig(n_layer=2, hidden_size=32, n_head=2), "its forward pass takes no position_ids"),
     (transformers.FalconConfig(**SMALL), "its attention does not go through transformers' AttentionInterface"),
     (transformers.GPTJConfig(n_layer=2, n_embd=32, n_head=2, rotary_dim=8), "does not go through transformers' Attent"),
@@ -134,7 +134,7 @@ UNFIT = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("config", "said"), UNFIT, ids=lambda value: type(value).__name__.removesuffix("Config"))
+@pytest.mark.parametrize(("config", "said"), UNSUPPORTED, ids=lambda value: type(value).__name__)
 def test_a_model_that_would_be_served_wrong_is_refused_by_its_config(tmp_path, config, said):
     config.save_pretrained(tmp_path)
     with pytest.raises(InputError, match="cannot be served here: ") as caught:
@@ -211,7 +211,7 @@ WRONG = [
 @pytest.mark.parametrize("config", WRONG, ids=lambda config: type(config).__name__.removesuffix("Config"))
 def test_what_no_config_says_is_found_by_the_answers(saved, config, monkeypatch):
     for check in ("check_config", "_check_windows"):
-        monkeypatch.setattr(examine, check, lambda *_: None)
+        monkeypatch.setattr(model_support, check, lambda *_: None)
     checkpoint = Checkpoint(saved(config))
     with pytest.raises(InputError, match="its own attention and ours give different answers") as caught:
         checkpoint.load(CPU)
@@ -220,7 +220,7 @@ def test_what_no_config_says_is_found_by_the_answers(saved, config, monkeypatch)
 
 def test_what_comes_with_the_package_is_not_examined(monkeypatch):
     for check in ("check_config", "check_generation", "check_answers"):
-        monkeypatch.setattr(examine, check, lambda *_: pytest.fail("it was"))
+        monkeypatch.setattr(model_support, check, lambda *_: pytest.fail("it was"))
     assert Checkpoint("counter").load(CPU) is not None
     assert Checkpoint("llama-3.2-1b").stop_tokens == ()
 

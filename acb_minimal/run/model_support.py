@@ -7,16 +7,19 @@ attention function. And once its weights are there, its own attention and ours a
 
 import inspect
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
-from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
+from transformers import AttentionInterface, GenerationConfig, PretrainedConfig, PreTrainedModel
 
 from ..device import CudaDevice
 from ..kv_cache import AttentionLayer, KVCache
-from ..model import ATTENTION, PROBE, AttentionCall, Model, Unfit
+from ..model import ATTENTION, Model
 from ..request import Batch, Request, Row
 from ..sim.device import CpuDevice
 from ..slot import SlotSize
+
+PROBE = "acb_probe"
 
 # What `generate` does with these set to anything else, we do not.
 NEUTRAL = {
@@ -33,15 +36,57 @@ DISTANCE = {torch.float64: 1e-6, torch.float32: 1e-4}  # between logits, as a sh
 HALF_DISTANCE = 0.1  # the same where weights have 16 bits: every sum rounds in another order
 
 
+class UnsupportedModel(Exception):
+    """A network would be served wrong; the message says why."""
+
+
+class AttentionCall(NamedTuple):
+    """What a model asks its attention for.
+
+    Attributes:
+        module: the layer's.
+        kv_heads: heads of keys and values.
+        head_dim: their size.
+        sliding_window: that it is told of; None if it is not.
+    """
+
+    module: torch.nn.Module
+    kv_heads: int
+    head_dim: int
+    sliding_window: int | None
+
+
+def _probe_attention(module, query, key, value, attention_mask, *, record=None, sliding_window=None, **options):
+    """Stands in for attention when a model is examined: records an AttentionCall."""
+    if record is None:
+        raise UnsupportedModel("the model hands nothing on to its attention, which has to know of the batch")
+    _check_supported(**options)
+    if key.shape != value.shape or query.shape[-1] != key.shape[-1]:
+        raise UnsupportedModel("queries, keys and values of different head sizes are not supported")
+    if query.shape[2] != key.shape[2] or query.shape[1] % key.shape[1]:
+        raise UnsupportedModel("attention to other positions than those of the queries is not supported")
+    record.append(AttentionCall(module, key.shape[1], key.shape[3], sliding_window))
+    return query.transpose(1, 2), None
+
+
+def _check_supported(dropout: float = 0.0, softcap=None, s_aux=None, **_) -> None:
+    """Refuses what would change the result of attention and is not built in."""
+    if dropout or softcap is not None or s_aux is not None:
+        raise UnsupportedModel("attention with dropout, softcap or sinks is not supported")
+
+
+AttentionInterface.register(PROBE, _probe_attention)
+
+
 def check_config(config: PretrainedConfig) -> None:
     """Whether its config speaks of nothing that is not built in.
 
     Raises:
-        Unfit: it does.
+        UnsupportedModel: it does.
     """
     for each in (config, config.get_text_config()):
         for reason in _reasons(each):
-            raise Unfit(reason)
+            raise UnsupportedModel(reason)
 
 
 def _reasons(config: PretrainedConfig) -> Iterator[str]:
@@ -74,12 +119,12 @@ def check_generation(config: GenerationConfig) -> None:
     """Whether `generate` picks the likeliest token, whatever came before it.
 
     Raises:
-        Unfit: it does more.
+        UnsupportedModel: it does more.
     """
     for name, neutral in NEUTRAL.items():
         value = getattr(config, name, None)
         if value not in (None, neutral, [], {}):
-            raise Unfit(
+            raise UnsupportedModel(
                 f"its generation config has {name} = {value}, which generate obeys and this engine does not (take it "
                 "out of generation_config.json to be served without)"
             )
@@ -89,12 +134,12 @@ def attention_layers(model: PreTrainedModel) -> list[AttentionLayer]:
     """The attention layers of a model on the meta device, by a forward pass without data, in the order they run.
 
     Raises:
-        Unfit: what is not in a layer's attention would be lost.
+        UnsupportedModel: what is not in a layer's attention would be lost.
     """
     takes = inspect.signature(type(model).forward).parameters
     for name in ("position_ids", "logits_to_keep"):
         if name not in takes:
-            raise Unfit(f"its forward pass takes no {name}")
+            raise UnsupportedModel(f"its forward pass takes no {name}")
     calls: list[AttentionCall] = []
     names = {module: name for name, module in model.named_modules()}
     ids = torch.zeros(1, 1, dtype=torch.int32, device="meta")
@@ -106,20 +151,20 @@ def attention_layers(model: PreTrainedModel) -> list[AttentionLayer]:
     try:
         with torch.inference_mode():
             model(input_ids=ids, position_ids=ids, use_cache=False, record=calls)
-    except Unfit:
+    except UnsupportedModel:
         raise
     except Exception as error:  # its own code's
-        raise Unfit(f"a forward pass without data ends in {first_line(error)}") from error
+        raise UnsupportedModel(f"a forward pass without data ends in {first_line(error)}") from error
     text_config = model.config.get_text_config()
     if len(calls) != text_config.num_hidden_layers:
-        raise Unfit(
+        raise UnsupportedModel(
             f"{len(calls)} of its {text_config.num_hidden_layers} layers go through transformers' AttentionInterface; "
             "all must"
         )
     if len({call.module for call in calls}) < len(calls):
-        raise Unfit("some of its layers share one attention")
+        raise UnsupportedModel("some of its layers share one attention")
     if any(getattr(call.module, "is_causal", True) is False for call in calls):
-        raise Unfit("its attention looks ahead (it is bidirectional)")
+        raise UnsupportedModel("its attention looks ahead (it is bidirectional)")
     _check_windows(text_config, calls)
     return [AttentionLayer(names[call.module], call.kv_heads, call.head_dim) for call in calls]
 
@@ -137,7 +182,9 @@ def _check_windows(config: PretrainedConfig, calls: list[AttentionCall]) -> None
     kinds = getattr(config, "layer_types", None) or ["sliding_attention"] * len(calls)
     for kind, call in zip(kinds, calls, strict=True):
         if kind == "sliding_attention" and call.sliding_window is None:
-            raise Unfit(f"its window of {window} positions (sliding_window) is in its mask, and attention is not told")
+            raise UnsupportedModel(
+                f"its window of {window} positions (sliding_window) is in its mask, and attention is not told"
+            )
 
 
 @torch.inference_mode()
@@ -148,7 +195,7 @@ def check_answers(network: PreTrainedModel, layers: list[AttentionLayer], config
         network: with its weights, its attention replaced by ours.
 
     Raises:
-        Unfit: they do not.
+        UnsupportedModel: they do not.
     """
     where, dtype = network.device, network.dtype
     random = torch.Generator().manual_seed(0)
@@ -164,7 +211,7 @@ def check_answers(network: PreTrainedModel, layers: list[AttentionLayer], config
     distance = sum((mine - right).float().norm() for mine, right in zip(ours, theirs, strict=True))
     distance /= sum((right - right.mean()).float().norm() for right in theirs)
     if not distance <= DISTANCE.get(dtype, HALF_DISTANCE):
-        raise Unfit(
+        raise UnsupportedModel(
             f"its own attention and ours give different answers (their logits differ by {distance:.1%}): there is more "
             "to it than attention over all positions so far"
         )
@@ -210,7 +257,7 @@ def first_line(error: BaseException) -> str:
 
 def reason(error: Exception) -> str:
     """Why a model is not served, in a few words."""
-    if isinstance(error, Unfit):
+    if isinstance(error, UnsupportedModel):
         return str(error)
     if isinstance(error, KeyError) and error.args[:1] in ((ATTENTION,), (PROBE,)):
         return "its attention does not go through transformers' AttentionInterface"
