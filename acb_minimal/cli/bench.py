@@ -79,15 +79,6 @@ def roofline(json_file: JsonFile = None) -> None:
 
 
 @app.command()
-def variants(json_file: JsonFile = None) -> None:
-    """What was tried to make a decode step shorter, on the GPU, each idea by itself. It takes minutes."""
-    from ..measure.variants import variants
-
-    check_record(json_file)
-    _show(variants(console.print), json_file)
-
-
-@app.command()
 def peer(
     json_file: JsonFile = None,
     context: Annotated[
