@@ -14,7 +14,6 @@ from filelock import FileLock
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: no test asks the hub
 os.environ["OMP_NUM_THREADS"] = "1"  # of the commands and notebooks too: see one_thread
-os.environ.pop("ACB_KEPT", None)  # notebooks measure for themselves, whatever the shell was told
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before triton is imported: runs its kernels on CPU tensors
 

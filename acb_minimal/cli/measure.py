@@ -127,19 +127,15 @@ def compare(
     traces: Annotated[
         Path | None, typer.Option(help="Write a trace of --batches steps of each chapter into this folder.")
     ] = None,
-    keep: Annotated[
-        Path | None, typer.Option(help="Keep the profiles in this folder, for notebooks to show (ACB_KEPT=FOLDER).")
-    ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the breakdowns: a .png, .svg or .pdf file.")] = None,
 ) -> None:
     """Serve one workload through all chapters and put them side by side."""
     check_writable(json_file, "--json")
     check_folder(traces, "--traces")
-    check_folder(keep, "--keep")
     check_plot(plot)
     ranks = start_ranks(gpus, device, rank_timeout)
     with console.status("loading torch and transformers"):  # takes seconds
-        from ..measure import figures, kept_profiles, tables
+        from ..measure import figures, tables
         from ..measure.compare import compare
         from ..measure.law import law_of
         from ..measure.profile import Method
@@ -159,8 +155,6 @@ def compare(
         model=model,
     )
     dials = choose_dials(host_work, launching, graphs, compile, chosen, device, ranks)
-    if keep:
-        kept_profiles.check(chosen, dials, chapter or (), kernels)
     done = []
     with console.status(f"{chosen.name}: the first chapter") as status:
         for comparison in compare(chosen, device, chapter or (), checkpoint, dials, status.update, method):
@@ -173,8 +167,6 @@ def compare(
             if traces:
                 file = own_file(traces / f"{chosen.name}-{comparison.profile.chapter}.json")
                 _save_part(comparison.profile, batches, file)
-            if keep:
-                kept_profiles.save(keep, chosen, comparison.profile)
     entry = tables.entry(chosen, done)
     console.print(tables.comparison(entry))
     if done[0].profile.breakdown and done[0].profile.chapter in SYNCHRONOUS:

@@ -1,16 +1,14 @@
 """Where the time goes: chapters profiled on a workload, and the tables and pictures of it."""
 
-import os
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from IPython.display import Image, Markdown
 from rich.table import Table
 
 from ..errors import InputError
-from ..measure import compare, kept_profiles, tables
+from ..measure import compare, tables
 from ..measure.profile import Profile
 from ..pictures import charts
 from ..pictures.timeline import timeline as draw
@@ -26,12 +24,10 @@ class Profiles:
     Attributes:
         workload: what all of them served.
         comparisons: by the names that the chapters were asked for.
-        command: that measured them; None for this notebook itself.
     """
 
     workload: Workload
     comparisons: dict[str, compare.Comparison]
-    command: str | None = None
 
     def __getitem__(self, chapter: str) -> Profile:
         return self.comparisons[chapter].profile
@@ -48,28 +44,21 @@ class Profiles:
 
 
 def measure(name: str, *chapters: str) -> Profiles:
-    """Profiles a workload in these chapters, on this machine; or shows what `acb compare --keep` has measured on it, if
-    ACB_KEPT names a folder with that (kept_profiles.py).
+    """Profiles a workload in these chapters, on this machine.
 
     Raises:
-        InputError: no chapter is named; there is no such workload or chapter, or it cannot be served here; or what is
-            kept is of something else.
+        InputError: no chapter is named; there is no such workload or chapter, or it cannot be served here.
     """
-    workload, command = find_workload(name), None
+    workload = find_workload(name)
     if not chapters:
         raise InputError(f"measure({name!r}) has no chapter; it takes one or more, as in measure({name!r}, 'ch1')")
-    if folder := os.environ.get(kept_profiles.FOLDER):
-        command, comparisons = kept_profiles.load(Path(folder), workload, chapters)
-    else:
-        comparisons = compare.compare(workload, chapters=chapters)
-    return Profiles(workload, dict(zip(chapters, comparisons, strict=True)), command)
+    comparisons = compare.compare(workload, chapters=chapters)
+    return Profiles(workload, dict(zip(chapters, comparisons, strict=True)))
 
 
 def table(profiles: Profiles) -> Table:
     """Where the time of a decode step goes, a row for each chapter."""
     made = tables.comparison(tables.entry(profiles.workload, profiles.comparisons.values()))
-    if profiles.command:
-        made.caption = f"{made.caption} Measured before this notebook ran, by `{profiles.command}`."
     if not next(iter(profiles.comparisons.values())).profile.device.arithmetic:
         made.caption = f"{made.caption} The simulator only keeps time for this model: its tokens are placeholders."
     return made

@@ -37,8 +37,6 @@ SHORTER = {
     "acb check ch5 --schedules 10000": "acb check ch2 --schedules 20",
     "acb check ch5 --deletions": "acb check ch1 --deletions",
 }
-KEEPS = [f"acb compare --workload {name} --runs 3 --keep kept" for name in ("wide", "small")]  # a workload as it is
-SHORTER |= {text: f"{text} --chapter ch6" for text in KEEPS}
 # What a test cannot do: install, test, serve. That the files and extras that these name exist is tested.
 NOT_RUN = ("python3 -m venv", ". .venv/bin/activate", "pip install", "pytest", "jupyter lab", "mkdocs serve")
 

@@ -10,11 +10,9 @@ from typer.testing import CliRunner
 
 from acb_minimal.cli import app, measure
 from acb_minimal.errors import InputError
-from acb_minimal.measure import kept_profiles
 from acb_minimal.measure.profile import SAMPLE, Method
 from acb_minimal.run.engines import chapter_paths
 from acb_minimal.run.ranks import Ranks
-from acb_minimal.run.workload import WORKLOADS
 from acb_minimal.sim.costs import FILE
 from acb_minimal.trace.spans import Trace
 
@@ -70,32 +68,6 @@ def test_results_are_stored_and_shown_again(acb, tmp_path):
     assert len(Trace.of_chrome(chrome).batches()) == 5
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (("--workload", "small", "--requests", 3), "--keep keeps small as it is: requests is 3; it must be 128"),
-        (("--workload", "small", "--graphs"), "nothing was turned for, as notebooks measure; here: decodes"),
-        (("--workload", "demo"), "nothing was turned for, as notebooks measure; here: each request timed as 24 of"),
-        (("--workload", "small", "--no-kernels"), "--keep does not go with --no-kernels"),
-        (("--workload", "small", "--chapter", __file__), "test_measure.py' is no chapter of the course"),
-    ],
-)
-def test_compare_keeps_what_a_notebook_can_show_and_nothing_else(acb, tmp_path, options, message):
-    done = acb("compare", *options, "--device", "sim", "--keep", tmp_path)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert message in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-    assert not list(tmp_path.iterdir())
-
-
-def test_compare_keeps_every_profile(acb, tmp_path):
-    options = ("--workload", "small", "--device", "sim", "--chapter", "ch1", "--chapter", "ch6")
-    assert acb("compare", *options, "--keep", tmp_path).returncode == 0
-    command, (_, ch6) = kept_profiles.load(tmp_path, WORKLOADS["small"], ["ch1", "ch6"])
-    assert command == f"acb compare {' '.join(options)} --keep {tmp_path}"
-    assert ch6.profile.figures.requests == WORKLOADS["small"].requests
-
-
 def test_the_headline_run_stands_beside_the_published_one(acb, tmp_path):
     file = tmp_path / "results.json"
     small = ("--requests", 2, "--context", 8, "--new-tokens", 4)
@@ -144,7 +116,6 @@ def test_compare_refuses_what_it_cannot_serve(acb, arguments, message):
     [
         (("profile", "ch1", "--trace", "/no/such/folder/x.json"), "cannot write '/no/such/folder/x.json'"),
         (("profile", "ch1", "--device", "cpu"), "there is no profile of device 'cpu'"),
-        (("compare", "--keep", "/no/such"), "cannot write into '/no/such': --keep takes a folder"),
         (("compare", "--traces", "/no/such"), "cannot write into '/no/such': --traces takes a folder"),
         (("profile", "ch1", "--plot", "steps.txt"), "cannot draw 'steps.txt': its name must end in .png, .svg or .pdf"),
         (("profile", "ch1", "--kernels", "k.json"), "cannot write 'k.json': there are kernels on a CUDA GPU only"),

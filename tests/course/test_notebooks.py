@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.text import Text
 
-from acb_minimal.measure import figures, tables
 from acb_minimal.run.engines import CHAPTERS, chapter_paths
 
 nbformat = pytest.importorskip("nbformat")
@@ -108,22 +106,3 @@ def test_a_committed_notebook_shows_a_run_on_an_h200(path):
         if SHOWS_TIMES.search(cell.source) and not SIMULATED_ON_PURPOSE.search(cell.source):
             assert "NVIDIA H200" in text_of(cell), cell.source
     assert path.stat().st_size < 600_000
-
-
-@each_notebook
-def test_a_committed_notebook_shows_what_the_tables_of_the_site_show(path):
-    """One measurement, one number: all but the columns that are beside another first chapter."""
-    results = figures.load(Path(__file__).parents[2] / "docs" / "results" / "h200.json")
-    shown = 0
-    for cell in code_cells(nbformat.read(path, nbformat.NO_CONVERT)):
-        if not re.search(r"^table\(", cell.source, re.M):
-            continue
-        text = Text.from_ansi(text_of(cell)).plain
-        entry = results[re.search(r"^(\w+) \(.*\) on NVIDIA H200", text, re.M).group(1)]
-        assert f"Measured before this notebook ran, by `{entry['command']}`." in " ".join(text.split())
-        columns = (column.cells for column in tables.comparison(entry).columns[:7])
-        stored = {row[0]: list(row) for row in zip(*columns, strict=True)}
-        for row in re.findall(r"^ch\d_.*$", text, re.M):
-            assert row.split()[:7] == stored[row.split()[0]]
-            shown += 1
-    assert shown >= 1
