@@ -13,8 +13,8 @@ from functools import cache
 from ..errors import EngineError, InputError
 from ..measure.figures import Breakdown, widest_decodes
 from ..run.checkpoint import Checkpoint
-from ..run.dials import Dials
 from ..run.engines import chapter_path, chapter_paths, load_chapter
+from ..run.options import Options
 from ..run.session import Session
 from ..run.workload import workload
 from ..sim.costs import Costs
@@ -29,7 +29,7 @@ from .waits import HostWait, Waits
 DEMO = workload("demo")
 # As many requests as run at a time, with room for all their prompts in the first batch: then nothing but decodes.
 WORKLOAD = replace(DEMO, model=DEMO.scale.model, requests=DEMO.max_running, prompt_tokens=4, new_tokens=14)
-DIALS = Dials(host_work=DEMO.host_work, scale=DEMO.scale)
+DIALS = Options(host_work=DEMO.host_work, scale=DEMO.scale)
 SETTING = f"as in the workload `demo`, on a {Costs.of(DEMO.scale.model).gpu}"
 SAME = 0.01  # share of a step by which two count as equally fast
 PATIENCE = 10.0  # seconds for a run, which takes a tenth of one

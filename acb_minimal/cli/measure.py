@@ -26,7 +26,7 @@ from .options import (
     check_folder,
     check_plot,
     check_writable,
-    choose_dials,
+    choose_options,
     choose_workload,
     console,
     draw,
@@ -86,10 +86,10 @@ def profile(
         max_running=max_running,
         model=model,
     )
-    dials = choose_dials(host_work, launching, graphs, compile, chosen, device, ranks)
+    options = choose_options(host_work, launching, graphs, compile, chosen, device, ranks)
     with console.status("") as status:
         method = Method(batches=batches, operations=operations)
-        done = profile(chapter, chosen, device, checkpoint, dials=dials, progress=status.update, method=method)
+        done = profile(chapter, chosen, device, checkpoint, options=options, progress=status.update, method=method)
     console.print(tables.comparison(tables.entry(chosen, [Comparison(done, 1.0, 1.0)])))
     if done.profiled_bubbles is not None:
         console.print(f"bubbles by the kernels' own times, under torch's profiler: {done.profiled_bubbles:.2%}")
@@ -154,10 +154,10 @@ def compare(
         max_running=max_running,
         model=model,
     )
-    dials = choose_dials(host_work, launching, graphs, compile, chosen, device, ranks)
+    options = choose_options(host_work, launching, graphs, compile, chosen, device, ranks)
     done = []
     with console.status(f"{chosen.name}: the first chapter") as status:
-        for comparison in compare(chosen, device, chapter or (), checkpoint, dials, status.update, method):
+        for comparison in compare(chosen, device, chapter or (), checkpoint, options, status.update, method):
             if not done:
                 _print_beginning(chosen, comparison.profile)
             done.append(comparison)
@@ -188,7 +188,7 @@ def _print_beginning(workload, profile) -> None:
             print_answer(prompt, completion.text, whole=False)
         console.print()
     if profile.breakdown:
-        told = filter(None, (workload.name, profile.device.name, str(profile.dials)))
+        told = filter(None, (workload.name, profile.device.name, str(profile.options)))
         console.print(", ".join(told), highlight=False)
         console.print(tables.legend())
 

@@ -117,7 +117,7 @@ def check_record(file: Path | None) -> None:
         record.load(file)
 
 
-def choose_dials(
+def choose_options(
     host_work: float | None,
     launching: float | None,
     graphs: bool,
@@ -126,13 +126,13 @@ def choose_dials(
     device: str = "auto",
     ranks=None,
 ):
-    """The Dials that options ask for.
+    """The Options that the command line asks for.
 
     Args:
         host_work: milliseconds, or None for what the workload has.
         launching: milliseconds, or None for what was measured.
-        graphs: as Dials has it.
-        compile: as Dials has it.
+        graphs: as Options has it.
+        compile: as Options has it.
         workload: the Workload that is to be timed, if it is. Its own scale and host work hold on the simulated GPU.
         device: as Session takes it.
         ranks: as Checkpoint takes them.
@@ -141,14 +141,14 @@ def choose_dials(
         InputError: they make no sense.
     """
     from ..run.devices import is_simulated
-    from ..run.dials import Dials
+    from ..run.options import Options
 
     timed = workload if workload is not None and is_simulated(device) and workload.model == "counter" else None
     own = timed.host_work if timed else 0.0
     gpus = ranks.count if ranks else 1
     host_work = own if host_work is None else host_work / 1e3
     launching = None if launching is None else launching / 1e3
-    return Dials(host_work, graphs, timed.scale if timed else None, compile, gpus, launching)
+    return Options(host_work, graphs, timed.scale if timed else None, compile, gpus, launching)
 
 
 def start_ranks(gpus: int | None, device: str, timeout: float):

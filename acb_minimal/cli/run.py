@@ -33,7 +33,7 @@ from .options import (
     Requests,
     check_alone,
     check_writable,
-    choose_dials,
+    choose_options,
     choose_workload,
     console,
     print_answer,
@@ -102,8 +102,8 @@ def run(
     _check_pages(job, checkpoint)
     from ..run.session import Session
 
-    dials = choose_dials(host_work, launching, graphs, compile, ranks=ranks)
-    session = Session(job, chapter, checkpoint, device, dials)
+    options = choose_options(host_work, launching, graphs, compile, ranks=ranks)
+    session = Session(job, chapter, checkpoint, device, options)
     _print_refused(session.refused)
     if not session.requests:
         raise typer.Exit(2)
@@ -197,7 +197,7 @@ def _print_figures(session, chapter: str, gpu_hour_price: float | None) -> None:
 
     figures = Figures.of(session)
     decode = figures.ms_per_decode_step
-    title = filter(None, (chapter, session.checkpoint.name, session.device.name, str(session.dials)))
+    title = filter(None, (chapter, session.checkpoint.name, session.device.name, str(session.options)))
     console.print(Text(", ".join(title), style="italic"))
     table = Table(show_header=False)
     table.add_column()
@@ -225,7 +225,7 @@ def _write_json(file: Path, session, chapter: str, completions, gpu_hour_price: 
         "environment": environment(session.device),
         "chapter": chapter,
         "model": session.checkpoint.name,
-        "dials": str(session.dials),
+        "dials": str(session.options),
         "figures": dataclasses.asdict(figures) | {"gpu_hour_price": gpu_hour_price, "usd_per_million": cost},
         "refused": session.refused,
         "completions": [dataclasses.asdict(completion) for completion in completions],

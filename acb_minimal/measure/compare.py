@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..run.checkpoint import Checkpoint
-from ..run.dials import Dials
 from ..run.engines import chapter_path, chapter_paths
+from ..run.options import Options
 from ..run.session import Completion
 from ..run.workload import Workload
 from .kernel_profile import apart
@@ -33,7 +33,7 @@ def compare(
     device: str = "auto",
     chapters: Sequence[str] = (),
     checkpoint: Checkpoint | None = None,
-    dials: Dials | None = None,
+    options: Options | None = None,
     progress: Callable[[str], None] = lambda text: None,
     method: Method | None = None,
 ) -> Iterator[Comparison]:
@@ -45,7 +45,7 @@ def compare(
         device: as Session takes it.
         chapters: names or paths; all chapters of the course if there are none.
         checkpoint: the workload's model, if it is there already.
-        dials: as Session takes them; what the first chapter could not have is not tried again.
+        options: as Session takes them; what the first chapter could not have is not tried again.
         progress: is told, of each chapter, which run it is and what Session tells, and when it is profiled.
         method: as in `profile`, but for the process: all chapters are profiled in the same one.
 
@@ -59,7 +59,7 @@ def compare(
 
     def run(path: Path, number: int) -> Run:
         which = f"{path.stem}, run {number} of {method.runs}:" if method.runs > 1 else path.stem
-        return serve(workload, str(path), device, checkpoint, dials, lambda text: progress(f"{which} {text}"))
+        return serve(workload, str(path), device, checkpoint, options, lambda text: progress(f"{which} {text}"))
 
     def compared(path: Path, runs: list[Run]) -> Comparison:
         nonlocal first
@@ -69,7 +69,7 @@ def compare(
 
     for path, runs in served:
         runs.append(run(path, 1))
-        dials, kind = runs[0].dials, runs[0].device.kind
+        options, kind = runs[0].options, runs[0].device.kind
         if kind == "sim":  # whose second run would be as its first, and which has nothing to profile
             yield compared(path, runs)
     if kind == "sim":

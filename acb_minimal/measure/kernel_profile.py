@@ -20,7 +20,7 @@ from torch.profiler import ProfilerActivity, record_function, schedule
 
 from ..device import CudaDevice, Work, number_of, traced_cuda
 from ..run.checkpoint import Checkpoint
-from ..run.dials import Dials
+from ..run.options import Options
 from ..run.ranks import Ranks
 from ..run.session import Session
 from ..run.workload import Workload
@@ -116,7 +116,7 @@ def profiled(
     workload: Workload,
     chapter: str | type,
     sample: range,
-    dials: Dials,
+    options: Options,
     ranks: Ranks | None = None,
     process: Executor | None = None,
     operations: bool = True,
@@ -127,7 +127,7 @@ def profiled(
         workload: what to serve.
         chapter: as Session takes it; a class must have its module's text in linecache.
         sample: numbers of the batches that are to run under torch's profiler.
-        dials: what is turned.
+        options: what is turned.
         ranks: those that share the model; all of them do this, and see what runs on their own GPU. They meet anew each
             time, so they need a process for this run alone.
         process: as `profile` takes it.
@@ -145,14 +145,14 @@ def profiled(
             Path(chapter).write_text(text)
         with nullcontext(process) if process and not ranks else apart() as used:
             meeting = ranks and ranks.again()
-            used.submit(_profile, workload, chapter, dials, meeting, sample, file, operations).result()
+            used.submit(_profile, workload, chapter, options, meeting, sample, file, operations).result()
         return file.read_text()
 
 
 def _profile(
     workload: Workload,
     chapter: str,
-    dials: Dials,
+    options: Options,
     ranks: Ranks | None,
     sample: range,
     file: Path,
@@ -161,7 +161,7 @@ def _profile(
     if ranks:
         ranks.join("cuda")
     checkpoint = Checkpoint(workload.model, ranks) if ranks else _checkpoint(workload.model)
-    _serve(workload, chapter, dials, checkpoint, ProfiledDevice(sample, file, operations))
+    _serve(workload, chapter, options, checkpoint, ProfiledDevice(sample, file, operations))
     gc.collect()
     torch.cuda.empty_cache()  # what asked for the profile needs the room, until it asks for the next one
     if ranks:
@@ -174,6 +174,6 @@ def _checkpoint(model: str) -> Checkpoint:
     return Checkpoint(model)
 
 
-def _serve(workload: Workload, chapter: str, dials: Dials, checkpoint: Checkpoint, device: ProfiledDevice) -> None:
+def _serve(workload: Workload, chapter: str, options: Options, checkpoint: Checkpoint, device: ProfiledDevice) -> None:
     with device.profiler, suppress(Enough):
-        Session(workload.job(checkpoint.vocab_size), chapter, checkpoint, device, dials).serve()
+        Session(workload.job(checkpoint.vocab_size), chapter, checkpoint, device, options).serve()

@@ -12,7 +12,7 @@ from ..device import Device
 from ..errors import InputError
 from ..run.checkpoint import Checkpoint
 from ..run.devices import open_device
-from ..run.dials import Dials
+from ..run.options import Options
 from ..run.session import Session
 from ..run.workload import WORKLOADS
 from ..sim.costs import Costs
@@ -91,7 +91,7 @@ def sweep(name: str, device: str = "auto") -> Iterator[Point]:
         both = []
         for chapter in (SYNCHRONOUS, ASYNCHRONOUS):
             job = workload.job(checkpoint.vocab_size)
-            both.append(Session(job, chapter, checkpoint, device, Dials(graphs=graphs), trace=True))
+            both.append(Session(job, chapter, checkpoint, device, Options(graphs=graphs), trace=True))
             both[-1].scheduler.host_work = _host_work_of
             both[-1].serve()
         waiting, ahead = both

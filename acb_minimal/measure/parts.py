@@ -15,8 +15,8 @@ from ..kv_cache import KVCache, PagePool
 from ..model import Model
 from ..request import Request
 from ..run.checkpoint import Checkpoint
-from ..run.dials import Dials
 from ..run.fuse import fuse
+from ..run.options import Options
 from ..run.session import Session
 from ..run.workload import workload as find_workload
 from ..scheduler import Scheduler
@@ -141,7 +141,7 @@ def memory(name: str = "llama-3.1-8b", rows: int = 384, context: int = 1152, com
         name: of a model.
         rows: requests in a batch at most.
         context: positions of each request at most.
-        compile: as Dials has it.
+        compile: as Options has it.
 
     Raises:
         InputError: there is no CUDA GPU.
@@ -204,10 +204,10 @@ def trace(name: str = "wide", chapter: str = "ch6", repeats: int = 3, compile: b
     if not torch.cuda.is_available():
         raise InputError("the trace benchmark needs a CUDA GPU; torch finds none")
     workload, rates = find_workload(name), {False: [], True: []}
-    checkpoint, dials = Checkpoint(workload.model), Dials(compile=compile)
+    checkpoint, options = Checkpoint(workload.model), Options(compile=compile)
     for turn in range(2 * repeats):
         job = workload.job(checkpoint.vocab_size)
-        session = Session(job, chapter, checkpoint, "cuda", dials, trace=bool(turn % 2))
+        session = Session(job, chapter, checkpoint, "cuda", options, trace=bool(turn % 2))
         session.serve()
         rates[bool(turn % 2)].append(Figures.of(session).tokens_per_second)
     medians = {traced: statistics.median(found) for traced, found in rates.items()}

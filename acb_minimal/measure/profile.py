@@ -20,7 +20,7 @@ from typing import NamedTuple
 from ..device import Device
 from ..errors import InputError
 from ..run.checkpoint import Checkpoint
-from ..run.dials import Dials
+from ..run.options import Options
 from ..run.session import Completion, Session
 from ..run.workload import Workload
 from ..scheduler import Step
@@ -66,7 +66,7 @@ class Run(NamedTuple):
 
     Attributes:
         device: what it ran on.
-        dials: what was turned.
+        options: what was turned.
         steps: its batches.
         trace: of all of it.
         figures: of all of it.
@@ -74,7 +74,7 @@ class Run(NamedTuple):
     """
 
     device: Device
-    dials: Dials
+    options: Options
     steps: list[Step]
     trace: Trace
     figures: Figures
@@ -101,7 +101,7 @@ class Profile:
             profiler; None without such a run.
         kernel_trace: what torch's profiler wrote, JSON in Chrome's format; None without such a run.
         completions: in the order of the prompts.
-        dials: what was turned.
+        options: what was turned.
         run_steps: seconds of a step (Run.step) in each of the runs; all else is of the one that was kept.
     """
 
@@ -113,7 +113,7 @@ class Profile:
     profiled_bubbles: float | None
     kernel_trace: str | None
     completions: list[Completion]
-    dials: Dials
+    options: Options
     run_steps: list[float]
 
     def shown(self, count: int) -> tuple[int, int]:
@@ -131,7 +131,7 @@ def profile(
     device: str | Device = "auto",
     checkpoint: Checkpoint | None = None,
     name: str | None = None,
-    dials: Dials | None = None,
+    options: Options | None = None,
     progress: Callable[[str], None] = lambda text: None,
     method: Method | None = None,
 ) -> Profile:
@@ -143,7 +143,7 @@ def profile(
         device: as Session takes it.
         checkpoint: the workload's model, if it is there already.
         name: what to call the chapter; by default its name, or that of the class.
-        dials: as Session takes them.
+        options: as Session takes them.
         progress: is told what Session tells.
         method: how to measure.
 
@@ -151,9 +151,9 @@ def profile(
         InputError: a request cannot be served, or the device is "cpu", where host and device are one.
     """
     checkpoint, method = checkpoint or Checkpoint(workload.model), method or Method()
-    runs = [serve(workload, chapter, device, checkpoint, dials, progress)]
+    runs = [serve(workload, chapter, device, checkpoint, options, progress)]
     if runs[0].device.kind == "cuda":
-        runs += [serve(workload, chapter, device, checkpoint, dials, progress) for _ in range(method.runs - 1)]
+        runs += [serve(workload, chapter, device, checkpoint, options, progress) for _ in range(method.runs - 1)]
     return look_into(runs, workload, chapter, checkpoint, name, method)
 
 
@@ -162,19 +162,19 @@ def serve(
     chapter: str | type,
     device: str | Device,
     checkpoint: Checkpoint,
-    dials: Dials | None,
+    options: Options | None,
     progress: Callable[[str], None],
 ) -> Run:
     """Serves a workload at full speed: the first part of `profile`, which says what is what, and what is raised."""
     if (device if isinstance(device, str) else device.kind) == "cpu":
         raise InputError("there is no profile of device 'cpu': host and device are one; use cuda or sim")
-    session = Session(workload.job(checkpoint.vocab_size), chapter, checkpoint, device, dials, trace=True)
+    session = Session(workload.job(checkpoint.vocab_size), chapter, checkpoint, device, options, trace=True)
     session.progress = progress
     if session.refused:
         raise InputError(next(iter(session.refused.values())))
     completions = session.serve()
     figures, steps = Figures.of(session), session.scheduler.steps
-    return Run(session.device, session.dials, steps, session.trace, figures, completions)
+    return Run(session.device, session.options, steps, session.trace, figures, completions)
 
 
 def look_into(
@@ -204,7 +204,7 @@ def look_into(
             first, end = checkpoint.ranks.word_of_the_first(f"{sample.start} {sample.stop}").split()
             sample = range(int(first), int(end))
         kernel_trace = profiled(
-            workload, chapter, sample, kept.dials, checkpoint.ranks, method.process, method.operations
+            workload, chapter, sample, kept.options, checkpoint.ranks, method.process, method.operations
         )
     if kernel_trace and method.operations:
         recording = Recording.of(json.loads(kernel_trace)["traceEvents"])
@@ -225,6 +225,6 @@ def look_into(
         bubbles,
         kernel_trace,
         kept.completions,
-        kept.dials,
+        kept.options,
         [run.step for run in runs],
     )

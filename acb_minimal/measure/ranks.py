@@ -21,7 +21,7 @@ from ..model import Model
 from ..run import launch
 from ..run.checkpoint import Checkpoint
 from ..run.devices import open_device
-from ..run.dials import Dials
+from ..run.options import Options
 from ..run.session import Session
 from ..run.workload import Workload
 from ..trace.batches import PACE
@@ -136,8 +136,8 @@ def measure(workloads: Sequence[Workload], checkpoint: Checkpoint, device: str) 
 def _session(workload: Workload, engine: str, checkpoint: Checkpoint, device: str | Device, trace: bool) -> Session:
     gc.collect()  # what the session before has held on the GPU
     chapter, graphs = ENGINES[engine]
-    dials = Dials(graphs=graphs, gpus=checkpoint.ranks.count if checkpoint.ranks else 1)
-    return Decoding(workload.job(checkpoint.vocab_size), chapter, checkpoint, device, dials, trace)
+    options = Options(graphs=graphs, gpus=checkpoint.ranks.count if checkpoint.ranks else 1)
+    return Decoding(workload.job(checkpoint.vocab_size), chapter, checkpoint, device, options, trace)
 
 
 def _point(workload: Workload, engine: str, checkpoint: Checkpoint, device: str) -> Point:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ..run.checkpoint import Checkpoint
-from ..run.dials import Dials
 from ..run.engines import synchronous
+from ..run.options import Options
 from ..run.session import Session
 from ..run.workload import Workload
 from .figures import widest_decodes
@@ -56,7 +56,7 @@ def regimes(
         for count in rows:
             workload = Workload("regimes", name, count, CONTEXT, NEW_TOKENS, max_running=count, max_batch_tokens=8192)
             job = workload.job(checkpoint.vocab_size)
-            session = Session(job, synchronous("ch6"), checkpoint, device, Dials(compile=compile), trace=True)
+            session = Session(job, synchronous("ch6"), checkpoint, device, Options(compile=compile), trace=True)
             session.serve()
             decodes = widest_decodes(session.scheduler.steps)
             windows, bubbles = session.trace.batches(), session.trace.bubbles()

@@ -47,7 +47,7 @@ def entry(workload: Workload, comparisons: Iterable[Comparison]) -> dict:
         "command": command(),
         "environment": environment(comparisons[0].profile.device),
         "workload": dataclasses.asdict(workload),
-        "dials": str(comparisons[0].profile.dials),
+        "dials": str(comparisons[0].profile.options),
         "chapters": chapters,
     }
 
@@ -55,8 +55,8 @@ def entry(workload: Workload, comparisons: Iterable[Comparison]) -> dict:
 def title(entry: dict) -> str:
     """The workload, model and machine of an entry, and what was turned."""
     workload, machine = entry["workload"], entry["environment"]
-    dials = f", {entry['dials']}" if entry.get("dials") else ""
-    return f"{workload['name']} ({workload['model']}{dials}) on {machine['device']}, {machine['date']}"
+    turned = f", {entry['dials']}" if entry.get("dials") else ""
+    return f"{workload['name']} ({workload['model']}{turned}) on {machine['device']}, {machine['date']}"
 
 
 def breakdowns(entry: dict) -> dict[str, Breakdown]:

@@ -14,7 +14,7 @@ from ..check.schedules import replay
 from ..device import Work
 from ..measure.figures import widest_decodes
 from ..run.checkpoint import Checkpoint
-from ..run.dials import Dials
+from ..run.options import Options
 from ..run.session import Session
 from ..run.workload import Job
 from ..sim.device import SimulatedDevice
@@ -61,7 +61,7 @@ def record(
             super().__init__(model, scheduler, cuda)
             recorder.name_streams(self, cuda.default_stream())
 
-    session = Session(job, Watched, checkpoint, Device(costs, recorder), Dials(graphs=graphs))
+    session = Session(job, Watched, checkpoint, Device(costs, recorder), Options(graphs=graphs))
     session.serve()
     return {
         "calls": [call for call in recorder.calls if call["line"]],  # the last synchronize is nobody's

@@ -8,7 +8,7 @@ from ..kv_cache import KVCache, PagePool
 from ..sim.costs import Costs
 from ..sim.device import CpuDevice, SimulatedDevice
 from .checkpoint import Checkpoint
-from .dials import Dials
+from .options import Options
 
 DEVICES = ("auto", "cuda", "sim", "cpu")
 # Device bytes left to activations, logits and the CUDA libraries when weights and KV cache are sized.
@@ -32,27 +32,28 @@ def is_simulated(name: str) -> bool:
     return name == "sim" or (name == "auto" and not torch.cuda.is_available())
 
 
-def open_device(name: str, checkpoint: Checkpoint, trace: bool = False, dials: Dials | None = None) -> Device:
+def open_device(name: str, checkpoint: Checkpoint, trace: bool = False, options: Options | None = None) -> Device:
     """The device of that name. On the simulator, the large random models only take time; they compute nothing.
 
     Raises:
         InputError: the simulator does not know what the model costs compiled, or it is to be told how long launching
             takes and is not what runs.
     """
-    dials = dials or Dials()
+    options = options or Options()
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "sim"
     if name == "sim":
-        if dials.scale:
-            costs = Costs.of(dials.scale.model, compiled=dials.compile).scaled(dials.scale.rows, dials.scale.positions)
+        if options.scale:
+            scale = options.scale
+            costs = Costs.of(scale.model, compiled=options.compile).scaled(scale.rows, scale.positions)
         else:
-            costs = Costs.of(checkpoint.name, checkpoint.weight_bytes, dials.compile)
-        if dials.launching is not None:
-            costs = costs.launched_in(dials.launching)
+            costs = Costs.of(checkpoint.name, checkpoint.weight_bytes, options.compile)
+        if options.launching is not None:
+            costs = costs.launched_in(options.launching)
         return SimulatedDevice(costs, arithmetic=not checkpoint.random, trace=trace)
-    if dials.launching is not None:
+    if options.launching is not None:
         raise InputError(
-            f"launching is {1e3 * dials.launching:g} ms; on device {name!r} it takes what it takes: use sim"
+            f"launching is {1e3 * options.launching:g} ms; on device {name!r} it takes what it takes: use sim"
         )
     return CpuDevice() if name == "cpu" else CudaDevice(trace)
 

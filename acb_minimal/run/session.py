@@ -19,8 +19,8 @@ from ..trace.spans import Trace
 from . import fuse
 from .checkpoint import Checkpoint
 from .devices import check_device, check_gpu, open_device
-from .dials import Dials
 from .engines import load_chapter
+from .options import Options
 from .watch_ranks import Watch, WatchedScheduler
 from .workload import Job
 
@@ -53,7 +53,7 @@ def generate(
     model: str = "counter",
     device: str = "auto",
     max_new_tokens: int = 128,
-    dials: Dials | None = None,
+    options: Options | None = None,
     **limits,
 ) -> Iterator[Completion]:
     """Serves prompts, of text or token ids, and yields each one's completion as it finishes.
@@ -61,14 +61,14 @@ def generate(
     A prompt that cannot be served comes first, with its error; the others are served all the same.
 
     Args:
-        dials: what to turn for this run.
+        options: what to turn for this run.
         limits: the other fields of a Job: max_running, pages and so on.
 
     Raises:
         InputError: the chapter, model, device or a limit cannot be used at all; before any work.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-    return Session(Job(prompts, max_new_tokens, **limits), chapter, model, device, dials).completions()
+    return Session(Job(prompts, max_new_tokens, **limits), chapter, model, device, options).completions()
 
 
 class Session:
@@ -80,7 +80,7 @@ class Session:
         requests: those that were accepted, in the order of the prompts; their ids are "0", "1", ... in that order.
         refused: why each of the others cannot be served, by id.
         started: when serving began, in seconds on the device's clock.
-        dials: what is turned; once a run has begun, `compile` says whether its layers could be compiled.
+        options: what is turned; once a run has begun, `compile` says whether its layers could be compiled.
         progress: is told what goes on before serving begins, and then, by an empty text, that it does. By default,
             nobody is.
     """
@@ -91,7 +91,7 @@ class Session:
         chapter: str | type = "ch1",
         model: str | Checkpoint = "counter",
         device: str | Device = "auto",
-        dials: Dials | None = None,
+        options: Options | None = None,
         trace: bool = False,
     ):
         """
@@ -102,7 +102,7 @@ class Session:
             model: a name that Checkpoint takes, or a Checkpoint. If ranks share it, all of them must make this session.
             device: "cuda"; "sim", the simulated GPU; "cpu", where nothing overlaps; "auto": CUDA if there is one, else
                 the simulator; or a Device.
-            dials: what to turn for this run.
+            options: what to turn for this run.
             trace: whether to record what host and device do.
 
         Raises:
@@ -112,10 +112,10 @@ class Session:
         self.engine_class = chapter if isinstance(chapter, type) else load_chapter(chapter)
         check_device(device if isinstance(device, str) else device.kind)
         self.checkpoint = model if isinstance(model, Checkpoint) else Checkpoint(model)
-        self.dials = dials or Dials()
+        self.options = options or Options()
         self.progress: Callable[[str], None] = lambda text: None
         if isinstance(device, str):
-            device = open_device(device, self.checkpoint, trace, self.dials)
+            device = open_device(device, self.checkpoint, trace, self.options)
         self.device = device
         self.refused: dict[str, str] = {}
         asked = self._requests(job)
@@ -134,7 +134,7 @@ class Session:
             self.checkpoint.vocab_size,
             self.checkpoint.max_positions,
             self.device,
-            lambda number: self.dials.host_work,
+            lambda number: self.options.host_work,
         )
         self.requests: list[Request] = []
         for request in asked:
@@ -145,7 +145,7 @@ class Session:
                 self.refused[request.id] = str(error)
         self.size = SlotSize(job.max_running, job.max_batch_tokens, min(per_request, self.pool.num_pages))
         check = partial(check_gpu, self.checkpoint, self.pool, self.device)
-        ranks.agree(check, (job, self.dials, self.checkpoint.name)) if ranks else check()
+        ranks.agree(check, (job, self.options, self.checkpoint.name)) if ranks else check()
         self.started = 0.0
 
     def _requests(self, job: Job) -> list[Request]:
@@ -241,8 +241,8 @@ class Session:
             raise EngineError(f"the engine stopped without yielding {len(missing)} requests, request {first!r} first")
 
     def _warm_up(self, model: Model) -> None:
-        if self.dials.compile and self.device.kind != "sim":
-            self.dials = replace(self.dials, compile=fuse.warm_up(model, self.progress))
+        if self.options.compile and self.device.kind != "sim":
+            self.options = replace(self.options, compile=fuse.warm_up(model, self.progress))
         else:
             model.warm_up()
 
@@ -256,7 +256,7 @@ class Session:
         layers, pages, page_size = self.checkpoint.layers, self.pool.num_pages, self.pool.page_size
         network = self.checkpoint.load(self.device.torch_device) if self.device.arithmetic else None
         if network is not None and self.device.kind != "sim":
-            (fuse.fuse if self.dials.compile else fuse.plain)(network)
+            (fuse.fuse if self.options.compile else fuse.plain)(network)
         where = self.device.torch_device if self.device.arithmetic else "meta"
         cache = KVCache(layers, pages, page_size, self.checkpoint.dtype, where)
-        return Model(network, layers, cache, self.size, self.device, self.dials.graphs)
+        return Model(network, layers, cache, self.size, self.device, self.options.graphs)

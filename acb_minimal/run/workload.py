@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from ..errors import InputError
 from ..models import counter
-from .dials import Scale
+from .options import Scale
 
 MOST_TOKENS = 65_536  # in a batch
 

@@ -17,7 +17,7 @@ def served(monkeypatch) -> list[str]:
     """The engines that were served, on a GPU that takes MS in turn for a step; a tenth of that is a bubble."""
     engines = []
 
-    def serve(workload, engine, device, checkpoint, dials, progress):
+    def serve(workload, engine, device, checkpoint, options, progress):
         assert (workload.name, workload.new_tokens, device) == ("long", 48, experiments.machine().kind)
         engines.append(engine)
         ms = MS[engine][engines.count(engine) - 1]

@@ -13,8 +13,8 @@ from playwright.sync_api import expect
 
 from acb_minimal.check.deletions import deletions
 from acb_minimal.measure.figures import Breakdown
-from acb_minimal.run.dials import Dials
 from acb_minimal.run.engines import chapter_paths, load_chapter
+from acb_minimal.run.options import Options
 from acb_minimal.run.session import Session
 from acb_minimal.sim.device import SimulatedDevice
 from acb_minimal.sim.dialled import Dialled
@@ -85,7 +85,7 @@ def test_the_page_has_every_span_where_the_simulator_has_it(reader, stem, graphs
     times = {dial: rng.choice((1e-4, 1e-3, 1e-2)) * rng.random() for dial in "KLH"} | {"R": 2e-3 * rng.random()}
     costs = Dialled.to(times["K"], times["L"], times["H"], times["R"])
     device = SimulatedDevice(costs, trace=True)
-    session = Session(explore.job(), load_chapter(stem), explore.checkpoint(), device, Dials(graphs=graphs))
+    session = Session(explore.job(), load_chapter(stem), explore.checkpoint(), device, Options(graphs=graphs))
     session.serve()
     spans, figures = reader.tab.evaluate(
         """([stem, graphs, dials]) => {

@@ -18,8 +18,8 @@ from acb_minimal.measure.figures import Breakdown, typical_decodes, widest_decod
 from acb_minimal.measure.kernel_profile import launch_names, with_kernels
 from acb_minimal.measure.profile import SAMPLE, Method, Run, look_into, profile, serve
 from acb_minimal.run.checkpoint import Checkpoint
-from acb_minimal.run.dials import Dials
 from acb_minimal.run.engines import chapter_paths
+from acb_minimal.run.options import Options
 from acb_minimal.run.ranks import Ranks
 from acb_minimal.run.workload import workload as find_workload
 from acb_minimal.sim.device import CpuDevice
@@ -111,7 +111,7 @@ class Here(Executor):
 def test_several_profiles_may_share_a_process_and_ranks_may_not(monkeypatch):
     asked = []
 
-    def written(workload, chapter, dials, ranks, sample, file, operations):
+    def written(workload, chapter, options, ranks, sample, file, operations):
         asked.append(operations)
         file.write_text("{}")
 
@@ -121,8 +121,8 @@ def test_several_profiles_may_share_a_process_and_ranks_may_not(monkeypatch):
     workload, ranks = find_workload("demo"), Ranks(0, 2, 0, timeout=1.0)
     monkeypatch.setattr(ranks, "again", lambda: ranks)
     for process, with_ranks in ((shared, None), (shared, None), (None, None), (shared, ranks)):
-        assert kernel_profile.profiled(workload, "ch1", range(3), Dials(), with_ranks, process) == "{}"
-    kernel_profile.profiled(workload, "ch1", range(3), Dials(), operations=False)
+        assert kernel_profile.profiled(workload, "ch1", range(3), Options(), with_ranks, process) == "{}"
+    kernel_profile.profiled(workload, "ch1", range(3), Options(), operations=False)
     assert asked == [True] * 4 + [False]
     assert (shared.runs, shared.ended) == (2, 0)
     assert (own.runs, own.ended) == (3, 3)
@@ -170,10 +170,10 @@ def test_chapters_run_in_turns_and_all_of_them_before_any_is_profiled(once, monk
     demo, gpu, events, told = find_workload("demo"), SimpleNamespace(kind="cuda"), [], []
     profiled = look_into([once], demo, "ch1", Checkpoint("counter"), None, Method())
 
-    def served(workload, chapter, device, checkpoint, dials, progress):
-        events.append((Path(chapter).stem, dials))
+    def served(workload, chapter, device, checkpoint, options, progress):
+        events.append((Path(chapter).stem, options))
         progress("warms up")
-        return once._replace(device=gpu, dials="what the first could have")
+        return once._replace(device=gpu, options="what the first could have")
 
     def looked_into(runs, workload, chapter, checkpoint, name, method):
         events.append((name, len(runs), method.process is not None))
@@ -213,7 +213,7 @@ def test_a_kernel_trace_without_operations_gives_no_breakdown(once, asked):
     method = Method(batches=3, operations=False)
     done = look_into([on_a_gpu(once)], find_workload("demo"), "ch1", Checkpoint("counter"), None, method)
     assert (done.kernel_trace, done.breakdown, done.profiled_bubbles) == ('{"traceEvents": []}', None, None)
-    ((*_, sample, dials, ranks, process, operations),) = asked
+    ((*_, sample, options, ranks, process, operations),) = asked
     assert (len(sample), operations) == (3, False)
 
 
@@ -222,7 +222,7 @@ def test_batches_that_are_typical_run_under_the_profiler(once, asked):
     run = on_a_gpu(once, slow)
     assert set(slow) & set(widest_decodes(run.steps))
     look_into([run], find_workload("demo"), "ch1", Checkpoint("counter"), None, method)
-    ((*_, sample, dials, ranks, process, operations),) = asked
+    ((*_, sample, options, ranks, process, operations),) = asked
     assert sample == typical_decodes(run.steps, 4)
     assert not set(sample) & set(slow)
 

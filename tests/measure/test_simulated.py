@@ -11,7 +11,7 @@ import pytest
 
 from acb_minimal.measure import figures, tables
 from acb_minimal.measure.profile import profile
-from acb_minimal.run.dials import Dials
+from acb_minimal.run.options import Options
 from acb_minimal.run.workload import WORKLOADS
 from acb_minimal.sim.costs import Costs
 from acb_minimal.sim.device import SimulatedDevice
@@ -55,7 +55,7 @@ def test_what_is_stored_is_what_the_simulator_says_now(name):
     workload = WORKLOADS[name].override(new_tokens=100)
     stored = tables.breakdowns(SIMULATED[name])["ch1_sync"]
     launching = tables.breakdowns(REAL[name])["ch1_sync"].launching
-    now = profile("ch1", workload, "sim", dials=Dials(launching=round(launching, 5))).breakdown
+    now = profile("ch1", workload, "sim", options=Options(launching=round(launching, 5))).breakdown
     assert now.bubbles == pytest.approx(stored.bubbles, rel=0.02)
     assert now.launching == pytest.approx(stored.launching, rel=1e-6)
 

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from acb_minimal.errors import InputError, RankError
 from acb_minimal.run import fuse, launch, shards
 from acb_minimal.run.checkpoint import Checkpoint
-from acb_minimal.run.dials import Dials
+from acb_minimal.run.options import Options
 from acb_minimal.run.ranks import Ranks
 from acb_minimal.run.session import Session
 from acb_minimal.run.workload import Job, workload
@@ -32,11 +32,11 @@ def main(folder: Path, kind: str) -> None:
     for name, case in cases.items():
         checkpoint = Checkpoint(case["model"], ranks)
         for chapter in case["chapters"]:
-            got[f"{name} {chapter}"] = serve(case, chapter, checkpoint, kind, Dials(gpus=ranks.count))
+            got[f"{name} {chapter}"] = serve(case, chapter, checkpoint, kind, Options(gpus=ranks.count))
         if name == "llama":
-            got["graphs"] = serve(case, "ch1", checkpoint, kind, Dials(graphs=True, gpus=ranks.count))
+            got["graphs"] = serve(case, "ch1", checkpoint, kind, Options(graphs=True, gpus=ranks.count))
             fuse.COMPILE["backend"] = aot_eager  # all of torch.compile but the compiler
-            got["compiled"] = serve(case, "ch6", checkpoint, kind, Dials(compile=True, gpus=ranks.count))
+            got["compiled"] = serve(case, "ch6", checkpoint, kind, Options(compile=True, gpus=ranks.count))
             targets = [str(node.target) for graph in GRAPHS for node in graph.nodes]
             got["compiled collectives"] = sum("all_reduce" in target for target in targets)
     load = workload("demo").override(requests=6)
@@ -51,7 +51,7 @@ def main(folder: Path, kind: str) -> None:
     (folder / f"rank{ranks.rank}.json").write_text(json.dumps(got))
     alike = {"prompts": [[number] * 5 for number in range(8)], "stops": [[]] * 8}  # or Gloo would abort: other sizes
     try:
-        serve(alike, "ch6", Checkpoint("counter", ranks), kind, Dials(gpus=2), reverse=ranks.rank == 1)
+        serve(alike, "ch6", Checkpoint("counter", ranks), kind, Options(gpus=2), reverse=ranks.rank == 1)
     except RankError as error:
         launch.leave(str(error), error.status)
 
@@ -62,16 +62,18 @@ def aot_eager(module: torch.fx.GraphModule, inputs: list):
     return compiled
 
 
-def serve(case: dict, chapter: str, checkpoint: Checkpoint, kind: str, dials: Dials, reverse=False) -> list[list[int]]:
+def serve(
+    case: dict, chapter: str, checkpoint: Checkpoint, kind: str, options: Options, reverse=False
+) -> list[list[int]]:
     """Tokens of each prompt. Every request ends where the case says: by a stop token, or for length."""
     job = Job(case["prompts"], 12, max_running=5, max_batch_tokens=18, page_size=16, pages=12)
-    session = Session(job, chapter, checkpoint, kind, dials)
+    session = Session(job, chapter, checkpoint, kind, options)
     for request, stop in zip(session.requests, case["stops"], strict=True):
         request.stop_tokens = frozenset(stop)
     if reverse:
         session.scheduler.waiting.reverse()
     tokens = [completion.tokens for completion in session.serve()]
-    assert session.dials.compile == dials.compile  # and not given up
+    assert session.options.compile == options.compile  # and not given up
     return tokens
 
 

@@ -16,8 +16,8 @@ from acb_minimal.kv_cache import KVCache
 from acb_minimal.model import Model
 from acb_minimal.request import Batch, Request, Row
 from acb_minimal.run import fuse
-from acb_minimal.run.dials import Dials
 from acb_minimal.run.engines import chapter_paths
+from acb_minimal.run.options import Options
 from acb_minimal.run.session import Session
 from acb_minimal.run.workload import Job
 from acb_minimal.sim import costs
@@ -25,7 +25,7 @@ from acb_minimal.sim.device import CpuDevice
 from acb_minimal.slot import SlotSize
 
 CPU = torch.device("cpu")
-COMPILED = Dials(compile=True)
+COMPILED = Options(compile=True)
 GPT2 = {"vocab_size": VOCAB, "n_embd": 32, "n_layer": 2, "n_head": 2, "bos_token_id": 0, "eos_token_id": 0}
 PROMPTS = [random.Random(seed).choices(range(VOCAB), k=5 + 3 * seed) for seed in range(5)]
 
@@ -248,7 +248,7 @@ def test_every_chapter_generates_the_oracles_tokens_compiled(tiny, graphs, chapt
     job = Job(PROMPTS, 8, max_running=3, max_batch_tokens=16, page_size=4)
     session = Session(job, chapter, model.checkpoint, "cpu", COMPILED)
     assert [done.tokens for done in session.serve()] == [model.oracle(prompt, 8) for prompt in PROMPTS]
-    assert session.dials == COMPILED
+    assert session.options == COMPILED
     assert graphs
 
 
@@ -266,7 +266,7 @@ def test_what_is_beside_the_layers_is_compiled_unless_it_is_torchs_own(tiny, tmp
     assert [type(module).__name__.removeprefix("Gemma3Text").removeprefix("Gemma3") for module in found] == names
     session = Session(Job(PROMPTS[:2], 4, page_size=4), "ch1", model.checkpoint, "cpu", COMPILED)
     assert [done.tokens for done in session.serve()] == [model.oracle(prompt, 4) for prompt in PROMPTS[:2]]
-    assert session.dials.compile
+    assert session.options.compile
     assert bool(names) == (len(of_layers(graphs)) < len(graphs))
 
 
@@ -291,14 +291,14 @@ def test_inductors_code_generates_the_oracles_tokens(tiny):
     job = Job(PROMPTS[:3], 6, max_running=2, page_size=4)
     session = Session(job, "ch6", model.checkpoint, "cpu", COMPILED)
     assert [done.tokens for done in session.serve()] == [model.oracle(prompt, 6) for prompt in PROMPTS[:3]]
-    assert session.dials.compile
+    assert session.options.compile
 
 
 def test_compile_is_an_argument_in_python(tiny_path, graphs):
     prompts = [PROMPTS[0]]
     plain, compiled = (
-        list(generate(prompts, model=tiny_path("llama"), device="cpu", max_new_tokens=4, dials=dials))
-        for dials in (None, COMPILED)
+        list(generate(prompts, model=tiny_path("llama"), device="cpu", max_new_tokens=4, options=options))
+        for options in (None, COMPILED)
     )
     assert compiled == plain
     assert graphs
@@ -326,7 +326,7 @@ def test_layers_that_cannot_be_compiled_run_as_they_are_and_one_line_says_so(tin
     capsys.readouterr()  # a model that is made for this test shows how it is written
     session = Session(Job([PROMPTS[0]], 6), "ch2", model.checkpoint, "cpu", COMPILED)
     assert [done.tokens for done in session.serve()] == [model.oracle(PROMPTS[0], 6)]
-    assert not session.dials.compile
+    assert not session.options.compile
     lines = capsys.readouterr().err.splitlines()
     notes = [line for line in lines if line.startswith("note: LlamaForCausalLM: its layers cannot be compiled")]
     assert lines == notes
@@ -343,7 +343,7 @@ def test_linears_that_cannot_be_joined_are_left_and_one_line_says_so(tiny, graph
     session = Session(Job([PROMPTS[0]], 6), "ch2", model.checkpoint, "cpu", COMPILED)
     assert [done.tokens for done in session.serve()] == [model.oracle(PROMPTS[0], 6)]
     assert capsys.readouterr().err == "note: LlamaForCausalLM: its linears cannot be joined (a reason)\n"
-    assert session.dials.compile
+    assert session.options.compile
 
 
 def test_what_goes_on_before_serving_is_told(tiny, graphs):

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from tape import Tape, asynchronous, forward, sync, us
 
-from acb_minimal.run.dials import Dials
 from acb_minimal.run.engines import chapter_paths
+from acb_minimal.run.options import Options
 from acb_minimal.run.session import Session
 from acb_minimal.run.workload import workload
 from acb_minimal.trace.idle import analyse
@@ -111,7 +111,7 @@ def typical(trace: Trace):
 
 
 def simulated(chapter: str, load, graphs: bool = False) -> Trace:
-    session = Session(load.job(512), chapter, load.model, "sim", trace=True, dials=Dials(graphs=graphs))
+    session = Session(load.job(512), chapter, load.model, "sim", trace=True, options=Options(graphs=graphs))
     session.serve()
     return session.trace
 

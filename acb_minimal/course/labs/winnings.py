@@ -7,8 +7,8 @@ from rich.text import Text
 
 from ...check.pace import SETTING, Pace, of_chapter
 from ...measure import compare, tables
-from ...run.dials import Dials
 from ...run.engines import chapter_path
+from ...run.options import Options
 from ...run.workload import workload
 from . import judging
 from .folder import Started
@@ -39,9 +39,9 @@ def beside_the_chapter(each: Started) -> str:
 def command(each: Started) -> str:
     """The command that measures what `measured` does."""
     engines = [*_beside(each.lab), shlex.quote(str(each.engine))]
-    dials = _dials(each.lab)
-    options = [*(f"--chapter {name}" for name in engines), f"--host-work {1e3 * dials.host_work:g}"]
-    return " ".join([f"acb compare --workload {ON_GPU}", *options, *(["--graphs"] if dials.graphs else [])])
+    options = _options(each.lab)
+    said = [*(f"--chapter {name}" for name in engines), f"--host-work {1e3 * options.host_work:g}"]
+    return " ".join([f"acb compare --workload {ON_GPU}", *said, *(["--graphs"] if options.graphs else [])])
 
 
 def measured(each: Started, progress: Callable[[str], None]) -> dict:
@@ -57,7 +57,7 @@ def measured(each: Started, progress: Callable[[str], None]) -> dict:
         InputError: there is no GPU, or too small a one.
     """
     chosen, chapters = workload(ON_GPU), [*_beside(each.lab), str(each.engine)]
-    found = compare.compare(chosen, "cuda", chapters, dials=_dials(each.lab), progress=progress)
+    found = compare.compare(chosen, "cuda", chapters, options=_options(each.lab), progress=progress)
     return tables.entry(chosen, found)
 
 
@@ -65,6 +65,6 @@ def _beside(lab: Lab) -> list[str]:
     return list(dict.fromkeys([lab.start, lab.goal]))
 
 
-def _dials(lab: Lab) -> Dials:
+def _options(lab: Lab) -> Options:
     """Decodes are launched as graphs, or launching would hide what there is to win; unless the lab is about that."""
-    return Dials(HOST_WORK, graphs=lab.goal != "ch6")
+    return Options(HOST_WORK, graphs=lab.goal != "ch6")

@@ -59,8 +59,8 @@ def test_what_is_measured_on_a_gpu_is_what_its_command_says(name, options, solve
 
     asked = {}
 
-    def compare(workload, device, chapters, dials, progress):
-        asked.update(workload=workload.name, device=device, chapters=chapters, dials=dials)
+    def compare(workload, device, chapters, options, progress):
+        asked.update(workload=workload.name, device=device, chapters=chapters, options=options)
 
     monkeypatch.setattr(winnings.compare, "compare", compare)
     monkeypatch.setattr(tables, "entry", lambda *_: {})
@@ -71,4 +71,4 @@ def test_what_is_measured_on_a_gpu_is_what_its_command_says(name, options, solve
     made.main(shlex.split(command)[2:], standalone_mode=False)
     assert asked["device"] == "cuda"
     assert (asked["workload"], asked["chapters"]) == (parsed["workload"], parsed["chapter"])
-    assert (1e3 * asked["dials"].host_work, asked["dials"].graphs) == (parsed["host_work"], parsed["graphs"])
+    assert (1e3 * asked["options"].host_work, asked["options"].graphs) == (parsed["host_work"], parsed["graphs"])

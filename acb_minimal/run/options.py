@@ -1,4 +1,4 @@
-"""What can be turned for any chapter without changing it: how much the host has to do, how decodes are launched."""
+"""What can be set for any chapter without changing it: how much the host has to do, how decodes are launched."""
 
 import math
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ LONGEST = 10.0  # seconds a step: more than any engine has reported by far
 
 
 @dataclass(frozen=True)
-class Dials:
+class Options:
     """Settings that hold for a whole run. As text they are what a figure that was measured with them has to name.
 
     Attributes:
