@@ -6,6 +6,7 @@ from itertools import pairwise
 from types import SimpleNamespace
 from unittest.mock import Mock
 
+import jsonschema
 import pytest
 import torch
 
@@ -105,29 +106,9 @@ def check_chrome(trace: Trace) -> None:
 
 
 def test_the_chrome_trace_is_valid():
-    jsonschema = pytest.importorskip("jsonschema")
     for trace in (made(), traced("ch6_cuda_graphs", "sim")):
         jsonschema.validate(trace.chrome(), SCHEMA, jsonschema.Draft202012Validator)
         check_chrome(trace)
-
-
-def test_perfetto_reads_the_bubbles_back(tmp_path):
-    """In Perfetto's own parser. Its Python package downloads that on first use; where it cannot, there is no test."""
-    processor = pytest.importorskip("perfetto.trace_processor")
-    trace = traced("ch1_sync", "sim")
-    trace.save_chrome(tmp_path / "trace.json")
-    try:
-        parser = processor.TraceProcessor(trace=str(tmp_path / "trace.json"))
-    except Exception as error:
-        pytest.skip(f"no trace processor: {error}")
-    spans = parser.query("""
-        select slice.ts as start, slice.ts + slice.dur as end
-        from slice join thread_track on slice.track_id = thread_track.id join thread using (utid)
-        where thread.name = 'compute' order by start
-    """)
-    times = [(span.start / 1e9, span.end / 1e9) for span in spans]
-    bubbles = [start - end for (_, end), (start, _) in pairwise(times)]
-    assert bubbles == pytest.approx(list(trace.bubbles().values()), abs=2e-9)
 
 
 def test_kernels_are_exported_where_they_are_known():
@@ -177,14 +158,18 @@ def test_a_run_reports_every_part_of_every_batch(chapter, device):
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("chapter", chapter_paths())
 def test_a_batch_is_uploaded_then_computed_then_downloaded(chapter, device):
-    """On the device's own clock; and nothing runs before it is launched, as far as the two clocks agree."""
+    """And each lane runs what it is given in the order it was launched in: each clock is compared with itself alone."""
     trace = traced(chapter, device)
     spans = {(span.name, span.batch_number): span for span in trace.spans if span.lane != "CPU"}
     slack = 2e-6 if device == "cuda" else 1e-12  # the resolution of events is half a microsecond
     for batch, (start, end) in trace.batches().items():
         assert spans["upload", batch].end <= start + slack
         assert end <= spans["download", batch].start + slack
-    assert all(span.launched <= span.start + 2e-4 for span in spans.values())
+    for lane in {span.lane for span in spans.values()}:
+        launched = sorted(trace.lane(lane), key=lambda span: span.launched)
+        assert all(before.end <= after.start + slack for before, after in pairwise(launched))
+    if device == "sim":  # there the two clocks are one
+        assert all(span.launched <= span.start for span in spans.values())
 
 
 @pytest.mark.parametrize("chapter", list(chapter_paths())[3:])
