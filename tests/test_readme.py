@@ -11,7 +11,7 @@ import pytest
 from hatchling.builders.wheel import WheelBuilder
 
 from acb_minimal.measure import tables
-from acb_minimal.measure.figures import load
+from acb_minimal.measure.metrics import load
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

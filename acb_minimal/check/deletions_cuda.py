@@ -17,8 +17,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from ..device import CudaDevice
-from ..measure.figures import environment
-from ..measure.record import Measured
+from ..measure.metrics import environment
+from ..measure.result_table import ResultTable
 from ..models import counter
 from ..run.engines import chapter_path, engine
 from ..run.session import Session
@@ -30,7 +30,7 @@ AT_ONCE = max((os.cpu_count() or 1) - 4, 1)  # processes that share the GPU; eac
 SANITIZER = "TORCH_CUDA_SANITIZER"
 
 
-def measure(chapter: str, progress: Callable[[str], None]) -> Measured:
+def measure(chapter: str, progress: Callable[[str], None]) -> ResultTable:
     """The chapter as it is, and without each line that orders: how many answers are wrong in each of a few runs, and
     what the sanitizer says of another, shorter one.
 
@@ -57,7 +57,7 @@ def measure(chapter: str, progress: Callable[[str], None]) -> Measured:
         "Answers that are wrong, of so many in each run. A run that ends in an error is the last. "
         f"{min(AT_ONCE, len(lines))} processes share the GPU."
     )
-    return Measured(title, columns, rows, note, environment(CudaDevice()))
+    return ResultTable(title, columns, rows, note, environment(CudaDevice()))
 
 
 def _process(chapter: str, line: int, sanitize: bool) -> dict:

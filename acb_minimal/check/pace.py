@@ -11,7 +11,7 @@ from difflib import SequenceMatcher
 from functools import cache
 
 from ..errors import EngineError, InputError
-from ..measure.figures import Breakdown, widest_decodes
+from ..measure.metrics import Breakdown, widest_decodes
 from ..run.checkpoint import Checkpoint
 from ..run.engines import chapter_path, chapter_paths, load_chapter
 from ..run.options import Options

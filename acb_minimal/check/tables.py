@@ -7,8 +7,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ..measure.figures import environment
-from ..measure.record import Measured
+from ..measure.metrics import environment
+from ..measure.result_table import ResultTable
 from ..sim.costs import Costs
 from ..sim.device import SimulatedDevice
 from .actions import NOUNS, Action
@@ -141,7 +141,7 @@ def _told(action: Action, outcome: Outcome) -> str:
     return action.line.told(outcome.checker.file).removeprefix("line ") if action.line else ""
 
 
-def deletions(chapter: str, device: str, progress: Callable[[str], None]) -> Measured:
+def deletions(chapter: str, device: str, progress: Callable[[str], None]) -> ResultTable:
     """Takes away each line that orders, by itself, and tells how it is missed: a row for each.
 
     Args:
@@ -174,7 +174,7 @@ def deletions(chapter: str, device: str, progress: Callable[[str], None]) -> Mea
         "Bubble: before a batch, on average, with the line and without it; simulated."
     )
     machine = environment(SimulatedDevice(Costs.of(WORKLOAD.model)))
-    return Measured(f"{chapter}, each line taken away by itself", columns, rows, note, machine)
+    return ResultTable(f"{chapter}, each line taken away by itself", columns, rows, note, machine)
 
 
 def _figures(finding: Finding) -> list[int | float | str | None]:

@@ -135,7 +135,7 @@ def compare(
     check_plot(plot)
     ranks = start_ranks(gpus, device, rank_timeout)
     with console.status("loading torch and transformers"):  # takes seconds
-        from ..measure import figures, tables
+        from ..measure import metrics, tables
         from ..measure.compare import compare
         from ..measure.law import law_of
         from ..measure.profile import Method
@@ -144,7 +144,7 @@ def compare(
     if ranks and runs > 1:
         raise InputError(f"runs is {runs}; with several GPUs it must be 1: each rank would keep a run of its own")
     if json_file and json_file.exists():
-        figures.load(json_file)  # nothing but results may be overwritten, and now is the time to say so
+        metrics.load(json_file)  # nothing but results may be overwritten, and now is the time to say so
     chosen, checkpoint = choose_workload(
         workload,
         ranks,
@@ -174,7 +174,7 @@ def compare(
     if not done[0].profile.device.arithmetic:
         console.print("The simulator only keeps time for this model: its tokens are placeholders.")
     if json_file and is_first():
-        figures.save(json_file, chosen.name, entry)
+        metrics.save(json_file, chosen.name, entry)
     if plot and is_first() and tables.breakdowns(entry):
         _plot_breakdowns(entry, plot)
 
@@ -195,7 +195,7 @@ def _print_beginning(workload, profile) -> None:
 
 def _save_part(profile, steps: int, file: Path) -> None:
     """A trace of so many steps of a run, with all that says where it is from."""
-    from ..measure.figures import command, environment
+    from ..measure.metrics import command, environment
 
     part = profile.trace.part(*profile.shown(steps))
     part.save_chrome(file, chapter=profile.chapter, command=command(), **environment(profile.device))
@@ -215,7 +215,7 @@ def results(
     """Show stored results as they looked when they were measured."""
     check_plot(plot)
     from ..measure import tables
-    from ..measure.figures import load
+    from ..measure.metrics import load
 
     for name, entry in load(file).items():
         console.print(tables.comparison(entry))

@@ -110,11 +110,11 @@ def check_record(file: Path | None) -> None:
     Raises:
         InputError: they cannot.
     """
-    from ..measure import record
+    from ..measure import result_table
 
     check_writable(file, "--json")
     if file and file.exists():
-        record.load(file)
+        result_table.load(file)
 
 
 def choose_options(

@@ -193,9 +193,9 @@ def _print_refused(refused: dict[str, str], most: int = 5) -> None:
 def _print_figures(session, chapter: str, gpu_hour_price: float | None) -> None:
     from rich.table import Table
 
-    from ..measure.figures import Figures
+    from ..measure.metrics import Metrics
 
-    figures = Figures.of(session)
+    figures = Metrics.of(session)
     decode = figures.ms_per_decode_step
     title = filter(None, (chapter, session.checkpoint.name, session.device.name, str(session.options)))
     console.print(Text(", ".join(title), style="italic"))
@@ -216,9 +216,9 @@ def _print_figures(session, chapter: str, gpu_hour_price: float | None) -> None:
 
 
 def _write_json(file: Path, session, chapter: str, completions, gpu_hour_price: float | None) -> None:
-    from ..measure.figures import Figures, command, environment
+    from ..measure.metrics import Metrics, command, environment
 
-    figures = Figures.of(session)
+    figures = Metrics.of(session)
     cost = None if gpu_hour_price is None else figures.usd_per_million_tokens(gpu_hour_price)
     record = {
         "command": command(),

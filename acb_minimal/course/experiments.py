@@ -11,7 +11,7 @@ from IPython.display import Image
 from rich.table import Table
 
 from ..measure import myths
-from ..measure.figures import Breakdown, widest_decodes
+from ..measure.metrics import Breakdown, widest_decodes
 from ..measure.profile import Method, profile, serve
 from ..pictures import charts
 from ..run.checkpoint import Checkpoint

@@ -16,7 +16,7 @@ from rich import box
 from rich.table import Table
 
 from ..device import Device
-from ..measure.figures import environment
+from ..measure.metrics import environment
 from ..run import engines
 from ..run.checkpoint import Checkpoint
 from ..run.devices import open_device

@@ -27,8 +27,8 @@ from ..run.checkpoint import Checkpoint
 from ..run.fuse import fuse, plain
 from ..sim.costs import COMPILED, FILE, Shape, decode_time
 from ..slot import IOSlot, SlotSize
-from .figures import command, environment
 from .launching import eager_costs, kernel_time
+from .metrics import command, environment
 from .parts import gpu_seconds, host_steps
 
 MODELS = ("llama-3.1-8b", "llama-3.2-1b", "counter")

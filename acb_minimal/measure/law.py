@@ -17,8 +17,8 @@ from ..run.session import Session
 from ..run.workload import WORKLOADS
 from ..sim.costs import Costs
 from ..trace.law import Law
-from .figures import Breakdown, environment, widest_decodes
-from .record import Measured
+from .metrics import Breakdown, environment, widest_decodes
+from .result_table import ResultTable
 
 SWEPT = ("small", "long", "wide")
 HOST_WORK = (0.0, 1e-3, 2e-3, 4e-3, 8e-3, 16e-3, 32e-3)  # seconds added to a step
@@ -136,7 +136,7 @@ def _launching(session: Session, numbers: list[int]) -> float:
     return statistics.median(session.trace.launching(number) for number in numbers)
 
 
-def law(device: str = "auto", progress: Callable[[str], None] = lambda text: None) -> Measured:
+def law(device: str = "auto", progress: Callable[[str], None] = lambda text: None) -> ResultTable:
     """Holds the law to every workload of SWEPT.
 
     Args:
@@ -150,7 +150,7 @@ def law(device: str = "auto", progress: Callable[[str], None] = lambda text: Non
     return table(points, open_device(device, Checkpoint(WORKLOADS[SWEPT[0]].model)))
 
 
-def table(points: list[Point], device: Device) -> Measured:
+def table(points: list[Point], device: Device) -> ResultTable:
     """The points beside what the law says of them."""
     columns = {"workload": "", "decodes": "", "host work": "g"}
     parts = ("K", "L", "H", "synchronous", "by the law", "asynchronous", "L ", "by law", "gain")
@@ -176,4 +176,4 @@ def table(points: list[Point], device: Device) -> Measured:
         f"Of decodes launched as graphs, the step that is furthest from the law is {worst[True]:.1%} off; one by one, "
         f"{worst[False]:.1%}."
     )
-    return Measured("The law of overlap", columns, rows, note, environment(device))
+    return ResultTable("The law of overlap", columns, rows, note, environment(device))

@@ -13,8 +13,8 @@ import torch
 from ..device import Device
 from ..sim.device import SimulatedDevice
 from ..sim.operations import Cost
-from .figures import environment
-from .record import Measured
+from .metrics import environment
+from .result_table import ResultTable
 
 CYCLES = 1.8e9  # of a GPU in a second, or nearly so: how long a Sleep really took is measured
 
@@ -64,7 +64,7 @@ def outcome(right: bool) -> str:
     return "right" if right else "wrong"
 
 
-def default_stream(device: Device) -> Measured:
+def default_stream(device: Device) -> ResultTable:
     """How long a small copy takes to arrive while a slow kernel runs, in the same stream and in another."""
     cuda, sleep = device.cuda, Sleep(device)
     streams = {"the default stream": cuda.default_stream(), "a side stream": cuda.Stream()}
@@ -88,10 +88,10 @@ def default_stream(device: Device) -> Measured:
     columns = {"slow kernel in": "", "copy in": "", "slow kernel, ms": ".1f", "copy arrives after, ms": ".3g"}
     note = "The copy is issued right after the slow kernel. A copy that is held up arrives when that kernel is done."
     title = "Work in the default stream holds up all other streams."
-    return Measured(title, columns, rows(run, cases), note, environment(device))
+    return ResultTable(title, columns, rows(run, cases), note, environment(device))
 
 
-def pageable_copies(device: Device, megabytes: int = 64) -> Measured:
+def pageable_copies(device: Device, megabytes: int = 64) -> ResultTable:
     """How long a "non-blocking" upload holds the host, from pinned memory and from ordinary, pageable memory.
 
     Args:
@@ -113,7 +113,7 @@ def pageable_copies(device: Device, megabytes: int = 64) -> Measured:
     columns = {"host memory": "", "MB": "d", "host held for, ms": ".3g", "copy done after, ms": ".3g"}
     note = "Both copies are called with non_blocking=True, while the device has nothing else to do."
     title = "non_blocking=True means that the host does not wait."
-    return Measured(title, columns, rows(run, [(name,) for name in origins]), note, environment(device))
+    return ResultTable(title, columns, rows(run, [(name,) for name in origins]), note, environment(device))
 
 
 ORDERS = (
@@ -124,7 +124,7 @@ ORDERS = (
 )
 
 
-def unrecorded_event(device: Device) -> Measured:
+def unrecorded_event(device: Device) -> ResultTable:
     """What a stream reads that waits for another one's event, by the order in which the host makes the calls."""
     cuda, sleep = device.cuda, Sleep(device)
     writer, reader = cuda.Stream(), cuda.Stream()
@@ -161,7 +161,7 @@ def unrecorded_event(device: Device) -> Measured:
         "read on another; there is one event."
     )
     title = "wait_event waits until the event is recorded."
-    return Measured(title, columns, rows(run, ORDERS), note, environment(device))
+    return ResultTable(title, columns, rows(run, ORDERS), note, environment(device))
 
 
 # Where the host writes the second batch: in words, whether it waits for the first one's copy, which of two buffers.
@@ -172,7 +172,7 @@ BUFFERS = (
 )
 
 
-def reused_pinned_buffer(device: Device) -> Measured:
+def reused_pinned_buffer(device: Device) -> ResultTable:
     """What arrives of two batches when the host writes the second while the first one's copy is still queued."""
     cuda, sleep, stream = device.cuda, Sleep(device), device.cuda.Stream()
     buffers = [device.pinned(1) for _ in range(2)]
@@ -200,10 +200,10 @@ def reused_pinned_buffer(device: Device) -> Measured:
         "second batch is written so long after the first one's copy was issued."
     )
     title = "After a non_blocking copy has been issued, the host buffer is free again."
-    return Measured(title, columns, rows(run, BUFFERS), note, environment(device))
+    return ResultTable(title, columns, rows(run, BUFFERS), note, environment(device))
 
 
-def graph_addresses(device: Device) -> Measured:
+def graph_addresses(device: Device) -> ResultTable:
     """What a captured y = x + n computes when its variables are bound anew, and when its tensor is written."""
     cuda, seen = device.cuda, device.pinned(1)
     old, new, y = (torch.tensor([value], dtype=torch.int32, device=device.torch_device) for value in (1, 10, 0))
@@ -239,7 +239,7 @@ def graph_addresses(device: Device) -> Measured:
     columns = {"since the capture": "", "x + n in Python": "d", "y by the graph": "d", "outcome": ""}
     note = "The graph was captured once, as y = x + n, and replayed once for each row. All tensors are kept alive."
     title = "A captured graph reads its Python variables."
-    return Measured(title, columns, found, note, environment(device))
+    return ResultTable(title, columns, found, note, environment(device))
 
 
 EXPERIMENTS = (default_stream, pageable_copies, unrecorded_event, reused_pinned_buffer, graph_addresses)

@@ -16,9 +16,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from ..device import Device
-from .figures import environment
+from .metrics import environment
 from .myths import Sleep, outcome, rows
-from .record import Measured
+from .result_table import ResultTable
 
 NUMEL = 4 << 20  # 16 MiB of int32: PyTorch's allocator cuts small tensors out of shared blocks, and large ones not
 REPEATS = 3
@@ -27,7 +27,7 @@ REPEATS = 3
 CARE = ("pass", "x.record_stream(b)", "a.wait_event(b.record_event())")
 
 
-def allocator_across_streams(device: Device) -> Measured:
+def allocator_across_streams(device: Device) -> ResultTable:
     """What a stream reads of a tensor that is freed, in the stream it was allocated on, while that work is queued."""
     cuda, sleep = device.cuda, Sleep(device)
     a, b = cuda.Stream(), cuda.Stream()
@@ -56,7 +56,7 @@ def allocator_across_streams(device: Device) -> Measured:
         "the same size is allocated on stream a and filled with 2."
     )
     title = "del x is safe as soon as the last kernel that uses x is launched."
-    return Measured(title, columns, rows(run, [(care,) for care in CARE]), note, environment(device))
+    return ResultTable(title, columns, rows(run, [(care,) for care in CARE]), note, environment(device))
 
 
 CALLS = (
@@ -85,7 +85,7 @@ CALLS = (
 )
 
 
-def hidden_syncs(device: Device) -> Measured:
+def hidden_syncs(device: Device) -> ResultTable:
     """How long each of CALLS holds the host while slow work is queued on the same stream."""
     sleep = Sleep(device)
     t = torch.ones(1024, device=device.torch_device)
@@ -118,14 +118,14 @@ def hidden_syncs(device: Device) -> Measured:
         "behind the queued work. waited: that work was done when the call returned."
     )
     title = "Only synchronize() makes the host wait."
-    return Measured(title, columns, rows(run, [(call,) for call in CALLS]), note, environment(device))
+    return ResultTable(title, columns, rows(run, [(call,) for call in CALLS]), note, environment(device))
 
 
 MOST = 4096  # launches
 HELD = 0.01  # seconds: longer than an operating system takes a core away for, far shorter than the slow work
 
 
-def launch_queue(device: Device) -> Measured:
+def launch_queue(device: Device) -> ResultTable:
     """How many launches fit behind slow work before one of them holds the host."""
     cuda, sleep = device.cuda, Sleep(device, seconds=1)
     x = torch.zeros(1, device=device.torch_device)
@@ -164,7 +164,7 @@ def launch_queue(device: Device) -> Measured:
         "or more. A dash means that none did."
     )
     title = "The host can run ahead of the GPU as far as it likes."
-    return Measured(title, columns, rows(run, [(name,) for name in launches]), note, environment(device))
+    return ResultTable(title, columns, rows(run, [(name,) for name in launches]), note, environment(device))
 
 
 LAUNCHES, ROUNDS = 2000, 5
@@ -175,7 +175,7 @@ PROCESSES = {
 }
 
 
-def profiler_leaves_traces(device: Device) -> Measured:
+def profiler_leaves_traces(device: Device) -> ResultTable:
     """Host time of launching a kernel before torch's profiler runs in a process, while it does, and after."""
     found = []
     for name, (profiled, teardown) in PROCESSES.items():
@@ -186,7 +186,7 @@ def profiler_leaves_traces(device: Device) -> Measured:
         f"Host time of one x.add_(1), medians of {ROUNDS} rounds of {LAUNCHES:,}. Each row is a process of its own, "
         "measured from left to right; the first has no profiler in any column."
     )
-    return Measured("A profiler costs only while it runs.", columns, found, note, environment(device))
+    return ResultTable("A profiler costs only while it runs.", columns, found, note, environment(device))
 
 
 def launch_times(profiled: bool, teardown: bool) -> list[float]:

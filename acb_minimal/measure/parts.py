@@ -22,14 +22,14 @@ from ..run.workload import workload as find_workload
 from ..scheduler import Scheduler
 from ..sim.device import CpuDevice
 from ..slot import IOSlot, SlotSize
-from .figures import Figures, environment
-from .record import Measured
+from .metrics import Metrics, environment
+from .result_table import ResultTable
 
 PAGE_SIZE = 64
 CROWD = 8  # graphs
 
 
-def host(steps: int = 200) -> Measured:
+def host(steps: int = 200) -> ResultTable:
     """Host microseconds of schedule, write, fill and update in a decode step; medians over `steps` steps."""
     device = CudaDevice() if torch.cuda.is_available() else CpuDevice()
     columns = {"rows": "d", "context": ",d"}
@@ -40,7 +40,7 @@ def host(steps: int = 200) -> Measured:
             parts = zip(*host_steps(rows, context, steps, device), strict=True)
             times = [1e6 * statistics.median(column) for column in parts]
             found.append([rows, context, *times, sum(times), sum(times) / rows])
-    return Measured("Host time of a decode step, us", columns, found, "", environment(device))
+    return ResultTable("Host time of a decode step, us", columns, found, "", environment(device))
 
 
 def host_steps(
@@ -86,7 +86,7 @@ def host_steps(
     return times
 
 
-def attention(heads: int = 32, kv_heads: int = 8, head_dim: int = 128) -> Measured:
+def attention(heads: int = 32, kv_heads: int = 8, head_dim: int = 128) -> ResultTable:
     """Time of one layer's decode attention in bf16 and the rate at which it reads keys and values.
 
     Beside it stands the rate of a plain sum over memory, measured in the same run.
@@ -125,7 +125,7 @@ def attention(heads: int = 32, kv_heads: int = 8, head_dim: int = 128) -> Measur
         found.append([rows, context, 1e6 * seconds, rate / 1e12, rate / ceiling])
     columns = {"rows": "d", "context": ",d", "us": ".1f", "TB/s": ".2f", "of a sum's": ".0%"}
     note = f"A plain sum over 4.3 GB reads {ceiling / 1e12:.2f} TB/s."
-    return Measured("Decode attention, one layer, bf16", columns, found, note, environment(CudaDevice()))
+    return ResultTable("Decode attention, one layer, bf16", columns, found, note, environment(CudaDevice()))
 
 
 def reading_rate() -> float:
@@ -134,7 +134,7 @@ def reading_rate() -> float:
     return numbers.nbytes / gpu_seconds(numbers.sum)
 
 
-def memory(name: str = "llama-3.1-8b", rows: int = 384, context: int = 1152, compile: bool = False) -> Measured:
+def memory(name: str = "llama-3.1-8b", rows: int = 384, context: int = 1152, compile: bool = False) -> ResultTable:
     """Device bytes of what asynchrony adds, a second slot and a second set of graphs, beside all the rest.
 
     Args:
@@ -186,10 +186,10 @@ def memory(name: str = "llama-3.1-8b", rows: int = 384, context: int = 1152, com
     found = [[what, count / 1e6, count / total] for what, count in (taken | slot_bytes).items()]
     title = f"Device memory, {name}, {rows} rows of {context:,}{', compiled' if compile else ''}"
     columns = {"what": "", "MB": ",.2f", "share": ".4%"}
-    return Measured(title, columns, found, "", environment(device))
+    return ResultTable(title, columns, found, "", environment(device))
 
 
-def trace(name: str = "wide", chapter: str = "ch6", repeats: int = 3, compile: bool = False) -> Measured:
+def trace(name: str = "wide", chapter: str = "ch6", repeats: int = 3, compile: bool = False) -> ResultTable:
     """What tracing costs: tokens per second of one workload with a trace and without, in turns.
 
     Args:
@@ -209,13 +209,13 @@ def trace(name: str = "wide", chapter: str = "ch6", repeats: int = 3, compile: b
         job = workload.job(checkpoint.vocab_size)
         session = Session(job, chapter, checkpoint, "cuda", options, trace=bool(turn % 2))
         session.serve()
-        rates[bool(turn % 2)].append(Figures.of(session).tokens_per_second)
+        rates[bool(turn % 2)].append(Metrics.of(session).tokens_per_second)
     medians = {traced: statistics.median(found) for traced, found in rates.items()}
     title = f"Cost of a trace: {chapter}, {name}{', compiled' if compile else ''}, new tokens a second"
     columns = {"trace": "", "median": ",.0f"} | {f"run {number}": ",.0f" for number in range(1, repeats + 1)}
     found = [["on" if traced else "off", medians[traced], *rates[traced]] for traced in rates]
     note = f"On / off: {medians[True] / medians[False]:.4f}."
-    return Measured(title, columns, found, note, environment(CudaDevice()))
+    return ResultTable(title, columns, found, note, environment(CudaDevice()))
 
 
 @cache

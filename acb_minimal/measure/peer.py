@@ -16,9 +16,9 @@ import torch
 
 from ..device import CudaDevice
 from ..errors import InputError
-from .figures import environment
 from .generate_batch import EVERY, NEW_TOKENS, ROWS, Served, Setting, serve
-from .record import Measured
+from .metrics import environment
+from .result_table import ResultTable
 
 CONTEXTS = (128, 4096, 8000)
 WHOLE = 8192  # steps of the published run
@@ -36,7 +36,7 @@ def peer(
     contexts: Sequence[int] = CONTEXTS,
     traces: Path | None = None,
     progress: Callable[[str], None] = lambda text: None,
-) -> dict[str, Measured]:
+) -> dict[str, ResultTable]:
     """Measures steps with CUDA graphs at all lengths, and without at the shortest.
 
     Args:
@@ -65,7 +65,7 @@ def peer(
     return tables(served, environment(CudaDevice()))
 
 
-def tables(served: list[Served], environment: dict[str, str]) -> dict[str, Measured]:
+def tables(served: list[Served], environment: dict[str, str]) -> dict[str, ResultTable]:
     """The settings as tables."""
     rows = [
         [s.setting.context, _yes(s.setting.graphs), _yes(s.setting.ahead), 1e3 * s.step, 1e3 * s.kernels, s.said]
@@ -89,9 +89,9 @@ def tables(served: list[Served], environment: dict[str, str]) -> dict[str, Measu
     looked = f"With CUDA graphs, decodes only; looked at every {1e3 * EVERY:.0f} ms, without a profiler."
     run = [[_yes(ahead), seconds[ahead], 1e3 * seconds[ahead] / WHOLE] for ahead in (False, True)]
     return {
-        "steps": Measured("transformers' generate_batch", COLUMNS, rows, note, environment),
-        "whole": Measured("What the whole run would take", RUN, run, drawn, environment),
-        "host": Measured("Where the time of its host goes", DOING, doing, looked, environment),
+        "steps": ResultTable("transformers' generate_batch", COLUMNS, rows, note, environment),
+        "whole": ResultTable("What the whole run would take", RUN, run, drawn, environment),
+        "host": ResultTable("Where the time of its host goes", DOING, doing, looked, environment),
     }
 
 

@@ -26,8 +26,8 @@ from ..run.workload import Workload
 from ..scheduler import Step
 from ..trace.spans import Trace
 from ..trace.torch_profiler import Recording, bubble_share, kernel_runs
-from .figures import Breakdown, Figures, typical_decodes, widest_decodes
 from .kernel_profile import launch_names, profiled, with_kernels
+from .metrics import Breakdown, Metrics, typical_decodes, widest_decodes
 
 SAMPLE = 8  # batches that run under the profiler, unless told otherwise
 
@@ -42,7 +42,7 @@ class Method:
     Attributes:
         runs: at full speed, an odd number; the one whose decode step is their median is kept.
         kernels: whether to run once more under torch's profiler; without, there is no breakdown.
-        batches: how many run under the profiler (figures.typical_decodes).
+        batches: how many run under the profiler (metrics.typical_decodes).
         operations: whether it records PyTorch's operations as well. Without, nothing says which batch a kernel was for:
             there is a kernel trace, and no breakdown.
         process: what `kernel_profile.apart` gives, to profile in; by default one for this profile alone.
@@ -77,7 +77,7 @@ class Run(NamedTuple):
     options: Options
     steps: list[Step]
     trace: Trace
-    figures: Figures
+    figures: Metrics
     completions: list[Completion]
 
     @property
@@ -107,7 +107,7 @@ class Profile:
 
     chapter: str
     device: Device
-    figures: Figures
+    figures: Metrics
     trace: Trace
     breakdown: Breakdown | None
     profiled_bubbles: float | None
@@ -173,7 +173,7 @@ def serve(
     if session.refused:
         raise InputError(next(iter(session.refused.values())))
     completions = session.serve()
-    figures, steps = Figures.of(session), session.scheduler.steps
+    figures, steps = Metrics.of(session), session.scheduler.steps
     return Run(session.device, session.options, steps, session.trace, figures, completions)
 
 

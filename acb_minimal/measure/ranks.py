@@ -27,9 +27,9 @@ from ..run.workload import Workload
 from ..trace.batches import PACE
 from ..trace.launched import COMMUNICATION
 from ..trace.torch_profiler import Recording, kernel_runs
-from .figures import environment
 from .kernel_profile import Enough, ProfiledDevice, launch_names
-from .record import Measured
+from .metrics import environment
+from .result_table import ResultTable
 
 GPUS = (1, 2, 4)
 MODELS = ("llama-3.1-8b", "qwen3-32b")
@@ -198,7 +198,7 @@ def gather(
                     yield from (Point(**point) for point in json.loads(file.read_text()))
 
 
-def table(points: list[Point], device: str) -> Measured:
+def table(points: list[Point], device: str) -> ResultTable:
     """The points as a table.
 
     Args:
@@ -222,4 +222,5 @@ def table(points: list[Point], device: str) -> Measured:
     refused = [point for point in points if point.refused]
     reasons = (f"{point.workload} {point.model} on {point.gpus}: {point.refused}.".lstrip() for point in refused)
     note = " ".join([note, *dict.fromkeys(reasons)])
-    return Measured("One GPU and several", COLUMNS, rows, note, environment(open_device(device, Checkpoint("counter"))))
+    facts = environment(open_device(device, Checkpoint("counter")))
+    return ResultTable("One GPU and several", COLUMNS, rows, note, facts)

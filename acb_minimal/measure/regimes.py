@@ -13,7 +13,7 @@ from ..run.engines import synchronous
 from ..run.options import Options
 from ..run.session import Session
 from ..run.workload import Workload
-from .figures import widest_decodes
+from .metrics import widest_decodes
 
 MODELS = ("llama-3.2-1b", "llama-3.1-8b", "qwen3-32b")
 ROWS = (8, 32, 128, 384)

@@ -28,9 +28,9 @@ from ..kv_cache import AttentionLayer
 from ..run.checkpoint import Checkpoint
 from ..run.fuse import fuse
 from .calibrate import ready_model, written
-from .figures import environment
+from .metrics import environment
 from .parts import gpu_seconds, reading_rate
-from .record import Measured
+from .result_table import ResultTable
 
 ATTENTION, GEMMS, REST = "attention", "GEMMs", "rest"
 ATTENTION_KERNELS = {"write_kernel", "attend_kernel", "merge_kernel"}  # of attention_triton.py
@@ -156,7 +156,7 @@ def bytes_to_read(network: nn.Module, layers: Iterable[AttentionLayer], rows: in
     return {ATTENTION: rows * context * positions, GEMMS: sum(weights.values())}
 
 
-def roofline(progress: Callable[[str], None] = lambda text: None) -> Measured:
+def roofline(progress: Callable[[str], None] = lambda text: None) -> ResultTable:
     """Measures all cases, as they are and compiled.
 
     Args:
@@ -176,15 +176,15 @@ def roofline(progress: Callable[[str], None] = lambda text: None) -> Measured:
     return table(steps, environment(CudaDevice()))
 
 
-def table(steps: list[Step], environment: dict[str, str]) -> Measured:
+def table(steps: list[Step], environment: dict[str, str]) -> ResultTable:
     """The steps as a table."""
     rate = statistics.median(step.rate for step in steps)
     note = (
         f"A plain sum reads {rate / 1e12:.2f} TB/s in the same run (median; each model is held to its own). floor: the "
         "bytes a step must read, weights of linears and keys and values, at that rate; activations are left out."
     )
-    return Measured("Decode steps and the floor memory sets", COLUMNS, [row for s in steps for row in s.rows()], note,
-                    environment)  # fmt: skip
+    rows = [row for step in steps for row in step.rows()]
+    return ResultTable("Decode steps and the floor memory sets", COLUMNS, rows, note, environment)
 
 
 def _measure(case: Case) -> list[Step]:

@@ -10,7 +10,7 @@ from rich.text import Text
 from ..device import CudaDevice
 from ..run.workload import Workload
 from .compare import Comparison
-from .figures import PARTS, Breakdown, command, environment
+from .metrics import PARTS, Breakdown, command, environment
 from .regimes import Regime
 
 COLUMNS = ("chapter", "decode", "kernels", "launch\ngaps", "bubbles", "active", "tokens\n/s", "speed-\nup", "same")
@@ -28,7 +28,7 @@ def entry(workload: Workload, comparisons: Iterable[Comparison]) -> dict:
         comparisons: of one run, at least one.
 
     Returns:
-        A JSON object that has the keys of figures.COMPARISON.
+        A JSON object that has the keys of metrics.COMPARISON.
     """
     comparisons = list(comparisons)
     chapters = [
@@ -65,7 +65,7 @@ def breakdowns(entry: dict) -> dict[str, Breakdown]:
 
 
 def in_ms(parts: Breakdown) -> list[str]:
-    """A decode step and what it is made of, in the order of figures.PARTS."""
+    """A decode step and what it is made of, in the order of metrics.PARTS."""
     # Kernels are timed in a run of their own, so a gap can be below zero; + 0.0 only makes -0.00 0.00.
     return [f"{round(1e3 * getattr(parts, part), 2) + 0.0:.2f}" for part in PARTS]
 

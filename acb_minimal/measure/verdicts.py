@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from .record import Measured
+from .result_table import ResultTable
 
 SOON = 0.5  # of the time it would take to wait: less than that is not waiting
 
@@ -19,7 +19,7 @@ AGAINST: Mapping[str, Callable[[dict], bool]] = {
 }
 
 
-def verdict(name: str, found: Measured) -> str:
+def verdict(name: str, found: ResultTable) -> str:
     """In a line, what came of a belief.
 
     Args:

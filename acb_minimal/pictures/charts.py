@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ..errors import InputError
-from ..measure.figures import Breakdown
+from ..measure.metrics import Breakdown
 from ..measure.regimes import Regime
 from .theme import DARK, FONT, LIGHT, LINE, WIDTH, bare_axes, in_ms, legible, text_width, write_title
 

@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..measure.record import Measured
+from ..measure.result_table import ResultTable
 from ..measure.tables import PUBLISHED
 from .theme import DARK, FONT, LIGHT, WIDTH, bare_axes, write_title
 
@@ -14,7 +14,7 @@ LARGEST = 3.0  # H / K at the right end
 POINTS = {"Hugging Face, 8B": (1 / _ACTIVE - 1, _SYNCHRONOUS / _ASYNCHRONOUS)}
 
 
-def gains(found: Measured, *, dark: bool = False, title: str = "") -> Figure:
+def gains(found: ResultTable, *, dark: bool = False, title: str = "") -> Figure:
     """Gain against H / K: the curve of the law where launching is short, and what was measured.
 
     Points of engines that launch kernel by kernel lie on the curve of their own L, which is drawn faintly for each

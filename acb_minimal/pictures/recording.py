@@ -12,7 +12,7 @@ import torch
 from ..check.cases import CASES
 from ..check.schedules import replay
 from ..device import Work
-from ..measure.figures import widest_decodes
+from ..measure.metrics import widest_decodes
 from ..run.checkpoint import Checkpoint
 from ..run.options import Options
 from ..run.session import Session
@@ -52,7 +52,7 @@ def record(
 
     Returns:
         The `calls` of a Recorder; `requests`: each one's prompt; `batches`: of each the requests in it; `steady`: the
-        numbers of those that figures are taken from (figures.widest_decodes).
+        numbers of those that figures are taken from (metrics.widest_decodes).
     """
     recorder = Recorder(lambda ids: [checkpoint.decode([token]) or "end" for token in ids])
 

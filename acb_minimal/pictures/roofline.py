@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ..errors import InputError
-from ..measure.record import Measured
+from ..measure.result_table import ResultTable
 from .theme import DARK, FONT, LIGHT, WIDTH, Theme, bare_axes, in_ms, legible, text_width, write_title
 
 PARTS = ("attention", "GEMMs", "rest", "between kernels")
@@ -43,7 +43,7 @@ class Step(NamedTuple):
     kernels: int
 
 
-def steps(found: Measured, *, dark: bool = False, title: str = "") -> Figure:
+def steps(found: ResultTable, *, dark: bool = False, title: str = "") -> Figure:
     """A pair of bars for each workload and context, with the floor as a line through all of them.
 
     The total is as measured. What came out below zero, as time between kernels can, is not drawn.
@@ -147,7 +147,7 @@ def _styles(theme: Theme) -> dict[str, tuple[dict, str]]:
     }
 
 
-def _read(found: Measured) -> Iterator[Step]:
+def _read(found: ResultTable) -> Iterator[Step]:
     """The steps of the table, in its order."""
     ms: dict[str, float] = {}
     for values in found.rows:

@@ -4,14 +4,14 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from acb_minimal.measure import tables
-from acb_minimal.measure.figures import PARTS
-from acb_minimal.measure.record import Measured
+from acb_minimal.measure.metrics import PARTS
+from acb_minimal.measure.result_table import ResultTable
 
 Results = Mapping[str, dict]
 NEEDED = ("hazard in batch", "wrong token in batch", "error")  # columns: what makes a line a needed one
 
 
-def rows(table: Measured) -> list[dict]:
+def rows(table: ResultTable) -> list[dict]:
     """The rows of a stored table, each value by the name of its column."""
     return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
 
@@ -103,7 +103,7 @@ class Deletion(NamedTuple):
         return f"{counts} of {self.real['answers']}"
 
 
-def joined(chapter: str, simulated: Measured | None, real: Measured) -> list[Deletion]:
+def joined(chapter: str, simulated: ResultTable | None, real: ResultTable) -> list[Deletion]:
     """Both tables of a chapter, line by line; the chapter as it is comes first. None: no line of it orders anything.
 
     Raises:

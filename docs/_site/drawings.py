@@ -13,7 +13,7 @@ import unordered
 import worked
 from matplotlib.figure import Figure
 
-from acb_minimal.measure import figures, record
+from acb_minimal.measure import metrics, result_table
 from acb_minimal.measure import tables as report
 from acb_minimal.pictures import charts, law, roofline
 from acb_minimal.pictures.timeline import timeline
@@ -40,17 +40,17 @@ def drawings() -> dict[str, tuple]:
         # The trace ends with `last`; with that one left out, no lane has an end where nothing is known.
         found[f"timeline-{path.stem}"] = functools.partial(timeline, trace, first - 1, last - 1), source
         found[f"closeup-{path.stem}"] = functools.partial(closeup.closeup, trace, closed_up(trace)), source
-    for name, entry in figures.load(RESULTS / "h200.json").items():
+    for name, entry in metrics.load(RESULTS / "h200.json").items():
         if rows := report.breakdowns(entry):
             source = entry["environment"] | {"command": entry["command"]}
             found[f"breakdown-{name}"] = functools.partial(charts.breakdown, rows), source
     regimes = stored("regimes.json")
     source = regimes["environment"] | {"command": regimes["command"]}
     found["regimes"] = functools.partial(charts.regimes, report.regime_points(regimes)), source
-    roof = record.load(RESULTS / "roofline.json")["roofline"]
+    roof = result_table.load(RESULTS / "roofline.json")["roofline"]
     source = roof.environment | {"command": roof.command}
     found["roofline"] = functools.partial(roofline.steps, roof), source
-    law_table = record.load(RESULTS / "law.json")["law"]
+    law_table = result_table.load(RESULTS / "law.json")["law"]
     source = law_table.environment | {"command": law_table.command}
     found["gains"] = functools.partial(law.gains, law_table), source
     found["batching"] = batching.batching, "Steps, counted by the scheduler that all chapters use; nothing is timed."

@@ -14,7 +14,7 @@ import code_views
 from drawings import RESULTS
 
 from acb_minimal.check.deletions import deletions
-from acb_minimal.measure import record, tables
+from acb_minimal.measure import result_table, tables
 from acb_minimal.models import counter
 from acb_minimal.pictures.recording import record as recorded
 from acb_minimal.pictures.recording import record_schedule
@@ -61,7 +61,7 @@ def costs() -> dict[str, Any]:
 
 def presets() -> list[dict[str, Any]]:
     """Settings of the dials that were measured or published: in ms, with where they are from."""
-    found = record.load(RESULTS / "law.json")["law"]
+    found = result_table.load(RESULTS / "law.json")["law"]
     rows = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
     device = f"{found.environment['device']}, {found.environment['date']}"
 
@@ -95,7 +95,7 @@ def presets() -> list[dict[str, Any]]:
 
 def data() -> str:
     """The script: a constant that has it all."""
-    found = record.load(RESULTS / "deletions.json")
+    found = result_table.load(RESULTS / "deletions.json")
     chapters = {}
     for stem, path in chapter_paths().items():
         lines = [code_views.narrowed(line) for _, line in code_views.lines(path)]
@@ -117,7 +117,7 @@ def data() -> str:
     return f"const EXPLORE = {json.dumps(everything, separators=(',', ':'))};\n"
 
 
-def findings(found: dict[str, record.Measured], stem: str) -> dict[int, dict[str, Any]]:
+def findings(found: dict[str, result_table.ResultTable], stem: str) -> dict[int, dict[str, Any]]:
     """What the search for each line of a chapter found, by line."""
     if stem not in found:
         return {}

@@ -18,7 +18,7 @@ import worked
 from drawings import RESULTS, drawings, origin, stored
 from values import Values
 
-from acb_minimal.measure import figures, record
+from acb_minimal.measure import metrics, result_table
 from acb_minimal.measure import tables as report
 from acb_minimal.run.engines import chapter_path
 from acb_minimal.sim import costs
@@ -48,13 +48,13 @@ class Page(Values):
 
     def table(self, file: str, name: str) -> str:
         """A stored table, its note and where it is from."""
-        found = record.load(RESULTS / file)[name]
+        found = result_table.load(RESULTS / file)[name]
         facts = found.environment | {"command": found.command}
         return f"{found.markdown()}\n\n{found.note}\n\n<small markdown>{origin(facts)}</small>"
 
     def steps(self) -> str:
         """What a decode step is made of: a column for each workload, a row for each chapter."""
-        return report.markdown(figures.load(RESULTS / "h200.json"))
+        return report.markdown(metrics.load(RESULTS / "h200.json"))
 
     def parts(self, *chapters: str) -> str:
         """What a decode step of these chapters is made of, in ms: a row for each, workload by workload."""

@@ -1,6 +1,6 @@
 """Chapter 2 with its host waits moved to the end of the step: what it would do is shown by the simulated GPU."""
 
-from acb_minimal.measure.figures import environment
+from acb_minimal.measure.metrics import environment
 from acb_minimal.run import engines
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.session import Session

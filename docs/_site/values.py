@@ -8,7 +8,7 @@ import first
 import published
 from drawings import RESULTS, closed_up, stored
 
-from acb_minimal.measure import figures, record
+from acb_minimal.measure import metrics, result_table
 from acb_minimal.measure import tables as report
 from acb_minimal.measure.regimes import Regime
 from acb_minimal.run.engines import chapter_path, chapter_paths
@@ -23,11 +23,11 @@ class Values:
 
     def title(self, file: str, name: str) -> str:
         """What a stored table is called."""
-        return record.load(RESULTS / file)[name].title
+        return result_table.load(RESULTS / file)[name].title
 
     def rows(self, file: str, name: str) -> list[dict]:
         """The rows of a stored table, to take values from by the names of the columns."""
-        return comparisons.rows(record.load(RESULTS / file)[name])
+        return comparisons.rows(result_table.load(RESULTS / file)[name])
 
     def step(self, workload: str, chapter: str, file: str = "h200.json") -> SimpleNamespace:
         """A stored Breakdown: step, kernels, launch_gaps, bubbles, in seconds."""
@@ -37,9 +37,9 @@ class Values:
         """Seconds of a decode step in each of a chapter's stored runs, in the order in which they were made."""
         return self._chapter(file, workload, chapter)["run_steps"]
 
-    def run(self, workload: str, chapter: str, file: str = "h200.json") -> figures.Figures:
+    def run(self, workload: str, chapter: str, file: str = "h200.json") -> metrics.Metrics:
         """Stored figures of a whole run: seconds, tokens_per_second, gpu_active and so on."""
-        return figures.Figures(**self._chapter(file, workload, chapter)["figures"])
+        return metrics.Metrics(**self._chapter(file, workload, chapter)["figures"])
 
     def single_run(self, file: str) -> SimpleNamespace:
         """Stored figures of the one run that `acb run --json` wrote to a file of its own: seconds, steps and so on."""
@@ -121,7 +121,7 @@ class Values:
         """The chapter as it is, then each line that orders anything taken away by itself, on the simulator and on the
         GPU."""
         stem = chapter_path(chapter).stem
-        simulated, real = (record.load(RESULTS / file) for file in ("deletions.json", "deletions_cuda.json"))
+        simulated, real = (result_table.load(RESULTS / file) for file in ("deletions.json", "deletions_cuda.json"))
         return comparisons.joined(stem, simulated.get(stem), real[stem])
 
     def chapters(self) -> dict[str, str]:

@@ -3,8 +3,8 @@
 import pytest
 
 from acb_minimal.cli import bench
-from acb_minimal.measure import record
-from acb_minimal.measure.record import Measured
+from acb_minimal.measure import result_table
+from acb_minimal.measure.result_table import ResultTable
 
 
 def test_bench_host_prints_every_size(acb):
@@ -23,9 +23,10 @@ def test_what_times_kernels_needs_a_gpu(acb, name, what):
 
 def test_every_table_is_kept_under_its_name(tmp_path, capsys):
     file = tmp_path / "bench.json"
-    tables = {name: Measured(name, {"rows": "d"}, [[rows]], "", {}, "acb bench") for name, rows in (("a", 1), ("b", 2))}
+    rows = {"a": 1, "b": 2}
+    tables = {name: ResultTable(name, {"rows": "d"}, [[count]], "", {}, "acb bench") for name, count in rows.items()}
     bench._show(tables, None)
     assert not file.exists()
     bench._show(tables, file)
-    assert record.load(file) == tables
+    assert result_table.load(file) == tables
     assert capsys.readouterr().out.count("rows") == 4

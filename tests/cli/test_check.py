@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from acb_minimal.check import judge
-from acb_minimal.measure import record
+from acb_minimal.measure import result_table
 from acb_minimal.run.engines import chapter_paths
 
 ROOT = str(Path(__file__).parents[2])
@@ -158,7 +158,7 @@ def test_check_takes_lines_away_and_keeps_what_it_found(acb, tmp_path):
     file = tmp_path / "deletions.json"
     done = acb("check", "ch3", "--deletions", "--json", file)
     assert done.returncode == 0, done.stderr
-    found = record.load(file)["ch3_events"]
+    found = result_table.load(file)["ch3_events"]
     rows = {row[0]: row for row in found.rows}
     assert rows[32][1:] == ["self.compute.wait_event(self.uploaded)", 0, 0, None, 4, None, None]
     with_it, without_it = rows[18][-2:]

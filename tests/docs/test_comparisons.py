@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from acb_minimal.check.deletions import deletions
-from acb_minimal.measure import figures, record
+from acb_minimal.measure import metrics, result_table
 from acb_minimal.run.engines import chapter_paths
 
 ROOT = Path(__file__).parents[2]
@@ -15,7 +15,7 @@ RESULTS = ROOT / "docs" / "results"
 spec = importlib.util.spec_from_file_location("comparisons", ROOT / "docs" / "_site" / "comparisons.py")
 spec.loader.exec_module(site := importlib.util.module_from_spec(spec))
 
-SIMULATED, REAL = (record.load(RESULTS / file) for file in ("deletions.json", "deletions_cuda.json"))
+SIMULATED, REAL = (result_table.load(RESULTS / file) for file in ("deletions.json", "deletions_cuda.json"))
 
 
 def joined(chapter: str) -> list:
@@ -104,8 +104,8 @@ def test_predictions_are_measured_and_simulated_part_by_part():
     real, simulated = (
         {"wide": {"chapters": [{"chapter": f"ch{n}", "breakdown": parts | {"kernel_count": None}} for n in (1, 2)]}}
         for parts in (
-            dict(zip(figures.PARTS, (0.020, 0.015, 0.004, 0.001), strict=True)),
-            dict(zip(figures.PARTS, (0.019, 0.0155, 0.002, 0.0015), strict=True)),
+            dict(zip(metrics.PARTS, (0.020, 0.015, 0.004, 0.001), strict=True)),
+            dict(zip(metrics.PARTS, (0.019, 0.0155, 0.002, 0.0015), strict=True)),
         )
     )
     real["headline"] = {"chapters": [{"chapter": "ch1_sync", "breakdown": None}]}
@@ -116,5 +116,5 @@ def test_predictions_are_measured_and_simulated_part_by_part():
 
 
 def test_all_chapters_are_predicted_for_all_workloads():
-    distances = site.distances(*(figures.load(RESULTS / file) for file in ("h200.json", "simulated.json")))
+    distances = site.distances(*(metrics.load(RESULTS / file) for file in ("h200.json", "simulated.json")))
     assert list(distances) == [(name, chapter) for name in ("wide", "small", "long") for chapter in chapter_paths()]

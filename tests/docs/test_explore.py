@@ -12,7 +12,7 @@ from playwright.sync_api import Page as Tab
 from playwright.sync_api import expect
 
 from acb_minimal.check.deletions import deletions
-from acb_minimal.measure.figures import Breakdown
+from acb_minimal.measure.metrics import Breakdown
 from acb_minimal.run.engines import chapter_paths, load_chapter
 from acb_minimal.run.options import Options
 from acb_minimal.run.session import Session

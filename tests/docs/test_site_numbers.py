@@ -9,7 +9,7 @@ import jinja2
 import pytest
 from bs4 import BeautifulSoup, Tag
 
-from acb_minimal.measure import figures, record
+from acb_minimal.measure import metrics, result_table
 from acb_minimal.measure import tables as report
 from acb_minimal.run.engines import chapter_path, chapter_paths
 
@@ -109,7 +109,7 @@ def test_tables_show_what_is_stored(site, page):
         given = re.findall(r'"([^"]*)"', given)
         if name == "table":
             file, entry = given
-            stored = record.load(RESULTS / file)[entry]
+            stored = result_table.load(RESULTS / file)[entry]
             expected = [[name.strip() for name in stored.columns], *stored.cells()]
         else:
             expected = rows_of_steps() if name == "steps" else rows_of_parts(*given)
@@ -135,7 +135,7 @@ def test_a_source_names_the_machine_the_day_and_every_command(site, page):
 
 def rows_of_steps() -> list[list[str]]:
     """A row for each chapter: its name, and the parts of its step on each workload."""
-    workloads = [report.breakdowns(entry) for entry in figures.load(RESULTS / "h200.json").values()]
+    workloads = [report.breakdowns(entry) for entry in metrics.load(RESULTS / "h200.json").values()]
     return [
         [stem, *("{:.2f} = {:.2f} + {:.2f} + {:.2f}".format(*in_ms(made[stem])) for made in workloads if made)]
         for stem in chapter_paths()
@@ -144,10 +144,10 @@ def rows_of_steps() -> list[list[str]]:
 
 def rows_of_parts(*chapters: str) -> list[list[str]]:
     """For each workload a row for each chapter: its name, and the parts of its step."""
-    workloads = [report.breakdowns(entry) for entry in figures.load(RESULTS / "h200.json").values()]
+    workloads = [report.breakdowns(entry) for entry in metrics.load(RESULTS / "h200.json").values()]
     stems = [chapter_path(chapter).stem for chapter in chapters]
     return [[stem, *(f"{part:.2f}" for part in in_ms(made[stem]))] for made in workloads if made for stem in stems]
 
 
-def in_ms(step: figures.Breakdown) -> list[float]:
+def in_ms(step: metrics.Breakdown) -> list[float]:
     return [1e3 * part for part in (step.step, step.kernels, step.launch_gaps, step.bubbles)]

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from acb_minimal.cli import app, options
 from acb_minimal.course import experiments
 from acb_minimal.errors import InputError
-from acb_minimal.measure import myths, myths_cuda, record
+from acb_minimal.measure import myths, myths_cuda, result_table
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.devices import open_device
 from acb_minimal.sim.costs import Costs
@@ -132,7 +132,7 @@ def test_the_command_runs_what_the_simulator_can_decide_and_names_the_rest(bench
     file = tmp_path / "myths.json"
     done = bench("--json", file)
     assert done.exit_code == 0, done.output
-    found = record.load(file)
+    found = result_table.load(file)
     assert list(found) == ["default_stream", "pageable_copies", *WITHOUT_TIMES]
     for entry in found.values():
         assert entry.title in done.output

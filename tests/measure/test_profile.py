@@ -14,8 +14,8 @@ from acb_minimal.measure import compare as measure_compare
 from acb_minimal.measure import kernel_profile, tables
 from acb_minimal.measure import profile as measure_profile
 from acb_minimal.measure.compare import Comparison, compare
-from acb_minimal.measure.figures import Breakdown, typical_decodes, widest_decodes
 from acb_minimal.measure.kernel_profile import launch_names, with_kernels
+from acb_minimal.measure.metrics import Breakdown, typical_decodes, widest_decodes
 from acb_minimal.measure.profile import SAMPLE, Method, Run, look_into, profile, serve
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.engines import chapter_paths

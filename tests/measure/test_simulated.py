@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from acb_minimal.measure import figures, tables
+from acb_minimal.measure import metrics, tables
 from acb_minimal.measure.profile import profile
 from acb_minimal.run.options import Options
 from acb_minimal.run.workload import WORKLOADS
@@ -17,7 +17,7 @@ from acb_minimal.sim.costs import Costs
 from acb_minimal.sim.device import SimulatedDevice
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
-SIMULATED, REAL = (figures.load(RESULTS / name) for name in ("simulated.json", "h200.json"))
+SIMULATED, REAL = (metrics.load(RESULTS / name) for name in ("simulated.json", "h200.json"))
 CLOSE, CLOSE_GRAPHS = 0.10, 0.03
 
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from acb_minimal.measure import myths, myths_cuda, record
-from acb_minimal.measure.record import Measured
+from acb_minimal.measure import myths, myths_cuda, result_table
+from acb_minimal.measure.result_table import ResultTable
 from acb_minimal.measure.verdicts import verdict
 
-STORED = record.load(Path(__file__).parents[2] / "docs" / "results" / "myths.json")
+STORED = result_table.load(Path(__file__).parents[2] / "docs" / "results" / "myths.json")
 CASES = {
     "default_stream": (2, 4),
     "pageable_copies": (1, 2),
@@ -33,5 +33,5 @@ def test_the_h200_spoke_against_every_belief(name):
 
 
 def test_a_belief_that_nothing_speaks_against_is_not_proved():
-    found = Measured("a belief", {"case": "", "outcome": ""}, [["one", "right"]], "", {})
+    found = ResultTable("a belief", {"case": "", "outcome": ""}, [["one", "right"]], "", {})
     assert verdict("some belief", found) == "Verdict: nothing in these 1 cases speaks against it."

@@ -1,6 +1,6 @@
 """What the tests draw: a trace, breakdowns and regimes, made up."""
 
-from acb_minimal.measure.figures import Breakdown
+from acb_minimal.measure.metrics import Breakdown
 from acb_minimal.measure.regimes import Regime
 from acb_minimal.trace.spans import Trace
 

@@ -8,8 +8,8 @@ from matplotlib.colors import to_rgb
 from pictures.drawn import bars, both_themes, check_texts, contrast, ends, placed, point, written
 
 from acb_minimal.errors import InputError
-from acb_minimal.measure import record
-from acb_minimal.measure.record import Measured
+from acb_minimal.measure import result_table
+from acb_minimal.measure.result_table import ResultTable
 from acb_minimal.measure.roofline import COLUMNS
 from acb_minimal.pictures.roofline import PARTS, steps
 from acb_minimal.pictures.theme import DARK, THINNEST
@@ -23,7 +23,7 @@ def lines(case: tuple, compiled: str, ms: tuple[float, ...], kernels: int, total
     return [*parts, [*case, compiled, "the step", kernels, 2.0, total, floor, 1.0, floor / total]]
 
 
-MADE = Measured(
+MADE = ResultTable(
     "a roofline",
     COLUMNS,
     [
@@ -36,7 +36,7 @@ MADE = Measured(
     {},
     "",
 )
-STORED = record.load(Path(__file__).parents[2] / "docs" / "results" / "roofline.json")["roofline"]
+STORED = result_table.load(Path(__file__).parents[2] / "docs" / "results" / "roofline.json")["roofline"]
 
 
 def spans(figure, beginning: str) -> dict[str, tuple[float, float]]:

@@ -8,7 +8,7 @@ import torch
 
 from acb_minimal import generate
 from acb_minimal.errors import InputError
-from acb_minimal.measure.figures import Figures
+from acb_minimal.measure.metrics import Metrics
 from acb_minimal.model import Model
 from acb_minimal.models import counter
 from acb_minimal.run.checkpoint import Checkpoint
@@ -114,7 +114,7 @@ def test_pages_are_back_after_an_error_in_the_middle(monkeypatch):
 def test_figures_count_what_was_served():
     session = Session(Job([counter.prompt(3, 7), counter.prompt(10, 30)], max_running=2), device="cpu")
     done = list(session.run())
-    figures = Figures.of(session)
+    figures = Metrics.of(session)
     assert (figures.requests, figures.prompt_tokens) == (2, 8)
     assert figures.new_tokens == sum(len(c.tokens) for c in done) == 6 + 22
     assert figures.steps == 22  # both prompts in one batch, then as many as the longer answer needs

@@ -3,8 +3,8 @@
 import pytest
 
 from acb_minimal.errors import InputError
-from acb_minimal.measure.figures import Breakdown
 from acb_minimal.measure.law import law_of
+from acb_minimal.measure.metrics import Breakdown
 from acb_minimal.trace.law import Law
 
 

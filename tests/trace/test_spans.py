@@ -14,7 +14,7 @@ from acb_minimal import device as device_module
 from acb_minimal.device import CudaDevice
 from acb_minimal.errors import InputError
 from acb_minimal.measure.compare import compare
-from acb_minimal.measure.figures import Figures
+from acb_minimal.measure.metrics import Metrics
 from acb_minimal.models import counter
 from acb_minimal.run.engines import chapter_paths
 from acb_minimal.run.session import Session
@@ -129,7 +129,7 @@ def traced(chapter: str, device: str) -> Trace:
     assert texts["1"] == counter.answer(10, 20)
     trace = session.trace
     assert len(trace.batches()) == len(session.scheduler.steps)
-    assert Figures.of(session).gpu_active == trace.active()
+    assert Metrics.of(session).gpu_active == trace.active()
     return trace
 
 
@@ -191,7 +191,7 @@ def test_a_run_without_a_trace_has_none():
     session = Session(Job(["count 3 to 7"]))
     list(session.completions())
     assert session.trace is None
-    assert Figures.of(session).gpu_active is None
+    assert Metrics.of(session).gpu_active is None
 
 
 def test_a_trace_can_be_had_back_from_its_file(tmp_path):

@@ -7,9 +7,9 @@ import pytest
 
 from acb_minimal.errors import InputError
 from acb_minimal.measure.compare import _same
-from acb_minimal.measure.figures import (
+from acb_minimal.measure.metrics import (
     Breakdown,
-    Figures,
+    Metrics,
     decode_batches,
     load,
     save,
@@ -40,12 +40,12 @@ def test_a_decode_step_lies_between_two_batches_of_decodes():
     assert decode_batches(STEPS) == [2, 3, 4]
     assert decode_batches(STEPS[:5]) == [2, 3, 4]  # nothing comes after the last
     assert decode_batches(STEPS[:1]) == decode_batches([]) == []
-    figures = Figures.of(session(STEPS))
+    figures = Metrics.of(session(STEPS))
     assert (figures.requests, figures.prompt_tokens, figures.new_tokens, figures.gpu_active) == (2, 10, 8, None)
     assert (figures.seconds, figures.steps, figures.tokens_per_second) == (6.0, 8, 8 / 6)
     assert figures.ms_per_step == pytest.approx(750)
     assert figures.ms_per_decode_step == pytest.approx(200)  # the median of 100, 200 and 300: prompts do not count
-    assert Figures.of(session(STEPS[:2])).ms_per_decode_step is None
+    assert Metrics.of(session(STEPS[:2])).ms_per_decode_step is None
 
 
 def steps_of(times: list[float]) -> list[Step]:

@@ -6,11 +6,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from acb_minimal.errors import InputError
-from acb_minimal.measure.record import Measured, load
+from acb_minimal.measure.result_table import ResultTable, load
 
 ROWS = [[8, "a | b", 0.25, None], [4096, "c", 1.0, "why"]]
 COLUMNS = {"n": ",d", "what": "", "share": ".1%", "note": ""}
-FOUND = Measured("Title", COLUMNS, ROWS, "Read this.", {"device": "X"}, "acb")
+FOUND = ResultTable("Title", COLUMNS, ROWS, "Read this.", {"device": "X"}, "acb")
 
 
 def test_values_are_printed_by_their_columns_format():
@@ -28,7 +28,7 @@ def test_markdown_aligns_numbers_and_escapes_what_would_end_a_cell():
 
 def test_a_terminal_shows_cells_as_they_are(capsys):
     """Not as rich's markup, which has square brackets too."""
-    Console(width=80).print(Measured("Calls", {"call": ""}, [["t[mask]"], ["[bold]"]], "", {}, "").table())
+    Console(width=80).print(ResultTable("Calls", {"call": ""}, [["t[mask]"], ["[bold]"]], "", {}, "").table())
     assert [line.strip() for line in capsys.readouterr().out.splitlines()][-3:-1] == ["t[mask]", "[bold]"]
 
 
@@ -36,7 +36,7 @@ def test_a_file_keeps_what_it_has_under_other_names(tmp_path):
     file = tmp_path / "found.json"
     FOUND.save(file, "one")
     FOUND.save(file, "two")
-    other = Measured("Other", {}, [], "", {}, "acb again")
+    other = ResultTable("Other", {}, [], "", {}, "acb again")
     other.save(file, "one")
     assert load(file) == {"one": other, "two": FOUND}
 
@@ -50,7 +50,7 @@ def test_another_kind_of_file_is_refused(tmp_path):
 
 @given(st.lists(st.lists(st.none() | st.floats(allow_nan=False), min_size=2, max_size=2)))
 def test_every_value_has_a_cell(rows):
-    found = Measured("", {"a": ".3g", "b": ".1f"}, rows, "", {}, "")
+    found = ResultTable("", {"a": ".3g", "b": ".1f"}, rows, "", {}, "")
     lines = found.markdown().splitlines()
     assert len(lines) == 2 + len(rows)
     assert all(line.count("|") == 3 for line in lines)

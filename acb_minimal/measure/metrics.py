@@ -22,7 +22,7 @@ from ..trace.spans import Trace
 
 
 @dataclass(frozen=True)
-class Figures:
+class Metrics:
     """The figures of one run.
 
     Attributes:
@@ -50,7 +50,7 @@ class Figures:
     gpu_active: float | None
 
     @classmethod
-    def of(cls, session: Session) -> "Figures":
+    def of(cls, session: Session) -> "Metrics":
         """The figures of a session that has been served to its end."""
         steps, requests = session.scheduler.steps, session.requests
         seconds = steps[-1].time - session.started

@@ -7,11 +7,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from . import figures
+from . import metrics
 
 
 @dataclass(frozen=True)
-class Measured:
+class ResultTable:
     """Figures from one run.
 
     Attributes:
@@ -19,7 +19,7 @@ class Measured:
         columns: the columns' names, each with the format of its values (",.1f", say; "" for text).
         rows: a list of values each, numbers or text; None where there is none.
         note: what to know when reading them.
-        environment: machine, versions and date, as `figures.environment` has them.
+        environment: machine, versions and date, as `metrics.environment` has them.
         command: the command line that measured them.
     """
 
@@ -28,7 +28,7 @@ class Measured:
     rows: list[list]
     note: str
     environment: dict[str, str]
-    command: str = field(default_factory=figures.command)
+    command: str = field(default_factory=metrics.command)
 
     def cells(self) -> list[list[str]]:
         """The rows as text."""
@@ -62,16 +62,16 @@ class Measured:
         Raises:
             InputError: the file holds something else.
         """
-        figures.save(path, name, asdict(self), KEYS)
+        metrics.save(path, name, asdict(self), KEYS)
 
 
-KEYS = set(Measured.__dataclass_fields__)
+KEYS = set(ResultTable.__dataclass_fields__)
 
 
-def load(path: Path) -> dict[str, Measured]:
+def load(path: Path) -> dict[str, ResultTable]:
     """What is in a file that `save` wrote, by name.
 
     Raises:
         InputError: it is another file, or none.
     """
-    return {name: Measured(**entry) for name, entry in figures.load(path, KEYS).items()}
+    return {name: ResultTable(**entry) for name, entry in metrics.load(path, KEYS).items()}
