@@ -1,8 +1,8 @@
-"""The deletions of deletions.py on a real GPU: what goes wrong there, and what torch's CUDA sanitizer sees.
+"""The mutations of mutations.py on a real GPU: what goes wrong there, and what torch's CUDA sanitizer sees.
 
 A GPU runs what it is given as soon as it can, so most statements are missed by luck or not at all: that is what the
-simulator is for. The sanitizer compares accesses on the GPU as hazards.py does, but it knows nothing of the host's
-accesses, nor of what a graph does when it is replayed.
+simulator is for. The sanitizer compares accesses on the GPU as race_detector.py does, but it knows nothing of the
+host's accesses, nor of what a graph does when it is replayed.
 
 Every run has a process of its own: a race can leave the GPU in a state in which nothing works any more.
 
@@ -23,7 +23,7 @@ from ..models import counter
 from ..run.engines import chapter_path, engine
 from ..run.session import Session
 from ..run.workload import Job, workload
-from .deletions import deletions
+from .mutations import mutants
 
 RUNS, TIMEOUT = 3, 300
 AT_ONCE = max((os.cpu_count() or 1) - 4, 1)  # processes that share the GPU; each keeps a core busy
@@ -40,7 +40,7 @@ def measure(chapter: str, progress: Callable[[str], None]) -> ResultTable:
     Raises:
         InputError: there is no such chapter.
     """
-    lines = [(0, "as it is"), *((deletion.line, deletion.text) for deletion in deletions(chapter))]
+    lines = [(0, "as it is"), *((mutant.line, mutant.text) for mutant in mutants(chapter))]
     found = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for sanitize in (True, False):
@@ -92,7 +92,7 @@ def run(chapter: str, line: int) -> dict:
         "race": what the sanitizer has seen, or None; "error": what another run ended in, or None.
     """
     if line:
-        engine_class = next(deletion for deletion in deletions(chapter) if deletion.line == line).engine()
+        engine_class = next(mutant for mutant in mutants(chapter) if mutant.line == line).engine()
     else:
         engine_class = engine(chapter_path(chapter).read_text(), chapter)
     sanitized = SANITIZER in os.environ

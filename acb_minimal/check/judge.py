@@ -23,10 +23,9 @@ from ..sim.policies import Lazy
 from ..sim.queues import Policy
 from ..slot import SlotSize
 from . import lines
-from .actions import Hazard
 from .cases import NETWORK, POSITIONS, VOCAB, Case
-from .endings import Broken, Hung, Refusal, watchdog
-from .hazards import Checker
+from .race_detector import Hazard, RaceDetector
+from .watchdog import Broken, Hung, Refusal, watchdog
 
 COSTS = "llama-3.1-8b"  # whose times the policy "timed" goes by
 MOST_CALLS = 2000  # of has_work and schedule, by an engine that is getting somewhere
@@ -139,13 +138,13 @@ class Outcome:
         hazards: all that were found.
         failure: the first wrong token, or the error the engine ended in; None if it did everything right.
         wrong_batch_number: of the batch of that token; None if there was none.
-        checker: who looked on; `checker.events` is what happened, in order.
+        detector: who looked on; `detector.events` is what happened, in order.
     """
 
     hazards: list[Hazard]
     failure: str | None
     wrong_batch_number: int | None
-    checker: Checker
+    detector: RaceDetector
 
     @property
     def clean(self) -> bool:
@@ -156,7 +155,7 @@ class Outcome:
     def schedule(self) -> int:
         """A number that two outcomes share if the same things happened in the same order. Records and waits count
         where the host issues them; when the device gets to them makes no difference to anything."""
-        return hash(tuple((kind, action.number) for kind, action in self.checker.events))
+        return hash(tuple((kind, action.number) for kind, action in self.detector.events))
 
 
 def load(chapter: str) -> type:
@@ -179,12 +178,14 @@ def load(chapter: str) -> type:
         raise InputError(f"chapter {chapter!r} cannot be used: {error}") from None
 
 
-def serve(engine_class: type, case: Case, policy: Policy | None = None, checker: Checker | None = None) -> Outcome:
+def serve(
+    engine_class: type, case: Case, policy: Policy | None = None, detector: RaceDetector | None = None
+) -> Outcome:
     """Runs a case on the simulator under one schedule. The Outcome says whatever goes wrong.
 
     Args:
         policy: what makes the schedule; by default the order of virtual time.
-        checker: who looks on.
+        detector: who looks on.
 
     Raises:
         InputError: the class is no engine, or uses what the simulator does not know, or the policy cannot go on with
@@ -193,9 +194,9 @@ def serve(engine_class: type, case: Case, policy: Policy | None = None, checker:
     if not callable(getattr(engine_class, "run", None)):
         raise InputError("the Engine has no method `run`")
     file = lines.file_of(engine_class)
-    checker = checker or Checker()
-    checker.file, checker.below = file, serve.__code__
-    device = SimulatedDevice(_COSTS, policy, observer=checker)
+    detector = detector or RaceDetector()
+    detector.file, detector.below = file, serve.__code__
+    device = SimulatedDevice(_COSTS, policy, observer=detector)
     scheduler = Referee(case, device, file)
     cache = KVCache(NETWORK.layers, case.pages, 2, torch.float64, device.torch_device)
     size = SlotSize(case.max_running, case.max_batch_tokens, case.pages)
@@ -205,7 +206,7 @@ def serve(engine_class: type, case: Case, policy: Policy | None = None, checker:
         try:
             with watchdog(PATIENCE, "the engine", serve.__code__, file), device.engine_code():
                 engine = engine_class(model, scheduler, device.cuda)
-                checker.name_streams(engine, device.cuda.default_stream())
+                detector.name_streams(engine, device.cuda.default_stream())
                 for request in engine.run() or ():  # a `run` without a yield is a function that returns None
                     scheduler.yielded(request)
             device.finish()
@@ -227,7 +228,7 @@ def serve(engine_class: type, case: Case, policy: Policy | None = None, checker:
             device.cuda.queues.policy = Lazy()
             with suppress(Exception):
                 device.finish()
-    return Outcome(checker.hazards, failure, getattr(scheduler.broken, "batch_number", None), checker)
+    return Outcome(detector.hazards, failure, getattr(scheduler.broken, "batch_number", None), detector)
 
 
 _COSTS = Costs.of(COSTS)

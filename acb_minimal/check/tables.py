@@ -1,36 +1,27 @@
 """What the checks have found, as text and tables for the `acb` command."""
 
-from collections.abc import Callable
-
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ..measure.metrics import environment
-from ..measure.result_table import ResultTable
-from ..sim.costs import Costs
-from ..sim.device import SimulatedDevice
-from .actions import NOUNS, Action
-from .deletions import WORKLOAD, Finding, find
-from .deletions import deletions as deletions_of
 from .judge import Outcome
-from .pace import SETTING, Pace
-from .schedules import HARM_SEEDS, Verdict
-from .waits import HostWait
+from .pace import SETTING, HostWait, Pace
+from .race_detector import NOUNS, Action
+from .schedules import HARM_SEEDS, SearchResult
 
 
-def verdict(chapter: str, verdict: Verdict) -> RenderableType:
+def verdict(chapter: str, verdict: SearchResult) -> RenderableType:
     """What a search has found: the first thing that went wrong and how to see it again, or what was covered."""
     if verdict.outcome is not None:
         return Group(Text(f"{chapter} is not in order."), problem(verdict.outcome), again(chapter, verdict))
     table = Table(title=f"{chapter}: no hazard, no wrong token", title_justify="left", caption_justify="left")
     for column in ("case", "different schedules", "states", "runs"):
         table.add_column(column, justify="left" if column == "case" else "right")
-    for exploration in verdict.explorations:
-        count = number(exploration.schedules())
-        every = f"all {count}" if exploration.complete else f"{count} of more"
-        table.add_row(exploration.case.name, every, f"{exploration.states:,}", f"{exploration.runs:,}")
+    for explorer in verdict.explorers:
+        count = number(explorer.schedules())
+        every = f"all {count}" if explorer.complete else f"{count} of more"
+        table.add_row(explorer.case.name, every, f"{explorer.states:,}", f"{explorer.runs:,}")
     table.caption = (
         "Schedules that meet in the same state go on as one: that is how so many are covered by few runs. "
         f"Run one by one, from start to end, besides: {verdict.schedules:,} different ones. "
@@ -39,7 +30,7 @@ def verdict(chapter: str, verdict: Verdict) -> RenderableType:
     return table
 
 
-def again(chapter: str, verdict: Verdict) -> Text:
+def again(chapter: str, verdict: SearchResult) -> Text:
     """How to see the schedule that shows most."""
     if verdict.harm is None:
         none = ""
@@ -64,12 +55,12 @@ def problem(outcome: Outcome) -> Text:
         lines.append(f"Hazard: {hazard}.")
         for action in (hazard.first, hazard.second):
             if action.line is not None:
-                lines.append(f"  {action.line.told(outcome.checker.file)}: {action.line.text}")
-        if (wait := outcome.checker.too_early(hazard)) and wait.line:
+                lines.append(f"  {action.line.told(outcome.detector.file)}: {action.line.text}")
+        if (wait := outcome.detector.too_early(hazard)) and wait.line:
             found = "nothing that was recorded"
             if wait.found is not None and wait.found.line is not None:
-                found = f"an older record, of {wait.found.line.told(outcome.checker.file)} before {hazard.first}"
-            lines.append(f"  {wait.line.told(outcome.checker.file)}: {wait.line.text}")
+                found = f"an older record, of {wait.found.line.told(outcome.detector.file)} before {hazard.first}"
+            lines.append(f"  {wait.line.told(outcome.detector.file)}: {wait.line.text}")
             lines.append(f"    finds {found}: it has to come after the record")
         if more := len(outcome.hazards) - 1:
             lines.append(f"  and {more} more")
@@ -83,9 +74,9 @@ def timeline(chapter: str, seed: str, outcome: Outcome) -> RenderableType:
     table = Table(title=f"{chapter}, seed {seed}: in order of completion", title_justify="left")
     for column in ("who", "what", "slot", "line"):
         table.add_column(column, justify="right" if column == "line" else "left", no_wrap=True)
-    for kind, action in outcome.checker.events:
+    for kind, action in outcome.detector.events:
         if kind == "done":
-            table.add_row(outcome.checker.name(action.actor), str(action), action.slot, _told(action, outcome))
+            table.add_row(outcome.detector.name(action.actor), str(action), action.slot, _told(action, outcome))
     return table if outcome.clean else Group(table, problem(outcome))
 
 
@@ -138,51 +129,4 @@ def _wait(wait: HostWait, pace: Pace) -> RenderableType:
 
 def _told(action: Action, outcome: Outcome) -> str:
     """The number of an action's line, with its file's name unless it is the engine's own."""
-    return action.line.told(outcome.checker.file).removeprefix("line ") if action.line else ""
-
-
-def deletions(chapter: str, device: str, progress: Callable[[str], None]) -> ResultTable:
-    """Takes away each line that orders, by itself, and tells how it is missed: a row for each.
-
-    Args:
-        device: "sim", or "cuda" for the same on a real GPU, with what torch's sanitizer says of it.
-        progress: is told what goes on.
-
-    Raises:
-        InputError: there is no such chapter.
-    """
-    if device == "cuda":
-        from .deletions_cuda import measure
-
-        return measure(chapter, progress)
-    rows = []
-    for deletion in deletions_of(chapter):
-        progress(f"without line {deletion.line}")
-        rows.append([deletion.line, deletion.text, *_figures(find(deletion))])
-    columns = {
-        "line": "d",
-        "without": "",
-        "hazard in batch": "d",
-        "wrong token in batch": "d",
-        "error": "",
-        "seed": "d",
-        "bubble with it (us)": ".1f",
-        "bubble without it (us)": ".1f",
-    }
-    note = (
-        "Hazard, wrong token: in which batch the first one came, and the seed of the schedule that gave the token. "
-        "Bubble: before a batch, on average, with the line and without it; simulated."
-    )
-    machine = environment(SimulatedDevice(Costs.of(WORKLOAD.model)))
-    return ResultTable(f"{chapter}, each line taken away by itself", columns, rows, note, machine)
-
-
-def _figures(finding: Finding) -> list[int | float | str | None]:
-    """What was found, as the columns have it: None for what was not."""
-    return [
-        finding.hazard.second.batch_number if finding.hazard else None,
-        finding.wrong_batch_number,
-        finding.failure if finding.wrong_batch_number is None else None,
-        finding.seed,
-        *(None if seconds is None else 1e6 * seconds for seconds in (finding.bubble_before, finding.bubble)),
-    ]
+    return action.line.told(outcome.detector.file).removeprefix("line ") if action.line else ""

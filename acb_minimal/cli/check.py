@@ -30,7 +30,7 @@ def check(
         return
     if deletions:
         check_alone(command, "--deletions", "--device", "--json")
-    from ..check import tables
+    from ..check import mutations, tables
     from ..check.judge import load
     from ..check.pace import nearest
     from ..check.schedules import search
@@ -49,7 +49,12 @@ def check(
     beside = chapter_path(beside or nearest(chapter)).stem
     with console.status("") as status:
         if deletions:
-            found = tables.deletions(chapter, device, status.update)
+            if device == "cuda":
+                from ..check.deletions_cuda import measure
+
+                found = measure(chapter, status.update)
+            else:
+                found = mutations.table(chapter, status.update)
             console.print(found.table())
             if json_file:
                 found.save(json_file, chapter_path(chapter).stem)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..check.hazards import Action, Checker, Hazard
+from ..check.race_detector import Action, Hazard, RaceDetector
 from ..request import Batch
 from ..run.session import Session
 from ..sim.dialled import Dialled
@@ -22,7 +22,7 @@ WRITES = {
 }
 
 
-class Recorder(Checker):
+class Recorder(RaceDetector):
     """Notes every call that the host makes, with the line of the engine that it comes from.
 
     Attributes:

@@ -9,8 +9,8 @@ import textwrap
 import griffe
 
 from acb_minimal.check import tables
-from acb_minimal.check.actions import HOST, Action
 from acb_minimal.check.judge import Outcome
+from acb_minimal.check.race_detector import HOST, Action
 from acb_minimal.check.schedules import replay
 from acb_minimal.kv_cache import PagePool
 from acb_minimal.request import Request
@@ -49,15 +49,15 @@ def written() -> str:
 
 def clocks(chapter: str, *without: str) -> str:
     """The actions of a chapter's first batch up to its forward pass; of each, what is over before it begins."""
-    checker = _served(chapter, *without).checker
+    detector = _served(chapter, *without).detector
     actions: list[Action] = []
-    for kind, action in checker.events:
+    for kind, action in detector.events:
         if kind == "issued" or (kind == "done" and action.actor == HOST):
             actions.append(action)
             if action.what == "forward":
                 break
     actors = range(max(action.actor for action in actions) + 1)
-    names = [checker.name(actor) for actor in actors]
+    names = [detector.name(actor) for actor in actors]
     lines = [f"| number | who | what | {' | '.join(f'{name} up to' for name in names)} |"]
     lines.append("| ---: | --- | --- |" + " ---: |" * len(names))
     for action in actions:

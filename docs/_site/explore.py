@@ -13,7 +13,7 @@ from typing import Any
 import code_views
 from drawings import RESULTS
 
-from acb_minimal.check.deletions import deletions
+from acb_minimal.check.mutations import mutants
 from acb_minimal.measure import result_table, tables
 from acb_minimal.models import counter
 from acb_minimal.pictures.recording import record as recorded
@@ -106,13 +106,13 @@ def data() -> str:
             "without": {},
         }
         rows = findings(found, stem)
-        for deletion in deletions(stem):
-            row = rows[deletion.line]
+        for mutant in mutants(stem):
+            row = rows[mutant.line]
             harmless = row["hazard in batch"] is None and row["wrong token in batch"] is None and row["error"] is None
-            engine = deletion.engine()
+            engine = mutant.engine()
             made = run(engine) if harmless else record_schedule(engine, str(row["seed"] or 0))
             seed = {} if harmless else {"seed": row["seed"] or 0}
-            chapters[stem]["without"][deletion.line] = {"text": deletion.text, "recording": made, **seed}
+            chapters[stem]["without"][mutant.line] = {"text": mutant.text, "recording": made, **seed}
     everything = {"chapters": chapters, "costs": costs(), "presets": presets()}
     return f"const EXPLORE = {json.dumps(everything, separators=(',', ':'))};\n"
 

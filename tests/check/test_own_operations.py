@@ -3,7 +3,7 @@
 import pytest
 
 from acb_minimal.check.cases import CASES, Case, Prompt
-from acb_minimal.check.exploration import Exploration
+from acb_minimal.check.explorer import ScheduleExplorer
 from acb_minimal.check.judge import serve
 from acb_minimal.check.pace import of_chapter, pace
 from acb_minimal.check.schedules import replay
@@ -108,6 +108,6 @@ def test_an_engine_with_operations_of_its_own_serves_and_is_timed_like_any_other
 def test_its_own_operations_can_be_explored():
     chapter, *changes = OWN["carry-over"]
     small = Case("small", (Prompt(1, 2), Prompt(1, 2)), 8, 2, 2)
-    exploration = Exploration(changed(chapter, *changes), small)
-    assert exploration.follow(500) is None
-    assert exploration.complete
+    explorer = ScheduleExplorer(changed(chapter, *changes), small)
+    assert explorer.follow(500) is None
+    assert explorer.complete

@@ -4,7 +4,7 @@ import pytest
 
 from acb_minimal.check import schedules as module
 from acb_minimal.check.cases import CASES, Case, Prompt
-from acb_minimal.check.exploration import Exploration, Script
+from acb_minimal.check.explorer import ScheduleExplorer, Script
 from acb_minimal.check.judge import serve
 from acb_minimal.check.schedules import replay, search
 from acb_minimal.errors import InputError
@@ -20,12 +20,12 @@ EXPLORED = [(chapter, case) for chapter in chapter_paths() for case in CASES if 
 
 @pytest.mark.parametrize(("chapter", "case"), EXPLORED, ids=lambda value: getattr(value, "name", value))
 def test_a_chapter_is_clean_under_every_schedule(chapter, case):
-    exploration = Exploration(load_chapter(chapter), case)
-    assert exploration.follow(5000) is None
-    assert exploration.complete
-    print(f"{chapter}, {case.name}: {exploration.schedules():,} schedules, {exploration.states:,} states")
+    explorer = ScheduleExplorer(load_chapter(chapter), case)
+    assert explorer.follow(5000) is None
+    assert explorer.complete
+    print(f"{chapter}, {case.name}: {explorer.schedules():,} schedules, {explorer.states:,} states")
     # In chapter 2 the host waits for everything it queues: there is one schedule.
-    assert exploration.schedules() == 1 if chapter == "ch2_streams" else exploration.schedules() > 60
+    assert explorer.schedules() == 1 if chapter == "ch2_streams" else explorer.schedules() > 60
 
 
 @pytest.mark.parametrize("chapter", chapter_paths())
@@ -55,7 +55,7 @@ def one_by_one(engine_class: type, case: Case) -> set[tuple]:
         script = Counting(choices)
         outcome = serve(engine_class, case, script)
         assert outcome.clean
-        found.add(tuple((kind, action.number) for kind, action in outcome.checker.events))
+        found.add(tuple((kind, action.number) for kind, action in outcome.detector.events))
         choices = script.made
         while choices and choices[-1] + 1 == script.options[len(choices) - 1]:
             choices = choices[:-1]
@@ -67,11 +67,11 @@ def one_by_one(engine_class: type, case: Case) -> set[tuple]:
 @pytest.mark.parametrize("chapter", ["ch1", "ch2", "ch3", "ch4"])
 def test_an_exploration_counts_the_schedules_that_trying_everything_finds(chapter):
     case = Case("tiny", (Prompt(1, 1 if chapter in ("ch3", "ch4") else 2),), 4, 1, 1)
-    exploration = Exploration(load_chapter(chapter), case)
-    assert exploration.follow(10_000) is None
-    assert exploration.complete
+    explorer = ScheduleExplorer(load_chapter(chapter), case)
+    assert explorer.follow(10_000) is None
+    assert explorer.complete
     found = one_by_one(load_chapter(chapter), case)
-    assert exploration.schedules() == len(found)
+    assert explorer.schedules() == len(found)
     assert len(found) > 1 or chapter == "ch2"
 
 
@@ -101,10 +101,10 @@ class Engine:
 def test_what_the_host_does_not_wait_for_can_come_at_any_time():
     """An upload runs from its launch to the end beside everything else, and the host asks before it waits."""
     ahead, case = engine(AHEAD, "ahead"), Case("tiny", (Prompt(1, 1),), 4, 1, 1)
-    exploration = Exploration(ahead, case)
-    assert exploration.follow(10_000) is None
+    explorer = ScheduleExplorer(ahead, case)
+    assert explorer.follow(10_000) is None
     found = one_by_one(ahead, case)
-    assert exploration.schedules() == len(found) > 10
+    assert explorer.schedules() == len(found) > 10
 
 
 OWN = """
@@ -126,7 +126,7 @@ class Engine:
 
 
 def test_what_an_engine_does_to_memory_by_itself_is_seen():
-    _, outcome = Exploration(engine(OWN, "own"), TINY).follow(100)
+    _, outcome = ScheduleExplorer(engine(OWN, "own"), TINY).follow(100)
     (hazard,) = outcome.hazards
     assert str(hazard).startswith("the host (its own code) writes slot A's pinned inputs; the upload of batch 0 read")
     assert "input_ids[:] = 0" in hazard.second.line.text
@@ -135,7 +135,7 @@ def test_what_an_engine_does_to_memory_by_itself_is_seen():
 def test_two_streams_that_do_not_wait_for_each_other_can_take_turns_in_any_order():
     """Chapter 5 without its waits: from here on anything goes, and wrong tokens are found with their schedule."""
     without = changed("ch5", ("self.compute.wait_event(self.uploaded)", "pass"))
-    seed, outcome = Exploration(without, CASES[1]).follow(100)
+    seed, outcome = ScheduleExplorer(without, CASES[1]).follow(100)
     assert not outcome.clean
     again = replay(without, seed)
     assert again.schedule == outcome.schedule
@@ -143,13 +143,13 @@ def test_two_streams_that_do_not_wait_for_each_other_can_take_turns_in_any_order
 
 
 def test_a_run_that_is_cut_off_is_not_complete():
-    exploration = Exploration(load_chapter("ch5"), TINY)
-    exploration.follow(5)
-    assert (exploration.runs, exploration.complete) == (5, False)
-    few = exploration.schedules()
-    exploration.follow(10_000)
-    assert exploration.complete
-    assert 0 < few < exploration.schedules()
+    explorer = ScheduleExplorer(load_chapter("ch5"), TINY)
+    explorer.follow(5)
+    assert (explorer.runs, explorer.complete) == (5, False)
+    few = explorer.schedules()
+    explorer.follow(10_000)
+    assert explorer.complete
+    assert 0 < few < explorer.schedules()
 
 
 HASTY = (
@@ -162,7 +162,7 @@ def test_an_engine_that_asks_and_goes_on_is_found_in_a_schedule_where_it_is_told
     """What the host does depends on the schedule here, and so does the hazard."""
     hasty = changed("ch3", HASTY)
     assert serve(hasty, CASES[1], Lazy()).clean
-    seed, outcome = Exploration(hasty, CASES[1]).follow(1000)
+    seed, outcome = ScheduleExplorer(hasty, CASES[1]).follow(1000)
     assert "nothing makes the host wait for d2h" in str(outcome.hazards[0])
     assert [str(hazard) for hazard in replay(hasty, seed).hazards] == [str(hazard) for hazard in outcome.hazards]
 
@@ -171,7 +171,7 @@ def test_an_engine_that_rolls_dice_cannot_be_explored():
     roll = "        import random; random.random() < 0.5 and self.h2d.query()\n"
     dice = changed("ch5", ("        if batch:\n", f"{roll}        if batch:\n"))
     with pytest.raises(InputError, match="did not do the same thing twice"):
-        Exploration(dice, CASES[0]).follow(1000)
+        ScheduleExplorer(dice, CASES[0]).follow(1000)
 
 
 def test_a_seed_is_a_schedule():
@@ -193,7 +193,7 @@ def test_a_seed_that_is_none_is_refused(seed):
 def test_a_search_stops_where_it_goes_wrong():
     """At the first schedule, if there is a hazard: no luck is needed."""
     verdict = search(changed("ch4", ("self.d2h.wait_event(self.computed)", "pass")))
-    assert (verdict.seed, verdict.schedules, verdict.explorations) == ("0", 1, [])
+    assert (verdict.seed, verdict.schedules, verdict.explorers) == ("0", 1, [])
     assert verdict.outcome.hazards
 
 

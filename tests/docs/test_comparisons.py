@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from acb_minimal.check.deletions import deletions
+from acb_minimal.check.mutations import mutants
 from acb_minimal.measure import metrics, result_table
 from acb_minimal.run.engines import chapter_paths
 
@@ -26,7 +26,7 @@ def joined(chapter: str) -> list:
 def test_the_stored_deletions_are_of_the_chapter_as_it_is_now(chapter):
     whole, *rest = joined(chapter)
     assert (whole.line, whole.text) == (None, "as it is")
-    assert [(each.line, each.text) for each in rest] == [(each.line, each.text) for each in deletions(chapter)]
+    assert [(each.line, each.text) for each in rest] == [(each.line, each.text) for each in mutants(chapter)]
 
 
 def test_every_chapter_is_clean_on_the_gpu_as_it_is():

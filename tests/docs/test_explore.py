@@ -11,7 +11,7 @@ from docs.reader import WINDOWS, Reader
 from playwright.sync_api import Page as Tab
 from playwright.sync_api import expect
 
-from acb_minimal.check.deletions import deletions
+from acb_minimal.check.mutations import mutants
 from acb_minimal.measure.metrics import Breakdown
 from acb_minimal.run.engines import chapter_paths, load_chapter
 from acb_minimal.run.options import Options
@@ -216,7 +216,7 @@ def test_every_chapter_is_played_line_by_line_as_it_is_and_without_each_line(tab
     assert len(tab.locator(".slots tbody").first.locator("tr").all()) == (4 if stem < "ch4" else 8)
     choice = tab.get_by_label("take a line away")
     found = [each.get_attribute("value") for each in choice.locator("option").all()][1:]
-    assert found == [str(deletion.line) for deletion in deletions(stem)]
+    assert found == [str(mutant.line) for mutant in mutants(stem)]
     for line in found:
         choice.select_option(line)
         expect(tab.locator(".source li.gone")).to_have_attribute("value", line)

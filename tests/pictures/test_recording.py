@@ -2,7 +2,7 @@
 
 import pytest
 
-from acb_minimal.check.deletions import deletions
+from acb_minimal.check.mutations import mutants
 from acb_minimal.pictures.recording import record, record_schedule
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.engines import chapter_path, load_chapter, without
@@ -59,8 +59,8 @@ def test_answers_grow_by_a_token_with_every_update(fifth):
 
 
 def test_a_schedule_that_goes_wrong_has_the_two_that_race_and_the_wrong_token():
-    (deletion,) = (each for each in deletions("ch3") if each.text.startswith("self.compute.wait_event"))
-    made = record_schedule(deletion.engine(), "4")
+    (mutant,) = (each for each in mutants("ch3") if each.text.startswith("self.compute.wait_event"))
+    made = record_schedule(mutant.engine(), "4")
     first, second = (made["calls"][number] for number in made["hazard"]["calls"])
     assert (first["what"], second["what"]) == ("upload", "forward")
     assert made["hazard"]["writes"] == [True, False]
@@ -73,8 +73,8 @@ def test_a_schedule_that_goes_wrong_has_the_two_that_race_and_the_wrong_token():
 
 
 def test_every_call_of_a_schedule_has_a_line():
-    (deletion,) = (each for each in deletions("ch4") if each.text.startswith("self.downloaded.synchronize"))
-    made = record_schedule(deletion.engine(), "4")
+    (mutant,) = (each for each in mutants("ch4") if each.text.startswith("self.downloaded.synchronize"))
+    made = record_schedule(mutant.engine(), "4")
     assert all(made["calls"][number]["line"] for number in made["happened"] if number >= 0)
     assert ~made["hazard"]["calls"][0] in made["happened"]
 

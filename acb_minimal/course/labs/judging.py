@@ -18,7 +18,7 @@ from rich.text import Text
 from ...check import judge, tables
 from ...check.cases import CASES
 from ...check.pace import Pace, of_chapter, pace
-from ...check.schedules import FIXED, Verdict, harm, replay, search
+from ...check.schedules import FIXED, SearchResult, harm, replay, search
 from ...errors import InputError
 from ...run.engines import engine
 from .lab import Lab, changed_lines, statements
@@ -44,7 +44,7 @@ class Ruling:
     said: str
     shown: RenderableType
     pace: Pace | None = None
-    fault: Verdict | None = None
+    fault: SearchResult | None = None
 
 
 def load(file: Path) -> type:
@@ -79,7 +79,7 @@ def quick(lab: Lab, file: Path) -> Ruling:
         engine_class = load(file)
         for seed in map(str, range(len(FIXED) * len(CASES))):
             if not (outcome := replay(engine_class, seed)).clean:
-                return _fault(Verdict(seed, outcome, 1, []))
+                return _fault(SearchResult(seed, outcome, 1, []))
         mine = pace(engine_class, "yours")
     except InputError as error:
         return Ruling(False, _short(str(error)), Text(str(error)))
@@ -102,7 +102,7 @@ def thorough(lab: Lab, file: Path, found: Ruling, progress: Callable[[str], None
         return Ruling(False, _short(str(error)), Text(str(error)))
     if verdict.outcome is not None:
         return _fault(verdict)
-    covered = sum(exploration.schedules() for exploration in verdict.explorations)
+    covered = sum(explorer.schedules() for explorer in verdict.explorers)
     text = f"No hazard, no wrong token: {tables.number(covered)} schedules are covered."
     return Ruling(True, "solved", Text(text), found.pace)
 
@@ -111,7 +111,7 @@ def again(file: Path, ruling: Ruling) -> Text:
     """The command that shows what is not in order: in a schedule with a wrong token, if one is found."""
     fault = ruling.fault
     shown = harm(load(file), fault.seed, fault.outcome) if fault.harm is None else fault.harm
-    return tables.again(shlex.quote(str(file)), Verdict(fault.seed, fault.outcome, fault.schedules, [], shown))
+    return tables.again(shlex.quote(str(file)), SearchResult(fault.seed, fault.outcome, fault.schedules, [], shown))
 
 
 def before(lab: Lab) -> Pace | None:
@@ -119,7 +119,7 @@ def before(lab: Lab) -> Pace | None:
     return pace(engine(lab.starter, lab.name), "before") if lab.wins else None
 
 
-def _fault(verdict: Verdict) -> Ruling:
+def _fault(verdict: SearchResult) -> Ruling:
     outcome = verdict.outcome
     if outcome.hazards:
         waits, awaited = outcome.hazards[0].edge
@@ -146,7 +146,7 @@ def _asked(lab: Lab, mine: Pace, engine_class: type, source: str) -> str:
 
 def _streams(engine_class: type) -> int:
     """In how many streams its uploads, forward passes and downloads are."""
-    actions = replay(engine_class, "0").checker.actions
+    actions = replay(engine_class, "0").detector.actions
     return len({action.actor for action in actions if action.what in PIECES})
 
 

@@ -1,4 +1,4 @@
-"""Takes away, one at a time, every statement of an engine that keeps things in order, and sees what it was good for.
+"""Mutation testing of an engine: takes away, one at a time, every statement that orders, and sees what it was good for.
 
 A statement is missed in one of three ways: by a hazard or a wrong token, or, if it is there for speed alone, by a
 bubble. Of several streams or slots, or an event for each slot, what is taken away is that they are several: one serves
@@ -6,24 +6,28 @@ for all.
 """
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import NamedTuple
 
+from ..measure.metrics import environment
+from ..measure.result_table import ResultTable
 from ..run.checkpoint import Checkpoint
 from ..run.engines import chapter_path, engine, replaced
 from ..run.session import Session
 from ..run.workload import workload
-from .actions import Hazard
+from ..sim.costs import Costs
+from ..sim.device import SimulatedDevice
+from .race_detector import Hazard
 from .schedules import replay
 
 ORDERING = ("record", "record_event", "wait", "wait_event", "wait_stream", "synchronize", "fill", "carry_over")
-SEEDS = 20  # that a deletion is tried with
+SEEDS = 20  # that a mutant is tried with
 WORKLOAD = workload("wide").override(new_tokens=12)  # GPU-bound, so that a bubble shows
 
 
-class Deletion(NamedTuple):
+class Mutant(NamedTuple):
     """An engine without one statement.
 
     Attributes:
@@ -45,7 +49,7 @@ class Deletion(NamedTuple):
 
 @dataclass(frozen=True)
 class Finding:
-    """How a deletion was missed.
+    """How a mutant was missed.
 
     Attributes:
         hazard: the first hazard; None if there was none.
@@ -74,7 +78,7 @@ class Finding:
         return "bubble" if self.bubble is not None and self.bubble - self.bubble_before > 1e-6 else None
 
 
-def deletions(chapter: str) -> Iterator[Deletion]:
+def mutants(chapter: str) -> Iterator[Mutant]:
     """Every statement of a chapter that orders anything, in order, taken away.
 
     Raises:
@@ -85,12 +89,12 @@ def deletions(chapter: str) -> Iterator[Deletion]:
     for node in sorted(statements, key=lambda node: node.lineno):
         if change := _change(node):
             line = source.splitlines()[node.lineno - 1]
-            yield Deletion(chapter, node.lineno, line.split("#")[0].strip(), replaced(source, *change))
+            yield Mutant(chapter, node.lineno, line.split("#")[0].strip(), replaced(source, *change))
 
 
-def find(deletion: Deletion) -> Finding:
+def find(mutant: Mutant) -> Finding:
     """Runs the cases without the statement until it has been missed; if it never is, measures the bubbles."""
-    engine_class = deletion.engine()
+    engine_class = mutant.engine()
     finding = Finding()
     for seed in range(SEEDS):
         outcome = replay(engine_class, str(seed))
@@ -104,7 +108,7 @@ def find(deletion: Deletion) -> Finding:
             break
     if finding.caught:
         return finding
-    return replace(finding, bubble=bubble(engine_class), bubble_before=_bubble_of(deletion.chapter))
+    return replace(finding, bubble=bubble(engine_class), bubble_before=_bubble_of(mutant.chapter))
 
 
 def bubble(engine_class: type) -> float:
@@ -148,3 +152,45 @@ def _several(values: list[ast.expr], *makers: str) -> bool:
     """Whether these are calls of the same one of `makers`, more than one."""
     names = {getattr(getattr(value, "func", None), "attr", None) for value in values}
     return len(values) > 1 and len(names) == 1 and names <= set(makers)
+
+
+def table(chapter: str, progress: Callable[[str], None]) -> ResultTable:
+    """Takes away each line that orders, by itself, and tells how it is missed: a row for each.
+
+    Args:
+        progress: is told what goes on.
+
+    Raises:
+        InputError: there is no such chapter.
+    """
+    rows = []
+    for mutant in mutants(chapter):
+        progress(f"without line {mutant.line}")
+        rows.append([mutant.line, mutant.text, *_figures(find(mutant))])
+    columns = {
+        "line": "d",
+        "without": "",
+        "hazard in batch": "d",
+        "wrong token in batch": "d",
+        "error": "",
+        "seed": "d",
+        "bubble with it (us)": ".1f",
+        "bubble without it (us)": ".1f",
+    }
+    note = (
+        "Hazard, wrong token: in which batch the first one came, and the seed of the schedule that gave the token. "
+        "Bubble: before a batch, on average, with the line and without it; simulated."
+    )
+    machine = environment(SimulatedDevice(Costs.of(WORKLOAD.model)))
+    return ResultTable(f"{chapter}, each line taken away by itself", columns, rows, note, machine)
+
+
+def _figures(finding: Finding) -> list[int | float | str | None]:
+    """What was found, as the columns have it: None for what was not."""
+    return [
+        finding.hazard.second.batch_number if finding.hazard else None,
+        finding.wrong_batch_number,
+        finding.failure if finding.wrong_batch_number is None else None,
+        finding.seed,
+        *(None if seconds is None else 1e6 * seconds for seconds in (finding.bubble_before, finding.bubble)),
+    ]

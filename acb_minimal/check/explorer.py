@@ -10,11 +10,10 @@ from typing import NamedTuple
 
 from ..sim.operations import Operation
 from ..sim.policies import Choosing
-from .actions import HOST
 from .cases import Case
-from .endings import Refusal, Stopped
-from .hazards import Checker
 from .judge import Outcome, serve
+from .race_detector import HOST, RaceDetector
+from .watchdog import Refusal, Stopped
 
 END, VOID = "end", "void"
 
@@ -49,7 +48,7 @@ class Script(Choosing):
         return self.choices[len(self.made)] if len(self.made) < len(self.choices) else 0
 
 
-class Exploration:
+class ScheduleExplorer:
     """All schedules of a case, as far as they have been followed.
 
     Attributes:
@@ -83,10 +82,10 @@ class Exploration:
         """
         while self._todo and self.runs < runs:
             self.runs += 1
-            checker = Checker()
-            walk = _Walk(self, self._todo.pop(), checker)
+            detector = RaceDetector()
+            walk = _Walk(self, self._todo.pop(), detector)
             try:
-                outcome = serve(self.engine_class, self.case, walk, checker=checker)
+                outcome = serve(self.engine_class, self.case, walk, detector=detector)
             except Stopped:
                 continue
             walk.arrive(END)
@@ -121,9 +120,9 @@ class State(NamedTuple):
 class _Walk(Script):
     """Follows the choices it is given, then goes on where nobody has been."""
 
-    def __init__(self, exploration: Exploration, choices: tuple[int, ...], checker: Checker):
+    def __init__(self, explorer: ScheduleExplorer, choices: tuple[int, ...], detector: RaceDetector):
         super().__init__(choices)
-        self.exploration, self.checker = exploration, checker
+        self.explorer, self.detector = explorer, detector
         self.state: State | None = None
 
     def pick(self, options: int, must: bool) -> int:
@@ -136,22 +135,23 @@ class _Walk(Script):
         self.arrive(state)
         self.state = state
         if len(self.made) < len(self.choices):
-            if state not in self.exploration._next:
+            if state not in self.explorer._next:
                 raise Refusal("the engine did not do the same thing twice: its schedules cannot be explored")
             return self.choices[len(self.made)]
-        if state in self.exploration._next:
+        if state in self.explorer._next:
             raise Stopped
-        self.exploration._next[state] = [VOID] * options
-        self.exploration._todo += [(*self.made, choice) for choice in range(1, options)]
+        self.explorer._next[state] = [VOID] * options
+        self.explorer._todo += [(*self.made, choice) for choice in range(1, options)]
         return 0
 
     def arrive(self, state: "State | str") -> None:
         """Notes where the last choice has led."""
         if self.state is not None:
-            self.exploration._next[self.state][self.made[-1]] = state
+            self.explorer._next[self.state][self.made[-1]] = state
 
     def _look(self) -> State:
         host, device = [], []
-        for kind, action in self.checker.events:
+        for kind, action in self.detector.events:
             (host if kind != "done" or action.actor == HOST else device).append((kind, action.number))
-        return State(len(host) + len(device), hash(tuple(host)), frozenset(device), self.checker.memories.fingerprint())
+        memory = self.detector.memories.fingerprint()
+        return State(len(host) + len(device), hash(tuple(host)), frozenset(device), memory)

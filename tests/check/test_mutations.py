@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from acb_minimal.check.deletions import Finding, bubble, deletions, find
+from acb_minimal.check import mutations as module
+from acb_minimal.check.mutations import Finding, bubble, find, mutants
 from acb_minimal.run.engines import changed, chapter_paths
 
 ORDERS = re.compile(
@@ -25,27 +26,27 @@ EDGES = {
 }  # fmt: skip
 STEPS = ("self.slot.", "tokens = self.slot.download", "self.model.", "graph.replay", "return self.scheduler.update")
 
-ALL = [pytest.param(deletion, id=f"{name}:{deletion.line}") for name in chapter_paths() for deletion in deletions(name)]
+ALL = [pytest.param(mutant, id=f"{name}:{mutant.line}") for name in chapter_paths() for mutant in mutants(name)]
 
 
 @pytest.mark.parametrize("name", chapter_paths())
 def test_no_statement_that_orders_is_left_out(name):
     lines = enumerate(chapter_paths()[name].read_text().splitlines(), start=1)
-    assert [deletion.line for deletion in deletions(name)] == [number for number, line in lines if ORDERS.search(line)]
+    assert [mutant.line for mutant in mutants(name)] == [number for number, line in lines if ORDERS.search(line)]
 
 
-@pytest.mark.parametrize("deletion", ALL)
-def test_it_is_missed(deletion):
+@pytest.mark.parametrize("mutant", ALL)
+def test_it_is_missed(mutant):
     """By a hazard, and by wrong tokens too; what only hands tokens on by those alone, what is for speed by a bubble."""
-    finding = find(deletion)
-    print(deletion.chapter, deletion.line, finding)
-    if (deletion.chapter, deletion.text) in FOR_LATER:
+    finding = find(mutant)
+    print(mutant.chapter, mutant.line, finding)
+    if (mutant.chapter, mutant.text) in FOR_LATER:
         assert finding.caught is None
         assert finding.bubble == finding.bubble_before
-    elif deletion.text.startswith(FOR_SPEED):
+    elif mutant.text.startswith(FOR_SPEED):
         assert finding.caught == "bubble"
         assert finding.hazard is finding.failure is None
-    elif deletion.text.startswith(FOR_TOKENS):
+    elif mutant.text.startswith(FOR_TOKENS):
         assert finding.caught == "tokens"
         assert finding.wrong_batch_number is not None
     else:
@@ -54,18 +55,18 @@ def test_it_is_missed(deletion):
         assert finding.wrong_batch_number is not None
         assert all(each.line.text.startswith(STEPS) for each in (finding.hazard.first, finding.hazard.second))
         for part, (waits, awaited) in EDGES.items():
-            if part in deletion.text and "with " not in deletion.text:
+            if part in mutant.text and "with " not in mutant.text:
                 assert finding.hazard.edge == (waits, awaited)
                 assert str(finding.hazard).endswith(f"; nothing makes {waits} wait for {awaited}")
 
 
 def test_every_other_line_keeps_its_place():
-    for deletion in (parameter.values[0] for parameter in ALL):
-        before = chapter_paths()[deletion.chapter].read_text().splitlines()
-        after = deletion.source.splitlines()
+    for mutant in (parameter.values[0] for parameter in ALL):
+        before = chapter_paths()[mutant.chapter].read_text().splitlines()
+        after = mutant.source.splitlines()
         assert len(before) == len(after)
         assert [number for number, pair in enumerate(zip(before, after, strict=True), 1) if pair[0] != pair[1]] == [
-            deletion.line
+            mutant.line
         ]
 
 
@@ -90,10 +91,10 @@ class Engine:
 def test_a_file_of_one_s_own(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(MINE, encoding="utf-8")
-    made = list(deletions(str(file)))
-    for deletion in made:
-        ast.parse(deletion.source)
-    assert [(deletion.line, deletion.source.splitlines()[deletion.line - 1].strip()) for deletion in made] == [
+    made = list(mutants(str(file)))
+    for mutant in made:
+        ast.parse(mutant.source)
+    assert [(mutant.line, mutant.source.splitlines()[mutant.line - 1].strip()) for mutant in made] == [
         (5, "with self.cuda.stream(None): self.slot.upload()"),
         (6, "pass   # over several lines"),
         (9, 'x = "ü"; pass; self.slot.write(x)'),
@@ -119,3 +120,29 @@ def test_a_bubble_grows_when_the_host_waits_for_the_batch_it_has_just_launched()
 )
 def test_what_a_finding_is_caught_by(finding, caught):
     assert finding.caught == caught
+
+
+def row(chapter: str, text: str, monkeypatch) -> dict:
+    """The row of one line of a chapter, by column."""
+    monkeypatch.setattr(module, "mutants", lambda name: [each for each in mutants(name) if each.text == text])
+    measured = module.table(chapter, lambda said: None)
+    return dict(zip(measured.columns, measured.rows[0], strict=True))
+
+
+def test_a_line_that_is_needed_has_numbers_of_batches_and_a_seed(monkeypatch):
+    found = row("ch3", "self.computed.record(self.compute)", monkeypatch)
+    assert [found[name] for name in ("hazard in batch", "wrong token in batch", "error", "seed")] == [0, 0, None, 4]
+    assert found["bubble with it (us)"] is found["bubble without it (us)"] is None
+
+
+def test_a_line_that_is_there_for_speed_has_two_bubbles(monkeypatch):
+    line = "self.downloaded = {self.slot: cuda.Event(), self.other: cuda.Event()}"
+    found = row("ch5", line, monkeypatch)
+    assert found["bubble with it (us)"] < found["bubble without it (us)"]
+    assert {found[name] for name in ("hazard in batch", "wrong token in batch", "error", "seed")} == {None}
+
+
+def test_an_error_is_no_number(monkeypatch):
+    monkeypatch.setattr(module, "find", lambda mutant: Finding(failure="ZeroDivisionError", seed=3))
+    found = row("ch3", "self.computed.record(self.compute)", monkeypatch)
+    assert (found["wrong token in batch"], found["error"], found["seed"]) == (None, "ZeroDivisionError", 3)

@@ -1,12 +1,12 @@
-"""The checker, on programs that lack one wait and on the same programs with it, whatever the schedule."""
+"""The detector, on programs that lack one wait and on the same programs with it, whatever the schedule."""
 
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from acb_minimal.check.accesses import Watch
-from acb_minimal.check.hazards import Checker
+from acb_minimal.check.memory import AccessMode
+from acb_minimal.check.race_detector import RaceDetector
 from acb_minimal.request import Batch
 from acb_minimal.sim.costs import Costs
 from acb_minimal.sim.device import SimulatedDevice
@@ -19,8 +19,8 @@ class Machine:
     """A simulated device that is looked at: three streams, a pinned buffer, two device buffers and a KV cache."""
 
     def __init__(self, policy: str = "timed"):
-        self.checker = Checker()
-        self.device = SimulatedDevice(COSTS, named(policy), observer=self.checker)
+        self.detector = RaceDetector()
+        self.device = SimulatedDevice(COSTS, named(policy), observer=self.detector)
         self.cuda = self.device.cuda
         self.h2d, self.compute, self.d2h = (self.cuda.Stream() for _ in range(3))
         self.pinned = self.device.pinned(8)
@@ -30,7 +30,7 @@ class Machine:
             self.device.watch(name, getattr(self, name))
         self.device.watch("keys", self.keys, page_size=2)
         self.device.watch("values", self.values, page_size=2)
-        self.checker.name_streams(self, self.cuda.default_stream())
+        self.detector.name_streams(self, self.cuda.default_stream())
 
     def work(self, batch_number: int) -> SimpleNamespace:
         return SimpleNamespace(name="A", batch=Batch([], batch_number, padding=1))
@@ -80,7 +80,7 @@ class Machine:
 
     def hazards(self) -> list[str]:
         self.cuda.synchronize()
-        return [str(hazard) for hazard in self.checker.hazards]
+        return [str(hazard) for hazard in self.detector.hazards]
 
 
 # Each does two things, and `order` between them: the wait that they need, or nothing.
@@ -377,7 +377,7 @@ def test_an_operation_tells_what_it_reads_and_writes(operation, touched, inferen
         if name := names.get(tensor.untyped_storage().data_ptr()):
             seen.add((name, writes))
 
-    with Watch(touch, None), torch.inference_mode(inference):
+    with AccessMode(touch, None), torch.inference_mode(inference):
         operation(a, b)
     assert seen == touched
 

@@ -6,7 +6,7 @@ order, a wait_event holds a stream back, a synchronize holds the host back. Each
 over before it begins, one entry for each stream and one for the host (a vector clock). So one run finds every hazard
 of what the host did in it, however kind the schedule was.
 
-What device work reads and writes is taken from the work itself (accesses.py), and what the host does from the arrays
+What device work reads and writes is taken from the work itself (memory.py), and what the host does from the arrays
 that it does it with (sim/host_view.py).
 """
 
@@ -21,14 +21,91 @@ import torch
 
 from ..sim.operations import Observer, Operation, Queue
 from . import lines
-from .accesses import Watch
-from .actions import HOST, Action, Hazard, Wait
 from .lines import Line
-from .memory import Memories, Memory
+from .memory import AccessMode, Memories, Memory
+
+HOST = 0
+NOUNS = {"forward": "forward pass", "carry_over": "carry-over", "replay": "graph replay"}
+
+
+@dataclass(slots=True)
+class Action:
+    """Something that the host or the device does.
+
+    Attributes:
+        number: its place among all actions, from 1, by when the host did or issued it.
+        actor: HOST, or a number for the stream it is in.
+        what: "upload", "forward", "write"...; also "record" and "wait", which touch no memory.
+        batch_number: its batch's number; None if it has none.
+        slot: its slot's letter; None if it has none.
+        line: the engine's line that did it; None if that was not asked for.
+        past: for every actor, the number of its last action that is over before this one begins; its own for its own.
+    """
+
+    number: int
+    actor: int
+    what: str
+    batch_number: int | None
+    slot: str | None
+    line: Line | None
+    past: list[int]
+
+    def __str__(self) -> str:
+        numbered = self.batch_number is not None and self.batch_number >= 0
+        if self.actor == HOST:
+            return f"the host ({self.what}, batch {self.batch_number})" if numbered else f"the host ({self.what})"
+        noun = NOUNS.get(self.what, self.what)
+        return f"the {noun} of batch {self.batch_number}" if numbered else f"the {noun}"
+
+
+@dataclass(frozen=True)
+class Hazard:
+    """Two accesses that nothing orders.
+
+    Attributes:
+        first: what was done or issued before `second`.
+        second: the other.
+        first_writes: whether it writes; else it reads.
+        second_writes: likewise.
+        memory: what both touch.
+        edge: the names of the two actors: who should wait, and for whom.
+    """
+
+    first: Action
+    second: Action
+    first_writes: bool
+    second_writes: bool
+    memory: str
+    edge: tuple[str, str]
+
+    def __str__(self) -> str:
+        does, did = ("writes" if writes else "reads" for writes in (self.second_writes, self.first_writes))
+        them, (waits, awaited) = "them too" if does == did else "them", self.edge
+        accesses = f"{self.second} {does} {self.memory}; {self.first} {did} {them}"
+        return f"{accesses}; nothing makes {waits} wait for {awaited}"
+
+
+@dataclass(frozen=True)
+class Wait:
+    """That the host made somebody wait for an event.
+
+    Attributes:
+        after: the number of the last action before.
+        actor: who is to wait.
+        event: for which.
+        found: the record that the event had; None if it had none.
+        line: the engine's line.
+    """
+
+    after: int
+    actor: int
+    event: object
+    found: Action | None
+    line: Line | None
 
 
 @dataclass
-class Checker(Observer):
+class RaceDetector(Observer):
     """Looks on while an engine runs on a simulated device, and collects hazards.
 
     Attributes:
@@ -57,7 +134,7 @@ class Checker(Observer):
         self._host_action: Action | None = None  # what the host is doing, as far as it has touched anything
         self._waits: list[Wait] = []
         self._records: dict[object, list[Action]] = {}  # by event
-        self._torch = Watch(self.touch, self.touch_positions)
+        self._torch = AccessMode(self.touch, self.touch_positions)
 
     @property
     def hazards(self) -> list[Hazard]:
