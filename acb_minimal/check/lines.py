@@ -15,7 +15,7 @@ from ..run.engines import CHAPTERS
 from ..sim.limits import Limit
 
 _PACKAGE = Path(__file__).parents[1]
-_LIBRARIES = {_PACKAGE, Path(torch.__file__).parent, *map(Path, sysconfig.get_paths().values())} - {
+LIBRARIES = {_PACKAGE, Path(torch.__file__).parent, *map(Path, sysconfig.get_paths().values())} - {
     Path(sysconfig.get_path(name)) for name in ("data", "scripts")
 }  # those two are where everything is installed: an engine may lie there
 
@@ -91,4 +91,4 @@ def is_own(file: str) -> bool:
     if file.startswith("<"):  # no file; a source that was given as text can be looked up all the same
         return file in linecache.cache
     path = Path(file)
-    return path.is_relative_to(CHAPTERS) or not any(path.is_relative_to(library) for library in _LIBRARIES)
+    return path.is_relative_to(CHAPTERS) or not any(path.is_relative_to(library) for library in LIBRARIES)

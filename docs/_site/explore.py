@@ -11,19 +11,19 @@ import json
 from typing import Any
 
 import code_views
+from dialled import Dialled
 from drawings import RESULTS
+from recording import record as recorded
+from recording import record_schedule
 
 from acb_minimal.check.mutations import mutants
 from acb_minimal.measure import result_table, tables
 from acb_minimal.models import counter
-from acb_minimal.pictures.recording import record as recorded
-from acb_minimal.pictures.recording import record_schedule
 from acb_minimal.pictures.theme import DARK, LIGHT, Theme
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.engines import chapter_paths, load_chapter
 from acb_minimal.run.workload import WORKLOADS, Job
 from acb_minimal.sim.costs import Costs
-from acb_minimal.sim.dialled import Dialled
 
 PAIRS = [(3, 11), (98, 103), (40, 47), (7, 9)]
 FULL = "ch6_cuda_graphs"  # it launches graphs by itself

@@ -17,11 +17,11 @@ from acb_minimal.run.engines import chapter_paths, load_chapter
 from acb_minimal.run.options import Options
 from acb_minimal.run.session import Session
 from acb_minimal.sim.device import SimulatedDevice
-from acb_minimal.sim.dialled import Dialled
 
 sys.path.append(str(Path(__file__).parents[2] / "docs" / "_site"))
 
 import explore  # noqa: E402
+from dialled import Dialled  # noqa: E402
 
 STEMS = list(chapter_paths())
 PLAYED = [(stem, graphs) for stem in STEMS for graphs in (False, True) if stem != explore.FULL or not graphs]

@@ -1,13 +1,18 @@
 """Recordings of runs: every call with its line, what it waits for, and what is in memory after it."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from acb_minimal.check.mutations import mutants
-from acb_minimal.pictures.recording import record, record_schedule
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.engines import chapter_path, load_chapter, without
 from acb_minimal.run.workload import Job
-from acb_minimal.sim.dialled import Dialled
+
+sys.path.append(str(Path(__file__).parents[2] / "docs" / "_site"))
+from dialled import Dialled
+from recording import record, record_schedule
 
 
 @pytest.fixture(scope="module")

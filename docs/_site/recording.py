@@ -8,18 +8,18 @@ when everything happens under any costs. The page that plays it needs nothing el
 from typing import Any
 
 import torch
+from dialled import Dialled
+from recorder import Recorder
 
-from ..check.cases import CASES
-from ..check.schedules import replay
-from ..device import Work
-from ..measure.metrics import widest_decodes
-from ..run.checkpoint import Checkpoint
-from ..run.options import Options
-from ..run.session import Session
-from ..run.workload import Job
-from ..sim.device import SimulatedDevice
-from ..sim.dialled import Dialled
-from .recorder import Recorder
+from acb_minimal.check.cases import CASES
+from acb_minimal.check.schedules import replay
+from acb_minimal.device import Work
+from acb_minimal.measure.metrics import widest_decodes
+from acb_minimal.run.checkpoint import Checkpoint
+from acb_minimal.run.options import Options
+from acb_minimal.run.session import Session
+from acb_minimal.run.workload import Job
+from acb_minimal.sim.device import SimulatedDevice
 
 
 class Device(SimulatedDevice):

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from .costs import Costs, Shape
-from .operations import Cost
+from acb_minimal.sim.costs import Costs, Shape
+from acb_minimal.sim.operations import Cost
 
 
 @dataclass(frozen=True)

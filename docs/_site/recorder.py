@@ -1,16 +1,20 @@
 """Notes what an engine calls on the simulated GPU, line by line, and what the device does for it."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-from ..check.race_detector import Action, Hazard, RaceDetector
-from ..request import Batch
-from ..run.session import Session
-from ..sim.dialled import Dialled
-from ..sim.operations import Operation, Queue
-from ..sim.streams import Event
-from ..slot import IOSlot
+from dialled import Dialled
 
+from acb_minimal.check import lines
+from acb_minimal.check.race_detector import Action, Hazard, RaceDetector
+from acb_minimal.request import Batch
+from acb_minimal.run.session import Session
+from acb_minimal.sim.operations import Operation, Queue
+from acb_minimal.sim.streams import Event
+from acb_minimal.slot import IOSlot
+
+lines.LIBRARIES.add(Path(__file__).parent)  # what calls the simulator from here is no engine
 Call = dict[str, Any]
 # The parts of a slot that a piece of device work writes.
 WRITES = {
