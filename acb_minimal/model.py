@@ -8,8 +8,7 @@ No mask function is registered with it, on purpose: with one, transformers would
 sequences in every forward pass, and that look makes the host wait for the GPU.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from transformers import AttentionInterface, PreTrainedModel
@@ -18,7 +17,6 @@ from . import attention  # noqa: F401  (defines torch.ops.acb.paged_attention)
 from .device import Device
 from .errors import InputError
 from .kv_cache import AttentionLayer, KVCache
-from .request import Batch, Request, Row
 from .slot import Inputs, IOSlot, SlotSize
 
 ATTENTION = "acb_paged"
@@ -56,7 +54,10 @@ class Model:
 
     Attributes:
         decode_sizes: the batch sizes worth a CUDA graph each, largest first.
+        slot_class: of its slots.
     """
+
+    slot_class = IOSlot
 
     def __init__(
         self,
@@ -65,27 +66,20 @@ class Model:
         cache: KVCache,
         size: SlotSize,
         device: Device,
-        graphs: bool = False,
     ):
         """
         Args:
             network: a causal LM whose attention implementation is ATTENTION; None on a simulator that only keeps time.
             layers: its attention layers, in the order of `cache`.
             device: where it runs.
-            graphs: launch a batch of decodes as a CUDA graph: `forward` then replays one that `new_slot` has captured.
 
         Raises:
             InputError: the network runs with another KV cache already.
         """
         self.network, self.cache, self.size, self.device = network, cache, size, device
         self.decode_sizes = decode_sizes(size.rows)
-        for number, (keys, values) in enumerate(zip(cache.keys, cache.values, strict=True)):
-            device.watch(f"the keys of layer {number}", keys, cache.page_size)
-            device.watch(f"the values of layer {number}", values, cache.page_size)
         self._attached = []
         self._slots = 0
-        self._graphs: dict[tuple[IOSlot, int], Any] | None = {} if graphs else None
-        self._pool = device.cuda.graph_pool_handle() if graphs else None
         if network is None:
             return
         # As attributes of the module the caches cost no lookup per call and torch.compile makes one graph for all
@@ -102,29 +96,15 @@ class Model:
         for module in self._attached:
             del module.key_cache, module.value_cache
         self._attached.clear()
-        self._graphs = None
 
     def new_slot(self) -> IOSlot:
         """An I/O slot for the largest batch this model runs."""
-        name = "ABCDEFGH"[self._slots % 8]
         self._slots += 1
-        slot = self._slot(name, self.decode_sizes if self._graphs is not None else ())
-        if self._graphs is not None:
-            self._capture(slot)
-        return slot
+        return self.make_slot("ABCDEFGH"[(self._slots - 1) % 8])
 
-    def _slot(self, name: str, decode_sizes: Sequence[int] = ()) -> IOSlot:
-        return IOSlot(self.size, self.cache.page_size, self.cache.scratch_page, self.device, name, decode_sizes)
-
-    def _capture(self, slot: IOSlot) -> None:
-        """A graph of the forward pass for every size; all share a pool, since batches run one after another."""
-        cuda = self.device.cuda
-        for rows in self.decode_sizes:
-            slot.pad(rows)
-            graph = cuda.CUDAGraph()
-            with cuda.graph(graph, pool=self._pool):
-                self.forward(slot)
-            self._graphs[slot, rows] = graph
+    def make_slot(self, name: str) -> IOSlot:
+        """A slot of that name."""
+        return self.slot_class(self.size, self.cache.page_size, self.cache.scratch_page, self.device, name)
 
     def forward(self, slot: IOSlot) -> None:
         """Runs the slot's batch and writes each sampled row's most likely next token to `slot.written.outputs`.
@@ -133,10 +113,6 @@ class Model:
             RuntimeError: nothing was ever written to the slot.
         """
         written = slot.written
-        graph = self._graphs and self._graphs.get((slot, written.batch.decode_size))
-        if graph and not self.device.cuda.is_current_stream_capturing():  # an engine that captures has no use for it
-            graph.replay()
-            return
         # Taken now: when the work runs, the host may have written the next batch to the slot.
         inputs, outputs, longest = written.inputs, written.outputs, written.batch.max_query_len
 
@@ -174,29 +150,3 @@ class Model:
             ids.copy_(torch.where(source >= 0, tokens[source.clamp(min=0)], ids))
 
         self.device.compute("carry_over", slot, work)
-
-    def warm_up(self, progress: Callable[[str], None] = lambda text: None) -> None:
-        """Runs the largest batch of prompts and a batch of decodes of every size, so that compiling kernels and other
-        first-call costs stay out of what is measured, and out of graph capture. Call it before any request holds a
-        page: it writes to many of them.
-
-        Args:
-            progress: is told what comes next.
-        """
-        pages = list(range(min(self.size.pages, self.cache.scratch_page)))
-        chunk = min(self.size.tokens, len(pages) * self.cache.page_size)
-        request = Request("warm-up", [0] * chunk, 1)
-        request.pages = pages
-        rows = min(self.size.tokens // chunk, self.size.rows)
-        prefill = Batch([Row(request, 0, chunk)] * rows)
-        decodes = [Batch([], padding=rows) for rows in self.decode_sizes]
-        slot = self._slot("warm-up")
-        batches = [prefill, *decodes]
-        for number, batch in enumerate(batches, start=1):
-            progress(f"{number} of {len(batches)} kinds of batches")
-            slot.write(batch)
-            slot.upload()
-            self.carry_over(slot, slot)
-            self.forward(slot)
-            slot.download()
-

@@ -1,35 +1,16 @@
 """Continuous batching: which requests run in the next batch, and what its tokens mean for them.
 
 Everything here is decided from counts, never from token values, so that a batch can be scheduled while the tokens
-of the batch before it are still on the GPU. Of the device it knows the clock; of tensors nothing.
+of the batch before it are still on the GPU. It knows no device and no clock.
 """
 
 from collections import deque
-from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 
-from .device import Device
 from .errors import InputError
 from .kv_cache import PagePool
 from .request import Batch, Request, Row
-
-
-class Step(NamedTuple):
-    """A batch whose tokens have come back.
-
-    Attributes:
-        time: when, in seconds on the device's clock.
-        rows: of the batch, without padding.
-        tokens: of the batch, without padding.
-        decodes: whether it was a batch of decodes.
-    """
-
-    time: float
-    rows: int
-    tokens: int
-    decodes: bool
 
 
 class Scheduler:
@@ -41,18 +22,10 @@ class Scheduler:
     Attributes:
         waiting: requests that have not been admitted, in arrival order.
         running: requests that have, in the order of admission.
-        steps: the batches whose tokens have come back.
     """
 
     def __init__(
-        self,
-        pool: PagePool,
-        max_running: int,
-        max_batch_tokens: int,
-        vocab_size: int,
-        max_positions: int,
-        device: Device,
-        host_work: Callable[[int], float] = lambda number: 0.0,
+        self, pool: PagePool, max_running: int, max_batch_tokens: int, vocab_size: int, max_positions: int
     ):
         """
         Args:
@@ -61,9 +34,6 @@ class Scheduler:
             max_batch_tokens: tokens in a batch at most: decodes come first, prompts are cut to what is left.
             vocab_size: of the model; a request with other token ids is refused.
             max_positions: of the model; a longer request is refused.
-            device: whose clock `steps` are on.
-            host_work: seconds of bookkeeping to add to the step of a batch of that number, for a host that has more to
-                do than this one.
 
         Raises:
             InputError: the limits make no sense.
@@ -78,10 +48,8 @@ class Scheduler:
         self.pool = pool
         self.max_running, self.max_batch_tokens = max_running, max_batch_tokens
         self.vocab_size, self.max_positions = vocab_size, max_positions
-        self.device, self.host_work = device, host_work
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
-        self.steps: list[Step] = []
         self._ids: set[str] = set()
         self._next_number = 0
 
@@ -113,7 +81,6 @@ class Scheduler:
         Decodes come before prompts without sorting: a request is admitted only when all before it have their whole
         prompt scheduled, so at most the last of `running` is still in prefill.
         """
-        started = self.device.clock()
         rows = _Rows(self.max_batch_tokens)
         for request in self.running:
             rows.add(request)
@@ -127,9 +94,6 @@ class Scheduler:
             rows.add(request)
         batch = Batch(rows.rows, self._next_number) if rows.rows else None
         self._next_number += batch is not None
-        if batch and (seconds := self.host_work(batch.number)):
-            self.device.work(seconds)
-        self.device.spent("schedule", started, len(rows.rows), batch.number if batch else None)
         return batch
 
     def update(self, batch: Batch, tokens: np.ndarray) -> list[Request]:
@@ -141,7 +105,6 @@ class Scheduler:
         Returns:
             The requests that they finish.
         """
-        started = self.device.clock()
         finished = []
         for index, token in zip(batch.sampled, tokens.tolist(), strict=True):
             request = batch.rows[index].request
@@ -158,9 +121,6 @@ class Scheduler:
             finished.append(request)
         if finished:
             self.running = [request for request in self.running if request.finish_reason is None]
-        self.device.spent("update", started, len(batch.rows), batch.number)
-        tokens_of_rows = batch.num_tokens - batch.padding
-        self.steps.append(Step(self.device.clock(), len(batch.rows), tokens_of_rows, batch.decodes))
         return finished
 
     def abort(self) -> None:

@@ -5,7 +5,6 @@ device, so that an upload is a single copy. The slot knows the layout of a batch
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -111,42 +110,31 @@ class IOSlot:
     """One batch's inputs and outputs.
 
     Attributes:
-        name: a letter, for traces.
+        name: a letter, to tell it from others.
+        unknown: for each token id that the last `write` did not know: its index in `input_ids`, its request and its
+            position there.
     """
 
-    def __init__(
-        self,
-        size: SlotSize,
-        page_size: int,
-        scratch_page: int,
-        device: Device,
-        name: str = "A",
-        decode_sizes: Sequence[int] = (),
-    ):
+    def __init__(self, size: SlotSize, page_size: int, scratch_page: int, device: Device, name: str = "A"):
         """
         Args:
             size: the largest batch it can hold.
             page_size: positions per KV page.
             scratch_page: a page of the cache that belongs to no request; padding rows write to it.
             device: where the model runs.
-            decode_sizes: a batch of decodes is padded to the next of these, if there are any.
         """
-        self.page_size, self.scratch_page, self.device, self.name = page_size, scratch_page, device, name
-        self.decode_sizes = decode_sizes
+        self.size, self.page_size, self.scratch_page = size, page_size, scratch_page
+        self.device, self.name = device, name
         self.host_buffer = device.pinned(Inputs.numel(size))
         self.device_buffer = torch.zeros_like(self.host_buffer, device=device.torch_device)
         self.host_tokens = device.pinned(size.rows)
         self.device_tokens = torch.zeros_like(self.host_tokens, device=device.torch_device)
-        self.host_inputs = Inputs.cut(device.host_view(self.host_buffer), size)
+        self.host_inputs = Inputs.cut(self.host_buffer.numpy(), size)
         self.device_inputs = Inputs.cut(self.device_buffer, size)
-        self._token_view = device.host_view(self.host_tokens)
-        device.watch(f"slot {name}'s pinned inputs", self.host_buffer, work=self)
-        device.watch(f"slot {name}'s inputs", self.device_buffer, work=self)
-        device.watch(f"slot {name}'s pinned outputs", self.host_tokens, work=self)
-        device.watch(f"slot {name}'s outputs", self.device_tokens, work=self)
+        self.token_view = self.host_tokens.numpy()
         self._written: Written | None = None
         self._table_owners: list[Request | None] = [None] * size.rows
-        self._unknown: list[tuple[int, Request, int]] = []
+        self.unknown: list[tuple[int, Request, int]] = []
 
     @property
     def written(self) -> Written:
@@ -170,8 +158,6 @@ class IOSlot:
         A token id that the host does not know yet, because an earlier batch is still producing it, is written as 0,
         with its place among that batch's outputs in `carry_over`; `fill` writes it once it is known.
         """
-        started = self.device.clock()
-        batch = batch if batch.padding else batch.padded(self.decode_sizes)
         num_rows, num_tokens = len(batch.rows) + batch.padding, batch.num_tokens
         self._write_page_table(batch)
         self._write_ids(batch)
@@ -192,7 +178,6 @@ class IOSlot:
 
         inputs = self.device_inputs.trim(num_tokens, num_rows, len(sampled))
         self._written = Written(batch, inputs, self.device_tokens[: len(sampled)])
-        self.device.spent("write", started, num_rows, batch.number, self.name)
 
     def _write_page_table(self, batch: Batch) -> None:
         """A request keeps its pages for life: its table row is written when it takes the row, not per step."""
@@ -207,13 +192,13 @@ class IOSlot:
     def _write_ids(self, batch: Batch) -> None:
         """Token ids, 0 where the host does not know one, and where the device finds those."""
         ids: list[int] = []
-        self._unknown.clear()
+        self.unknown.clear()
         self.host_inputs.carry_over[: batch.num_tokens] = -1
         for request, start, length, source in batch.rows:
             known = request.tokens[start : start + length]
             ids += known
             if len(known) < length:  # only ever the one token of a decode
-                self._unknown.append((len(ids), request, start))
+                self.unknown.append((len(ids), request, start))
                 self.host_inputs.carry_over[len(ids)] = source
                 ids.append(0)
         self.host_inputs.input_ids[: batch.num_tokens] = ids + [0] * batch.padding
@@ -225,11 +210,9 @@ class IOSlot:
     def fill(self) -> None:
         """Writes the token ids that were not known when the batch was written. All of them must be known now, but
         those of requests that have finished since: their row's result is dropped, and its input can stay 0."""
-        started = self.device.clock()
-        for index, request, position in self._unknown:
+        for index, request, position in self.unknown:
             if request.finish_reason is None:
                 self.host_inputs.input_ids[index] = request.tokens[position]
-        self.device.spent("fill", started, len(self._unknown), self.written.batch.number, self.name)
 
     def upload(self, non_blocking: bool = False) -> None:
         """Copies the inputs to the device, on the current stream; the host waits unless `non_blocking`."""
@@ -243,4 +226,4 @@ class IOSlot:
             waited here unless `non_blocking`.
         """
         self.device.copy("d2h", self.host_tokens, self.device_tokens, non_blocking, self)
-        return self._token_view[: len(self.written.batch.sampled)]
+        return self.token_view[: len(self.written.batch.sampled)]

@@ -20,12 +20,12 @@ if not torch.cuda.is_available():
 import transformers
 from transformers import AutoModelForCausalLM
 
-from acb_minimal.device import Device
 from acb_minimal.kv_cache import KVCache, PagePool
 from acb_minimal.model import Model
 from acb_minimal.request import Request
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.engines import load_chapter
+from acb_minimal.run.timed import Machine
 from acb_minimal.scheduler import Scheduler
 from acb_minimal.sim.device import CpuDevice
 from acb_minimal.slot import SlotSize
@@ -111,7 +111,7 @@ class Harness:
         requests: list[Request],
         chapter: str = "ch1",
         arrivals=None,
-        device: Device | None = None,
+        device: Machine | None = None,
         page_size=4,
         pages=64,
         max_running=4,
@@ -120,7 +120,7 @@ class Harness:
         """Serves all requests; request i is added once `arrivals[i]` others have finished (default: 0)."""
         device = device or CpuDevice()
         pool = PagePool(pages, page_size)
-        scheduler = Scheduler(pool, max_running, max_batch_tokens, VOCAB, self.checkpoint.max_positions, device)
+        scheduler = Scheduler(pool, max_running, max_batch_tokens, VOCAB, self.checkpoint.max_positions)
         cache = KVCache(self.checkpoint.layers, pages, page_size, self.checkpoint.dtype, device.torch_device)
         size = SlotSize(max_running, max_batch_tokens, pages)
         model = Model(self.network, self.checkpoint.layers, cache, size, device)

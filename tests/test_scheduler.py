@@ -9,14 +9,13 @@ from acb_minimal.errors import InputError
 from acb_minimal.kv_cache import PagePool
 from acb_minimal.request import Request
 from acb_minimal.scheduler import Scheduler
-from acb_minimal.sim.device import CpuDevice
 
 STOP = 7
 
 
 def make(pages=64, page_size=4, max_running=4, max_batch_tokens=16) -> Scheduler:
     pool = PagePool(pages, page_size)
-    return Scheduler(pool, max_running, max_batch_tokens, 100, 64, CpuDevice())
+    return Scheduler(pool, max_running, max_batch_tokens, 100, 64)
 
 
 def add(scheduler, id, prompt_len, max_new_tokens, stop_tokens=()) -> Request:

@@ -34,7 +34,7 @@ def test_views_do_not_overlap_and_start_on_16_bytes():
 )
 def test_every_batch_of_a_run_is_written_as_defined(lengths, page_size, max_running, budget):
     pool = PagePool(200, page_size)
-    scheduler = Scheduler(pool, max_running, budget, 1000, 100, CPU)
+    scheduler = Scheduler(pool, max_running, budget, 1000, 100)
     for number, (prompt_len, new) in enumerate(lengths):
         scheduler.add(Request(str(number), [100 * number + i for i in range(prompt_len)], new))
     slot = IOSlot(SlotSize(max_running, budget, 30), page_size, 0, CPU)
@@ -103,6 +103,6 @@ def test_a_row_that_was_padding_gets_its_owner_s_pages_back():
 def test_a_slot_that_holds_nothing_says_so():
     slot = IOSlot(SlotSize(2, 4, 3), 2, 7, CPU, "B")
     assert slot.batch is None
-    for use in (slot.download, slot.fill, lambda: slot.written):
+    for use in (slot.download, lambda: slot.written):
         with pytest.raises(RuntimeError, match="slot B holds no batch"):
             use()

@@ -16,12 +16,12 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from ..device import CudaDevice
 from ..measure.metrics import environment
 from ..measure.result_table import ResultTable
 from ..models import counter
 from ..run.engines import chapter_path, engine
 from ..run.session import Session
+from ..run.timed import TimedCudaDevice
 from ..run.workload import Job, workload
 from .mutations import mutants
 
@@ -57,7 +57,7 @@ def measure(chapter: str, progress: Callable[[str], None]) -> ResultTable:
         "Answers that are wrong, of so many in each run. A run that ends in an error is the last. "
         f"{min(AT_ONCE, len(lines))} processes share the GPU."
     )
-    return ResultTable(title, columns, rows, note, environment(CudaDevice()))
+    return ResultTable(title, columns, rows, note, environment(TimedCudaDevice()))
 
 
 def _process(chapter: str, line: int, sanitize: bool) -> dict:

@@ -12,10 +12,9 @@ import torch
 
 from ..errors import InputError
 from ..kv_cache import KVCache, PagePool
-from ..model import Model
 from ..request import Batch, Request
 from ..run.engines import chapter_path, load_chapter
-from ..scheduler import Scheduler
+from ..run.timed import TimedModel, TimedScheduler
 from ..sim.costs import Costs
 from ..sim.device import SimulatedDevice
 from ..sim.limits import Limit
@@ -57,7 +56,7 @@ class StalledError(Broken):
     """The engine goes on and on and does not get anywhere."""
 
 
-class Referee(Scheduler):
+class Referee(TimedScheduler):
     """A scheduler that knows what the tokens should be and what is yielded, and stops an engine that does not get on.
 
     Attributes:
@@ -200,7 +199,7 @@ def serve(
     scheduler = Referee(case, device, file)
     cache = KVCache(NETWORK.layers, case.pages, 2, torch.float64, device.torch_device)
     size = SlotSize(case.max_running, case.max_batch_tokens, case.pages)
-    model = Model(NETWORK, NETWORK.layers, cache, size, device)
+    model = TimedModel(NETWORK, NETWORK.layers, cache, size, device)
     failure = None
     with closing(model):
         try:

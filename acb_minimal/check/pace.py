@@ -198,7 +198,7 @@ def pace(engine_class: type, name: str) -> Pace:
             limit = watchdog(PATIENCE, "the engine", pace.__code__, file)
             session.progress = lambda text: None if text else serving.enter_context(limit)
             session.serve()
-        trace, steps = session.trace, session.scheduler.steps
+        trace, steps = session.trace, session.done
         return Pace(name, file, Breakdown.simulated(trace, steps), waits.by_line(trace, widest_decodes(steps)))
     except (Broken, EngineError) as error:
         raise InputError(f"the engine cannot be timed: {error}") from None

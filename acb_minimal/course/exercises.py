@@ -157,7 +157,7 @@ def predicted_step(answer: float, profiles: Profiles) -> str:
 @exercise("ch4.2")
 def rows_for_nothing(answer: int, max_new_tokens: int) -> str:
     session = counted("ch4", simulated("timed"), max_new_tokens=max_new_tokens)
-    ran = sum(step.tokens for step in session.scheduler.steps)
+    ran = sum(step.tokens for step in session.done)
     # Every position but that of the last token, which is never fed back.
     needed = sum(request.prompt_len + len(request.generated) - 1 for request in session.requests)
     hint = "which endings can the scheduler see coming from counts, and which does only a token tell?"

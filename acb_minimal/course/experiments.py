@@ -94,7 +94,7 @@ def two_by_two(name: str, new_tokens: int, runs: int = 1) -> Table:
 def decode_rows(max_running: int) -> list[int]:
     """The rows of every batch of decodes, padding left out, when chapter 6 serves the counter prompts."""
     session = counted("ch6", machine(), max_running=max_running, max_batch_tokens=max_running)
-    return [step.rows for step in session.scheduler.steps if step.decodes]
+    return [step.rows for step in session.done if step.decodes]
 
 
 def default_stream() -> Table:

@@ -42,14 +42,14 @@ class StreamWaits(Observer):
 def host_waits(engine: str | type) -> float:
     """How many times the host waits, for a batch, on a GPU that is never done before it has to be."""
     session = counted(engine, simulated("lazy"))
-    return sum(span.name == "wait" for span in session.trace.lane("CPU")) / len(session.scheduler.steps)
+    return sum(span.name == "wait" for span in session.trace.lane("CPU")) / len(session.done)
 
 
 def stream_waits(engine: str | type) -> float:
     """How many times a stream is made to wait for another, for a batch."""
     waits = StreamWaits()
     session = counted(engine, SimulatedDevice(Costs.of("counter"), observer=waits))
-    return waits.count / len(session.scheduler.steps)
+    return waits.count / len(session.done)
 
 
 def simulated_bubble(engine: str | type) -> float:

@@ -15,12 +15,12 @@ from pygments.lexers import get_lexer_by_name
 from rich import box
 from rich.table import Table
 
-from ..device import Device
 from ..measure.metrics import environment
 from ..run import engines
 from ..run.checkpoint import Checkpoint
 from ..run.devices import open_device
 from ..run.engines import chapter_path
+from ..run.timed import Machine
 
 
 def where() -> Markdown:
@@ -37,7 +37,7 @@ def where() -> Markdown:
     )
 
 
-def machine(trace: bool = False) -> Device:
+def machine(trace: bool = False) -> Machine:
     """This machine's device as the counter model sees it: the CUDA GPU, or else the simulated one."""
     return open_device("auto", Checkpoint("counter"), trace)
 

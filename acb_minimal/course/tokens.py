@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 from rich.table import Table
 
-from ..device import Device
 from ..models import counter
 from ..run import engines
 from ..run.checkpoint import Checkpoint
 from ..run.session import Session
+from ..run.timed import Machine
 from ..run.workload import Job
 from ..sim import policies
 from ..sim.costs import Costs
@@ -39,7 +39,7 @@ def serve(chapter: str) -> Table:
     return made
 
 
-def counted(engine: str | type, device: Device, model: str | Checkpoint = "counter", **options) -> Session:
+def counted(engine: str | type, device: Machine, model: str | Checkpoint = "counter", **options) -> Session:
     """Serves PAIRS to the end.
 
     Args:
@@ -58,7 +58,7 @@ def counted(engine: str | type, device: Device, model: str | Checkpoint = "count
     return session
 
 
-def answers(engine: str | type, device: Device, model: str | Checkpoint = "counter") -> list[str] | str:
+def answers(engine: str | type, device: Machine, model: str | Checkpoint = "counter") -> list[str] | str:
     """What an engine answers to "count a to b" for each of PAIRS; its error, on one line, if it raises one."""
     try:
         session = counted(engine, device, model)

@@ -1,6 +1,6 @@
 """Measures on a CUDA GPU what the simulator needs to know, and writes costs.json.
 
-Device work is timed from replays of captured graphs, which have no launch gaps; launching is timed on the host while
+Machine work is timed from replays of captured graphs, which have no launch gaps; launching is timed on the host while
 the GPU has nothing to do. Batches of decodes are kept as they were measured, for they make up most of a run and lie on
 no one line: how many rows there are decides which kernels run. All else is fitted with straight lines (costs.py says in
 what), each point weighted so that relative errors count.
@@ -18,13 +18,14 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from ..device import CudaDevice
 from ..errors import InputError
 from ..kv_cache import KVCache
 from ..model import Model
 from ..request import Batch, Request, Row
 from ..run.checkpoint import Checkpoint
 from ..run.fuse import fuse, plain
+from ..run.timed import TimedCudaDevice
+from ..run.warm_up import warm_up
 from ..sim.costs import COMPILED, FILE, Shape, decode_time
 from ..slot import IOSlot, SlotSize
 from .launching import eager_costs, kernel_time
@@ -54,7 +55,7 @@ def calibrate(file: Path = FILE) -> Table:
     """
     if not torch.cuda.is_available():
         raise InputError("calibration needs a CUDA GPU; torch finds none")
-    device = CudaDevice()
+    device = TimedCudaDevice()
     table = Table(title=f"Fits for {device.name}", caption="largest relative error over so many points")
     for column in ("model", "fit", "points", "largest error"):
         table.add_column(column)
@@ -91,12 +92,12 @@ def _both_ways(model: Model, name: str, entry: dict) -> Iterator[tuple[str, dict
     plain(model.network)
     yield name, entry
     fuse(model.network)
-    model.warm_up()
+    warm_up(model)
     yield f"{name}, compiled", entry.setdefault(COMPILED, {})
 
 
 def ready_model(
-    checkpoint: Checkpoint, device: CudaDevice, rows: int = 384, positions: int | None = None
+    checkpoint: Checkpoint, device: TimedCudaDevice, rows: int = 384, positions: int | None = None
 ) -> Model:
     """A model to measure forward passes with.
 

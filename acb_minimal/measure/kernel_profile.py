@@ -18,13 +18,14 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, record_function, schedule
 
-from ..device import CudaDevice, Work, number_of, traced_cuda
+from ..device import Work
 from ..run.checkpoint import Checkpoint
 from ..run.options import Options
 from ..run.ranks import Ranks
 from ..run.session import Session
+from ..run.traced import TracedCudaDevice
 from ..run.workload import Workload
-from ..trace.spans import Span, Trace
+from ..trace.spans import Span, Trace, number_of
 from ..trace.torch_profiler import Recording, kernel_runs
 
 COMPUTES = ("carry_over", "forward", "replay")
@@ -34,7 +35,7 @@ class Enough(Exception):
     """Ends a run once the batches to be profiled are through."""
 
 
-class ProfiledDevice(CudaDevice):
+class ProfiledDevice(TracedCudaDevice):
     """A CUDA GPU on which some batches run under torch's profiler; then Enough is raised.
 
     Launches have names in what the profiler writes, by what they launch and for which batch.
@@ -53,7 +54,6 @@ class ProfiledDevice(CudaDevice):
         """
         super().__init__()
         self.sample = sample
-        self.cuda = traced_cuda(self)
         warmup = min(sample.start, 2)
         self.profiler = torch.profiler.profile(
             activities=[ProfilerActivity.CUDA, *([ProfilerActivity.CPU] if operations else [])],

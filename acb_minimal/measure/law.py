@@ -8,12 +8,12 @@ import statistics
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from ..device import Device
 from ..errors import InputError
 from ..run.checkpoint import Checkpoint
 from ..run.devices import open_device
 from ..run.options import Options
 from ..run.session import Session
+from ..run.timed import Machine
 from ..run.workload import WORKLOADS
 from ..sim.costs import Costs
 from ..trace.law import Law
@@ -119,7 +119,7 @@ def _host_work_of(number: int) -> float:
 def _settled(sessions: list[Session], seconds: float) -> list[int]:
     """The numbers of the batches that are of decodes alone in all runs, and had so much host work, as had those just
     before; each amount had one turn, since the kernels take longer from turn to turn."""
-    numbers = set.intersection(*(set(widest_decodes(session.scheduler.steps)) for session in sessions))
+    numbers = set.intersection(*(set(widest_decodes(session.done)) for session in sessions))
     first = -(-min(numbers) // STEPS) * STEPS
     turns = range(first, first + STEPS * len(HOST_WORK))
     return [n for n in numbers if n in turns and n % STEPS >= SETTLING and _host_work_of(n) == seconds]
@@ -127,7 +127,7 @@ def _settled(sessions: list[Session], seconds: float) -> list[int]:
 
 def _step(session: Session, numbers: list[int]) -> float:
     """Median seconds of the steps of these batches."""
-    steps = session.scheduler.steps
+    steps = session.done
     return statistics.median(steps[number].time - steps[number - 1].time for number in numbers)
 
 
@@ -150,7 +150,7 @@ def law(device: str = "auto", progress: Callable[[str], None] = lambda text: Non
     return table(points, open_device(device, Checkpoint(WORKLOADS[SWEPT[0]].model)))
 
 
-def table(points: list[Point], device: Device) -> ResultTable:
+def table(points: list[Point], device: Machine) -> ResultTable:
     """The points beside what the law says of them."""
     columns = {"workload": "", "decodes": "", "host work": "g"}
     parts = ("K", "L", "H", "synchronous", "by the law", "asynchronous", "L ", "by law", "gain")

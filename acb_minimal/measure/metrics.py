@@ -14,10 +14,9 @@ from pathlib import Path
 
 import torch
 
-from ..device import Device
 from ..errors import EngineError, InputError
 from ..run.session import Session
-from ..scheduler import Step
+from ..run.timed import BatchDone, Machine
 from ..trace.spans import Trace
 
 
@@ -52,7 +51,7 @@ class Metrics:
     @classmethod
     def of(cls, session: Session) -> "Metrics":
         """The figures of a session that has been served to its end."""
-        steps, requests = session.scheduler.steps, session.requests
+        steps, requests = session.done, session.requests
         seconds = steps[-1].time - session.started
         new_tokens = sum(len(request.generated) for request in requests)
         decodes = [steps[number].time - steps[number - 1].time for number in decode_batches(steps)]
@@ -107,7 +106,7 @@ class Breakdown:
     def of(
         cls,
         trace: Trace,
-        steps: list[Step],
+        steps: list[BatchDone],
         kernels: float,
         kernel_count: float | None,
         average: Callable[[Iterable[float]], float] = statistics.median,
@@ -135,7 +134,7 @@ class Breakdown:
         return cls(window + bubble, kernels, window - kernels, bubble, kernel_count, launching)
 
     @classmethod
-    def simulated(cls, trace: Trace, steps: list[Step]) -> "Breakdown":
+    def simulated(cls, trace: Trace, steps: list[BatchDone]) -> "Breakdown":
         """The same of a run on the simulator, whose trace knows how long kernels run."""
         seconds: dict[int, float] = defaultdict(float)
         for span in trace.lane("compute"):
@@ -148,7 +147,7 @@ class Breakdown:
         return max(abs(getattr(self, part) - getattr(measured, part)) for part in PARTS) / measured.step
 
 
-def decode_batches(steps: list[Step]) -> list[int]:
+def decode_batches(steps: list[BatchDone]) -> list[int]:
     """Numbers of the batches of decodes that come between batches of decodes, or after one at the very end.
 
     The one after matters because from chapter 5 on it is launched before this one's tokens are taken in.
@@ -157,14 +156,14 @@ def decode_batches(steps: list[Step]) -> list[int]:
     return [number for number in range(1, len(steps)) if all(decode[number - 1 : number + 2])]
 
 
-def widest_decodes(steps: list[Step]) -> list[int]:
+def widest_decodes(steps: list[BatchDone]) -> list[int]:
     """Those of `decode_batches` that have the most rows: at the end of a run, batches shrink as requests finish."""
     decodes = decode_batches(steps)
     most = max((steps[number].rows for number in decodes), default=0)
     return [number for number in decodes if steps[number].rows == most]
 
 
-def typical_decodes(steps: list[Step], count: int) -> range:
+def typical_decodes(steps: list[BatchDone], count: int) -> range:
     """The numbers of so many batches in a row that stand for all of `widest_decodes`; fewer if there are not so many.
 
     A host can be slow for tens of batches on end, so they are those whose steps are nearest to the median; and kernels
@@ -184,7 +183,7 @@ def typical_decodes(steps: list[Step], count: int) -> range:
     return min(windows, key=lambda window: statistics.fmean(abs(took[number] - median) for number in window))
 
 
-def environment(device: Device) -> dict[str, str]:
+def environment(device: Machine) -> dict[str, str]:
     """The machine, versions and date to store beside a figure."""
     facts = {
         "device": device.name,

@@ -10,7 +10,7 @@ from functools import partial
 
 import torch
 
-from ..device import Device
+from ..run.timed import Machine
 from ..sim.device import SimulatedDevice
 from ..sim.operations import Cost
 from .metrics import environment
@@ -20,7 +20,7 @@ CYCLES = 1.8e9  # of a GPU in a second, or nearly so: how long a Sleep really to
 
 
 class Sleep:
-    """Device work that does nothing: each call queues it on the current stream.
+    """Machine work that does nothing: each call queues it on the current stream.
 
     Attributes:
         seconds: about how long it takes.
@@ -28,7 +28,7 @@ class Sleep:
         end: an event, recorded behind it by each call.
     """
 
-    def __init__(self, device: Device, seconds: float = 0.05):
+    def __init__(self, device: Machine, seconds: float = 0.05):
         self.device, self.seconds = device, seconds
         self.start, self.end = (device.cuda.Event(enable_timing=True) for _ in range(2))
 
@@ -46,7 +46,7 @@ class Sleep:
         return self.start.elapsed_time(self.end)
 
 
-def kernel(device: Device, run: Callable[[], object]) -> None:
+def kernel(device: Machine, run: Callable[[], object]) -> None:
     """Launches `run`, some small computation, on the current stream."""
     if isinstance(device, SimulatedDevice):
         device.cuda.submit("kernel", "compute", run)
@@ -64,7 +64,7 @@ def outcome(right: bool) -> str:
     return "right" if right else "wrong"
 
 
-def default_stream(device: Device) -> ResultTable:
+def default_stream(device: Machine) -> ResultTable:
     """How long a small copy takes to arrive while a slow kernel runs, in the same stream and in another."""
     cuda, sleep = device.cuda, Sleep(device)
     streams = {"the default stream": cuda.default_stream(), "a side stream": cuda.Stream()}
@@ -91,7 +91,7 @@ def default_stream(device: Device) -> ResultTable:
     return ResultTable(title, columns, rows(run, cases), note, environment(device))
 
 
-def pageable_copies(device: Device, megabytes: int = 64) -> ResultTable:
+def pageable_copies(device: Machine, megabytes: int = 64) -> ResultTable:
     """How long a "non-blocking" upload holds the host, from pinned memory and from ordinary, pageable memory.
 
     Args:
@@ -124,7 +124,7 @@ ORDERS = (
 )
 
 
-def unrecorded_event(device: Device) -> ResultTable:
+def unrecorded_event(device: Machine) -> ResultTable:
     """What a stream reads that waits for another one's event, by the order in which the host makes the calls."""
     cuda, sleep = device.cuda, Sleep(device)
     writer, reader = cuda.Stream(), cuda.Stream()
@@ -172,7 +172,7 @@ BUFFERS = (
 )
 
 
-def reused_pinned_buffer(device: Device) -> ResultTable:
+def reused_pinned_buffer(device: Machine) -> ResultTable:
     """What arrives of two batches when the host writes the second while the first one's copy is still queued."""
     cuda, sleep, stream = device.cuda, Sleep(device), device.cuda.Stream()
     buffers = [device.pinned(1) for _ in range(2)]
@@ -203,7 +203,7 @@ def reused_pinned_buffer(device: Device) -> ResultTable:
     return ResultTable(title, columns, rows(run, BUFFERS), note, environment(device))
 
 
-def graph_addresses(device: Device) -> ResultTable:
+def graph_addresses(device: Machine) -> ResultTable:
     """What a captured y = x + n computes when its variables are bound anew, and when its tensor is written."""
     cuda, seen = device.cuda, device.pinned(1)
     old, new, y = (torch.tensor([value], dtype=torch.int32, device=device.torch_device) for value in (1, 10, 0))

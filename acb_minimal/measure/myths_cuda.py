@@ -15,7 +15,7 @@ from multiprocessing import get_context
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from ..device import Device
+from ..run.timed import Machine
 from .metrics import environment
 from .myths import Sleep, outcome, rows
 from .result_table import ResultTable
@@ -27,7 +27,7 @@ REPEATS = 3
 CARE = ("pass", "x.record_stream(b)", "a.wait_event(b.record_event())")
 
 
-def allocator_across_streams(device: Device) -> ResultTable:
+def allocator_across_streams(device: Machine) -> ResultTable:
     """What a stream reads of a tensor that is freed, in the stream it was allocated on, while that work is queued."""
     cuda, sleep = device.cuda, Sleep(device)
     a, b = cuda.Stream(), cuda.Stream()
@@ -85,7 +85,7 @@ CALLS = (
 )
 
 
-def hidden_syncs(device: Device) -> ResultTable:
+def hidden_syncs(device: Machine) -> ResultTable:
     """How long each of CALLS holds the host while slow work is queued on the same stream."""
     sleep = Sleep(device)
     t = torch.ones(1024, device=device.torch_device)
@@ -125,7 +125,7 @@ MOST = 4096  # launches
 HELD = 0.01  # seconds: longer than an operating system takes a core away for, far shorter than the slow work
 
 
-def launch_queue(device: Device) -> ResultTable:
+def launch_queue(device: Machine) -> ResultTable:
     """How many launches fit behind slow work before one of them holds the host."""
     cuda, sleep = device.cuda, Sleep(device, seconds=1)
     x = torch.zeros(1, device=device.torch_device)
@@ -175,7 +175,7 @@ PROCESSES = {
 }
 
 
-def profiler_leaves_traces(device: Device) -> ResultTable:
+def profiler_leaves_traces(device: Machine) -> ResultTable:
     """Host time of launching a kernel before torch's profiler runs in a process, while it does, and after."""
     found = []
     for name, (profiled, teardown) in PROCESSES.items():

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from .. import attention as _attention  # noqa: F401  (defines torch.ops.acb.paged_attention)
-from ..device import CudaDevice, Device
 from ..errors import InputError
 from ..kv_cache import KVCache, PagePool
 from ..model import Model
@@ -18,6 +17,8 @@ from ..run.checkpoint import Checkpoint
 from ..run.fuse import fuse
 from ..run.options import Options
 from ..run.session import Session
+from ..run.timed import Machine, TimedCudaDevice
+from ..run.warm_up import warm_up
 from ..run.workload import workload as find_workload
 from ..scheduler import Scheduler
 from ..sim.device import CpuDevice
@@ -31,7 +32,7 @@ CROWD = 8  # graphs
 
 def host(steps: int = 200) -> ResultTable:
     """Host microseconds of schedule, write, fill and update in a decode step; medians over `steps` steps."""
-    device = CudaDevice() if torch.cuda.is_available() else CpuDevice()
+    device = TimedCudaDevice() if torch.cuda.is_available() else CpuDevice()
     columns = {"rows": "d", "context": ",d"}
     columns |= dict.fromkeys(("schedule", "write", "fill", "update", "sum"), ".0f") | {"sum/row": ".2f"}
     found = []
@@ -44,7 +45,7 @@ def host(steps: int = 200) -> ResultTable:
 
 
 def host_steps(
-    rows: int, context: int, steps: int, device: Device, between: Callable[[], None] = lambda: None
+    rows: int, context: int, steps: int, device: Machine, between: Callable[[], None] = lambda: None
 ) -> list[tuple[float, ...]]:
     """What the host does for batches of decodes, after the prompts are through.
 
@@ -125,7 +126,7 @@ def attention(heads: int = 32, kv_heads: int = 8, head_dim: int = 128) -> Result
         found.append([rows, context, 1e6 * seconds, rate / 1e12, rate / ceiling])
     columns = {"rows": "d", "context": ",d", "us": ".1f", "TB/s": ".2f", "of a sum's": ".0%"}
     note = f"A plain sum over 4.3 GB reads {ceiling / 1e12:.2f} TB/s."
-    return ResultTable("Decode attention, one layer, bf16", columns, found, note, environment(CudaDevice()))
+    return ResultTable("Decode attention, one layer, bf16", columns, found, note, environment(TimedCudaDevice()))
 
 
 def reading_rate() -> float:
@@ -135,7 +136,7 @@ def reading_rate() -> float:
 
 
 def memory(name: str = "llama-3.1-8b", rows: int = 384, context: int = 1152, compile: bool = False) -> ResultTable:
-    """Device bytes of what asynchrony adds, a second slot and a second set of graphs, beside all the rest.
+    """Machine bytes of what asynchrony adds, a second slot and a second set of graphs, beside all the rest.
 
     Args:
         name: of a model.
@@ -148,7 +149,7 @@ def memory(name: str = "llama-3.1-8b", rows: int = 384, context: int = 1152, com
     """
     if not torch.cuda.is_available():
         raise InputError("the memory benchmark needs a CUDA GPU; torch finds none")
-    device = CudaDevice()
+    device = TimedCudaDevice()
     taken: dict[str, int] = {}
 
     def took(what: str) -> None:
@@ -167,7 +168,7 @@ def memory(name: str = "llama-3.1-8b", rows: int = 384, context: int = 1152, com
     cache = KVCache(checkpoint.layers, rows * pages, PAGE_SIZE, checkpoint.dtype, device.torch_device)
     took("KV cache")
     model = Model(network, checkpoint.layers, cache, SlotSize(rows, 8192, pages), device)
-    model.warm_up()
+    warm_up(model)
     torch.cuda.empty_cache()
     took("kernels, libraries")
     pool, graphs, slots, slot_bytes = torch.cuda.graph_pool_handle(), [], [], {}
@@ -184,7 +185,7 @@ def memory(name: str = "llama-3.1-8b", rows: int = 384, context: int = 1152, com
         took(f"{which} set of {len(model.decode_sizes)} graphs")
     total = sum(taken.values())
     found = [[what, count / 1e6, count / total] for what, count in (taken | slot_bytes).items()]
-    title = f"Device memory, {name}, {rows} rows of {context:,}{', compiled' if compile else ''}"
+    title = f"Machine memory, {name}, {rows} rows of {context:,}{', compiled' if compile else ''}"
     columns = {"what": "", "MB": ",.2f", "share": ".4%"}
     return ResultTable(title, columns, found, "", environment(device))
 
@@ -215,7 +216,7 @@ def trace(name: str = "wide", chapter: str = "ch6", repeats: int = 3, compile: b
     columns = {"trace": "", "median": ",.0f"} | {f"run {number}": ",.0f" for number in range(1, repeats + 1)}
     found = [["on" if traced else "off", medians[traced], *rates[traced]] for traced in rates]
     note = f"On / off: {medians[True] / medians[False]:.4f}."
-    return ResultTable(title, columns, found, note, environment(CudaDevice()))
+    return ResultTable(title, columns, found, note, environment(TimedCudaDevice()))
 
 
 @cache

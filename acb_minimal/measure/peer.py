@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from ..device import CudaDevice
 from ..errors import InputError
+from ..run.timed import TimedCudaDevice
 from .generate_batch import EVERY, NEW_TOKENS, ROWS, Served, Setting, serve
 from .metrics import environment
 from .result_table import ResultTable
@@ -62,7 +62,7 @@ def peer(
         kept = traces if context == shortest else None
         with ProcessPoolExecutor(1, get_context("spawn")) as process:  # the profiler leaves its mark on a process
             served += process.submit(serve, settings, "llama-3.1-8b", kept).result()
-    return tables(served, environment(CudaDevice()))
+    return tables(served, environment(TimedCudaDevice()))
 
 
 def tables(served: list[Served], environment: dict[str, str]) -> dict[str, ResultTable]:

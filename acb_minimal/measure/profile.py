@@ -17,13 +17,12 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..device import Device
 from ..errors import InputError
 from ..run.checkpoint import Checkpoint
 from ..run.options import Options
 from ..run.session import Completion, Session
+from ..run.timed import BatchDone, Machine
 from ..run.workload import Workload
-from ..scheduler import Step
 from ..trace.spans import Trace
 from ..trace.torch_profiler import Recording, bubble_share, kernel_runs
 from .kernel_profile import launch_names, profiled, with_kernels
@@ -73,9 +72,9 @@ class Run(NamedTuple):
         completions: in the order of the prompts.
     """
 
-    device: Device
+    device: Machine
     options: Options
-    steps: list[Step]
+    steps: list[BatchDone]
     trace: Trace
     figures: Metrics
     completions: list[Completion]
@@ -106,7 +105,7 @@ class Profile:
     """
 
     chapter: str
-    device: Device
+    device: Machine
     figures: Metrics
     trace: Trace
     breakdown: Breakdown | None
@@ -128,7 +127,7 @@ class Profile:
 def profile(
     chapter: str | type,
     workload: Workload,
-    device: str | Device = "auto",
+    device: str | Machine = "auto",
     checkpoint: Checkpoint | None = None,
     name: str | None = None,
     options: Options | None = None,
@@ -160,7 +159,7 @@ def profile(
 def serve(
     workload: Workload,
     chapter: str | type,
-    device: str | Device,
+    device: str | Machine,
     checkpoint: Checkpoint,
     options: Options | None,
     progress: Callable[[str], None],
@@ -173,7 +172,7 @@ def serve(
     if session.refused:
         raise InputError(next(iter(session.refused.values())))
     completions = session.serve()
-    figures, steps = Metrics.of(session), session.scheduler.steps
+    figures, steps = Metrics.of(session), session.done
     return Run(session.device, session.options, steps, session.trace, figures, completions)
 
 

@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..device import Device
 from ..errors import InputError, RankError
 from ..model import Model
 from ..run import launch
@@ -23,6 +22,7 @@ from ..run.checkpoint import Checkpoint
 from ..run.devices import open_device
 from ..run.options import Options
 from ..run.session import Session
+from ..run.timed import Machine
 from ..run.workload import Workload
 from ..trace.batches import PACE
 from ..trace.launched import COMMUNICATION
@@ -133,7 +133,7 @@ def measure(workloads: Sequence[Workload], checkpoint: Checkpoint, device: str) 
             yield points
 
 
-def _session(workload: Workload, engine: str, checkpoint: Checkpoint, device: str | Device, trace: bool) -> Session:
+def _session(workload: Workload, engine: str, checkpoint: Checkpoint, device: str | Machine, trace: bool) -> Session:
     gc.collect()  # what the session before has held on the GPU
     chapter, graphs = ENGINES[engine]
     options = Options(graphs=graphs, gpus=checkpoint.ranks.count if checkpoint.ranks else 1)
@@ -147,7 +147,7 @@ def _point(workload: Workload, engine: str, checkpoint: Checkpoint, device: str)
     except InputError as error:
         return Point(*names, refused=str(error))
     session.serve()
-    steps, trace = session.scheduler.steps, session.trace
+    steps, trace = session.done, session.trace
     numbers = range(SETTLING, len(steps) - 1)  # nothing is launched beside the last
     if trace is None:
         return Point(*names, statistics.fmean(steps[number].time - steps[number - 1].time for number in numbers))

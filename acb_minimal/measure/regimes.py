@@ -58,7 +58,7 @@ def regimes(
             job = workload.job(checkpoint.vocab_size)
             session = Session(job, synchronous("ch6"), checkpoint, device, Options(compile=compile), trace=True)
             session.serve()
-            decodes = widest_decodes(session.scheduler.steps)
+            decodes = widest_decodes(session.done)
             windows, bubbles = session.trace.batches(), session.trace.bubbles()
             idle = math.fsum(bubbles[number] for number in decodes)
             whole = idle + math.fsum(end - start for start, end in map(windows.get, decodes))

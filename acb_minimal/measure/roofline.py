@@ -22,11 +22,11 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity
 
-from ..device import CudaDevice
 from ..errors import InputError
 from ..kv_cache import AttentionLayer
 from ..run.checkpoint import Checkpoint
 from ..run.fuse import fuse
+from ..run.timed import TimedCudaDevice
 from .calibrate import ready_model, written
 from .metrics import environment
 from .parts import gpu_seconds, reading_rate
@@ -173,7 +173,7 @@ def roofline(progress: Callable[[str], None] = lambda text: None) -> ResultTable
         # In a process of its own: one in which torch's profiler has run launches more slowly ever after.
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
             steps += process.submit(_measure, case).result()
-    return table(steps, environment(CudaDevice()))
+    return table(steps, environment(TimedCudaDevice()))
 
 
 def table(steps: list[Step], environment: dict[str, str]) -> ResultTable:
@@ -188,7 +188,7 @@ def table(steps: list[Step], environment: dict[str, str]) -> ResultTable:
 
 
 def _measure(case: Case) -> list[Step]:
-    device, checkpoint = CudaDevice(), Checkpoint(case.model)
+    device, checkpoint = TimedCudaDevice(), Checkpoint(case.model)
     rate = reading_rate()
     positions = case.rows * (max(case.contexts) + 64)
     model = ready_model(checkpoint, device, case.rows, positions)

@@ -7,7 +7,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from ..device import CudaDevice
+from ..run.timed import TimedCudaDevice
 from ..run.workload import Workload
 from .compare import Comparison
 from .metrics import PARTS, Breakdown, command, environment
@@ -154,7 +154,7 @@ def markdown(results: dict[str, dict]) -> str:
 def regime_entry(points: Iterable[Regime]) -> dict:
     """What to store of a regime map."""
     points = [point._asdict() for point in points]
-    return {"command": command(), "environment": environment(CudaDevice()), "points": points}
+    return {"command": command(), "environment": environment(TimedCudaDevice()), "points": points}
 
 
 def regime_points(entry: dict) -> list[Regime]:

@@ -2,13 +2,14 @@
 
 import torch
 
-from ..device import CudaDevice, Device
 from ..errors import InputError
 from ..kv_cache import KVCache, PagePool
 from ..sim.costs import Costs
 from ..sim.device import CpuDevice, SimulatedDevice
 from .checkpoint import Checkpoint
 from .options import Options
+from .timed import Machine, TimedCudaDevice
+from .traced import TracedCudaDevice
 
 DEVICES = ("auto", "cuda", "sim", "cpu")
 # Device bytes left to activations, logits and the CUDA libraries when weights and KV cache are sized.
@@ -32,7 +33,7 @@ def is_simulated(name: str) -> bool:
     return name == "sim" or (name == "auto" and not torch.cuda.is_available())
 
 
-def open_device(name: str, checkpoint: Checkpoint, trace: bool = False, options: Options | None = None) -> Device:
+def open_device(name: str, checkpoint: Checkpoint, trace: bool = False, options: Options | None = None) -> Machine:
     """The device of that name. On the simulator, the large random models only take time; they compute nothing.
 
     Raises:
@@ -55,10 +56,10 @@ def open_device(name: str, checkpoint: Checkpoint, trace: bool = False, options:
         raise InputError(
             f"launching is {1e3 * options.launching:g} ms; on device {name!r} it takes what it takes: use sim"
         )
-    return CpuDevice() if name == "cpu" else CudaDevice(trace)
+    return CpuDevice() if name == "cpu" else TracedCudaDevice() if trace else TimedCudaDevice()
 
 
-def check_gpu(checkpoint: Checkpoint, pool: PagePool, device: Device) -> None:
+def check_gpu(checkpoint: Checkpoint, pool: PagePool, device: Machine) -> None:
     """Whether a CUDA device can run the model.
 
     Raises:

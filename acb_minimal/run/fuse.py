@@ -5,7 +5,7 @@ alone: one with prompts in it spends its time in products too large to gain. Wha
 module of torch's own, such as the last norm and the rotary embedding, is compiled for all batches: a dozen small
 kernels, whatever they compute.
 
-How often torch compiles: the first batch of decodes is compiled as it is, and in `Model.warm_up` that is the largest.
+How often torch compiles: the first batch of decodes is compiled as it is, and in `warm_up` that is the largest.
 At the next size torch compiles anew and leaves the number of tokens open (what `dynamic=None` means), which does for
 all other sizes but 1, a case torch always makes its own. Three graphs of a layer, then, whatever the sizes; and all
 layers share them, because what tells one layer from another are attributes of its modules.
@@ -19,6 +19,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..model import Model
+from . import warm_up as every_batch
 from .joined_linears import join_linears, run_once
 
 COMPILE = {"dynamic": None}  # what torch.compile is told
@@ -152,11 +153,11 @@ def fuse(network: PreTrainedModel) -> None:
 
 
 def warm_up(model: Model, progress: Callable[[str], None]) -> bool:
-    """Model.warm_up of a network that `fuse` was called for, which is when torch compiles.
+    """Runs every kind of batch (warm_up.py) of a network that `fuse` was called for, which is when torch compiles.
 
     Args:
         model: whose layers run as they are from here on if they cannot be compiled.
-        progress: as Model.warm_up takes it.
+        progress: as warm_up.warm_up takes it.
 
     Returns:
         Whether they are compiled.
@@ -164,11 +165,11 @@ def warm_up(model: Model, progress: Callable[[str], None]) -> bool:
     from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException  # here: importing it takes a while
 
     try:
-        model.warm_up(lambda text: progress(f"compiling, {text}"))
+        every_batch.warm_up(model, lambda text: progress(f"compiling, {text}"))
     except (TorchDynamoException, FailOnRecompileLimitHit) as error:
         plain(model.network)
         _say(model.network, f"its layers cannot be compiled and run as they are ({type(error).__name__}: {error})")
-        model.warm_up(progress)
+        every_batch.warm_up(model, progress)
         return False
     return True
 

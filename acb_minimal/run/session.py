@@ -8,19 +8,19 @@ from functools import partial
 
 import torch
 
-from ..device import Device
 from ..errors import EngineError, InputError
 from ..kv_cache import KVCache, PagePool
-from ..model import Model
 from ..request import FinishReason, Request
-from ..scheduler import Scheduler
 from ..slot import SlotSize
 from ..trace.spans import Trace
 from . import fuse
 from .checkpoint import Checkpoint
 from .devices import check_device, check_gpu, open_device
 from .engines import load_chapter
+from .graphed import GraphedModel
 from .options import Options
+from .timed import BatchDone, Machine, TimedModel, TimedScheduler
+from .warm_up import warm_up
 from .watch_ranks import Watch, WatchedScheduler
 from .workload import Job
 
@@ -90,7 +90,7 @@ class Session:
         job: Job,
         chapter: str | type = "ch1",
         model: str | Checkpoint = "counter",
-        device: str | Device = "auto",
+        device: str | Machine = "auto",
         options: Options | None = None,
         trace: bool = False,
     ):
@@ -101,7 +101,7 @@ class Session:
                 class itself.
             model: a name that Checkpoint takes, or a Checkpoint. If ranks share it, all of them must make this session.
             device: "cuda"; "sim", the simulated GPU; "cpu", where nothing overlaps; "auto": CUDA if there is one, else
-                the simulator; or a Device.
+                the simulator; or a Machine.
             options: what to turn for this run.
             trace: whether to record what host and device do.
 
@@ -127,7 +127,7 @@ class Session:
         self._watch = Watch(ranks) if ranks else None
         if ranks and self.trace:
             self.trace.rank = ranks.rank
-        self.scheduler = (partial(WatchedScheduler, self._watch) if self._watch else Scheduler)(
+        self.scheduler = (partial(WatchedScheduler, self._watch) if self._watch else TimedScheduler)(
             self.pool,
             job.max_running,
             job.max_batch_tokens,
@@ -209,7 +209,7 @@ class Session:
                 yield Completion(request.id, tokens, self.checkpoint.decode(tokens), request.finish_reason)
             self.device.finish()
             if self.trace:
-                self.trace.prompts = frozenset(n for n, step in enumerate(self.scheduler.steps) if not step.decodes)
+                self.trace.prompts = frozenset(n for n, step in enumerate(self.done) if not step.decodes)
         finally:
             gc.unfreeze()
             torch.set_num_threads(threads)
@@ -240,18 +240,23 @@ class Session:
             first = min(missing, key=int)
             raise EngineError(f"the engine stopped without yielding {len(missing)} requests, request {first!r} first")
 
-    def _warm_up(self, model: Model) -> None:
+    def _warm_up(self, model: TimedModel) -> None:
         if self.options.compile and self.device.kind != "sim":
             self.options = replace(self.options, compile=fuse.warm_up(model, self.progress))
         else:
-            model.warm_up()
+            warm_up(model)
+
+    @property
+    def done(self) -> list[BatchDone]:
+        """The batches whose tokens have come back, in order."""
+        return self.scheduler.done
 
     @property
     def trace(self) -> Trace | None:
         """What host and device did, once the run has ended; None if it was not asked for."""
         return self.device.trace
 
-    def load_model(self) -> Model:
+    def load_model(self) -> TimedModel:
         """The model on the device, with a KV cache of its own."""
         layers, pages, page_size = self.checkpoint.layers, self.pool.num_pages, self.pool.page_size
         network = self.checkpoint.load(self.device.torch_device) if self.device.arithmetic else None
@@ -259,4 +264,5 @@ class Session:
             (fuse.fuse if self.options.compile else fuse.plain)(network)
         where = self.device.torch_device if self.device.arithmetic else "meta"
         cache = KVCache(layers, pages, page_size, self.checkpoint.dtype, where)
-        return Model(network, layers, cache, self.size, self.device, self.options.graphs)
+        kind = GraphedModel if self.options.graphs else TimedModel
+        return kind(network, layers, cache, self.size, self.device)

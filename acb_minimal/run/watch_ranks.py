@@ -17,14 +17,14 @@ import numpy as np
 
 from ..errors import RankError
 from ..request import Batch, Request
-from ..scheduler import Scheduler
 from .launch import GRACE, leave
 from .ranks import Ranks
+from .timed import TimedScheduler
 
 INTERVAL = 0.25  # seconds between two looks at the others
 
 
-class WatchedScheduler(Scheduler):
+class WatchedScheduler(TimedScheduler):
     """A scheduler that tells a Watch what it does."""
 
     def __init__(self, watch: "Watch", *arguments):

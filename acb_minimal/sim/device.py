@@ -1,4 +1,4 @@
-"""The devices that need no GPU: the simulated one, and the CPU by itself."""
+"""The devices that need no GPU: the simulated one, and the CPU by itself. Both are machines (run/timed.py)."""
 
 import time
 from collections.abc import Callable
@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 import torch
 
-from ..device import COPIES, Work, spin
-from ..trace.spans import Trace
+from ..device import Work
+from ..trace.spans import COPIES, Trace
 from .costs import Costs, Shape
 from .cuda import SimulatedCuda
 from .engine_code import engine_code
@@ -20,7 +20,7 @@ from .queues import Policy
 
 
 class SimulatedDevice:
-    """The simulated GPU: CPU tensors stand for device memory, figures are simulated. See Device.
+    """The simulated GPU: CPU tensors stand for device memory, figures are simulated. See timed.Machine.
 
     Attributes:
         costs: what things take; they move the virtual clock of the policy Timed.
@@ -126,7 +126,8 @@ class SimulatedDevice:
 
 
 class CpuDevice:
-    """The CPU as the device: all device work runs as soon as it may, and takes the time it takes. See Device."""
+    """The CPU as the device: all device work runs as soon as it may, and takes the time it takes. See
+    timed.Machine."""
 
     kind = "cpu"
     name = "CPU"
@@ -175,3 +176,10 @@ class CpuDevice:
         self, what: str, since: float, rows: int, batch_number: int | None = None, slot: str | None = None
     ) -> None:
         """It takes the time it takes."""
+
+
+def spin(seconds: float) -> None:
+    """Keeps a real host busy: asleep, it would give its core away and come back late."""
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        pass

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ..device import Work, number_of
+from ..device import Work
+from ..trace.spans import number_of
 
 
 class Cost(NamedTuple):

@@ -10,7 +10,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from ..device import Device, Work, number_of
+from ..device import Device, Work
+from ..trace.spans import number_of
 from .limits import Limit
 from .operations import Operation, Queue
 from .places import DEVICE, PINNED, Places

@@ -18,6 +18,12 @@ Lane = Literal["CPU", "H2D", "compute", "D2H"]
 LANES: tuple[Lane, ...] = ("CPU", "H2D", "compute", "D2H")
 LAUNCHES = ("carry_over", "forward", "replay")  # the names of spans that are launching
 ENGINES: dict[str, Lane] = {"h2d": "H2D", "compute": "compute", "d2h": "D2H"}
+COPIES = {"h2d": "upload", "d2h": "download"}
+
+
+def number_of(work) -> int | None:
+    """The number of the batch that device work is for (device.Work), as it is now; None without one."""
+    return work.batch.number if work is not None and work.batch is not None else None
 
 
 @dataclass(frozen=True, slots=True)

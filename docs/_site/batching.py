@@ -16,8 +16,6 @@ from acb_minimal.models import counter
 from acb_minimal.pictures.theme import DARK, FONT, LIGHT, WIDTH, Theme, bare_axes
 from acb_minimal.request import Request
 from acb_minimal.scheduler import Scheduler
-from acb_minimal.sim.costs import Costs
-from acb_minimal.sim.device import SimulatedDevice
 
 PLACES = 4  # requests in a batch at most
 ROW = 0.21  # inches
@@ -49,7 +47,7 @@ def batching(*, dark: bool = False) -> Figure:
 
 def served(groups: Sequence[Sequence[int]]) -> list[list[int]]:
     """The requests, by number, of every step; a group may start once the group before is finished."""
-    scheduler = Scheduler(PagePool(len(PAIRS), 64), PLACES, 64, 1, 64, SimulatedDevice(Costs.of("counter")))
+    scheduler = Scheduler(PagePool(len(PAIRS), 64), PLACES, 64, 1, 64)
     steps = []
     for group in groups:
         for number in group:

@@ -29,7 +29,7 @@ def written() -> str:
     """The second batch of two requests as a slot holds it, the first one being still on the GPU: every view, what is in
     it, and what that means."""
     device = SimulatedDevice(Costs.of("counter"))
-    scheduler = Scheduler(PagePool(PAGES, PAGE_SIZE), len(PROMPTS), BUDGET, 100, 100, device)
+    scheduler = Scheduler(PagePool(PAGES, PAGE_SIZE), len(PROMPTS), BUDGET, 100, 100)
     for name, prompt in PROMPTS.items():
         scheduler.add(Request(name, prompt, 4))
     slot = IOSlot(SlotSize(len(PROMPTS), BUDGET, PAGES), PAGE_SIZE, PAGES, device)

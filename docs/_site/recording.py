@@ -67,7 +67,7 @@ def record(
         "calls": [call for call in recorder.calls if call["line"]],  # the last synchronize is nobody's
         "requests": {request.id: recorder.words(request.tokens[: request.prompt_len]) for request in session.requests},
         "batches": batches(recorder),
-        "steady": widest_decodes(session.scheduler.steps),
+        "steady": widest_decodes(session.done),
     }
 
 

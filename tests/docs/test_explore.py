@@ -102,7 +102,7 @@ def test_the_page_has_every_span_where_the_simulator_has_it(reader, stem, graphs
         assert (mine[0], mine[2], *mine[4:]) == (theirs[0], theirs[2], *theirs[4:])
         assert mine[1] == pytest.approx(theirs[1] - session.started, abs=1e-9)
         assert mine[3] == pytest.approx(theirs[3] - session.started, abs=1e-9)
-    parts = Breakdown.simulated(device.trace, session.scheduler.steps)
+    parts = Breakdown.simulated(device.trace, session.done)
     assert figures["step"] == pytest.approx(parts.step, abs=1e-9)
     assert figures["bubbles"] == pytest.approx(parts.bubbles, abs=1e-9)
 

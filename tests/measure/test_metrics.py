@@ -18,17 +18,17 @@ from acb_minimal.measure.metrics import (
 )
 from acb_minimal.request import Request
 from acb_minimal.run.session import Completion
-from acb_minimal.scheduler import Step
+from acb_minimal.run.timed import BatchDone
 from acb_minimal.trace.spans import Trace
 
 # Batches 0 and 6 carry prompts; 1 and 5 have one for a neighbour; 2, 3 and 4 do not, but 4 is narrower.
 STEPS = [
-    Step(11.0, 2, 9, False), Step(12.0, 2, 2, True), Step(12.1, 2, 2, True), Step(12.3, 2, 2, True),
-    Step(12.6, 1, 1, True), Step(13.0, 1, 1, True), Step(15.0, 2, 5, False), Step(16.0, 2, 2, True),
+    BatchDone(11.0, 2, 9, False), BatchDone(12.0, 2, 2, True), BatchDone(12.1, 2, 2, True), BatchDone(12.3, 2, 2, True),
+    BatchDone(12.6, 1, 1, True), BatchDone(13.0, 1, 1, True), BatchDone(15.0, 2, 5, False), BatchDone(16.0, 2, 2, True),
 ]  # fmt: skip
 
 
-def session(steps: list[Step]) -> SimpleNamespace:
+def session(steps: list[BatchDone]) -> SimpleNamespace:
     """A Session that has served two requests of 5 + 4 tokens in these steps, from second 10 on, without a trace."""
     requests = [Request(id, [0] * 5, 4) for id in "01"]
     for request in requests:
@@ -48,10 +48,10 @@ def test_a_decode_step_lies_between_two_batches_of_decodes():
     assert Metrics.of(session(STEPS[:2])).ms_per_decode_step is None
 
 
-def steps_of(times: list[float]) -> list[Step]:
+def steps_of(times: list[float]) -> list[BatchDone]:
     """A batch with a prompt, and batches of decodes with these times between them."""
     ends = accumulate(times, initial=0.0)
-    return [Step(end, 2, 2, number > 0) for number, end in enumerate(ends)]
+    return [BatchDone(end, 2, 2, number > 0) for number, end in enumerate(ends)]
 
 
 def test_typical_decodes_are_those_in_a_row_that_are_nearest_to_the_median():
@@ -80,7 +80,7 @@ def test_typical_decodes_are_from_everywhere_if_the_middle_half_has_not_so_many(
     assert typical_decodes(steps, 6) == range(5, 11)
 
 
-WITH_A_SLOW_ONE = [Step(0.0, 2, 9, False), *(Step(end, 2, 2, True) for end in (1.0, 1.1, 1.2, 2.3, 2.4, 2.5))]
+WITH_A_SLOW_ONE = [BatchDone(0.0, 2, 9, False), *(BatchDone(end, 2, 2, True) for end in (1.0, 1.1, 1.2, 2.3, 2.4, 2.5))]
 
 
 def slow_trace() -> Trace:

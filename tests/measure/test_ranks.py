@@ -21,8 +21,8 @@ def test_every_engine_serves_decodes_alone():
         session = ranks._session(load, engine, Checkpoint("counter"), "cpu", trace=False)
         session.serve()
         sessions.append(session)
-    assert all(step.decodes and step.rows == 3 for session in sessions for step in session.scheduler.steps)
-    assert [len(session.scheduler.steps) for session in sessions] == [30, 30, 30]
+    assert all(step.decodes and step.rows == 3 for session in sessions for step in session.done)
+    assert [len(session.done) for session in sessions] == [30, 30, 30]
 
 
 def test_on_a_cpu_a_step_has_a_length_and_no_parts():

@@ -3,15 +3,10 @@
 import json
 from collections import defaultdict
 from itertools import pairwise
-from types import SimpleNamespace
-from unittest.mock import Mock
 
 import jsonschema
 import pytest
-import torch
 
-from acb_minimal import device as device_module
-from acb_minimal.device import CudaDevice
 from acb_minimal.errors import InputError
 from acb_minimal.measure.compare import compare
 from acb_minimal.measure.metrics import Metrics
@@ -19,7 +14,7 @@ from acb_minimal.models import counter
 from acb_minimal.run.engines import chapter_paths
 from acb_minimal.run.session import Session
 from acb_minimal.run.workload import Job, workload
-from acb_minimal.trace.spans import LANES, Span, Trace
+from acb_minimal.trace.spans import LANES, Trace
 
 DEVICES = ["sim", pytest.param("cuda", marks=pytest.mark.gpu)]
 
@@ -128,7 +123,7 @@ def traced(chapter: str, device: str) -> Trace:
     texts = {completion.id: completion.text for completion in session.completions()}
     assert texts["1"] == counter.answer(10, 20)
     trace = session.trace
-    assert len(trace.batches()) == len(session.scheduler.steps)
+    assert len(trace.batches()) == len(session.done)
     assert Metrics.of(session).gpu_active == trace.active()
     return trace
 
@@ -228,34 +223,3 @@ def test_the_middle_is_as_many_batches_as_there_are(batches, count, middle):
 def test_nothing_has_no_middle():
     with pytest.raises(InputError, match="the trace has no batches"):
         Trace().middle(3)
-
-
-def test_device_work_is_where_its_events_are_on_the_host_s_clock(monkeypatch):
-    monkeypatch.setattr(CudaDevice, "name", "a GPU")
-    device = CudaDevice(trace=True)
-    monkeypatch.setattr(device, "cuda", Mock())
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-    monkeypatch.setattr(torch.cuda, "Event", Mock())
-    moments = iter(["before", "after"])
-    monkeypatch.setattr(device_module, "moment", lambda clock: next(moments))
-    seconds = {("before", "after", 4): [10.0, 11.0, 12.0, 13.0]}
-    monkeypatch.setattr(device_module, "host_times", lambda began, ended, events: seconds[began, ended, len(events)])
-    device.begin()
-    for engine, name, number in (("h2d", "upload", 2), ("compute", "forward", 3)):
-        with device.launching(engine, name, SimpleNamespace(name="B", batch=SimpleNamespace(number=number))):
-            pass
-    device.finish()
-    device.finish()  # what is in the trace does not come there twice
-    calls = {span.batch_number: span.start for span in device.trace.lane("CPU")}
-    assert [span for span in device.trace.spans if span.lane != "CPU"] == [
-        Span("H2D", "upload", 10.0, 11.0, 2, "B", launched=calls[2]),
-        Span("compute", "forward", 12.0, 13.0, 3, "B", launched=calls[3]),
-    ]
-
-
-def test_without_a_trace_there_is_nothing_to_finish(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
-    device = CudaDevice()
-    device.begin()
-    device.finish()
-    assert device.trace is None

@@ -120,11 +120,11 @@ def test_a_trace_of_ours_knows_its_prompts_also_where_most_batches_have_some():
     load = workload("wide").override(requests=100, new_tokens=6)
     session = Session(load.job(512), "ch1", load.model, "sim", trace=True)
     session.serve()
-    prompts = [number for number, step in enumerate(session.scheduler.steps) if not step.decodes]
-    assert 2 * len(prompts) > len(session.scheduler.steps)
+    prompts = [number for number, step in enumerate(session.done) if not step.decodes]
+    assert 2 * len(prompts) > len(session.done)
     (report,) = analyse(Trace.of_chrome(session.trace.chrome()))
     assert [step.batch.number for step in report.steps if step.sort == "prompt"] == prompts[1:]
-    assert report.sorts["decode"][0] == len(session.scheduler.steps) - len(prompts) > 3
+    assert report.sorts["decode"][0] == len(session.done) - len(prompts) > 3
 
 
 @pytest.mark.parametrize("chapter", chapter_paths())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from acb_minimal.clocks import Moment, host_times, moment
+from acb_minimal.run.clocks import Moment, host_times, moment
 
 
 class Event:
