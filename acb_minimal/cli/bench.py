@@ -162,26 +162,6 @@ def ranks(
 
 
 @app.command()
-def myths(json_file: JsonFile = None) -> None:
-    """Beliefs about streams, copies and graphs, each put to the test. Some of them need a GPU."""
-    from ..measure import myths, myths_cuda
-    from ..measure.verdicts import verdict
-    from ..run.checkpoint import Checkpoint
-    from ..run.devices import open_device
-
-    check_record(json_file)
-    device = open_device("auto", Checkpoint("counter"))
-    on_gpu = device.kind == "cuda"
-    for experiment in myths.EXPERIMENTS + (myths_cuda.EXPERIMENTS if on_gpu else ()):
-        found = experiment(device)
-        _show({experiment.__name__: found}, json_file)
-        console.print(verdict(experiment.__name__, found), highlight=False)
-    if not on_gpu:
-        names = ", ".join(experiment.__name__ for experiment in myths_cuda.EXPERIMENTS)
-        console.print(f"Left out, since torch finds no CUDA GPU: {names}.")
-
-
-@app.command()
 def regimes(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the points to this file.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the map: a .png, .svg or .pdf file.")] = None,

@@ -4,21 +4,23 @@ Like times.py they return what Jupyter shows, and say on which machine it was me
 """
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+import torch
 from IPython.display import Image
 from rich.table import Table
 
-from ..measure import myths
 from ..measure.metrics import Breakdown, widest_decodes
 from ..measure.profile import Method, profile, serve
 from ..pictures import charts
 from ..run.checkpoint import Checkpoint
 from ..run.engines import synchronous
+from ..run.timed import Machine
 from ..run.workload import workload as find_workload
 from ..sim.costs import Costs
 from ..sim.device import SimulatedDevice
+from ..sim.operations import Cost
 from .notebook import machine, milliseconds, picture, plain_table
 from .tokens import counted
 
@@ -101,15 +103,64 @@ def default_stream() -> Table:
     """How long a small copy takes to arrive while the compute engine is busy, in the same stream and in another."""
     device = machine()
     made = plain_table(f"streams on {device.name}", "slow kernel in", "copy in", "copy arrives after")
-    for busy, copying, _, arrived in myths.default_stream(device).rows:
-        made.add_row(busy, copying, milliseconds(arrived / 1e3))
+    streams = {"the default stream": device.cuda.default_stream(), "a side stream": device.cuda.Stream()}
+    target, origin = torch.zeros(1, dtype=torch.int32, device=device.torch_device), device.pinned(1)
+    default, side = streams
+    for busy, copying in (default, default), (side, side), (default, side), (side, default):
+
+        def sleep(stream=streams[busy]) -> None:
+            with device.cuda.stream(stream):
+                if isinstance(device, SimulatedDevice):
+                    device.cuda.submit("sleep", "compute", lambda: None, lambda: Cost(0.05))
+                else:
+                    torch.cuda._sleep(90_000_000)  # cycles: some 50 ms
+
+        def copy(stream=streams[copying]) -> None:
+            with device.cuda.stream(stream):
+                device.copy("h2d", target, origin, True)
+
+        made.add_row(busy, copying, milliseconds(_times(device, copy, streams[copying], before=sleep)[1]))
     return made
 
 
 def pageable_copies(megabytes: int = 64) -> Table:
-    """How long a "non-blocking" upload holds the host, from pinned memory and from ordinary, pageable memory."""
+    """How long a "non-blocking" upload holds the host, from pinned memory and from ordinary, pageable memory.
+
+    Args:
+        megabytes: to copy, of 1,000,000 bytes.
+    """
     device = machine()
     made = plain_table(f"copies of {megabytes} MB on {device.name}", "from", "host held for", "copy done after")
-    for name, _, held, done in myths.pageable_copies(device, megabytes).rows:
-        made.add_row(f"{name} memory", milliseconds(held / 1e3), milliseconds(done / 1e3))
+    numel = megabytes * 250_000
+    target = torch.zeros(numel, dtype=torch.int32, device=device.torch_device)
+    origins = {"pinned": device.pinned(numel), "pageable": torch.zeros(numel, dtype=torch.int32)}
+    for name, origin in origins.items():
+
+        def copy(origin=origin) -> None:
+            device.copy("h2d", target, origin, True)
+
+        times = _times(device, copy, device.cuda.current_stream())
+        made.add_row(f"{name} memory", *map(milliseconds, times))
     return made
+
+
+def _times(
+    device: Machine, copy: Callable[[], None], stream, before: Callable[[], None] = lambda: None
+) -> tuple[float, float]:
+    """Seconds that a copy holds the host for, and until it is done: of the second, since the first time a GPU loads
+    what it runs.
+
+    Args:
+        stream: of the copy.
+        before: what to launch in front of it.
+    """
+    for _ in range(2):
+        device.cuda.synchronize()
+        before()
+        start = device.clock()
+        copy()
+        held = device.clock() - start
+        stream.synchronize()
+        done = device.clock() - start
+    device.cuda.synchronize()
+    return held, done

@@ -85,6 +85,15 @@ class Page(Values):
         """What `acb compare` prints: the block in the README, which a test holds to the command."""
         return first.block()
 
+    def experiment(self, name: str) -> str:
+        """A script of docs/results/myths and what it printed; until that is stored, what an older one measured."""
+        script = RESULTS / "myths" / f"{name}.py"
+        shown = f'```python title="docs/results/myths/{name}.py"\n{script.read_text()}```'
+        if not script.with_suffix(".txt").exists():
+            return f"{shown}\n\n{self.table('myths.json', name)}"
+        facts, _, printed = script.with_suffix(".txt").read_text().partition("\n")
+        return f"{shown}\n\n```text\n{printed}```\n\n<small markdown>{facts}</small>"
+
     def source(self, file: str, *names: str) -> str:
         """Where the figures of a file are from, or of these entries: a line for each machine, day and versions."""
         commands: dict[tuple, list[str]] = {}

@@ -1,4 +1,4 @@
-"""`acb bench`, as far as it needs no GPU; its myths are tested in tests/measure/test_myths.py."""
+"""`acb bench`, as far as it needs no GPU."""
 
 import pytest
 

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from acb_minimal.course import experiments
 from acb_minimal.course.experiments import two_by_two
@@ -65,3 +66,20 @@ def test_runs_are_odd_in_number(served, monkeypatch, runs, kind):
     with pytest.raises(InputError, match=f"runs is {runs}; it must be an odd number"):
         two_by_two("long", new_tokens=48, runs=runs)
     assert not served
+
+
+def test_streams_and_copies_are_shown_as_text():
+    tables = experiments.default_stream(), experiments.pageable_copies(8)
+    cells = [[list(column.cells) for column in table.columns] for table in tables]
+    assert [[column.header for column in table.columns] for table in tables] == [
+        ["slow kernel in", "copy in", "copy arrives after"],
+        ["from", "host held for", "copy done after"],
+    ]
+    assert cells[0][0] == ["the default stream", "a side stream"] * 2
+    assert cells[0][1] == ["the default stream", "a side stream", "a side stream", "the default stream"]
+    assert cells[1][0] == ["pinned memory", "pageable memory"]
+    if not torch.cuda.is_available():
+        behind, beside = cells[0][2][:2], [float(cell.removesuffix(" ms")) for cell in cells[0][2][2:]]
+        assert behind == ["50 ms", "50 ms"]
+        assert 0 < max(beside) < 1
+        assert [cell == cells[1][2][1] for cell in cells[1][1]] == [False, True]
