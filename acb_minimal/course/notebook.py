@@ -1,7 +1,7 @@
 """What the notebooks of the course share: the machine, the chapters' texts, and how things look in Jupyter.
 
 Every function that a notebook calls returns what Jupyter shows: Markdown, a table or a picture. Whatever has times in
-it names the machine they are from. What engines answer is in tokens.py, and how long they take in times.py.
+it names the machine they are from. What engines answer is in counting.py, and how long they take in profiles.py.
 """
 
 import io
@@ -37,9 +37,9 @@ def where() -> Markdown:
     )
 
 
-def machine(trace: bool = False) -> Machine:
+def machine() -> Machine:
     """This machine's device as the counter model sees it: the CUDA GPU, or else the simulated one."""
-    return open_device("auto", Checkpoint("counter"), trace)
+    return open_device("auto", Checkpoint("counter"))
 
 
 def source(chapter: str) -> HTML:
@@ -83,8 +83,3 @@ def picture(figure: Figure, what: str) -> Image:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=150)
     return Image(file.getvalue(), width=int(100 * figure.get_figwidth()), alt=what)
-
-
-def milliseconds(seconds: float) -> str:
-    """As text, with its unit."""
-    return f"{1e3 * seconds:.3g} ms"

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from acb_minimal.course.tokens import PAIRS
+from acb_minimal.course.counting import PAIRS
 from acb_minimal.kv_cache import PagePool
 from acb_minimal.models import counter
 from acb_minimal.pictures.theme import DARK, FONT, LIGHT, WIDTH, Theme, bare_axes

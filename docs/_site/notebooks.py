@@ -8,7 +8,6 @@ from pathlib import Path
 import nbformat
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
-SOLUTION = re.compile(r"<details><summary>(.*?)</summary>\n(.*)</details>", re.DOTALL)
 
 
 @functools.cache
@@ -52,23 +51,6 @@ def where(path: Path) -> str:
     """Machine, date and versions, as the notebook's first cell printed them."""
     first = next(cell for cell in read(path).cells if cell.cell_type == "code")
     return first.outputs[0]["data"]["text/markdown"]
-
-
-def exercises(path: Path) -> str:
-    """The exercises, each with the cell to be filled in and its solution, folded."""
-    parts, inside = [], False
-    for cell in read(path).cells:
-        if cell.cell_type == "markdown":
-            inside = inside or cell.source.startswith("### Exercise")
-            if solution := SOLUTION.fullmatch(cell.source):
-                title, text = solution.groups()
-                folded = "\n".join(f"    {line}".rstrip() for line in text.strip().splitlines())
-                parts.append(f'??? success "{title}"\n\n{folded}')
-            elif inside:
-                parts.append(cell.source)
-        elif inside:
-            parts.append(f"```python\n{cell.source}\n```")
-    return "\n\n".join(parts)
 
 
 def _output(path: Path, number: int, output: nbformat.NotebookNode, figures: str) -> str:

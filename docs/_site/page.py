@@ -193,10 +193,6 @@ class Page(Values):
         """The machine that a chapter's notebook ran on."""
         return f"<small markdown>{notebooks.where(self._notebook(chapter))}</small>"
 
-    def exercises(self, chapter: str) -> str:
-        """The exercises of a chapter's notebook, solutions folded."""
-        return notebooks.exercises(self._notebook(chapter))
-
     def _notebook(self, chapter: str) -> Path:
         return chapter_path(chapter).with_suffix(".ipynb")
 

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Rectangle
 
-from acb_minimal.course.tokens import PAIRS
+from acb_minimal.course.counting import PAIRS
 from acb_minimal.pictures.theme import LIGHT
 
 spec = importlib.util.spec_from_file_location("batching", Path(__file__).parents[2] / "docs" / "_site" / "batching.py")

@@ -39,29 +39,11 @@ def serve(chapter: str) -> Table:
     return made
 
 
-def counted(engine: str | type, device: Machine, model: str | Checkpoint = "counter", **options) -> Session:
-    """Serves PAIRS to the end.
-
-    Args:
-        engine: a chapter, or an engine.
-        options: fields of a Job; they go before those in SERVING.
-
-    Returns:
-        The Session that did it; its requests are in the order of PAIRS.
-
-    Raises:
-        InputError: the chapter, the model or the device cannot be used; the engine's own errors come as they are.
-    """
-    job = Job([counter.prompt(*pair) for pair in PAIRS], **SERVING | options)
-    session = Session(job, engine, model, device)
-    session.serve()
-    return session
-
-
 def answers(engine: str | type, device: Machine, model: str | Checkpoint = "counter") -> list[str] | str:
     """What an engine answers to "count a to b" for each of PAIRS; its error, on one line, if it raises one."""
     try:
-        session = counted(engine, device, model)
+        session = Session(Job([counter.prompt(*pair) for pair in PAIRS], **SERVING), engine, model, device)
+        session.serve()
     except Exception as error:
         return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
     return [session.checkpoint.decode(request.generated) for request in session.requests]
@@ -93,8 +75,8 @@ def simulate(variants: Mapping[str, str | type]) -> Table:
 
 
 def simulated(policy: str, seed: int = 0) -> SimulatedDevice:
-    """A simulated GPU for the counter model, with a trace."""
-    return SimulatedDevice(Costs.of("counter"), policies.named(policy, seed), trace=True)
+    """A simulated GPU for the counter model."""
+    return SimulatedDevice(Costs.of("counter"), policies.named(policy, seed))
 
 
 def try_here(name: str, engine: type) -> Table:

@@ -2,19 +2,24 @@
 
 import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from IPython.display import Image, Markdown
 from rich.table import Table
 
 from ..errors import InputError
 from ..measure import compare, tables
-from ..measure.profile import Profile
+from ..measure.metrics import widest_decodes
+from ..measure.profile import Profile, profile, serve
 from ..pictures import charts
 from ..pictures.timeline import timeline as draw
+from ..run.checkpoint import Checkpoint
+from ..run.engines import synchronous
 from ..run.workload import Workload
 from ..run.workload import workload as find_workload
-from .notebook import milliseconds, picture, plain_table
+from ..sim.costs import Costs
+from ..sim.device import SimulatedDevice
+from .notebook import machine, picture, plain_table
 
 
 @dataclass(frozen=True)
@@ -86,15 +91,15 @@ def left_to_gain(profiles: Profiles) -> Markdown:
     """A sentence on the last chapter measured: what it still loses, and what it took off the one before."""
     *before, (name, last) = ((name, profiles[name].breakdown) for name in profiles.comparisons)
     text = (
-        f"**{profiles.title}:** a decode step of {name} takes {milliseconds(last.step)}, of which a kernel runs for "
-        f"{milliseconds(last.kernels)}. Launch gaps are {_share(last.launch_gaps, last.step)} of the step and bubbles "
+        f"**{profiles.title}:** a decode step of {name} takes {_ms(last.step)}, of which a kernel runs for "
+        f"{_ms(last.kernels)}. Launch gaps are {_share(last.launch_gaps, last.step)} of the step and bubbles "
         f"{_share(last.bubbles, last.step)}. Without any bubbles it would be "
         f"{last.step / (last.step - last.bubbles):.2f} times as fast, without launch gaps as well "
         f"{last.step / last.kernels:.2f} times."
     )
     for old, parts in before:
         less = parts.step - last.step
-        text += f" Beside {old}, that is {milliseconds(abs(less))} {'less' if less >= 0 else 'more'} for a step."
+        text += f" Beside {old}, that is {_ms(abs(less))} {'less' if less >= 0 else 'more'} for a step."
     return Markdown(text)
 
 
@@ -114,16 +119,73 @@ def host_seconds(done: Profile) -> dict[str, float]:
     """Seconds of host work for a batch by name: medians, since a host can be slow for tens of batches on end, over the
     middle half of a run, in which all requests decode."""
     steps = done.trace.steps()
-    steps = middle(steps, max(len(steps) // 2, 1))
+    first, count = len(steps) // 4, max(len(steps) // 2, 1)
+    steps = steps[first : first + count]
     names = [name for name in steps[0] if name not in ("batch", "compute", "bubble")]
     return {name: statistics.median(step.get(name, 0.0) for step in steps) for name in names}
 
 
-def middle(values: Iterable, count: int) -> list:
-    """`count` of the values from their middle: of those that come once a batch, the ones where all requests decode."""
-    values = list(values)
-    first = max(len(values) - count, 0) // 2
-    return values[first : first + count]
+def slower_hosts(chapter: str, name: str, factors: Iterable[float]) -> Image:
+    """Where the time of a decode step goes on the simulated GPU, with hosts that take longer, as bars.
+
+    Args:
+        name: of the workload.
+        factors: how many times as long they take to schedule, write, fill and update.
+    """
+    workload = find_workload(name)
+    checkpoint, costs = Checkpoint(workload.model), Costs.of(workload.model)
+    rows = {}
+    for factor in factors:
+        slow = {
+            what: {part: factor * value for part, value in costs.figures[what].items()}
+            for what in ("schedule", "write", "fill", "update")
+        }
+        device = SimulatedDevice(replace(costs, figures=costs.figures | slow), arithmetic=False, trace=True)
+        rows[f"host work x {factor:g}"] = profile(chapter, workload, device, checkpoint).breakdown
+    title = f"{name}, {chapter} on {costs.gpu}"
+    return picture(charts.breakdown(rows, title=title), f"Bars: {title}")
+
+
+def two_by_two(name: str, new_tokens: int, runs: int = 1) -> Table:
+    """A workload in all four: synchronous or asynchronous, launched kernel by kernel or as graphs.
+
+    Steps are on the host's clock; of a run, they and its bubbles are medians.
+
+    Args:
+        name: of the workload.
+        new_tokens: for each request, to keep it short; there must be steps in which all requests decode.
+        runs: of each on a GPU, in turns; the one whose step is in the middle counts. A host can be slow for as long as
+            one of them takes.
+    """
+    device, workload = machine(), find_workload(name).override(new_tokens=new_tokens)
+    checkpoint = Checkpoint(workload.model)
+    runs = runs if device.kind == "cuda" else 1  # on the simulator a second would be as the first
+    engines = {
+        "synchronous, eager": synchronous("ch5"),
+        "asynchronous, eager (ch5)": "ch5",
+        "synchronous, graphs": synchronous("ch6"),
+        "asynchronous, graphs (ch6)": "ch6",
+    }
+    measured = {label: [] for label in engines}
+    for label, engine in [*engines.items()] * runs:
+        run = serve(workload, engine, device.kind, checkpoint, None, lambda text: None)
+        decodes, bubbles = widest_decodes(run.steps), run.trace.bubbles()
+        step = statistics.median(run.steps[number].time - run.steps[number - 1].time for number in decodes)
+        measured[label].append((step, statistics.median(bubbles[number] for number in decodes)))
+    title = f"{name} ({workload.model}) on {device.name}"
+    made = plain_table(title, "engine", "ms per decode step", "bubbles", "time saved")
+    if runs > 1:
+        made.caption = f"Of {runs} runs each, in turns, the one in the middle."
+        made.caption_justify = "left"
+    middle = {label: sorted(times)[runs // 2] for label, times in measured.items()}
+    base, _ = middle["synchronous, eager"]
+    for label, (step, bubble) in middle.items():
+        made.add_row(label, f"{1e3 * step:.2f}", f"{bubble / step:.2%}", f"{1 - step / base:.1%}")
+    return made
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:.3g} ms"
 
 
 def _share(part: float, whole: float) -> str:
