@@ -37,12 +37,13 @@ def instead(chapter: str, *changes: tuple[str, str]) -> judge.Outcome:
     ],
 )
 def test_an_engine_that_hangs_is_told_its_line(body, monkeypatch):
-    monkeypatch.setattr(judge, "PATIENCE", 2.0)
+    monkeypatch.setattr(judge, "PATIENCE", 0.5)
     outcome = instead("ch1", (STEP, f"        {body}\n"))
     line = line_of("ch1", "self.scheduler.schedule()")
-    assert outcome.failure == f"the engine has not come to an end in 2 s; it is in line {line}: {body}"
+    assert outcome.failure == f"the engine has not come to an end in 0.5 s; it is in line {line}: {body}"
 
 
+@pytest.mark.slow
 def test_what_a_debugger_takes_does_not_count(monkeypatch):
     """Who comes out of it has as much time again, though the clock goes off within, and at once afterwards."""
     monkeypatch.setattr(judge, "PATIENCE", 2.0)
@@ -258,7 +259,7 @@ def test_what_the_simulator_does_not_know_is_its_own_limit(text, name):
 # --- engines that forget only now and then ---
 
 
-@pytest.mark.parametrize("every", [16, 50])
+@pytest.mark.parametrize("every", [16, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_wait_that_is_skipped_now_and_then_is_missed(every):
     wait = "self.compute.wait_event(self.uploaded)"
     found = search(changed("ch3", (wait, f"batch.number % {every} == {every - 1} or {wait}")))
@@ -268,6 +269,7 @@ def test_a_wait_that_is_skipped_now_and_then_is_missed(every):
     assert replay(load_chapter("ch3"), found.seed).clean
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["timed", "lazy", "eager"])
 @pytest.mark.parametrize("chapter", chapter_paths())
 def test_the_chapters_are_in_order_for_long(chapter, policy):

@@ -95,7 +95,7 @@ def test_what_the_simulator_cannot_tell_of_an_operation_is_its_own_limit():
     )
 
 
-@pytest.mark.parametrize("name", ["carry-over", "captured carry-over"])
+@pytest.mark.parametrize("name", [pytest.param("carry-over", marks=pytest.mark.slow), "captured carry-over"])
 def test_an_engine_with_operations_of_its_own_serves_and_is_timed_like_any_other(name):
     chapter, *changes = OWN[name]
     mine = changed(chapter, *changes)
@@ -105,6 +105,7 @@ def test_an_engine_with_operations_of_its_own_serves_and_is_timed_like_any_other
     assert pace(mine, name).as_fast(of_chapter(chapter))
 
 
+@pytest.mark.slow
 def test_its_own_operations_can_be_explored():
     chapter, *changes = OWN["carry-over"]
     small = Case("small", (Prompt(1, 2), Prompt(1, 2)), 8, 2, 2)

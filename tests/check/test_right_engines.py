@@ -83,7 +83,7 @@ DESIGNS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("seed", ["4", "9", "long:lazy"])
+@pytest.mark.parametrize("seed", ["9", *(pytest.param(seed, marks=pytest.mark.slow) for seed in ("4", "long:lazy"))])
 @pytest.mark.parametrize("name", DESIGNS)
 def test_an_engine_of_another_design_is_right(name, seed):
     chapter, *changes = DESIGNS[name]
