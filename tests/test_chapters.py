@@ -12,7 +12,7 @@ import torch
 from acb_minimal import model
 from acb_minimal.models import counter
 from acb_minimal.run.checkpoint import Checkpoint
-from acb_minimal.run.engines import chapter_paths, load_chapter
+from acb_minimal.run.engines import chapter_paths, code_lines, load_chapter
 from acb_minimal.run.session import Session
 from acb_minimal.run.workload import Job
 from acb_minimal.sim.costs import Costs
@@ -49,15 +49,10 @@ def test_methods_keep_their_names_and_order():
     assert methods[3:] == [["__init__", "run", "step", "launch", "retire"]] * 3
 
 
-def code(name: str) -> list[str]:
-    """The chapter's lines without its docstring."""
-    source = CHAPTERS[name].read_text()
-    return source.splitlines()[ast.parse(source).body[0].end_lineno :]
-
-
 @pytest.mark.parametrize(("old", "new"), list(pairwise(CHAPTERS)))
 def test_a_step_is_short(old, new):
-    lines = list(difflib.ndiff(code(old), code(new)))
+    codes = (list(code_lines(CHAPTERS[name].read_text(), inner=False).values()) for name in (old, new))
+    lines = list(difflib.ndiff(*codes))
     assert sum(line[0] in "+-" for line in lines) <= 40
 
 

@@ -17,7 +17,7 @@ from types import CodeType
 from ..errors import EngineError, InputError
 from ..measure.metrics import Breakdown, widest_decodes
 from ..run.checkpoint import Checkpoint
-from ..run.engines import chapter_path, chapter_paths, load_chapter
+from ..run.engines import chapter_path, chapter_paths, code_lines, load_chapter
 from ..run.options import Options
 from ..run.session import Session
 from ..run.workload import workload
@@ -257,4 +257,4 @@ def _chapter(name: str) -> list[str]:
 
 def _statements(source: str) -> list[str]:
     """The lines of a source, without comments and blank ones."""
-    return [text for line in source.splitlines() if (text := line.split("#")[0].strip())]
+    return [line.strip() for line in code_lines(source, comments=False).values()]

@@ -14,6 +14,7 @@ from ..errors import InputError
 CHAPTERS = next(
     folder for above in (2, 1) if (folder := Path(__file__).parents[above] / "chapters").is_dir() or above == 1
 )
+HUNK = r"^@@ -(\d+).* \+(\d+).* @@"  # the head of one in a unified diff
 _numbers = itertools.count()
 
 
@@ -62,39 +63,58 @@ def diff(old: str, new: str, docstrings: bool = True) -> str:
     """The unified diff from one chapter to another, each by name, short name or path.
 
     Args:
-        docstrings: whether they are compared too; without them, a hunk is headed by the lines it begins at alone.
+        docstrings: as for `source_diff`.
 
     Raises:
         InputError: there is no such chapter.
     """
     paths = [chapter_path(name) for name in (old, new)]
-    texts = [path.read_text() for path in paths]
-    kept = [range(1, len(text.splitlines()) + 1) if docstrings else _code(text) for text in texts]
-    lines = [
-        [text.splitlines(keepends=True)[number - 1] for number in numbers]
-        for text, numbers in zip(texts, kept, strict=True)
-    ]
-    found = difflib.unified_diff(*lines, *(path.name for path in paths))
-    if docstrings:
-        return "".join(found)
+    return source_diff(*(path.read_text() for path in paths), *(path.name for path in paths), docstrings)
+
+
+def source_diff(
+    old: str, new: str, old_name: str, new_name: str, docstrings: bool = False, context: int = 3
+) -> str:
+    """The unified diff from one source text to another; empty if nothing differs.
+
+    Args:
+        docstrings: whether they are compared too; without them, a hunk is headed by the lines it begins at alone.
+        context: unchanged lines around each change.
+    """
+    sides = [dict(enumerate(text.splitlines(), 1)) if docstrings else code_lines(text) for text in (old, new)]
+    lines = [list(side.values()) for side in sides]
+    found = difflib.unified_diff(*lines, old_name, new_name, n=context, lineterm="")
 
     def head(match: re.Match) -> str:
-        begins = (numbers[int(place) - 1] for numbers, place in zip(kept, match.groups(), strict=True))
+        begins = (list(side)[int(place) - 1] for side, place in zip(sides, match.groups(), strict=True))
         return "@@ -{} +{} @@".format(*begins)
 
-    return "".join(re.sub(r"^@@ -(\d+).* \+(\d+).* @@", head, line) for line in found)
+    return "".join(f"{line if docstrings else re.sub(HUNK, head, line)}\n" for line in found)
 
 
-def _code(text: str) -> list[int]:
-    """The numbers of the lines of a source text that are in no docstring, and not empty lines around one."""
-    lines, hidden = text.splitlines(), set()
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+def code_lines(source: str, inner: bool = True, comments: bool = True) -> dict[int, str]:
+    """The lines of a source text by number, without docstrings and the empty lines behind them. Of a text that cannot
+    be parsed nothing counts as a docstring.
+
+    Args:
+        inner: whether those of classes and functions are left out too, and not the module's alone.
+        comments: False: comments, and lines without anything else, are left out too.
+    """
+    lines, hidden = source.splitlines(), set()
+    try:
+        nodes = list(ast.walk(ast.parse(source))) if inner else [ast.parse(source)]
+    except SyntaxError:
+        nodes = []
+    for node in nodes:
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             first, last = node.body[0].lineno, node.body[0].end_lineno
             while last < len(lines) and not lines[last].strip():
                 last += 1
             hidden.update(range(first, last + 1))
-    return [number for number in range(1, len(lines) + 1) if number not in hidden]
+    kept = {number: line for number, line in enumerate(lines, 1) if number not in hidden}
+    if comments:
+        return kept
+    return {number: text for number, line in kept.items() if (text := line.split("#")[0].rstrip())}
 
 
 def without(chapter: str, *statements: str) -> type:

@@ -7,7 +7,7 @@ import pytest
 
 from acb_minimal.errors import InputError
 from acb_minimal.models import counter
-from acb_minimal.run.engines import changed, chapter_path, diff, engine, synchronous, without
+from acb_minimal.run.engines import changed, chapter_path, code_lines, diff, engine, source_diff, synchronous, without
 from acb_minimal.run.session import Session
 from acb_minimal.run.workload import Job
 from acb_minimal.sim.costs import Costs
@@ -33,6 +33,15 @@ def test_a_diff_leaves_docstrings_out_unless_they_are_asked_for_and_says_where_a
     for head, line in heads:
         _, before, after, _ = head.split()
         assert old[-int(before) - 1] == new[int(after) - 1] == line
+
+
+def test_a_diff_of_texts_that_differ_in_docstrings_alone_is_empty():
+    one, other = (f'"""{name}."""\n\ndef f():\n    """{name}."""\n    return 1  # {name}\n' for name in ("A", "B"))
+    assert source_diff(one, one.replace('"""A', '"""B'), "mine", "theirs") == ""
+    assert "+    return 1  # B" in source_diff(one, other, "mine", "theirs")
+    assert code_lines(one, comments=False) == code_lines(other, comments=False) == {3: "def f():", 5: "    return 1"}
+    assert code_lines(one, inner=False) == {3: "def f():", 4: '    """A."""', 5: "    return 1  # A"}
+    assert code_lines('"""A."""\na = (\n', comments=False) == {1: '"""A."""', 2: "a = ("}
 
 
 def answers(engine_class: type, policy: str) -> bool:

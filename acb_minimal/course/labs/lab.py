@@ -5,7 +5,6 @@ from a chapter: its text under a docstring with the task, for a bug hunt with a 
 texts only; judging.py runs an engine.
 """
 
-import ast
 import difflib
 import textwrap
 import tomllib
@@ -14,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from ...run.engines import chapter_path
+from ...run.engines import chapter_path, code_lines
 
 FOLDERS = {"build": "builders", "hunt": "hunts"}
 FIND = """
@@ -121,28 +120,15 @@ def edited(source: str, changes: tuple[Change, ...]) -> str:
 
 def code(source: str) -> str:
     """A source without its docstring; as it is if it cannot be parsed."""
-    try:
-        first = ast.parse(source).body[0]
-    except (SyntaxError, IndexError):
-        return source
-    if not (isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str)):
-        return source
-    return "".join(source.splitlines(keepends=True)[first.end_lineno :]).lstrip("\n")
+    return "".join(f"{line}\n" for line in code_lines(source, inner=False).values())
 
 
 def statements(source: str) -> list[str]:
-    """The lines of a source without its docstring, comments and blank lines; indents are kept."""
-    lines = (line.split("#")[0].rstrip() for line in code(source).splitlines())
-    return [line for line in lines if line.strip()]
+    """The lines of a source without its docstrings, comments and blank lines; indents are kept."""
+    return list(code_lines(source, comments=False).values())
 
 
 def changed_lines(old: str, new: str) -> int:
     """How many lines differ from one source to another, comments left out; a line that was moved counts once."""
     lines = list(difflib.ndiff(statements(old), statements(new)))
     return max(sum(line.startswith(sign) for line in lines) for sign in "-+")
-
-
-def diff(old: str, new: str, old_name: str, new_name: str) -> str:
-    """The unified diff of two sources without their docstrings; empty if only those differ."""
-    texts = [code(source).splitlines(keepends=True) for source in (old, new)]
-    return "".join(difflib.unified_diff(*texts, old_name, new_name, n=2))

@@ -7,12 +7,12 @@ from rich.text import Text
 
 from ...check.pace import SETTING, Pace, of_chapter
 from ...measure import compare, tables
-from ...run.engines import chapter_path
+from ...run.engines import chapter_path, source_diff
 from ...run.options import Options
 from ...run.workload import workload
 from . import judging
 from .folder import Started
-from .lab import Lab, diff
+from .lab import Lab
 
 ON_GPU, HOST_WORK = "small", 4e-3  # a workload that most GPUs hold, and seconds of host work that it can hide
 
@@ -33,7 +33,7 @@ def bars(lab: Lab, mine: Pace) -> list[Text]:
 def beside_the_chapter(each: Started) -> str:
     """The diff from the learner's engine to the chapter's; empty if there is none but in comments at the top."""
     chapter = chapter_path(each.lab.goal)
-    return diff(each.engine.read_text(), chapter.read_text(), str(each.engine), chapter.name)
+    return source_diff(each.engine.read_text(), chapter.read_text(), str(each.engine), chapter.name, context=2)
 
 
 def command(each: Started) -> str:

@@ -5,7 +5,7 @@ import ast
 import pytest
 
 from acb_minimal.course.labs.catalog import BUILDERS, HUNTS, LABS, find, following
-from acb_minimal.course.labs.lab import FOLDERS, changed_lines, code, diff, edited, statements
+from acb_minimal.course.labs.lab import FOLDERS, changed_lines, code, edited, statements
 from acb_minimal.errors import InputError
 from acb_minimal.run.engines import CHAPTERS, chapter_path, chapter_paths
 
@@ -87,11 +87,6 @@ def test_what_is_not_python_can_be_counted_too():
 def test_a_change_needs_its_place_once():
     with pytest.raises(ValueError, match="'a' is there 2 times"):
         edited("a a", (("a", "b"),))
-
-
-def test_a_diff_leaves_the_docstring_out():
-    assert diff('"""One."""\na = 1\n', '"""Two."""\na = 1\n', "mine", "theirs") == ""
-    assert "+b = 1" in diff('"""One."""\na = 1\n', '"""Two."""\nb = 1\n', "mine", "theirs")
 
 
 def test_labs_follow_one_another():
