@@ -163,11 +163,6 @@ class Pace:
         """How often the host waits, per step."""
         return sum(wait.times for wait in self.waits)
 
-    @property
-    def blamed(self) -> list[HostWait]:
-        """The lines in which the host waits while the GPU runs dry, the most expensive first."""
-        return sorted((wait for wait in self.waits if wait.bubble > 0), key=lambda wait: -wait.bubble)
-
     def slower(self, other: "Pace") -> float:
         """How much longer a step takes than the other's, as a share of that; negative if it takes less."""
         return self.parts.step / other.parts.step - 1

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +14,6 @@ from rich.text import Text
 
 from ..errors import InputError
 from ..run.launch import is_first
-from .check import show_schedule
 from .options import (
     RANK_TIMEOUT,
     WORKLOADS,
@@ -31,7 +29,6 @@ from .options import (
     NewTokens,
     RankTimeout,
     Requests,
-    check_alone,
     check_writable,
     choose_options,
     choose_workload,
@@ -44,7 +41,6 @@ PAGE_SIZE = 64
 
 
 def run(
-    command: typer.Context,
     chapter: Chapter,
     prompt: Annotated[list[str] | None, typer.Option(help="A prompt of text; repeatable.")] = None,
     workload: Annotated[str | None, typer.Option(help=WORKLOADS, show_default="demo")] = None,
@@ -68,15 +64,8 @@ def run(
         float | None, typer.Option(help="USD per hour of this machine: says what a million new tokens cost.")
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write figures and tokens to this file.")] = None,
-    replay: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Serve prompts, or a workload, through one chapter's engine."""
-    if replay is not None:
-        check_alone(command, "--replay")
-        again = shlex.join(["acb", "check", chapter, "--replay", replay])
-        print(f"hint: this is now {again}", file=sys.stderr)
-        show_schedule(chapter, replay)
-        return
     check_writable(json_file, "--json")
     if gpu_hour_price is not None and not 0 < gpu_hour_price < math.inf:
         raise InputError(f"gpu hour price is {gpu_hour_price:g}; it must be a number above 0")

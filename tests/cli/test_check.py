@@ -147,13 +147,6 @@ def test_replay_of_a_clean_schedule(acb):
     assert "ch3, seed rows:1.0.1: in order of completion" in done.stdout
 
 
-def test_the_old_spelling_of_a_replay_works_and_names_the_new_one(acb):
-    old, new = acb("run", "ch3", "--replay", "rows:1.0.1"), acb("check", "ch3", "--replay", "rows:1.0.1")
-    assert (old.returncode, old.stdout) == (0, new.stdout)
-    assert old.stderr == "hint: this is now acb check ch3 --replay rows:1.0.1\n"
-    assert "--replay" not in acb("run", "--help").stdout
-
-
 def test_check_takes_lines_away_and_keeps_what_it_found(acb, tmp_path):
     file = tmp_path / "deletions.json"
     done = acb("check", "ch3", "--deletions", "--json", file)
@@ -195,7 +188,6 @@ def test_check_keeps_nothing_else(acb, tmp_path):
         (("check", "ch5", "--replay", "7", "--json", "x.json"), "--json does not go with --replay"),
         (("check", "ch5", "--replay", "7", "--device", "sim"), "--device does not go with --replay"),
         (("check", "ch5", "--deletions", "--schedules", 100), "--schedules does not go with --deletions"),
-        (("run", "ch5", "--replay", "7", "--requests", 4), "--requests does not go with --replay"),
     ],
 )
 def test_a_check_that_cannot_be_made_is_one_line(acb, arguments, message):
