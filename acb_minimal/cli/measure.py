@@ -203,9 +203,9 @@ def _save_part(profile, steps: int, file: Path) -> None:
 
 def _plot_breakdowns(entry: dict, file: Path) -> None:
     from ..measure import tables
-    from ..pictures import charts
+    from ..pictures.breakdown import breakdown
 
-    draw(charts.breakdown(tables.breakdowns(entry), title=tables.title(entry)), file)
+    draw(breakdown(tables.breakdowns(entry), title=tables.title(entry)), file)
 
 
 def results(

@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..measure import compare, tables
 from ..measure.metrics import widest_decodes
 from ..measure.profile import Profile, profile, serve
-from ..pictures import charts
+from ..pictures.breakdown import breakdown
 from ..pictures.timeline import timeline as draw
 from ..run.checkpoint import Checkpoint
 from ..run.engines import synchronous
@@ -84,7 +84,7 @@ def bars(*profiles: Profiles) -> Image:
     """The parts of a decode step as bars, for every chapter on every workload."""
     rows = {f"{each.workload.name}, {name}": each[name].breakdown for each in profiles for name in each.comparisons}
     title = f"where a decode step goes on {profiles[0].device}"
-    return picture(charts.breakdown(rows, title=title), f"Bars: {title}")
+    return picture(breakdown(rows, title=title), f"Bars: {title}")
 
 
 def left_to_gain(profiles: Profiles) -> Markdown:
@@ -143,7 +143,7 @@ def slower_hosts(chapter: str, name: str, factors: Iterable[float]) -> Image:
         device = SimulatedDevice(replace(costs, figures=costs.figures | slow), arithmetic=False, trace=True)
         rows[f"host work x {factor:g}"] = profile(chapter, workload, device, checkpoint).breakdown
     title = f"{name}, {chapter} on {costs.gpu}"
-    return picture(charts.breakdown(rows, title=title), f"Bars: {title}")
+    return picture(breakdown(rows, title=title), f"Bars: {title}")
 
 
 def two_by_two(name: str, new_tokens: int, runs: int = 1) -> Table:

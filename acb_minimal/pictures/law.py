@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from ..measure.result_table import ResultTable
 from ..measure.tables import PUBLISHED
-from .theme import DARK, FONT, LIGHT, WIDTH, bare_axes, write_title
+from .theme import FONT, LIGHT, WIDTH, Theme, bare_axes, write_title
 
 LARGEST = 3.0  # H / K at the right end
 # Published: name, H / K and gain. The share of time that the synchronous run was without work is taken for H, the rest
@@ -14,7 +14,7 @@ LARGEST = 3.0  # H / K at the right end
 POINTS = {"Hugging Face, 8B": (1 / _ACTIVE - 1, _SYNCHRONOUS / _ASYNCHRONOUS)}
 
 
-def gains(found: ResultTable, *, dark: bool = False, title: str = "") -> Figure:
+def gains(found: ResultTable, *, theme: Theme = LIGHT, title: str = "") -> Figure:
     """Gain against H / K: the curve of the law where launching is short, and what was measured.
 
     Points of engines that launch kernel by kernel lie on the curve of their own L, which is drawn faintly for each
@@ -22,10 +22,9 @@ def gains(found: ResultTable, *, dark: bool = False, title: str = "") -> Figure:
 
     Args:
         found: what measure.law.law returned.
-        dark: for a dark page.
+        theme: its colours.
         title: to write above it.
     """
-    theme = DARK if dark else LIGHT
     figure = Figure((WIDTH, 4.2), facecolor=theme.page)
     write_title(figure, theme, title)
     axes = bare_axes(figure, theme, 0.75, 0.6, WIDTH - 0.75 - 2.6, 3.3)

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 
 from ..errors import InputError
 from ..measure.result_table import ResultTable
-from .theme import DARK, FONT, LIGHT, WIDTH, Theme, bare_axes, in_ms, legible, text_width, write_title
+from .theme import FONT, LIGHT, WIDTH, Theme, bare_axes, in_ms, legible, text_width, write_title
 
 PARTS = ("attention", "GEMMs", "rest", "between kernels")
 WHOLE = "the step"
@@ -43,14 +43,14 @@ class Step(NamedTuple):
     kernels: int
 
 
-def steps(found: ResultTable, *, dark: bool = False, title: str = "") -> Figure:
+def steps(found: ResultTable, *, theme: Theme = LIGHT, title: str = "") -> Figure:
     """A pair of bars for each workload and context, with the floor as a line through all of them.
 
     The total is as measured. What came out below zero, as time between kernels can, is not drawn.
 
     Args:
         found: what measure.roofline.roofline returned.
-        dark: for a dark page.
+        theme: its colours.
         title: to write above it.
 
     Raises:
@@ -61,7 +61,6 @@ def steps(found: ResultTable, *, dark: bool = False, title: str = "") -> Figure:
         pairs.setdefault(step.case, []).append(step)
     if not pairs:
         raise InputError("there is no roofline to draw: it needs at least one step")
-    theme = DARK if dark else LIGHT
     styles = _styles(theme)
     height = sum(HEAD + BAR * len(pair) + SPACE for pair in pairs.values())
     top = FOOT + height

@@ -64,6 +64,13 @@ class Theme:
     def slot(self, letter: str | None) -> Ink:
         return self.host if letter is None else self.slots[(ord(letter) - ord("A")) % 2]
 
+    def colours(self) -> dict[str, str]:
+        """All of them, by names of their own."""
+        inks = {"host": self.host, "a": self.slots[0], "b": self.slots[1]}
+        found = {f"{name}-{part}": colour for name, ink in inks.items() for part, colour in ink._asdict().items()}
+        found |= {f"series-{number}": colour for number, colour in enumerate(self.series)}
+        return found | {name: colour for name, colour in vars(self).items() if isinstance(colour, str)}
+
     def styles(self) -> dict[str, dict]:
         """How the parts of a step and the host's waits are drawn."""
         return {

@@ -10,7 +10,6 @@ from matplotlib.patches import Patch, Rectangle
 from ..errors import InputError
 from ..trace.spans import LANES, Lane, Span, Trace
 from .theme import (
-    DARK,
     FONT,
     LIGHT,
     LINE,
@@ -33,7 +32,7 @@ BARS: dict[Lane, tuple[float, float]] = {
 LANES_HEIGHT = 2.00
 
 
-def timeline(trace: Trace, first: int, last: int, *, dark: bool = False, title: str = "") -> Figure:
+def timeline(trace: Trace, first: int, last: int, *, theme: Theme = LIGHT, title: str = "") -> Figure:
     """What host and device did for batches `first` to `last`, from the first span of any of them to the last one.
 
     Whatever else happens in that time is drawn too. What is too short to be seen is drawn a little wider, to the right.
@@ -44,13 +43,13 @@ def timeline(trace: Trace, first: int, last: int, *, dark: bool = False, title: 
         trace: what to draw from.
         first: number of the first batch.
         last: number of the last batch.
-        dark: whether for a dark page.
+        theme: its colours.
         title: of the figure; what the trace was recorded on follows it.
 
     Raises:
         InputError: the trace does not have the batches.
     """
-    theme, known = DARK if dark else LIGHT, trace.batches()
+    known = trace.batches()
     if not known:
         raise InputError("the trace has no batches to draw")
     for number in (first, last):

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from acb_minimal.course.counting import PAIRS
 from acb_minimal.kv_cache import PagePool
 from acb_minimal.models import counter
-from acb_minimal.pictures.theme import DARK, FONT, LIGHT, WIDTH, Theme, bare_axes
+from acb_minimal.pictures.theme import FONT, LIGHT, WIDTH, Theme, bare_axes
 from acb_minimal.request import Request
 from acb_minimal.scheduler import Scheduler
 
@@ -21,9 +21,8 @@ PLACES = 4  # requests in a batch at most
 ROW = 0.21  # inches
 
 
-def batching(*, dark: bool = False) -> Figure:
+def batching(*, theme: Theme = LIGHT) -> Figure:
     """Two panels, a line for each place in the batch: who has it in which step, and which are empty."""
-    theme = DARK if dark else LIGHT
     numbers = range(len(PAIRS))
     fixed = served([numbers[first : first + PLACES] for first in numbers[::PLACES]])
     panels = {"batches that stay together until all of them are finished": fixed}

@@ -12,14 +12,13 @@ from typing import Any
 
 import code_views
 from dialled import Dialled
-from drawings import RESULTS
+from figures import RESULTS
 from recording import record as recorded
 from recording import record_schedule
 
 from acb_minimal.check.mutations import mutants
 from acb_minimal.measure import result_table, tables
 from acb_minimal.models import counter
-from acb_minimal.pictures.theme import DARK, LIGHT, Theme
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.engines import chapter_paths, load_chapter
 from acb_minimal.run.workload import WORKLOADS, Job
@@ -123,19 +122,3 @@ def findings(found: dict[str, result_table.ResultTable], stem: str) -> dict[int,
         return {}
     rows = (dict(zip(found[stem].columns, row, strict=True)) for row in found[stem].rows)
     return {row["line"]: row for row in rows}
-
-
-def colours() -> str:
-    """The colours of the pictures, as CSS."""
-    return "".join(
-        f"{selector} {{ {' '.join(f'--acb-{name}: {value};' for name, value in of(theme).items())} }}\n"
-        for selector, theme in ((":root", LIGHT), ('[data-md-color-scheme="slate"]', DARK))
-    )
-
-
-def of(theme: Theme) -> dict[str, str]:
-    """A theme's colours by name."""
-    inks = {"host": theme.host, "a": theme.slots[0], "b": theme.slots[1]}
-    named = {f"{name}-{part}": value for name, ink in inks.items() for part, value in ink._asdict().items()}
-    plain = ("page", "ink", "faint", "lane", "bubbles", "kernels")
-    return named | {name: getattr(theme, name) for name in plain}

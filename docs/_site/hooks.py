@@ -7,9 +7,9 @@ comes from docs/results, and a page that asks for what is not there does not bui
 from pathlib import Path
 
 import explore
+import figures
 import jinja2
 import notebooks
-from drawings import drawings, svg
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from page import Page
@@ -24,12 +24,9 @@ templates.filters["percent"] = lambda share, digits=1: f"{share:.{digits}%}".rep
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds what is not in docs/: the figures, light and dark, and the notebooks with their pictures."""
-    for name in drawings():
-        for theme in ("light", "dark"):
-            files.append(File.generated(config, f"figures/{name}-{theme}.svg", content=svg(name, theme == "dark")))
+    """Adds what is not in docs/: what is played, colours, and the notebooks with their pictures."""
     files.append(File.generated(config, "javascripts/explore-data.js", content=explore.data()))
-    files.append(File.generated(config, "stylesheets/colours.css", content=explore.colours()))
+    files.append(File.generated(config, "stylesheets/colours.css", content=figures.colours()))
     for stem in chapter_paths():
         path = ROOT / "chapters" / f"{stem}.ipynb"
         files.append(File.generated(config, f"chapters/{stem}.ipynb", abs_src_path=str(path)))
@@ -42,3 +39,7 @@ def on_page_markdown(markdown: str, page, config: MkDocsConfig, files: Files) ->
     view = Page(page.file.src_uri)
     names = {name: getattr(view, name) for name in dir(view) if not name.startswith("_")}
     return templates.from_string(markdown).render(names)
+
+
+def on_post_page(output: str, page, config: MkDocsConfig) -> str:
+    return figures.placed(output)

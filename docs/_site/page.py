@@ -10,12 +10,11 @@ import code_views
 import comparisons
 import examples
 import first
-import foretold
 import labs
 import notebooks
 import published
 import worked
-from drawings import RESULTS, drawings, origin, stored
+from figures import RESULTS, origin, picture, stored
 from values import Values
 
 from acb_minimal.measure import metrics, result_table
@@ -35,14 +34,11 @@ class Page(Values):
         self._served = posixpath.splitext(uri)[0]  # mkdocs rewrites links in Markdown, not those in HTML
 
     def figure(self, name: str, caption: str, shape: str = "wide") -> str:
-        """A figure, light and dark, with its caption and where it is from. A "narrow" one fits a phone."""
-        _, source = drawings()[name]
-        source = source if isinstance(source, str) else origin(source)
-        links = (self._link(f"figures/{name}-{theme}.svg") + f"#only-{theme}" for theme in ("light", "dark"))
+        """A figure with its caption and where it is from. A "narrow" one fits a phone."""
+        _, source = picture(name)
         alt = MARKUP.sub("", caption)
-        images = "".join(f"![{alt}]({link})" for link in links)
         return (
-            f'<figure class="{shape}" markdown>\n<div class="scroll" markdown="span">{images}</div>\n'
+            f'<figure class="{shape}" markdown>\n<div class="scroll"><!-- picture {name} "{alt}" --></div>\n'
             f'<figcaption markdown="span">{caption}<br><small>{source}</small></figcaption>\n</figure>'
         )
 
@@ -72,14 +68,6 @@ class Page(Values):
     def reports(self) -> str:
         """What others have published of asynchrony in their engines, as a table."""
         return published.reports()
-
-    def foretold(self) -> str:
-        """What traces of synchronous engines foretell, beside what their asynchronous twins did, as a table."""
-        return foretold.by_profiler()
-
-    def foretold_by_events(self) -> str:
-        """The same of the traces that the site shows, for which no profiler ran."""
-        return foretold.by_events()
 
     def first_run(self) -> str:
         """What `acb compare` prints: the block in the README, which a test holds to the command."""
@@ -122,14 +110,14 @@ class Page(Values):
         """The player of a chapter, with its dials as in a preset; `address`: the page's address keeps its state."""
         stem = chapter_path(chapter).stem
         there = posixpath.relpath(".", self._served)
-        picture, here = f"{there}/figures/timeline-wide-{stem}-light.svg", "data-address " if address else ""
+        here = "data-address " if address else ""
         names = ("explore-data", "timing", "run", "timeline", "panels", "explore")
         scripts = (f"{there}/javascripts/{name}.js" for name in names)
         return (
             f'<div class="explore" data-chapter="{stem}" data-preset="{preset}" {here}'
             f'data-explore="{there}/explore/"><p>Here an engine is played, line by line, which takes '
-            f'JavaScript. This is what a few of its steps look like:</p><img class="notebook" src="{picture}" '
-            f'alt="Three steps of {stem} on the H200, as in the pictures of the chapters"></div>\n'
+            f'JavaScript. This is what a few of its steps look like:</p><div class="scroll">'
+            f'<!-- picture timeline-wide-{stem} "Three steps of {stem} on the H200" --></div></div>\n'
             + "\n".join(f'<script defer src="{script}"></script>' for script in scripts)
         )
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import comparisons
 import first
 import published
-from drawings import RESULTS, closed_up, stored
+from figures import RESULTS, closed_up, stored
 
 from acb_minimal.measure import metrics, result_table
 from acb_minimal.measure import tables as report

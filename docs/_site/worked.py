@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from acb_minimal.models import counter
-from acb_minimal.pictures.theme import DARK, FONT, LIGHT, WIDTH, bare_axes
+from acb_minimal.pictures.theme import FONT, LIGHT, WIDTH, Theme, bare_axes
 from acb_minimal.request import Batch, Request
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.session import Session
@@ -142,9 +142,9 @@ def handed_on() -> str:
 # --- chapter 5: which tokens are carried over ---
 
 
-def carried_over(*, dark: bool = False) -> Figure:
+def carried_over(*, theme: Theme = LIGHT) -> Figure:
     """The tokens of a batch on their way into the next one, in which rows have changed place."""
-    seen, theme = served("ch5"), DARK if dark else LIGHT
+    seen = served("ch5")
     number = next(number for number in sorted(seen.source) if moved(seen.source[number]))
     before, after = seen.batches[number - 1], seen.batches[number]
     sampled, (written, read), source = seen.sampled[number - 1], seen.ids[number], seen.source[number]

@@ -12,7 +12,7 @@ from acb_minimal.measure import result_table
 from acb_minimal.measure.result_table import ResultTable
 from acb_minimal.measure.roofline import COLUMNS
 from acb_minimal.pictures.roofline import PARTS, steps
-from acb_minimal.pictures.theme import DARK, THINNEST
+from acb_minimal.pictures.theme import THINNEST
 
 LONG, SMALL = ("long, a model", 32, 512), ("small, another", 128, 1152)
 
@@ -118,7 +118,7 @@ def test_a_part_says_its_ms_where_there_is_room_and_never_across_the_line_of_the
 
 @both_themes
 def test_parts_are_told_apart_without_colour_and_texts_stand_out_from_them(theme):
-    figure = steps(STORED, dark=theme is DARK)
+    figure = steps(STORED, theme=theme)
     attention, gemms, rest, between = bars(figure, "small, llama-3.2-1b, 1152, yes")
     assert contrast(attention.get_facecolor(), gemms.get_facecolor()) >= 1.8
     assert contrast(gemms.get_facecolor(), rest.get_facecolor()) >= 1.5
@@ -136,7 +136,7 @@ def test_parts_are_told_apart_without_colour_and_texts_stand_out_from_them(theme
 @both_themes
 @pytest.mark.parametrize("found", [MADE, STORED, replace(MADE, rows=MADE.rows[:5])], ids=["made", "stored", "one step"])
 def test_the_texts_of_a_roofline_can_be_read(found, theme):
-    check_texts(steps(found, dark=theme is DARK, title="a title"))
+    check_texts(steps(found, theme=theme, title="a title"))
 
 
 def test_the_stored_roofline_is_drawn_whole():

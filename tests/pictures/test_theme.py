@@ -2,21 +2,21 @@
 
 import subprocess
 import sys
+from functools import partial
 
 from matplotlib.colors import to_rgb
 from pictures.drawn import both_themes, contrast, lightness
-from pictures.samples import POINTS, ROWS, made
+from pictures.samples import ROWS, made
 
-from acb_minimal.pictures.charts import breakdown, regimes
+from acb_minimal.pictures.breakdown import breakdown
 from acb_minimal.pictures.theme import DARK, LIGHT
 from acb_minimal.pictures.timeline import timeline
 
 
 @both_themes
 def test_colours_stand_out_from_the_page_and_slots_from_each_other(theme):
-    dark = theme is DARK
-    assert (lightness(theme.page) < 0.05) == dark
-    for figure in timeline(made(), 0, 2, dark=dark), breakdown(ROWS, dark=dark), regimes(POINTS, dark=dark):
+    assert (lightness(theme.page) < 0.05) == (theme is DARK)
+    for figure in (draw(theme=theme) for draw in (partial(timeline, made(), 0, 2), partial(breakdown, ROWS))):
         assert to_rgb(figure.get_facecolor()) == to_rgb(theme.page)
         assert figure.get_facecolor()[3] == 1  # opaque
         for text in figure.texts + [text for axes in figure.axes for text in axes.get_yticklabels()]:

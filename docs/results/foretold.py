@@ -1,0 +1,62 @@
+"""What `acb idle` foretells from traces of synchronous engines, beside what their asynchronous twins did.
+
+    python docs/results/foretold.py        # needs no GPU: the traces are in tests/data and docs/results/traces
+
+Writes foretold.json.
+"""
+
+import json
+from pathlib import Path
+
+from acb_minimal.measure.result_table import ResultTable
+from acb_minimal.trace.idle import Report, analyse, read
+
+RESULTS = Path(__file__).parent
+DATA = RESULTS.parents[1] / "tests" / "data"
+COLUMNS = ("K", "L", "H", "step", "all of it hidden", "its asynchronous twin")
+GRAPHS = ("and launched as graphs", "chapter 6")
+
+
+def main() -> None:
+    recorded = json.loads((DATA / "recorded.json").read_text())
+    pairs = [
+        (entry["what"], DATA / f"{name}.json.gz", DATA / f"{entry['twin']}.json.gz")
+        for name, entry in recorded.items()
+        if entry["twin"]
+    ]
+    commands = dict.fromkeys(entry["command"] for entry in recorded.values())
+    save("by_profiler", COLUMNS, pairs, next(iter(recorded.values()))["environment"], commands)
+
+    traces, twins = RESULTS / "traces", ("ch5_carry_over", "ch6_cuda_graphs")
+    rows = [
+        (f"`{workload}`, chapter {chapter[2]}", *(traces / f"{workload}-{each}.json" for each in (chapter, *twins)))
+        for workload in ("wide", "small", "long")
+        for chapter in ("ch1_sync", "ch3_events")
+    ]
+    sources = [json.loads(trace.read_text())["otherData"] for _, trace, *_ in rows]
+    environment = {name: value for name, value in sources[0].items() if name not in ("command", "chapter", "prompts")}
+    save("by_events", COLUMNS + GRAPHS, rows, environment, dict.fromkeys(each["command"] for each in sources))
+
+
+def save(name: str, columns: tuple[str, ...], pairs: list[tuple], environment: dict, commands: dict) -> None:
+    """A row for each synchronous engine: its name, its trace, and its twins'."""
+    heads = {"synchronous engine": "", "verdict": ""} | dict.fromkeys(columns, ".2f")
+    rows = [row(what, *map(report, traces)) for what, *traces in pairs]
+    found = ResultTable("What a synchronous engine foretells, ms", heads, rows, "", environment, "`, `".join(commands))
+    found.save(RESULTS / "foretold.json", name)
+
+
+def row(what: str, before: Report, twin: Report, graphs: Report | None = None) -> list:
+    mine = before.typical
+    times = [mine.kernels, mine.launching, mine.host, mine.step, mine.law.asynchronous, twin.typical.step]
+    times += [mine.as_graphs, graphs.typical.step] if graphs else []
+    return [what, before.verdict.kind, *(1e3 * seconds for seconds in times)]
+
+
+def report(trace: Path) -> Report:
+    (found,) = analyse(read(trace))
+    return found
+
+
+if __name__ == "__main__":
+    main()
