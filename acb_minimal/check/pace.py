@@ -151,12 +151,16 @@ class Pace:
         file: its source file; a line of it is told without its name.
         parts: where the time of a decode step goes.
         waits: where the host waits, in the order in which it first does.
+        trace: of the run.
+        decodes: the numbers of the batches that the other figures are of.
     """
 
     name: str
     file: str | None
     parts: Breakdown
     waits: tuple[HostWait, ...]
+    trace: Trace
+    decodes: list[int]
 
     @property
     def host_waits(self) -> float:
@@ -194,7 +198,8 @@ def pace(engine_class: type, name: str) -> Pace:
             session.progress = lambda text: None if text else serving.enter_context(limit)
             session.serve()
         trace, steps = session.trace, session.done
-        return Pace(name, file, Breakdown.simulated(trace, steps), waits.by_line(trace, widest_decodes(steps)))
+        decodes = widest_decodes(steps)
+        return Pace(name, file, Breakdown.simulated(trace, steps), waits.by_line(trace, decodes), trace, decodes)
     except (Broken, EngineError) as error:
         raise InputError(f"the engine cannot be timed: {error}") from None
     except (Exception, SystemExit) as error:
