@@ -14,6 +14,7 @@ from acb_minimal.run.engines import chapter_paths
 ROOT = str(Path(__file__).parents[2])
 
 
+@pytest.mark.slow
 def test_check_says_what_a_clean_chapter_was_put_through(acb):
     done = acb("check", "ch2", "--schedules", 12)
     assert done.returncode == 0, done.stderr
@@ -26,6 +27,7 @@ def test_check_says_what_a_clean_chapter_was_put_through(acb):
     assert "line 33: self.compute.synchronize()" in done.stdout
 
 
+@pytest.mark.slow
 def test_check_times_an_engine_beside_the_nearest_chapter_or_the_one_that_is_named(acb, tmp_path):
     mine = tmp_path / "mine.py"
     mine.write_text(chapter_paths()["ch2_streams"].read_text())
@@ -36,6 +38,7 @@ def test_check_times_an_engine_beside_the_nearest_chapter_or_the_one_that_is_nam
         assert "on a simulated H200" in done.stdout
 
 
+@pytest.mark.slow
 def test_check_says_why_an_engine_that_is_in_order_cannot_be_timed(acb, tmp_path):
     mine, write = tmp_path / "mine.py", "        self.slot.write(batch)"
     source = chapter_paths()["ch1_sync"].read_text()
@@ -114,6 +117,7 @@ HANGING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HANGING)
 def test_an_engine_that_cannot_be_stopped_ends_with_the_command(name, tmp_path):
     body, message = HANGING[name]
@@ -147,6 +151,7 @@ def test_replay_of_a_clean_schedule(acb):
     assert "ch3, seed rows:1.0.1: in order of completion" in done.stdout
 
 
+@pytest.mark.slow
 def test_check_takes_lines_away_and_keeps_what_it_found(acb, tmp_path):
     file = tmp_path / "deletions.json"
     done = acb("check", "ch3", "--deletions", "--json", file)
