@@ -12,7 +12,7 @@ import traceback
 import typer
 
 from ..errors import EngineError, InputError, RankError
-from ..run import launch
+from ..run import ranks
 from . import bench, check, idle, lab, measure, run
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -45,29 +45,34 @@ def main() -> None:
     try:
         app(prog_name="acb")
     except SystemExit as end:
-        if launch.is_rank():
-            launch.leave(None, end.code or 0)
+        if ranks.is_rank():
+            ranks.leave(None, end.code or 0)
         raise
     except InputError as error:
         _fail(str(error), 2)
     except RankError as error:
         _fail(str(error), error.status)
     except EngineError as error:
-        _fail(launch.named(str(error)), 1)
+        _fail(f"{_rank()}{error}", 1)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     except Exception as error:
         if os.environ.get("ACB_TRACEBACK"):
             traceback.print_exc()
-        if launch.is_rank():
-            time.sleep(launch.GRACE)
+        if ranks.is_rank():
+            time.sleep(ranks.GRACE)
         where = traceback.extract_tb(error.__traceback__)[-1]
         text = " ".join(str(error).split())
-        _fail(launch.named(f"{type(error).__name__}: {text} ({where.filename}:{where.lineno})"), 1)
+        _fail(f"{_rank()}{type(error).__name__}: {text} ({where.filename}:{where.lineno})", 1)
 
 
 def _fail(message: str, status: int) -> None:
-    if launch.is_rank():
-        launch.leave(message, status)
+    if ranks.is_rank():
+        ranks.leave(message, status)
     print(f"error: {message}", file=sys.stderr)
     sys.exit(status)
+
+
+def _rank() -> str:
+    """What comes before a message that is not the same on all ranks."""
+    return f"rank {os.environ['RANK']}: " if ranks.is_rank() else ""

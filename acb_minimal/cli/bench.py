@@ -1,6 +1,5 @@
 """`acb bench`: measures one part on its own."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated
@@ -8,20 +7,14 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from ..run.launch import is_first
 from .options import (
-    RANK_TIMEOUT,
     Compile,
-    Context,
     JsonFile,
-    MaxRunning,
-    RankTimeout,
     check_plot,
     check_record,
     check_writable,
     console,
     draw,
-    start_ranks,
 )
 
 app = typer.Typer(no_args_is_help=True, help="Measure one part on its own.")
@@ -113,52 +106,6 @@ def law(
         from ..pictures.law import gains
 
         draw(gains(found), plot)
-
-
-@app.command()
-def ranks(
-    gpus: Annotated[list[int] | None, typer.Option(help="So many GPUs; repeatable.", show_default="1 2 4")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="Repeatable.", show_default="the 8B and Qwen3-32B")] = None,
-    workload: Annotated[list[str] | None, typer.Option(help="Repeatable.", show_default="long wide")] = None,
-    context: Context = None,
-    max_running: MaxRunning = None,
-    device: Annotated[str, typer.Option(help="cuda; or cpu, for the length of a step alone.")] = "cuda",
-    rank_timeout: RankTimeout = RANK_TIMEOUT,
-    json_file: JsonFile = None,
-    part: Annotated[Path | None, typer.Option(hidden=True)] = None,
-) -> None:
-    """A decode step on one GPU and on several: kernels, communication, launch gaps, bubbles."""
-    check_record(json_file)
-    if device not in ("cuda", "cpu"):
-        raise InputError(f"device is {device!r}; it must be cuda or cpu: the simulated GPU is alone")
-    shared = start_ranks(gpus[0], device, rank_timeout) if part else None
-    import torch
-
-    from ..measure import ranks as bench
-    from ..run.checkpoint import Checkpoint
-    from ..run.devices import check_device
-    from ..run.workload import workload as find_workload
-
-    check_device(device)
-    loads = [find_workload(name) for name in workload or bench.LOADS]
-    loads = [load.override(prompt_tokens=context, max_running=max_running) for load in loads]
-    loads = [load.override(requests=load.max_running, new_tokens=bench.STEPS) for load in loads]
-    if part:
-        for points in bench.measure(loads, Checkpoint(model[0], shared), device):
-            if is_first():
-                part.write_text(json.dumps([dataclasses.asdict(point) for point in points]))
-        return
-    given = [("--workload", load.name) for load in loads] + [("--device", device), ("--rank-timeout", rank_timeout)]
-    given += [(name, value) for name, value in (("--context", context), ("--max-running", max_running)) if value]
-    arguments = ["bench", "ranks", *(str(word) for option in given for word in option)]
-    counts = gpus or [count for count in bench.GPUS if device == "cpu" or count <= torch.cuda.device_count()]
-    points = []
-    with console.status("") as status:
-        for point in bench.gather(counts, model or bench.MODELS, arguments, status.update):
-            points.append(point)
-            if json_file:  # it takes minutes, and what is measured is measured
-                bench.table(points, device).save(json_file, "ranks")
-    console.print(bench.table(points, device).table())
 
 
 @app.command()

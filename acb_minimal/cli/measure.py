@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from ..run.launch import is_first, own_file
+from ..run.ranks import is_first, own_file
 from .options import (
     RANK_TIMEOUT,
     Chapter,

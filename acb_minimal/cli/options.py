@@ -165,15 +165,18 @@ def start_ranks(gpus: int | None, device: str, timeout: float):
         InputError: there are no so many GPUs, or the device is not one that ranks can have.
         RankError: a rank has ended in an error.
     """
-    from ..run import launch
+    from ..run.ranks import Ranks, is_first, is_rank, launch, world_size
 
-    count = launch.world_size() if gpus is None else gpus
-    launch.check_count(count)
+    count = world_size() if gpus is None else gpus
+    if count < 1:
+        raise InputError(f"--gpus is {count}; it must be at least 1")
+    if is_rank() and count != world_size():
+        raise InputError(f"--gpus is {count}, but {world_size()} ranks were started: leave it out, or give that number")
     if count == 1:
         return None
     if not 0 < timeout < math.inf:
         raise InputError(f"--rank-timeout is {timeout:g}; it must be a number of seconds above 0")
-    if launch.is_rank() and not launch.is_first():
+    if is_rank() and not is_first():
         console.quiet = True
         if not os.environ.get("ACB_TRACEBACK"):
             sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (until the process ends)
@@ -188,10 +191,8 @@ def start_ranks(gpus: int | None, device: str, timeout: float):
     here = int(os.environ.get("LOCAL_WORLD_SIZE", count))
     if kind == "cuda" and torch.cuda.device_count() < here:
         raise InputError(f"{here} GPUs are asked for, and torch finds {torch.cuda.device_count()} on this machine")
-    if not launch.is_rank():
-        raise typer.Exit(launch.launch(count, sys.argv[1:]))
-    from ..run.ranks import Ranks
-
+    if not is_rank():
+        raise typer.Exit(launch(count, sys.argv[1:]))
     return Ranks.here(timeout).join(kind)
 
 

@@ -13,7 +13,7 @@ import typer
 from rich.text import Text
 
 from ..errors import InputError
-from ..run.launch import is_first
+from ..run.ranks import is_first
 from .options import (
     RANK_TIMEOUT,
     WORKLOADS,

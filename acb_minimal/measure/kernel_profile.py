@@ -165,7 +165,7 @@ def _profile(
     gc.collect()
     torch.cuda.empty_cache()  # what asked for the profile needs the room, until it asks for the next one
     if ranks:
-        ranks.part()
+        torch.distributed.destroy_process_group()  # graphs that have captured its collectives are gone by now
 
 
 @functools.lru_cache(maxsize=1)

@@ -200,7 +200,7 @@ def look_into(
     if decodes and method.kernels and kept.device.kind == "cuda":
         sample = typical_decodes(kept.steps, method.batches)
         if checkpoint.ranks:  # each has found its own, and they can only run the same batches
-            first, end = checkpoint.ranks.word_of_the_first(f"{sample.start} {sample.stop}").split()
+            first, end = checkpoint.ranks.exchange(f"{sample.start} {sample.stop}")[0].split()
             sample = range(int(first), int(end))
         kernel_trace = profiled(
             workload, chapter, sample, kept.options, checkpoint.ranks, method.process, method.operations

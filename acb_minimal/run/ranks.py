@@ -4,25 +4,102 @@ Every rank runs the whole engine: the same chapter, a scheduler of its own, page
 forward pass, in the collectives of transformers' tensor parallelism. Nobody sends a message about scheduling, because
 nobody could say anything new: the scheduler decides by counts, and the tokens are the same everywhere.
 
-What ranks do tell each other goes through torch's key-value store, beside the engine: whether all can serve the job,
-before any work, and what they have scheduled, while they serve (watch_ranks.py).
+What ranks do tell each other goes through the key-value store of torch's launcher, beside the engine: before any work,
+whether all can serve the job; after it, what each has scheduled. Every command asks whether it is a rank, so torch,
+which takes seconds to import, comes late here.
 """
 
-import gc
-import hashlib
+import json
+import logging
 import os
-from collections.abc import Callable
+import sys
+import tempfile
+import threading
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Literal
-
-import torch
-import torch.distributed as dist
+from pathlib import Path
+from typing import Literal, NoReturn
 
 from ..errors import InputError, RankError
 
-SLACK = 30.0  # seconds that a collective may take longer than `timeout`: who watches is to say first what is wrong
+GRACE = 1.0  # seconds: whoever fails because another rank is gone is to leave the last word to that one
 
 
+def world_size() -> int:
+    """How many ranks a launcher has started this process among; 1 if none has."""
+    return int(os.environ["WORLD_SIZE"]) if {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys() else 1
+
+
+def is_rank() -> bool:
+    """Whether this process is one of several ranks."""
+    return world_size() > 1
+
+
+def is_first() -> bool:
+    """Whether it is the one that prints and writes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def own_file(file: Path) -> Path:
+    """Where this rank writes what every rank writes: a file beside the others'."""
+    return file.with_stem(f"{file.stem}-rank{os.environ['RANK']}") if is_rank() else file
+
+
+def launch(count: int, arguments: Sequence[str]) -> int:
+    """Runs the `acb` command again, under torchrun: `count` ranks of it on this machine.
+
+    Returns:
+        Its exit status, which is rank 0's.
+
+    Raises:
+        RankError: a rank has ended in an error, and the others were ended for it.
+    """
+    from torch.distributed import run as torchrun
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    logging.disable()  # what the launcher would say of a rank that failed, we say in one line
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["--standalone", f"--nproc-per-node={count}", f"--log-dir={folder}", "--module", "acb_minimal.cli"]
+        try:
+            torchrun.main([*options, *arguments])
+        except SignalException as error:
+            raise RankError(f"ended by {error.sigval.name}, and the ranks with it", 128 + error.sigval) from error
+        except ChildFailedError as error:
+            rank, failure = error.get_first_failure()
+            if failure.exitcode < 0:
+                raise RankError(f"rank {rank} was ended by {failure.signal_name()}") from error
+            if isinstance(failure.message, dict):  # what `leave` has recorded
+                raise RankError(failure.message["message"].partition(": ")[2], failure.exitcode) from error
+            return failure.exitcode
+    return 0
+
+
+def leave(message: str | None, status: int) -> NoReturn:
+    """Ends this rank at once.
+
+    Not by `sys.exit`: NCCL's own end can wait for ever for a rank that is gone, and for graphs with kernels of its.
+
+    Args:
+        message: the line to say why; None if it has come to its end in order.
+        status: of the process, if a message says why, and else of the command, which is rank 0's to give.
+    """
+    if message is not None:
+        from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+        get_error_handler().record_exception(RankError(message))  # torch's launcher reads it
+        if "TORCHELASTIC_ERROR_FILE" not in os.environ:  # another one does not
+            print(f"error: {message}", file=sys.__stderr__)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status if message is not None or is_first() else 0)
+
+
+@dataclass
 class Ranks:
     """One process among those that serve together.
 
@@ -30,94 +107,63 @@ class Ranks:
         rank: its number, from 0.
         count: how many there are.
         local: its number on its machine, which is that of its GPU.
-        timeout: seconds after which a rank that is not heard of, or does not come on, ends the run.
+        timeout: seconds after which a rank that says nothing, or does not come on, ends the run.
         scope: before the names of all that these ranks put into the store.
     """
 
-    def __init__(self, rank: int, count: int, local: int, timeout: float, scope: str = "acb"):
-        self.rank, self.count, self.local, self.timeout, self.scope = rank, count, local, timeout, scope
+    rank: int
+    count: int
+    local: int
+    timeout: float
+    scope: str = "acb"
 
     @classmethod
     def here(cls, timeout: float) -> "Ranks":
         """What a launcher has made this process."""
-        rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        return cls(rank, count, int(os.environ.get("LOCAL_RANK", rank)), timeout)
+        return cls(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")), timeout)
 
     def join(self, kind: Literal["cuda", "cpu"]) -> "Ranks":
-        """Meets the others, through NCCL or Gloo, each bound to its device.
+        """Meets the others, through NCCL or Gloo, each bound to its device."""
+        import torch
+        import torch.distributed as dist
 
-        Raises:
-            RankError: not all of them came in time.
-        """
         if kind == "cpu":  # transformers shards for the GPU wherever torch finds one
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         else:
             torch.cuda.set_device(self.local)
-        patience = timedelta(seconds=self.timeout)
-        try:
-            dist.init_process_group(
-                "gloo" if kind == "cpu" else "nccl",
-                store=self.new_store("torch"),
-                rank=self.rank,
-                world_size=self.count,
-                timeout=patience + timedelta(seconds=SLACK),
-                device_id=None if kind == "cpu" else torch.device("cuda", self.local),
-            )
-            self._store = self.new_store("ranks")
-            self._store.set(f"here/{self.rank}", "")
-            self._store.wait([f"here/{rank}" for rank in range(self.count)], patience)
-        except dist.DistError as error:
-            raise RankError(f"rank {self.rank} has not met all of {self.count} ranks in {self.timeout:g} s") from error
-        return self
-
-    def part(self) -> None:
-        """Lets go of the others. Graphs that have captured collectives must be gone: NCCL waits for them."""
-        gc.collect()
-        dist.destroy_process_group()
-
-    def new_store(self, prefix: str) -> dist.Store:
-        """A connection to the store, for one thread: it answers one question at a time.
-
-        Args:
-            prefix: before the names of all that goes through it.
-        """
-        launched = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # then the launcher keeps it, else rank 0
-        store = dist.TCPStore(
-            os.environ["MASTER_ADDR"],
-            int(os.environ["MASTER_PORT"]),
-            is_master=not launched and self.rank == 0 and self.scope == "acb",
-            timeout=timedelta(seconds=self.timeout),
-            wait_for_workers=False,
-            multi_tenant=True,
+        store, *_ = next(dist.rendezvous("env://", timeout=timedelta(seconds=self.timeout)))
+        self._store = dist.PrefixStore(self.scope, store)
+        dist.init_process_group(
+            "gloo" if kind == "cpu" else "nccl",
+            store=dist.PrefixStore("torch", self._store),
+            rank=self.rank,
+            world_size=self.count,
+            timeout=timedelta(seconds=2 * self.timeout),  # of a collective: a Watch is to say first what is wrong
+            device_id=None if kind == "cpu" else torch.device("cuda", self.local),
         )
-        return dist.PrefixStore(f"{self.scope}/{prefix}", store)
-
-    def next_number(self, what: str) -> int:
-        """Counts, from 1. All ranks get the same numbers, because they do the same things in the same order."""
-        return self._store.add(f"{what}/{self.rank}", 1)
+        return self
 
     def again(self) -> "Ranks":
         """The same rank for another process: one that is yet to join, beside these."""
-        scope = f"{self.scope}/{self.next_number('again')}"
-        return Ranks(self.rank, self.count, self.local, self.timeout, scope)
+        return replace(self, scope=f"{self.scope}/{self._store.add(f'again/{self.rank}', 1)}")
 
-    def word_of_the_first(self, own: str) -> str:
-        """What rank 0 says, for what times decide: these are not quite the same on any two.
-
-        Args:
-            own: what this rank would say; nobody hears it but from rank 0.
+    def exchange(self, own: str) -> list[str]:
+        """What every rank says, by rank. All must exchange the same things in the same order.
 
         Raises:
-            RankError: rank 0 says nothing in time.
+            RankError: a rank says nothing in time.
         """
-        key = f"words/{self.next_number('word')}"
-        if self.rank == 0:
-            self._store.set(key, own)
+        import torch.distributed as dist
+
+        number = self._store.add(f"exchange/{self.rank}", 1)
+        keys = [f"{number}/{rank}" for rank in range(self.count)]
+        self._store.set(keys[self.rank], own)
         try:
-            self._store.wait([key], timedelta(seconds=self.timeout))
+            self._store.wait(keys, timedelta(seconds=self.timeout))
         except dist.DistError as error:
-            raise RankError(f"rank 0 has said nothing in {self.timeout:g} s") from error
-        return self._store.get(key).decode()
+            silent = next((rank for rank, key in enumerate(keys) if not self._store.check([key])), self.count - 1)
+            raise RankError(f"rank {silent} has said nothing for {self.timeout:g} s") from error
+        return [self._store.get(key).decode() for key in keys]
 
     def agree(self, check: Callable[[], None], job: object) -> None:
         """Checks what this rank can do; all ranks go on, or none.
@@ -135,18 +181,84 @@ class Ranks:
             check()
         except InputError as error:
             refusal = str(error)
-        number = self.next_number("agree")
-        answers = [f"answers/{number}/{rank}" for rank in range(self.count)]
-        asked = hashlib.blake2b(repr(job).encode(), digest_size=16).hexdigest()
-        self._store.set(answers[self.rank], f"{asked} {refusal}")
-        try:
-            self._store.wait(answers, timedelta(seconds=self.timeout))
-        except dist.DistError as error:
-            silent = next(rank for rank, answer in enumerate(answers) if not self._store.check([answer]))
-            raise RankError(f"rank {silent} has not said in {self.timeout:g} s whether it can serve this") from error
-        said = [self._store.get(answer).decode().partition(" ") for answer in answers]
+        said = [each.partition(" ") for each in self.exchange(f"{_digest(job)} {refusal}")]
         for rank, (theirs, _, refused) in enumerate(said):
             if refused:
                 raise InputError(f"rank {rank}: {refused}")
             if theirs != said[0][0]:
                 raise RankError(f"rank {rank} was started with another job than rank 0")
+
+
+class Watch:
+    """Sees to it that all ranks have done the same. To be entered around a run.
+
+    It keeps a digest of every batch that was scheduled and of its tokens, and compares them with the other ranks' when
+    the run is over. Ranks that have diverged may wait for each other in a collective that never ends, and one in a
+    replayed graph has no timeout: so a thread compares them, too, when no batch is scheduled for Ranks.timeout seconds.
+    """
+
+    def __init__(self, ranks: Ranks):
+        self.ranks = ranks
+        self.digests: dict[str, list[int]] = {"has scheduled another": [], "has other tokens for": []}
+        self.moved = float("inf")  # when a batch was last asked for, by time.monotonic
+        self._done = threading.Event()
+
+    def watched(self, scheduler: type) -> type:
+        """A kind of scheduler that this watches, from another kind."""
+        watch = self
+        scheduled, came_back = self.digests.values()
+
+        class WatchedScheduler(scheduler):
+            def schedule(self):
+                watch.moved = time.monotonic()
+                batch = super().schedule()
+                if batch:
+                    scheduled.append(_digest([(row.request.id, row.start, row.length) for row in batch.rows]))
+                return batch
+
+            def update(self, batch, tokens):
+                came_back.append(_digest(tokens.tolist()))
+                return super().update(batch, tokens)
+
+        return WatchedScheduler
+
+    def __enter__(self) -> "Watch":
+        self._thread = threading.Thread(target=self._keep_watching, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        self._done.set()
+        self._thread.join()
+        if error is None:
+            self.compare()
+
+    def compare(self) -> None:
+        """Compares with what the others have done, once all have come to the end, or to a standstill.
+
+        Raises:
+            RankError: they have not done the same, or one of them says nothing in time.
+        """
+        said = [json.loads(each) for each in self.ranks.exchange(json.dumps(self.digests))]
+        for what, first in said[0].items():
+            for rank, digests in enumerate(said):
+                for number, (theirs, expected) in enumerate(zip(digests[what], first, strict=False)):
+                    if theirs != expected:
+                        raise RankError(f"rank {rank} {what} batch {number} than rank 0")
+        counts = [len(digests["has scheduled another"]) for digests in said]
+        if len(set(counts)) > 1:
+            scheduled = ", ".join(f"{count} by rank {rank}" for rank, count in enumerate(counts))
+            raise RankError(f"ranks have not scheduled as many batches: {scheduled}")
+
+    def _keep_watching(self) -> None:
+        while not self._done.wait(min(1.0, self.ranks.timeout / 10)):
+            if time.monotonic() - self.moved > self.ranks.timeout:
+                try:
+                    self.compare()
+                    leave(f"no batch was scheduled for {self.ranks.timeout:g} s", 1)
+                except RankError as error:
+                    leave(str(error), 1)
+
+
+def _digest(what: object) -> int:
+    return zlib.crc32(repr(what).encode())  # not `hash`: that of a string differs from process to process

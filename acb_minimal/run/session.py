@@ -19,9 +19,9 @@ from .devices import check_device, check_gpu, open_device
 from .engines import load_chapter
 from .graphed import GraphedModel
 from .options import Options
+from .ranks import Watch
 from .timed import BatchDone, Machine, TimedModel, TimedScheduler
 from .warm_up import warm_up
-from .watch_ranks import Watch, WatchedScheduler
 from .workload import Job
 
 # Bytes of weights below which a second thread of the CPU only gets in the way: of this run, and of all others.
@@ -127,7 +127,7 @@ class Session:
         self._watch = Watch(ranks) if ranks else None
         if ranks and self.trace:
             self.trace.rank = ranks.rank
-        self.scheduler = (partial(WatchedScheduler, self._watch) if self._watch else TimedScheduler)(
+        self.scheduler = (self._watch.watched(TimedScheduler) if self._watch else TimedScheduler)(
             self.pool,
             job.max_running,
             job.max_batch_tokens,

@@ -231,7 +231,7 @@ def test_ranks_run_the_batches_under_the_profiler_that_are_typical_of_the_first(
     """Both have the same batches, in times of their own."""
     words = []
     for rank, slow in enumerate((range(40, 90), range(10, 60))):
-        ranks = SimpleNamespace(rank=rank, word_of_the_first=lambda own: (words.append(own), words[0])[1])
+        ranks = SimpleNamespace(rank=rank, exchange=lambda own: (words.append(own), words)[1])
         checkpoint = SimpleNamespace(ranks=ranks, model="counter")
         method = Method(batches=4, operations=False)
         look_into([on_a_gpu(once, slow)], find_workload("demo"), "ch1", checkpoint, None, method)

@@ -1,6 +1,6 @@
 """Two ranks that share a model: their tokens, and how a run ends that one of them does not come through.
 
-On a machine with two GPUs these tests run there, through NCCL; on one without a GPU, through Gloo.
+On a machine with two GPUs the slow ones of these tests run there, through NCCL; on one without a GPU, through Gloo.
 """
 
 import json
@@ -9,19 +9,23 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import FAMILIES, TINY, VOCAB, Harness
-from transformers import AutoModelForCausalLM, LlamaConfig
+from conftest import FAMILIES, VOCAB
+from transformers import AutoModelForCausalLM
 
+from acb_minimal import generate
+from acb_minimal.cli.options import start_ranks
 from acb_minimal.errors import InputError, RankError
-from acb_minimal.models import counter
-from acb_minimal.run import launch
+from acb_minimal.request import Batch, Request, Row
+from acb_minimal.run import ranks
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.engines import chapter_paths
-from acb_minimal.run.ranks import Ranks
+from acb_minimal.run.ranks import Ranks, Watch
 from acb_minimal.run.workload import workload
 
 KIND = "cuda" if torch.cuda.device_count() > 1 else "cpu"
@@ -29,35 +33,34 @@ ROOT = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
 
 
-def cases_of(models: dict[str, tuple[Harness, str]]) -> dict[str, dict]:
-    """By family: more prompts than run at a time, some of which stop early, and what `generate` makes of each."""
-    rng, made = random.Random(0), {}
-    for family, (model, path) in models.items():
-        prompts = [rng.choices(range(VOCAB), k=rng.randint(1, 25)) for _ in range(8)]
-        stops = [[model.oracle(prompt, 12)[rng.randint(1, 11)]] if number % 2 else []
-                 for number, prompt in enumerate(prompts)]  # fmt: skip
-        expected = [model.oracle(prompt, 12, stop) for prompt, stop in zip(prompts, stops, strict=True)]
-        chapters = list(chapter_paths()) if family == "llama" else ["ch6_cuda_graphs"]
-        made[family] = {"model": path, "prompts": prompts, "stops": stops, "expected": expected,
-                        "chapters": chapters}  # fmt: skip
-    return made
+def on_two_ranks(test):
+    """A slow test, left out on a machine with a single GPU."""
+    one_gpu = pytest.mark.skipif(torch.cuda.device_count() == 1, reason="needs two GPUs, or a machine that has none")
+    return pytest.mark.slow(one_gpu(test))
 
 
 @pytest.fixture(scope="module")
-def run(made_once, harness, tiny_path):
-    """What two ranks were asked, what each got before they diverged, and how they ended; started once, for all tests.
-
-    The ranks do not divide the families' vocabulary, and keep embedding and output whole; that of one more model,
-    `even`, they do.
-    """
-    skip_one_gpu()
+def run(made_once):
+    """What two ranks were asked, what each got before they diverged, and how they ended. Started once for all tests."""
 
     def start(folder: Path) -> dict:
-        torch.manual_seed(0)
-        even = str(folder / "even")
-        AutoModelForCausalLM.from_config(LlamaConfig(**TINY | {"vocab_size": VOCAB + 1})).save_pretrained(even)
-        families = {family: (harness(family), tiny_path(family)) for family in FAMILIES}
-        cases = cases_of(families | {"even": (Harness(even), even)})
+        models = {"counter": ("counter", workload("demo").override(requests=8).prompts(0))}
+        rng = random.Random(0)
+        for family, config in FAMILIES.items():
+            torch.manual_seed(0)
+            even = config()
+            even.vocab_size = VOCAB + 1  # transformers 5.17 shares no other out over two
+            AutoModelForCausalLM.from_config(even).save_pretrained(folder / family)
+            models[family] = (str(folder / family), [rng.choices(range(VOCAB), k=rng.randint(1, 25)) for _ in range(8)])
+        cases = {
+            name: {
+                "model": model,
+                "prompts": prompts,
+                "chapters": list(chapter_paths()) if name == "counter" else ["ch6_cuda_graphs"],
+                "expected": [done.tokens for done in sorted(generate(prompts, "ch1", model, "cpu", 12), key=by_id)],
+            }
+            for name, (model, prompts) in models.items()
+        }
         (folder / "cases.json").write_text(json.dumps(cases))
         script = str(Path(__file__).with_name("served_by_ranks.py"))
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -70,73 +73,52 @@ def run(made_once, harness, tiny_path):
     return made_once("ranks", start)[1]
 
 
-def skip_one_gpu() -> None:
-    if torch.cuda.device_count() == 1:
-        pytest.skip("needs two GPUs, or a machine that has none")
+def by_id(completion):
+    return int(completion.id)
 
 
-@pytest.fixture
-def served(run):
-    return run["served"]
+@on_two_ranks
+def test_ranks_generate_what_one_process_does_alone(run):
+    """In every chapter; and every family in the last."""
+    for name, case in run["cases"].items():
+        for chapter in case["chapters"]:
+            assert [rank[f"{name} {chapter}"] for rank in run["served"]] == [case["expected"]] * 2, (name, chapter)
 
 
-@pytest.fixture
-def cases(run):
-    return run["cases"]
+@on_two_ranks
+@pytest.mark.parametrize("how", ["graphs", "compiled"])
+def test_they_do_so_with_decodes_launched_as_graphs_and_with_layers_compiled(run, how):
+    assert [rank[how] for rank in run["served"]] == [run["cases"]["counter"]["expected"]] * 2
+    assert all(rank["compiled collectives"] for rank in run["served"])
 
 
-@pytest.mark.parametrize("chapter", chapter_paths())
-def test_ranks_generate_what_transformers_does_alone(cases, served, chapter):
-    """Requests join, stop early, have their prompts cut and are padded."""
-    assert [rank[f"llama {chapter}"] for rank in served] == [cases["llama"]["expected"]] * 2
+@on_two_ranks
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [
+        ("a rank cannot", "rank 1: too little of everything"),
+        ("another job", "rank 1 was started with another job than rank 0"),
+        ("words", ["of rank 0", "of rank 1"]),
+        ("in another process", 2.0),
+    ],
+)
+def test_ranks_agree(run, what, expected):
+    assert [rank[what] for rank in run["served"]] == [expected] * 2
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, "even"])
-def test_the_last_chapter_does_so_with_every_family(cases, served, family):
-    assert [rank[f"{family} ch6_cuda_graphs"] for rank in served] == [cases[family]["expected"]] * 2
+@on_two_ranks
+def test_random_weights_give_all_ranks_the_same(run):
+    first, second = (rank["random"] for rank in run["served"])
+    assert first == second != 0
 
 
-def test_chapter_1_does_so_with_its_decodes_launched_as_graphs(cases, served):
-    assert [rank["graphs"] for rank in served] == [cases["llama"]["expected"]] * 2
-
-
-def test_layers_are_compiled_with_their_collectives_in_them(cases, served):
-    assert [rank["compiled"] for rank in served] == [cases["llama"]["expected"]] * 2
-    assert all(rank["compiled collectives"] for rank in served)
-
-
-def test_ranks_take_the_word_of_the_first(served):
-    assert [rank["words"] for rank in served] == [["one of rank 0", "two of rank 0"]] * 2
-
-
-def test_ranks_count(served):
-    prompts = workload("demo").override(requests=6).prompts(0)
-    expected = [counter.answer(*(int(word) for word in prompt.split()[1::2])) for prompt in prompts]
-    assert [rank["counter"] for rank in served] == [expected] * 2
-
-
-def test_random_weights_are_those_that_one_gpu_would_have_tied_ones_too(served):
-    assert [rank["random"] for rank in served] == [[True, True]] * 2
-
-
-def test_what_one_rank_cannot_do_none_does(served):
-    assert [rank["a rank cannot"] for rank in served] == ["rank 1: too little of everything"] * 2
-
-
-def test_ranks_that_were_started_with_different_jobs_do_not_begin(served):
-    assert [rank["another job"] for rank in served] == ["rank 1 was started with another job than rank 0"] * 2
-
-
-def test_ranks_meet_again_in_other_processes(served):
-    assert [rank["in another process"] for rank in served] == [2.0, 2.0]
-
-
+@on_two_ranks
 def test_a_rank_that_serves_in_another_order_ends_all_with_a_line_that_names_it_and_the_batch(run):
     assert run["status"] == 1
-    assert "error: rank 1 has scheduled another batch 0 than rank 0" in run["stderr"].splitlines()
+    assert "rank 1 has scheduled another batch 0 than rank 0" in run["stderr"]
 
 
-KILLED = """
+ENGINE = """
 import os, signal
 from acb_minimal.run.engines import load_chapter
 
@@ -144,20 +126,90 @@ class Engine(load_chapter("ch6")):
     def run(self):
         for number, request in enumerate(super().run()):
             if os.environ["RANK"] == "1" and number == 2:
-                os.kill(os.getpid(), signal.SIGKILL)
+                {what}
             yield request
 """
 
 
-def test_a_rank_that_is_killed_ends_the_run_with_one_line_that_names_it(tmp_path):
-    skip_one_gpu()
+@on_two_ranks
+@pytest.mark.parametrize(
+    ("what", "line"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "error: rank 1 was ended by SIGKILL"),
+        ("raise ValueError('no good')", "error: rank 1: ValueError: no good (PLACE:9)"),
+    ],
+    ids=["is killed", "fails"],
+)
+def test_a_rank_that_is_lost_ends_the_run_with_one_line_that_names_it(tmp_path, what, line):
     engine = tmp_path / "engine.py"
-    engine.write_text(KILLED)
+    engine.write_text(ENGINE.format(what=what))
     options = ["--gpus", "2", "--device", KIND, "--requests", "8"]
     command = [sys.executable, "-m", "acb_minimal.cli", "run", engine, *options]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1:] == ["error: rank 1 was ended by SIGKILL"]
+    assert done.stderr.splitlines()[-1:] == [line.replace("PLACE", str(engine))]
+
+
+ROWS = [[(0, 0, 5), (1, 0, 5)], [(2, 0, 5)], [(0, 5, 1), (1, 5, 1)]]
+TOKENS = [[7, 8], [9], [10, 11]]
+
+
+def watch_of(rows, tokens, rank: int = 0, others: list[str | None] = ()) -> Watch:
+    """What a rank has seen that has scheduled batches of these rows (request, start, length), and got these tokens."""
+
+    class Scheduler:
+        def schedule(self):
+            batch = next(batches, None)
+            return batch and Batch([Row(Request(str(id), [1], 4), *rest) for id, *rest in batch])
+
+        def update(self, batch, tokens):
+            return []
+
+    batches = iter(rows)
+    watch = Watch(SimpleNamespace(rank=rank, timeout=5.0, exchange=lambda own: [*others, own]))
+    scheduler = watch.watched(Scheduler)()
+    while batch := scheduler.schedule():
+        scheduler.update(batch, np.array(tokens[len(watch.digests["has scheduled another"]) - 1], dtype=np.int32))
+    return watch
+
+
+@pytest.mark.parametrize(
+    ("rows", "tokens", "message"),
+    [
+        (ROWS, TOKENS, None),
+        ([ROWS[0], [(0, 5, 1), (2, 0, 5)], ROWS[2]], TOKENS, "rank 1 has scheduled another batch 1 than rank 0"),
+        ([ROWS[0][::-1], *ROWS[1:]], TOKENS, "rank 1 has scheduled another batch 0 than rank 0"),
+        (ROWS, [*TOKENS[:2], [10, 12]], "rank 1 has other tokens for batch 2 than rank 0"),
+        (ROWS[:2], TOKENS, "ranks have not scheduled as many batches: 3 by rank 0, 2 by rank 1"),
+    ],
+    ids=["the same", "another batch", "another order", "other tokens", "fewer batches"],
+)
+def test_where_two_ranks_diverge_is_named(rows, tokens, message):
+    first = json.dumps(watch_of(ROWS, TOKENS).digests)
+    second = watch_of(rows, tokens, 1, [first])
+    if message is None:
+        second.compare()
+    else:
+        with pytest.raises(RankError, match=f"^{message}$"):
+            second.compare()
+
+
+def test_ranks_that_stand_still_end_and_say_how_far_each_came(monkeypatch):
+    def leave(message: str, status: int):
+        raise SystemExit(message)
+
+    monkeypatch.setattr(ranks, "leave", leave)
+    watch = watch_of(ROWS, TOKENS, 1, [json.dumps(watch_of(ROWS[:2], TOKENS).digests)])
+    watch.ranks.timeout = 0.01
+    with pytest.raises(SystemExit, match="^ranks have not scheduled as many batches: 2 by rank 0, 3 by rank 1$"):
+        watch._keep_watching()
+
+
+def test_a_rank_that_says_nothing_is_named():
+    alone = Ranks(0, 2, 0, timeout=0.2)
+    alone._store = dist.HashStore()
+    with pytest.raises(RankError, match="rank 1 has said nothing for 0.2 s"):
+        alone.agree(lambda: None, "a job")
 
 
 def test_a_model_whose_heads_the_gpus_do_not_divide_is_refused():
@@ -166,20 +218,13 @@ def test_a_model_whose_heads_the_gpus_do_not_divide_is_refused():
 
 
 def test_each_rank_is_said_to_hold_its_part():
-    whole, half = Checkpoint("qwen3-32b"), Checkpoint("qwen3-32b", Ranks(0, 2, 0, 1.0))
-    assert [layer.kv_heads for layer in half.layers] == [4] * 64
-    assert half.weight_bytes == pytest.approx(whole.weight_bytes / 2, rel=0.03)  # some plans leave the embedding whole
-
-
-def test_a_rank_that_does_not_say_whether_it_can_serve_is_named():
-    ranks = Ranks(0, 2, 0, timeout=0.2)
-    ranks._store = dist.HashStore()
-    with pytest.raises(RankError, match="rank 1 has not said in 0.2 s whether it can serve this"):
-        ranks.agree(lambda: None, "a job")
+    whole, half = Checkpoint("llama-3.1-8b"), Checkpoint("llama-3.1-8b", Ranks(0, 2, 0, 1.0))
+    assert [layer.kv_heads for layer in half.layers] == [4] * 32
+    assert half.weight_bytes == pytest.approx(whole.weight_bytes / 2, rel=0.01)
 
 
 def test_a_launcher_that_started_fewer_ranks_is_not_overruled(monkeypatch):
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match="--gpus is 4, but 2 ranks were started"):
-        launch.check_count(4)
+        start_ranks(4, "cpu", 1.0)
