@@ -17,9 +17,8 @@ from ..run.engines import chapter_path, load_chapter
 from ..run.timed import TimedModel, TimedScheduler
 from ..sim.costs import Costs
 from ..sim.device import SimulatedDevice
-from ..sim.limits import Limit
 from ..sim.policies import Lazy
-from ..sim.queues import Policy
+from ..sim.simulator import Limit, Policy
 from ..slot import SlotSize
 from . import lines
 from .cases import NETWORK, POSITIONS, VOCAB, Case
@@ -224,7 +223,7 @@ def serve(
             failure = str(scheduler.broken)
         if failure is not None:
             # What was still queued then counts too: run late, it cannot have been in order with what came before.
-            device.cuda.queues.policy = Lazy()
+            device.simulator.policy = Lazy()
             with suppress(Exception):
                 device.finish()
     return Outcome(detector.hazards, failure, getattr(scheduler.broken, "batch_number", None), detector)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from ..run.engines import CHAPTERS
-from ..sim.limits import Limit
+from ..sim.simulator import Limit
 
 _PACKAGE = Path(__file__).parents[1]
 LIBRARIES = {_PACKAGE, Path(torch.__file__).parent, *map(Path, sysconfig.get_paths().values())} - {

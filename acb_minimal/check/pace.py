@@ -23,9 +23,8 @@ from ..run.session import Session
 from ..run.workload import workload
 from ..sim.costs import Costs
 from ..sim.device import SimulatedDevice
-from ..sim.operations import Observer, Operation, Queue
 from ..sim.policies import Timed
-from ..sim.queues import Queues
+from ..sim.simulator import Observer, Operation, Queue, Simulator
 from ..trace.spans import Trace
 from . import lines
 from .lines import Line
@@ -211,18 +210,19 @@ class Patient(Timed):
     moves on to when it is: thousands of questions say no more than a hundred."""
 
     def __init__(self):
+        super().__init__()
         self._asked: tuple[Operation, float] | None = None
         self._times = 0
 
-    def asked_for(self, target: Operation, queues: Queues) -> None:
+    def asked_for(self, target: Operation, simulator: Simulator) -> None:
         again = self._asked is not None and self._asked[0] is target
-        again = again and queues.now - self._asked[1] <= 1.5 * queues.call_seconds
+        again = again and simulator.now - self._asked[1] <= 1.5 * simulator.call_seconds
         self._times = self._times + 1 if again else 0
         if self._times > MOST_QUESTIONS:
             while not target.done:
-                self.run_towards(target, queues)
-            queues.now = max(queues.now, target.end)
-        self._asked = target, queues.now
+                self.run_towards(target, simulator)
+            simulator.now = max(simulator.now, target.end)
+        self._asked = target, simulator.now
 
 
 @cache

@@ -19,7 +19,8 @@ from types import CodeType
 import numpy as np
 import torch
 
-from ..sim.operations import Observer, Operation, Queue
+from ..sim.cuda import Stream
+from ..sim.simulator import Observer, Operation, Queue
 from . import lines
 from .lines import Line
 from .memory import AccessMode, Memories, Memory
@@ -111,7 +112,7 @@ class RaceDetector(Observer):
     Attributes:
         file: the engine's source file; a line of it is told without its name.
         below: the code that runs the engine; actions then know the engine's lines.
-        names: what to call the streams, by queue.
+        names: what to call the streams.
         events: what happened, in order: what kind ("issued", "done", "asked" for by the host, "seen" by the host to be
             done) and the action; the host's own actions are "done" at once.
         memories: what is watched.
@@ -119,7 +120,7 @@ class RaceDetector(Observer):
 
     file: str | None = None
     below: CodeType | None = None
-    names: dict[Queue, str] = field(default_factory=dict)
+    names: dict[Stream, str] = field(default_factory=dict)
 
     def __post_init__(self):
         self.events: list[tuple[str, Action]] = []
@@ -143,12 +144,12 @@ class RaceDetector(Observer):
 
     def name_streams(self, engine: object, default: object) -> None:
         """Calls every stream by the engine's attribute that holds it."""
-        self.names[default.queue] = "the default stream"
+        self.names[default] = "the default stream"
         slots = (name for cls in type(engine).__mro__ for name in _names(vars(cls).get("__slots__", ())))
         for name in [*getattr(engine, "__dict__", ()), *slots]:
             value = getattr(engine, name, None)
-            if isinstance(queue := getattr(value, "queue", None), Queue):
-                self.names[queue] = name
+            if isinstance(value, Stream):
+                self.names[value] = name
 
     @property
     def actions(self) -> list[Action]:
@@ -270,7 +271,7 @@ class RaceDetector(Observer):
     def name(self, actor: int) -> str:
         """What to call the host or a stream."""
         queue = list(self._actors)[actor]
-        return "the host" if queue is None else self.names.get(queue, f"stream {actor}")
+        return "the host" if queue is None else self.names.get(queue.stream, f"stream {actor}")
 
     def _line(self) -> Line | None:
         """The engine's line that the host is in."""

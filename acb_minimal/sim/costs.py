@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ..errors import InputError
 from ..request import Batch
-from .operations import Cost
+from .simulator import Cost
 
 FILE = Path(__file__).with_name("costs.json")
 COMPILED = "compiled"  # in the entry of a model: the same figures with its linears joined and much of it compiled

@@ -1,111 +1,243 @@
-"""A simulated GPU that answers to torch.cuda's names: single-threaded, deterministic, in virtual time.
+"""The names of torch.cuda, on the simulated GPU.
 
 The semantics are those of CUDA as PyTorch hands it out (CUDA C++ Programming Guide, "Asynchronous Concurrent
-Execution"; torch.cuda's documentation), and tests/sim/test_conformance.py holds both to the same programs. This file
-has the names; what streams, events and graphs do is in streams.py, what is queued in operations.py, and when it runs in
-queues.py and policies.py.
+Execution"; torch.cuda's documentation), and tests/sim/test_conformance.py holds both to the same programs. What lies
+behind the names is in simulator.py.
 """
 
-from __future__ import annotations  # SimulatedCuda has methods named like the classes they return
+from __future__ import annotations  # Stream and Event know each other, and SimulatedCuda has attributes of their names
 
-from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from ..trace.spans import Trace
-from .limits import Unknown
-from .machine import Capture, Machine
-from .operations import Observer
-from .policies import Timed
-from .queues import Policy, Queues
-from .streams import CUDAGraph, Event, Stream
+import torch
+
+from .simulator import Capture, Cost, Limit, Operation, Simulator
 
 
-class Ranges:
-    """Stands in for torch.cuda.nvtx: names for a profiler, and there is none."""
-
-    def range_push(self, text: str) -> int:
-        return 0
-
-    def range_pop(self) -> int:
-        return 0
-
-    def mark(self, text: str) -> None:
-        pass
-
-    @contextmanager
-    def range(self, text: str, *args: object, **kwargs: object) -> Iterator[None]:
-        yield
+class Unknown(Limit, AttributeError):
+    """A name that torch.cuda has, and the simulator has not."""
 
 
-class SimulatedCuda(Machine):
+class Named:
+    """What has torch's names, or some of them. To ask for another one of torch's meets a limit of the simulator; to ask
+    for any other is a mistake, as it is on a GPU.
+
+    Attributes:
+        torchs: torch's own.
+        more: names of torch's own that a build for CPUs does not have.
+    """
+
+    torchs: Any
+    more: tuple[str, ...] = ()
+
+    def __getattr__(self, name: str):
+        where = "torch.cuda" if self.torchs is torch.cuda else f"torch.cuda.{self.torchs.__name__}"
+        if hasattr(self.torchs, name) or name in self.more:
+            raise Unknown(f"the simulator has no {where}.{name}")
+        raise AttributeError(f"{where} has no attribute {name!r}")
+
+
+class Stream(Named):
+    """A queue of operations that run in order. Like PyTorch's, it and the default stream do not wait for each other.
+
+    Like Event and CUDAGraph it is made, and can be subclassed, as an attribute of a SimulatedCuda.
+
+    Attributes:
+        priority: kept, and of no effect here: what runs when, a policy decides.
+    """
+
+    torchs, more = torch.cuda.Stream, ("cuda_stream", "device", "device_index", "device_type", "stream_id")
+    _cuda: SimulatedCuda
+    _simulator: Simulator
+
+    def __new__(cls, device: object = None, priority: int = 0):
+        stream = super().__new__(cls)
+        stream.priority, stream._queue = priority, cls._simulator.new_queue(stream)
+        return stream
+
+    def __enter__(self) -> Stream:
+        self._simulator.current.append(self._queue)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._simulator.current.pop()
+
+    def wait_event(self, event: Event) -> None:
+        """Holds this stream's later work until the record that `event` has *now* is done; never recorded: no-op."""
+        self._simulator.none_in_capture("make a stream wait for an event")
+        self._simulator.observer.waits(self._queue, event, event._latest)
+        if event._latest is not None:
+            self._simulator.add(Operation(self._queue, "wait", self._simulator.now, after=event._latest))
+
+    def record_event(self, event: Event | None = None) -> Event:
+        event = event or self._cuda.Event()
+        event.record(self)
+        return event
+
+    def wait_stream(self, stream: Stream) -> None:
+        self.wait_event(stream.record_event())
+
+    def synchronize(self) -> None:
+        """Makes the host wait for everything queued here."""
+        self._simulator.no_wait_in_capture("synchronize a stream")
+        self._simulator.drain(self._queue)
+
+    def query(self) -> bool:
+        """Whether everything queued here is done."""
+        self._simulator.none_in_capture("query a stream")
+        return self._simulator.look_at(self._queue.last)
+
+
+class Event(Named):
+    """A marker in a stream. Recording again moves it; who waited for the earlier record still waits for that one."""
+
+    torchs, more = torch.cuda.Event, ("cuda_event", "device")
+    _cuda: SimulatedCuda
+    _simulator: Simulator
+
+    def __new__(cls, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False):
+        """How the host waits (`blocking`), and for whom an event is (`interprocess`), changes nothing here."""
+        event = super().__new__(cls)
+        event._timed, event._latest = enable_timing, None  # the latest record: an Operation
+        return event
+
+    def record(self, stream: Stream | None = None) -> None:
+        self._simulator.none_in_capture("record an event")
+        queue = (stream or self._cuda.current_stream())._queue
+        self._latest = Operation(queue, "record", self._simulator.now)
+        self._simulator.add(self._latest)
+        self._simulator.observer.recorded(self, self._latest)
+
+    def wait(self, stream: Stream | None = None) -> None:
+        (stream or self._cuda.current_stream()).wait_event(self)
+
+    def synchronize(self) -> None:
+        """Makes the host wait for the latest record; returns at once if there is none."""
+        self._simulator.no_wait_in_capture("synchronize an event")
+        self._simulator.observer.waits(None, self, self._latest)
+        if self._latest is not None:
+            self._simulator.wait_for(self._latest)
+
+    def query(self) -> bool:
+        """Whether the latest record is done; True if there is none."""
+        self._simulator.none_in_capture("query an event")
+        return self._simulator.look_at(self._latest)
+
+    def elapsed_time(self, end_event: Event) -> float:
+        """Milliseconds from this event's record to that of `end_event`, on the device's clock."""
+        start, end = self._latest, end_event._latest
+        if not (self._timed and end_event._timed):
+            raise ValueError("both events must have been created with enable_timing=True")
+        if start is None or end is None:
+            raise ValueError("both events must have been recorded")
+        if not (start.done and end.done):
+            raise RuntimeError("both events must have completed")
+        return (end.end - start.end) * 1e3
+
+
+class CUDAGraph(Named):
+    """Captured device work. A replay runs the very same work: the same tensors, the same views."""
+
+    torchs = torch.cuda.CUDAGraph
+    _simulator: Simulator
+
+    def __new__(cls, keep_graph: bool = False):
+        graph = super().__new__(cls)
+        graph._captured, graph._pool = None, None  # a Capture that went well, and what stands for the pool
+        return graph
+
+    def pool(self) -> object:
+        """The memory that lies between its inputs and outputs; graphs can share it."""
+        if self._pool is None:
+            raise RuntimeError("the graph was asked for its pool before it was captured")
+        return self._pool
+
+    def capture_begin(self, pool: object = None, capture_error_mode: str = "global") -> None:
+        """Work submitted to the current stream is captured from here on, not run. Which calls of other threads CUDA
+        objects to (`capture_error_mode`) makes no difference here: there is one thread."""
+        self._simulator.none_in_capture("capture another graph")
+        self._simulator.capture = Capture(self._simulator.current[-1])
+        self._captured, self._pool = None, pool or object()
+
+    def capture_end(self) -> None:
+        self._captured, self._simulator.capture = self._simulator.capture, None
+
+    def replay(self) -> None:
+        self._simulator.none_in_capture("replay a graph")
+        if self._captured is None:
+            raise RuntimeError("the graph was replayed before it was captured")
+        parts, pool = self._captured.parts, self._pool
+
+        def run_all() -> None:
+            self._simulator.observer.replayed(pool)
+            for run, _ in parts:
+                run()
+
+        self._simulator.submit(
+            "replay",
+            "compute",
+            run_all,
+            lambda: sum((cost() for _, cost in parts), Cost()),
+            self._simulator.replay_seconds,
+            work=self._captured.work,
+        )
+
+
+class SimulatedCuda(Named):
     """Stands in for the module torch.cuda.
 
     Attributes:
-        nvtx: as torch.cuda has it; of no effect.
+        Stream: the class, for streams of this GPU.
+        Event: likewise.
+        CUDAGraph: likewise.
     """
 
-    def __init__(
-        self,
-        policy: Policy | None = None,
-        replay_seconds: float = 0.0,
-        call_seconds: float = 0.0,
-        trace: Trace | None = None,
-        observer: Observer | None = None,
-    ):
-        """
-        Args:
-            policy: see Queues; Timed by default.
-            replay_seconds: host time to launch a graph.
-            call_seconds: see Queues.
-            trace: see Queues.
-            observer: see Queues.
-        """
-        super().__init__(Queues(policy or Timed(), call_seconds, trace, observer), replay_seconds)
-        self._default = Stream(self)
+    torchs = torch.cuda
+
+    def __init__(self, simulator: Simulator):
+        self._simulator = simulator
+        for kind in (Stream, Event, CUDAGraph):
+            setattr(self, kind.__name__, type(kind.__name__, (kind,), {"_cuda": self, "_simulator": simulator}))
+        self._default: Stream = self.Stream()
         self._captured: Stream | None = None  # which stream is captured by default
-        self.current.append(self._default)
-        self.nvtx = Ranges()
-
-    def Stream(self, device: object = None, priority: int = 0) -> Stream:
-        return Stream(self, priority)
-
-    def Event(self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False) -> Event:
-        """How the host waits (`blocking`), and for whom an event is (`interprocess`), changes nothing here."""
-        return Event(self, enable_timing)
-
-    def __getattr__(self, name: str):
-        raise Unknown(name)
-
-    def CUDAGraph(self) -> CUDAGraph:
-        return CUDAGraph(self)
-
-    def graph_pool_handle(self) -> object:
-        return object()
+        simulator.current.append(self._default._queue)
 
     def default_stream(self, device: object = None) -> Stream:
         return self._default
 
     def current_stream(self, device: object = None) -> Stream:
-        return self.current[-1]
+        return self._simulator.current[-1].stream
 
     def set_stream(self, stream: Stream | None) -> None:
         """Makes it the current stream, until whoever has entered another one leaves that."""
         if stream is not None:
-            self.current[-1] = stream
+            self._simulator.current[-1] = stream._queue
 
     @contextmanager
     def stream(self, stream: Stream | None):
-        self.current.append(stream or self.current_stream())
-        try:
+        with stream or self.current_stream():
             yield
-        finally:
-            self.current.pop()
+
+    def synchronize(self, device: object = None) -> None:
+        """Makes the host wait for all streams."""
+        self._simulator.no_wait_in_capture("synchronize the device")
+        self._simulator.drain()
+
+    def graph_pool_handle(self) -> object:
+        return object()
 
     def is_current_stream_capturing(self) -> bool:
-        return self.capturing
+        return self._simulator.capturing
 
     @contextmanager
-    def graph(self, graph: CUDAGraph, pool: object = None, stream: Stream | None = None):
+    def graph(
+        self,
+        cuda_graph: CUDAGraph,
+        pool: object = None,
+        stream: Stream | None = None,
+        capture_error_mode: str = "global",
+    ):
         """Work submitted inside to the stream is captured, not run; what is submitted to another one runs. Like
         torch.cuda.graph, it begins with a synchronize, and by default captures a stream that is there for that alone.
 
@@ -116,16 +248,11 @@ class SimulatedCuda(Machine):
         if stream is self._default:
             raise RuntimeError("operation not permitted: CUDA cannot capture the default stream; give another, or none")
         if stream is None:
-            stream = self._captured = self._captured or Stream(self)
-        self.capture, graph.captured, graph.pool = Capture(stream.queue), None, pool or object()
-        try:
-            with self.stream(stream):
+            stream = self._captured = self._captured or self.Stream()
+        with stream:
+            cuda_graph.capture_begin(pool, capture_error_mode)
+            try:
                 yield
-            graph.captured = self.capture  # half a capture is none
-        finally:
-            self.capture = None
-
-    def synchronize(self, device: object = None) -> None:
-        """Makes the host wait for all streams."""
-        self.no_wait_in_capture("synchronize the device")
-        self.queues.drain()
+                cuda_graph.capture_end()
+            finally:
+                self._simulator.capture = None  # half a capture is none

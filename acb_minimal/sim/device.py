@@ -13,10 +13,9 @@ from .costs import Costs, Shape
 from .cuda import SimulatedCuda
 from .engine_code import engine_code
 from .host_view import HostView
-from .operations import Cost, Observer
 from .places import PINNED, Places
-from .policies import Eager
-from .queues import Policy
+from .policies import Eager, Timed
+from .simulator import Cost, Observer, Policy, Simulator
 
 
 class SimulatedDevice:
@@ -25,6 +24,7 @@ class SimulatedDevice:
     Attributes:
         costs: what things take; they move the virtual clock of the policy Timed.
         places: memory that it knows as pinned, or as the device's.
+        simulator: what is behind `cuda`.
     """
 
     kind = "sim"
@@ -47,7 +47,8 @@ class SimulatedDevice:
         self.torch_device = torch.device("cpu")
         self.costs, self.arithmetic = costs, arithmetic
         self.trace = Trace(self.name) if trace else None
-        self.cuda = SimulatedCuda(policy, costs.replay_launch, costs.call, self.trace, observer)
+        self.simulator = Simulator(policy or Timed(), costs.replay_launch, costs.call, self.trace, observer)
+        self.cuda = SimulatedCuda(self.simulator)
         self._observed = observer is not None
         self.places = Places()
 
@@ -56,11 +57,10 @@ class SimulatedDevice:
         return self.costs.gpu
 
     def clock(self) -> float:
-        return self.cuda.now
+        return self.simulator.now
 
     def begin(self) -> float:
         self.cuda.synchronize()
-        self.cuda.finished.clear()
         if self.trace is not None:
             self.trace.spans.clear()
         return self.clock()
@@ -69,7 +69,7 @@ class SimulatedDevice:
         self.cuda.synchronize()
 
     def work(self, seconds: float) -> None:
-        self.cuda.host(seconds)
+        self.simulator.host(seconds)
 
     def pinned(self, numel: int) -> torch.Tensor:
         buffer = torch.zeros(numel, dtype=torch.int32)
@@ -77,14 +77,14 @@ class SimulatedDevice:
         return buffer
 
     def host_view(self, memory: torch.Tensor) -> np.ndarray:
-        return HostView.of(memory.numpy(), self.cuda.queues.observer) if self._observed else memory.numpy()
+        return HostView.of(memory.numpy(), self.simulator.observer) if self._observed else memory.numpy()
 
     def engine_code(self) -> AbstractContextManager:
         return engine_code(self, self.places)
 
     def watch(self, name: str, memory: torch.Tensor, page_size: int | None = None, work: Work | None = None) -> None:
         self.places.add(memory, work=work)
-        self.cuda.queues.observer.watch(name, memory, page_size)
+        self.simulator.observer.watch(name, memory, page_size)
 
     def copy(
         self, engine: str, target: torch.Tensor, source: torch.Tensor, non_blocking: bool, work: Work | None = None
@@ -93,8 +93,8 @@ class SimulatedDevice:
         # From pageable memory the driver copies through a buffer of its own, and the host waits for that.
         pinned = self.places.kind(host) == PINNED
         if non_blocking and not pinned:
-            self.cuda.none_in_capture("copy pageable memory")
-        self.cuda.submit(
+            self.simulator.none_in_capture("copy pageable memory")
+        self.simulator.submit(
             COPIES[engine],
             engine,
             lambda: target.copy_(source),
@@ -105,7 +105,7 @@ class SimulatedDevice:
         )
 
     def compute(self, what: str, work: Work, run: Callable[[], None]) -> None:
-        self.cuda.submit(
+        self.simulator.submit(
             what,
             "compute",
             run if self.arithmetic else lambda: None,
@@ -119,8 +119,8 @@ class SimulatedDevice:
     def spent(
         self, what: str, since: float, rows: int, batch_number: int | None = None, slot: str | None = None
     ) -> None:
-        self.cuda.queues.observer.did(what, batch_number, slot)
-        self.cuda.host(self.costs.host(what, rows))
+        self.simulator.observer.did(what, batch_number, slot)
+        self.simulator.host(self.costs.host(what, rows))
         if self.trace is not None:
             self.trace.add("CPU", what, since, self.clock(), batch_number, slot)
 
@@ -136,14 +136,14 @@ class CpuDevice:
 
     def __init__(self):
         self.torch_device = torch.device("cpu")
-        self.cuda = SimulatedCuda(Eager())
+        self.simulator = Simulator(Eager())
+        self.cuda = SimulatedCuda(self.simulator)
 
     def clock(self) -> float:
         return time.perf_counter()
 
     def begin(self) -> float:
         self.cuda.synchronize()
-        self.cuda.finished.clear()
         return self.clock()
 
     def finish(self) -> None:
@@ -167,10 +167,10 @@ class CpuDevice:
     def copy(
         self, engine: str, target: torch.Tensor, source: torch.Tensor, non_blocking: bool, work: Work | None = None
     ) -> None:
-        self.cuda.submit(COPIES[engine], engine, lambda: target.copy_(source), wait=not non_blocking)
+        self.simulator.submit(COPIES[engine], engine, lambda: target.copy_(source), wait=not non_blocking)
 
     def compute(self, what: str, work: Work, run: Callable[[], None]) -> None:
-        self.cuda.submit(what, "compute", run)
+        self.simulator.submit(what, "compute", run)
 
     def spent(
         self, what: str, since: float, rows: int, batch_number: int | None = None, slot: str | None = None

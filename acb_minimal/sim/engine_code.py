@@ -20,9 +20,9 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from ..device import Device
 from .host_view import HostView
-from .limits import Limit
 from .own_operations import OwnOperations, caller, package, touched
 from .places import DEVICE, PINNED, Places
+from .simulator import Limit
 
 
 @contextmanager
@@ -34,13 +34,12 @@ def engine_code(device: Device, places: Places) -> Iterator[None]:
         device: a simulated one.
         places: what is not ordinary memory of the host.
     """
-    queues = device.cuda.queues
     with OwnOperations(device, places), _Calls(device, places):
-        queues.around = _aside
+        device.simulator.around = _aside
         try:
             yield
         finally:
-            queues.around = nullcontext
+            device.simulator.around = nullcontext
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations  # HostView is named in its own methods
 
 import numpy as np
 
-from .operations import Observer
+from .simulator import Observer
 
 
 class HostView(np.ndarray):

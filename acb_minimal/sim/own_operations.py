@@ -12,9 +12,8 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ..device import Device, Work
 from ..trace.spans import number_of
-from .limits import Limit
-from .operations import Operation, Queue
 from .places import DEVICE, PINNED, Places
+from .simulator import Limit, Operation, Queue
 
 aten = torch.ops.aten
 LOOKING_ON = (__name__, f"{__package__}.engine_code")  # modules between an engine and torch: this and its mode
@@ -132,8 +131,8 @@ class OwnOperations(TorchDispatchMode):
 
     def _submit(self, run: Callable[[], None], work: Work | None) -> None:
         """Queues it; in one piece with what the same line has queued, if nothing else has been since."""
-        cuda, line, newest = self.device.cuda, _line(), self._newest
-        if newest is not None and newest.takes_more(cuda.queues.queued, cuda.current[-1].queue, line):
+        simulator, line, newest = self.device.simulator, _line(), self._newest
+        if newest is not None and newest.takes_more(simulator.queued, simulator.current[-1], line):
             newest.parts.append(run)
             return
         parts = [run]
@@ -142,14 +141,14 @@ class OwnOperations(TorchDispatchMode):
             for part in parts:
                 part()
 
-        operation = cuda.submit("torch operation", "compute", run_all, work=work, more=True)
-        self._newest = _Own(operation, cuda.queues.queued, line, parts) if operation is not None else None
+        operation = simulator.submit("torch operation", "compute", run_all, work=work, more=True)
+        self._newest = _Own(operation, simulator.queued, line, parts) if operation is not None else None
 
     def _wait_for(self, func, args, kwargs):
         """An operation with a result that the host has to know: it waits for the stream."""
         results = []
         run = lambda: results.append(func(*args, **kwargs))  # noqa: E731
-        self.device.cuda.submit(_name(func), "d2h", run, wait=True, work=self._owner(args))
+        self.device.simulator.submit(_name(func), "d2h", run, wait=True, work=self._owner(args))
         return results[0]
 
     def _touch(self, func, args, kwargs) -> None:
@@ -169,7 +168,7 @@ class OwnOperations(TorchDispatchMode):
 
 def touched(device: Device, memory: torch.Tensor, writes: bool) -> None:
     """The host reads or writes pinned memory as a tensor."""
-    device.cuda.queues.observer.touched(device.host_view(memory), writes)
+    device.simulator.observer.touched(device.host_view(memory), writes)
 
 
 def _line() -> tuple[str, int]:

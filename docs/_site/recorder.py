@@ -10,8 +10,8 @@ from acb_minimal.check import lines
 from acb_minimal.check.race_detector import Action, Hazard, RaceDetector
 from acb_minimal.request import Batch
 from acb_minimal.run.session import Session
-from acb_minimal.sim.operations import Operation, Queue
-from acb_minimal.sim.streams import Event
+from acb_minimal.sim.cuda import Event
+from acb_minimal.sim.simulator import Operation, Queue
 from acb_minimal.slot import IOSlot
 
 lines.LIBRARIES.add(Path(__file__).parent)  # what calls the simulator from here is no engine
@@ -84,7 +84,7 @@ class Recorder(RaceDetector):
 
     def queued(self, operation: Operation) -> None:
         super().queued(operation)
-        action, stream = self._issued[operation], self.names.get(operation.queue, "")
+        action, stream = self._issued[operation], self.names.get(operation.queue.stream, "")
         if operation.engine is None:
             call = {"do": operation.what, "stream": stream}
             if operation.after is not None:
@@ -108,7 +108,7 @@ class Recorder(RaceDetector):
         self.blocking = queue is None  # the host waits for an event, as for a copy, whether or not it is done
         if record is None:
             line = self._line()
-            where = {"stream": self.names.get(queue, "")} if queue else {"always": True}
+            where = {"stream": self.names.get(queue.stream, "")} if queue else {"always": True}
             call = {"do": "wait" if queue else "sync", **where, "on": None, "event": self._event_names.get(event)}
             self.happened.append(len(self.calls))
             self.calls.append(call | {"line": line.number if line else None})

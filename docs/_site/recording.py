@@ -2,7 +2,7 @@
 
 An engine of the chapters decides nothing by the time: its scheduler goes by counts. So what the host calls, in which
 order, and what each piece of device work waits for is the same whatever things cost, and one recording is enough to say
-when everything happens under any costs. The page that plays it needs nothing else than the rules of sim/queues.py.
+when everything happens under any costs. The page that plays it needs nothing else than the rules of sim/policies.py.
 """
 
 from typing import Any

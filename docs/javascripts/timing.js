@@ -2,7 +2,7 @@
 
    A recording (docs/_site/recording.py) has what an engine of the course has called, in order. That order
    does not depend on time, so times follow from it and from what things cost, by the rules of the simulated GPU
-   (acb_minimal/sim/queues.py): a stream runs in order, an engine does one thing at a time, a wait holds a stream back
+   (acb_minimal/sim/policies.py): a stream runs in order, an engine does one thing at a time, a wait holds a stream back
    until the record is done, a synchronize holds the host back. A test holds this file to the simulator, span by span.
 
    Times are in seconds. Of every call:

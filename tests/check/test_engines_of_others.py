@@ -211,11 +211,6 @@ MORE_OF_TORCH = {
         "        before = self.cuda.current_stream()\n        self.cuda.set_stream(self.h2d)\n"
         "        self.slot.upload(non_blocking=True); self.cuda.set_stream(before)\n",
     ),
-    "ranges for a profiler": (
-        "        batch = self.scheduler.schedule() ",
-        "        nvtx = self.cuda.nvtx; nvtx.range_push('step'); nvtx.mark('x'); nvtx.range_pop()\n"
-        "        with nvtx.range('schedule'): batch = self.scheduler.schedule() ",
-    ),
     "slots": (
         "class Engine:\n",
         "class Engine:\n    __slots__ = ('model', 'scheduler', 'cuda', 'slot', 'h2d', 'compute', 'd2h', 'uploaded', "

@@ -17,9 +17,8 @@ import torch
 
 from acb_minimal.device import CudaDevice
 from acb_minimal.sim.device import SimulatedDevice
-from acb_minimal.sim.limits import Limit
-from acb_minimal.sim.operations import Cost
 from acb_minimal.sim.policies import named
+from acb_minimal.sim.simulator import Cost, Limit
 
 SLOW = 0.1  # seconds: far longer than the host needs to queue the rest of a program
 CYCLES = 200_000_000  # the same for a GPU of at most 2 GHz; a slower one is only slower
@@ -80,14 +79,14 @@ class Machine:
         if self.real:
             work()
         else:
-            self.cuda.submit("compute", "compute", work, lambda: Cost(1e-5))
+            self.device.simulator.submit("compute", "compute", work, lambda: Cost(1e-5))
 
     def slow(self) -> None:
         """Device work on the current stream that does nothing, for SLOW seconds."""
         if self.real:
             torch.cuda._sleep(CYCLES)
         else:
-            self.cuda.submit("slow", "compute", lambda: None, lambda: Cost(SLOW))
+            self.device.simulator.submit("slow", "compute", lambda: None, lambda: Cost(SLOW))
 
     def capture(self, *works, pool=None):
         graph = self.cuda.CUDAGraph()

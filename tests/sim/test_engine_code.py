@@ -6,8 +6,8 @@ import torch
 
 from acb_minimal.sim.costs import Costs
 from acb_minimal.sim.device import SimulatedDevice
-from acb_minimal.sim.limits import Limit
 from acb_minimal.sim.policies import Lazy
+from acb_minimal.sim.simulator import Limit
 
 COSTS = Costs.of("counter")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from acb_minimal.sim.host_view import HostView
-from acb_minimal.sim.operations import Observer
+from acb_minimal.sim.simulator import Observer
 
 
 class Seen(Observer):

@@ -1,0 +1,356 @@
+"""The inside of the simulated GPU: queues of device work, the engines that do it, and the host's virtual clock.
+
+One engine copies to the device, one computes, one copies back. Work is ordinary Python over CPU tensors that stand for
+device memory, and has its effect when it *completes*: whoever looks at its target too early sees the old content, and
+whoever overwrites its source too early corrupts it. That is the latest moment at which hardware may do either, and so
+the one at which a missing wait hurts most.
+
+What runs when is up to a policy (policies.py). What the host calls all this, streams, events and graphs, is in cuda.py.
+"""
+
+from __future__ import annotations  # an Operation can wait for another, a Policy is asked about a Simulator
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from ..device import Work
+from ..trace.spans import ENGINES, Trace, number_of
+
+
+class Limit(Exception):
+    """Something that a GPU may do and the simulator cannot: no fault of who asks for it."""
+
+    def __init__(self, what: str):
+        super().__init__(f"{what}; that is a limit of the simulator")
+
+
+class Cost(NamedTuple):
+    """What an operation takes its engine, in seconds.
+
+    Attributes:
+        busy: with a kernel, or the copy, running.
+        gaps: between its kernels, though all of them are queued.
+        ramp: from the launch of the first kernel until the host is so far ahead that the engine finds the next one
+            queued whenever it is done with one. An engine that starts later has that much less to wait.
+    """
+
+    busy: float = 0.0
+    gaps: float = 0.0
+    ramp: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+
+class Queue:
+    """Operations that run in order.
+
+    Attributes:
+        stream: what the host calls it.
+        operations: those that have not run.
+        last: the newest of all; None before the first.
+    """
+
+    def __init__(self, stream: object):
+        self.stream = stream
+        self.operations: deque[Operation] = deque()
+        self.last: Operation | None = None
+
+
+@dataclass(eq=False)
+class Operation:
+    """Something in a queue: work for an engine, the record of an event, or the wait for one.
+
+    Attributes:
+        queue: the queue.
+        what: a name, for traces.
+        issued: when the host began to issue it, in seconds; it cannot start earlier.
+        engine: "h2d", "compute", "d2h"; None for records and waits, which take no time.
+        run: what it does when it completes.
+        cost: what it takes the engine.
+        launched: when the host had issued all of it; it cannot end earlier.
+        after: for a wait, the record it waits for.
+        batch_number: of the batch that it was for when it was queued; None if it is for none.
+        slot: the letter of that batch's slot; None likewise.
+        number: its place among all operations, by when it was queued.
+        start: when its engine began with it, in seconds; only the policy Timed knows.
+        end: when it was done, in seconds.
+        done: whether it is.
+    """
+
+    queue: Queue
+    what: str
+    issued: float
+    engine: str | None = None
+    run: Callable[[], None] | None = None
+    cost: Cost = Cost()
+    launched: float = 0.0
+    after: Operation | None = None
+    batch_number: int | None = None
+    slot: str | None = None
+    number: int = -1
+    start: float | None = None
+    end: float | None = None
+    done: bool = False
+
+
+@dataclass
+class Capture:
+    """What a graph is made of, while it is captured and afterwards.
+
+    Attributes:
+        queue: of the stream that is captured.
+        parts: what to run, and how to ask what that takes the GPU.
+        work: what the last of it was for.
+    """
+
+    queue: Queue
+    parts: list[tuple[Callable[[], None], Callable[[], Cost]]] = field(default_factory=list)
+    work: Work | None = None
+
+
+class Observer:
+    """Who looks on: is told of everything that has to do with the order of things. This one looks away."""
+
+    def watch(self, name: str, memory: torch.Tensor, page_size: int | None) -> None:
+        """Host and device share `memory`; a KV cache has a page size."""
+
+    def queued(self, operation: Operation) -> None:
+        """The host has issued it."""
+
+    def run(self, operation: Operation) -> None:
+        """Its time has come: runs it."""
+        operation.run()
+
+    def replayed(self, pool: object) -> None:
+        """What runs uses the memory of a graph pool."""
+
+    def asked(self, operation: Operation) -> None:
+        """The host asks whether it is done."""
+
+    def saw(self, operation: Operation) -> None:
+        """The host has waited for it, or asked, and knows that it is done."""
+
+    def recorded(self, event: object, record: Operation) -> None:
+        """The host has recorded the event."""
+
+    def waits(self, queue: Queue | None, event: object, record: Operation | None) -> None:
+        """The host makes a queue (None: itself) wait for the event, and `record` is what it finds in it."""
+
+    def touched(self, memory: np.ndarray, writes: bool) -> None:
+        """The host itself reads or writes pinned memory."""
+
+    def did(self, what: str, batch_number: int | None, slot: str | None) -> None:
+        """What the host has touched since the last of these calls, it has touched for this."""
+
+
+class Policy(ABC):
+    """When queued operations run."""
+
+    @abstractmethod
+    def run(self, simulator: Simulator) -> None:
+        """The host calls in and does not wait: runs what is to run by now."""
+
+    @abstractmethod
+    def run_towards(self, target: Operation, simulator: Simulator) -> None:
+        """The host waits for `target`: runs something that brings it nearer."""
+
+    def asked_for(self, target: Operation, simulator: Simulator) -> None:  # noqa: B027  (most need not)
+        """The host has asked whether `target` is done, and it was not. A GPU gets on with its work: who asks again and
+        again must be told yes in the end."""
+
+
+class Simulator:
+    """A host and a GPU.
+
+    Attributes:
+        policy: when queued operations run.
+        replay_seconds: host time to launch a graph.
+        call_seconds: host time of a call that only queues, records, looks or returns from a wait.
+        trace: where to report waits and, under the policy Timed, which alone knows its times, device work.
+        observer: who looks on.
+        around: to be entered around device work.
+        now: the host's clock, in seconds.
+        queued: how many operations there have been.
+        current: the queues whose streams the host has entered; the last of them is the current one.
+        capture: what is being captured; None unless that goes on.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        replay_seconds: float = 0.0,
+        call_seconds: float = 0.0,
+        trace: Trace | None = None,
+        observer: Observer | None = None,
+    ):
+        self.policy, self.replay_seconds, self.call_seconds, self.trace = policy, replay_seconds, call_seconds, trace
+        self.observer = observer or Observer()
+        self.around: Callable[[], AbstractContextManager] = nullcontext
+        self.now = 0.0
+        self.queued = 0
+        self.current: list[Queue] = []
+        self.capture: Capture | None = None
+        self._queues: list[Queue] = []
+
+    # --- what the host does ---
+
+    def new_queue(self, stream: object) -> Queue:
+        self._queues.append(Queue(stream))
+        return self._queues[-1]
+
+    def submit(
+        self,
+        what: str,
+        engine: str,
+        run: Callable[[], None],
+        cost: Callable[[], Cost] = Cost,
+        launch_seconds: float = 0.0,
+        gradual: bool = False,
+        wait: bool = False,
+        work: Work | None = None,
+        graph_cost: Callable[[], Cost] | None = None,
+        more: bool = False,
+    ) -> Operation | None:
+        """Queues device work on the current stream, or captures it.
+
+        Args:
+            what: a name, for traces.
+            engine: "h2d", "compute" or "d2h".
+            run: what it does when it completes.
+            cost: what it takes the engine; asked when it is queued, so each time a graph is replayed.
+            launch_seconds: what queueing it costs the host.
+            gradual: it is many kernels, and may start with the first but cannot end before the last is launched.
+            wait: the host waits until it is done.
+            work: what it is for.
+            graph_cost: what it takes as part of a graph; by default the same.
+            more: something may be added to it before the host's next call, until which nothing runs.
+
+        Returns:
+            What is queued; None if it is captured.
+
+        Raises:
+            RuntimeError: the host would wait while a graph is captured.
+            Limit: it is no compute work, and would be captured.
+        """
+        if wait:
+            self.no_wait_in_capture(f"wait for the {what}")
+        if self.capturing:
+            if engine != "compute":
+                raise Limit(f"the simulator captures no copies, and this is one ({what})")
+            self.capture.parts.append((run, graph_cost or cost))
+            self.capture.work = work
+            return None
+        begin = self.now
+        self.now += launch_seconds
+        operation = Operation(self.current[-1], what, begin if gradual else self.now, engine, run, cost(), self.now)
+        if work is not None:  # read now: by the time it runs, the slot may have been written for another batch
+            operation.batch_number, operation.slot = number_of(work), work.name
+        if self.trace is not None and self.now > begin:
+            self.trace.add("CPU", what, begin, self.now, operation.batch_number, operation.slot)
+        self.add(operation, run=not more)
+        if wait:
+            self.wait_for(operation)
+        return operation
+
+    def add(self, operation: Operation, run: bool = True) -> None:
+        """Queues an operation.
+
+        Args:
+            run: whether the policy is asked at once what is to run now, and not at the host's next call.
+        """
+        operation.number = self.queued
+        self.queued += 1
+        operation.queue.operations.append(operation)
+        operation.queue.last = operation
+        self.observer.queued(operation)
+        if operation.engine is None:
+            self.now += self.call_seconds
+        if run:
+            self.policy.run(self)
+
+    def host(self, seconds: float) -> None:
+        """The host has been busy for `seconds`."""
+        self.now += seconds
+        self.policy.run(self)
+
+    def look_at(self, operation: Operation | None) -> bool:
+        """Whether it is done (None: nothing to be done), for a host that asks and does not wait."""
+        self.now += self.call_seconds
+        if operation is None:
+            return True
+        self.observer.asked(operation)
+        self.policy.run(self)
+        done = operation.done
+        if done:
+            self.observer.saw(operation)
+        else:
+            self.policy.asked_for(operation, self)
+        return done
+
+    def wait_for(self, target: Operation) -> None:
+        """Runs until `target` is done; the host's clock moves to that moment."""
+        begin = self.now
+        while not target.done:
+            self.policy.run_towards(target, self)
+        self.observer.saw(target)
+        self.now = max(self.now, target.end) + self.call_seconds
+        if self.trace is not None:
+            self.trace.add("CPU", "wait", begin, self.now)
+        self.policy.run(self)  # before the host goes on, and looks at memory
+
+    def drain(self, *queues: Queue) -> None:
+        """Runs until these queues are empty; without any, all of them."""
+        for queue in queues or self._queues:
+            if queue.operations:
+                self.wait_for(queue.operations[-1])
+            elif queue.last is not None:
+                self.observer.saw(queue.last)
+
+    # --- captures ---
+    # A simulator refuses for one of two reasons, and says which. Some calls CUDA itself does not let through: those
+    # that make the host wait, as was tried on an H200 (tests/sim/test_conformance.py). Others CUDA captures as well,
+    # and the simulator does not know how: copies, records and waits between streams, replays. These are its limits.
+
+    @property
+    def capturing(self) -> bool:
+        """Whether what is submitted now is captured."""
+        return self.capture is not None and self.current[-1] is self.capture.queue
+
+    def no_wait_in_capture(self, what: str) -> None:
+        """Raises RuntimeError, as torch does, if a graph is being captured: the host would `what`, and so wait."""
+        if self.capture is not None:
+            raise RuntimeError(f"operation not permitted when stream is capturing: CUDA lets no host {what} then")
+
+    def none_in_capture(self, what: str) -> None:
+        """Raises Limit if a graph is being captured: the simulator cannot `what` then."""
+        if self.capture is not None:
+            raise Limit(f"the simulator cannot {what} while a graph is captured")
+
+    # --- what a policy goes by ---
+
+    def ready(self) -> list[Operation]:
+        """Operations at the head of a queue that nothing holds back."""
+        heads = [queue.operations[0] for queue in self._queues if queue.operations]
+        return [head for head in heads if head.after is None or head.after.done]
+
+    def complete(self, operation: Operation) -> None:
+        """Runs an operation that is ready."""
+        assert operation.queue.operations.popleft() is operation
+        if operation.run is not None:
+            with self.around():
+                self.observer.run(operation)
+            if self.trace is not None and operation.start is not None and operation.end > operation.start:
+                op, lane = operation, ENGINES[operation.engine]
+                kernels = op.cost.busy if op.engine == "compute" else None
+                self.trace.add(lane, op.what, op.start, op.end, op.batch_number, op.slot, op.issued, kernels)
+        if operation.end is None:
+            operation.end = self.now  # only Timed knows better
+        operation.done = True
