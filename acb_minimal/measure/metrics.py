@@ -207,8 +207,10 @@ COMPARISON = {"command", "environment", "workload", "chapters"}  # what `acb com
 
 
 def command() -> str:
-    """The command line that is running."""
-    return " ".join(["acb", *sys.argv[1:]])
+    """The command line that is running: `acb`, or a script of docs/results."""
+    script = Path(sys.argv[0]).resolve()
+    program = f"python docs/results/{script.name}" if script.parent.name == "results" else "acb"
+    return " ".join([program, *sys.argv[1:]])
 
 
 def save(path: Path, name: str, entry: dict, keys: Collection[str] = COMPARISON) -> None:
