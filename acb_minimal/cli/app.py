@@ -31,7 +31,6 @@ for command in (
     measure.compare,
     measure.results,
     idle.idle,
-    measure.calibrate,
 ):
     app.command()(command)
 app.add_typer(lab.app, name="lab")

@@ -20,7 +20,6 @@ def check(
     beside: Annotated[str | None, typer.Option(help="A chapter to time it beside.", show_default="the nearest")] = None,
     replay: Annotated[str | None, typer.Option(help="Instead, show the schedule of this seed, in order.")] = None,
     deletions: Annotated[bool, typer.Option("--deletions", help="Instead, take away each line that orders.")] = False,
-    device: Annotated[str, typer.Option(help="sim; for deletions also cuda.")] = "sim",
     json_file: Annotated[Path | None, typer.Option("--json", help="Put the deletions into this file.")] = None,
 ) -> None:
     """Look for races in a chapter's engine, under all schedules of a few small cases."""
@@ -29,17 +28,13 @@ def check(
         show_schedule(chapter, replay)
         return
     if deletions:
-        check_alone(command, "--deletions", "--device", "--json")
+        check_alone(command, "--deletions", "--json")
     from ..check import mutations, tables
     from ..check.judge import load
     from ..check.pace import nearest
     from ..check.schedules import search
-    from ..run.devices import check_device
     from ..run.engines import chapter_path
 
-    check_device(device)
-    if device not in ("sim", "cuda") or (device == "cuda" and not deletions):
-        raise InputError(f"device {device!r} does not go with this check: only --deletions runs on cuda, all on sim")
     if schedules < 1:
         raise InputError(f"schedules is {schedules}; it must be at least 1")
     if json_file and not deletions:
@@ -49,12 +44,7 @@ def check(
     beside = chapter_path(beside or nearest(chapter)).stem
     with console.status("") as status:
         if deletions:
-            if device == "cuda":
-                from ..check.deletions_cuda import measure
-
-                found = measure(chapter, status.update)
-            else:
-                found = mutations.table(chapter, status.update)
+            found = mutations.table(chapter, status.update)
             console.print(found.table())
             if json_file:
                 found.save(json_file, chapter_path(chapter).stem)

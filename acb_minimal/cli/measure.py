@@ -223,17 +223,3 @@ def results(
             console.print(tables.headline(entry))
         if plot and tables.breakdowns(entry):
             _plot_breakdowns(entry, plot.with_stem(f"{plot.stem}-{name}"))
-
-
-def calibrate(
-    out: Annotated[
-        Path | None, typer.Option(help="Write the costs to this file.", show_default="where the simulator reads them")
-    ] = None,
-) -> None:
-    """Measure what things cost on this GPU and write the simulator's costs.json."""
-    from ..sim.costs import FILE
-
-    check_writable(out or FILE, "--out")
-    from ..measure.calibrate import calibrate
-
-    console.print(calibrate(out or FILE))

@@ -7,11 +7,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from ..run.timed import TimedCudaDevice
 from ..run.workload import Workload
 from .compare import Comparison
 from .metrics import PARTS, Breakdown, command, environment
-from .regimes import Regime
 
 COLUMNS = ("chapter", "decode", "kernels", "launch\ngaps", "bubbles", "active", "tokens\n/s", "speed-\nup", "same")
 BARS = {"kernels": ("█", "green"), "launch gaps": ("▒", "yellow"), "bubbles": ("░", "magenta")}
@@ -149,37 +147,6 @@ def markdown(results: dict[str, dict]) -> str:
         values = ("**{}** = {} + {} + {}".format(*in_ms(each)) for each in cells)
         lines.append(f"| {chapter} | {' | '.join(values)} |")
     return "\n".join(lines)
-
-
-def regime_entry(points: Iterable[Regime]) -> dict:
-    """What to store of a regime map."""
-    points = [point._asdict() for point in points]
-    return {"command": command(), "environment": environment(TimedCudaDevice()), "points": points}
-
-
-def regime_points(entry: dict) -> list[Regime]:
-    """The points of a stored regime map."""
-    return [Regime(**point) for point in entry["points"]]
-
-
-def regimes(entry: dict) -> Table:
-    """A regime map as a table: bubble share and ms per step, by model and rows."""
-    points = regime_points(entry)
-    table = Table(
-        title=f"Bubbles of a synchronous engine with CUDA graphs, {entry['environment']['device']}",
-        caption="share of a decode step without a batch on the GPU, and ms per step; rows x context",
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-    )
-    table.add_column("model")
-    cases = list(dict.fromkeys((point.rows, point.context) for point in points))
-    for rows, context in cases:
-        table.add_column(f"{rows} x {context}", justify="right")
-    for name in dict.fromkeys(point.model for point in points):
-        found = {(point.rows, point.context): point for point in points if point.model == name}
-        table.add_row(name, *(f"{found[case].bubble_share:.1%}, {1e3 * found[case].step:.2f}" for case in cases))
-    return table
 
 
 def headline(entry: dict) -> Table:

@@ -1,4 +1,4 @@
-"""What things cost on the H200, for the simulator: what was measured (calibrate.py), and straight lines.
+"""What things cost on the H200, for the simulator: what was measured (docs/results/calibrate.py), and straight lines.
 
 Batches of decodes lie on lines between those that were measured; all else on lines fitted to measurements. The figures
 are in costs.json, beside the machine, versions and date they were measured on. This file only evaluates them.

@@ -12,14 +12,17 @@ from pathlib import Path
 
 import batching
 import closeup
+import comparisons
 import matplotlib
+import regimes
+import roofline
 import unordered
 import worked
 from matplotlib.figure import Figure
 
 from acb_minimal.measure import metrics, result_table
 from acb_minimal.measure import tables as report
-from acb_minimal.pictures import charts, law, roofline
+from acb_minimal.pictures import law
 from acb_minimal.pictures.breakdown import breakdown
 from acb_minimal.pictures.theme import DARK, LIGHT, Ink, Theme
 from acb_minimal.pictures.timeline import timeline
@@ -59,20 +62,11 @@ def picture(name: str) -> tuple[Callable[..., Figure], str]:
         entry = metrics.load(RESULTS / "h200.json")[rest]
         facts = entry["environment"] | {"command": entry["command"]}
         return functools.partial(breakdown, report.breakdowns(entry)), origin(facts)
-    return {"regimes": regimes, "roofline": roof, "gains": gains, "unordered": early_download}.get(
-        name, lambda: COUNTED[name]
-    )()
-
-
-def regimes() -> tuple:
-    entry = stored("regimes.json")
-    facts = entry["environment"] | {"command": entry["command"]}
-    return functools.partial(charts.regimes, report.regime_points(entry)), origin(facts)
-
-
-def roof() -> tuple:
-    found = result_table.load(RESULTS / "roofline.json")["roofline"]
-    return functools.partial(roofline.steps, found), origin(found.environment | {"command": found.command})
+    if name in ("regimes", "roofline"):
+        found = result_table.load(RESULTS / f"{name}.json")[name]
+        draw = {"regimes": regimes.regimes, "roofline": roofline.steps}[name]
+        return functools.partial(draw, comparisons.rows(found)), origin(found.environment | {"command": found.command})
+    return {"gains": gains, "unordered": early_download}.get(name, lambda: COUNTED[name])()
 
 
 def gains() -> tuple:

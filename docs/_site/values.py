@@ -10,7 +10,6 @@ from figures import RESULTS, closed_up, stored
 
 from acb_minimal.measure import metrics, result_table
 from acb_minimal.measure import tables as report
-from acb_minimal.measure.regimes import Regime
 from acb_minimal.run.engines import chapter_path, chapter_paths
 from acb_minimal.run.workload import WORKLOADS, Workload
 from acb_minimal.sim import costs
@@ -49,10 +48,10 @@ class Values:
         """Share of a chapter's tokens, 0 to 1, that are chapter 1's, place by place."""
         return self._chapter("h200.json", workload, chapter)["same_tokens"]
 
-    def regime(self, model: str, rows: int) -> Regime:
-        """A point of the stored regime map."""
-        points = report.regime_points(stored("regimes.json"))
-        return next(point for point in points if (point.model, point.rows) == (model, rows))
+    def regime(self, model: str, rows: int) -> float:
+        """Share of bubbles in a step of the synchronous engine, 0 to 1, for a model and so many sequences."""
+        table = self.rows("regimes.json", "regimes")
+        return next(row["bubbles"] for row in table if (row["model"], row["rows"]) == (model, rows))
 
     def law(self, workload: str, decodes: str = "as graphs", host_work: float = 0.0) -> SimpleNamespace:
         """A point of the stored law of overlap, in seconds: kernels, launching and host are K, L and H of the

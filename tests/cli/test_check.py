@@ -170,9 +170,9 @@ def test_check_keeps_nothing_else(acb, tmp_path):
     file = tmp_path / "deletions.json"
     assert "--json goes with --deletions" in acb("check", "ch3", "--json", file).stderr
     file.write_text("{}")
-    assert acb("bench", "host", "--json", tmp_path).stderr.startswith("error: cannot write")
+    assert acb("check", "ch1", "--deletions", "--json", tmp_path).stderr.startswith("error: cannot write")
     file.write_text('{"wide": {}}')
-    assert "holds no results of this kind" in acb("bench", "host", "--json", file).stderr
+    assert "holds no results of this kind" in acb("check", "ch1", "--deletions", "--json", file).stderr
     assert file.read_text() == '{"wide": {}}'
 
 
@@ -183,15 +183,11 @@ def test_check_keeps_nothing_else(acb, tmp_path):
         (("check", "ch1", "--beside", "ch9"), "unknown chapter 'ch9'"),
         (("check", "ch1", "--beside", "ch2", "--deletions"), "--beside does not go with --deletions"),
         (("check", "ch5", "--schedules", 0), "schedules is 0; it must be at least 1"),
-        (("check", "ch5", "--device", "cpu"), "device 'cpu' does not go with this check"),
-        (("check", "ch5", "--device", "tpu"), "unknown device 'tpu'"),
-        (("check", "ch5", "--deletions", "--device", "cuda"), "device 'cuda' is not available here"),
         (("check", "ch5", "--replay", "seven"), "unknown seed 'seven'"),
         (("check", "ch9", "--replay", "7"), "unknown chapter 'ch9'"),
         (("check", "ch5", "--replay", "7", "--schedules", 100), "--schedules does not go with --replay"),
         (("check", "ch5", "--replay", "7", "--deletions"), "--deletions does not go with --replay"),
         (("check", "ch5", "--replay", "7", "--json", "x.json"), "--json does not go with --replay"),
-        (("check", "ch5", "--replay", "7", "--device", "sim"), "--device does not go with --replay"),
         (("check", "ch5", "--deletions", "--schedules", 100), "--schedules does not go with --deletions"),
     ],
 )

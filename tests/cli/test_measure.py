@@ -1,8 +1,7 @@
-"""`acb profile`, `compare`, `results` and `calibrate`."""
+"""`acb profile`, `compare` and `results`."""
 
 import inspect
 import json
-import os
 import re
 
 import pytest
@@ -13,7 +12,6 @@ from acb_minimal.errors import InputError
 from acb_minimal.measure.profile import SAMPLE, Method
 from acb_minimal.run.engines import chapter_paths
 from acb_minimal.run.ranks import Ranks
-from acb_minimal.sim.costs import FILE
 from acb_minimal.trace.spans import Trace
 
 SMALL = ("--workload", "small", "--requests", "4", "--context", "8", "--new-tokens", "12")
@@ -135,19 +133,6 @@ def test_what_cannot_be_measured_or_written_is_one_line(acb, arguments, message)
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
-
-
-def test_calibrate_needs_a_gpu(acb, tmp_path):
-    message = "error: calibration needs a CUDA GPU; torch finds none\n"
-    assert acb("calibrate").stderr == acb("calibrate", "--out", tmp_path / "costs.json").stderr == message
-
-
-def test_calibrate_says_first_that_it_cannot_write(acb, monkeypatch, tmp_path):
-    """As in a copy that was installed by somebody else. What is not asked for by name has one all the same."""
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    refused = "it is not permitted; give another file with --out\n"
-    assert acb("calibrate").stderr == f"error: cannot write {str(FILE)!r}: {refused}"
-    assert acb("calibrate", "--out", tmp_path / "x").stderr == f"error: cannot write {str(tmp_path / 'x')!r}: {refused}"
 
 
 def test_dials_are_turned_for_every_chapter_and_named(acb):

@@ -1,7 +1,6 @@
-"""What the tests draw: a trace, breakdowns and regimes, made up."""
+"""What the tests draw: a trace and breakdowns, made up."""
 
 from acb_minimal.measure.metrics import Breakdown
-from acb_minimal.measure.regimes import Regime
 from acb_minimal.trace.spans import Trace
 
 
@@ -32,14 +31,3 @@ ROWS = {
     "ch6_cuda_graphs": parts(8.14, 8.13, 0.002, 0.0),
     "measured": parts(8.15, 8.16, -0.02, 0.01),
 }
-
-POINTS = [
-    Regime(model, weights, rows, 1024, 0.01, share + rows / 4000)
-    for model, weights, share in (
-        ("llama-3.1-8b", 16_060_522_496, 0.05),
-        ("llama-3.2-1b", 2_471_645_608, 0.20),
-        ("qwen3-8b", 16_381_470_720, 0.0501),
-        ("counter", 4_000_000, 0.2005),
-    )
-    for rows in (256, 32, 64, 128, 384)
-]
