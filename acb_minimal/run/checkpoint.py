@@ -125,7 +125,7 @@ class Checkpoint:
             torch.manual_seed(0)
             with torch.device(device if count == 1 else "meta"):
                 model = self._empty()
-            return self._share(model, device) if count > 1 else model.eval()
+            return shards.share(model, device, count) if count > 1 else model.eval()
         transformers.utils.logging.disable_progress_bar()  # our own output is the progress to look at
         try:
             model, info = AutoModelForCausalLM.from_pretrained(
@@ -137,7 +137,7 @@ class Checkpoint:
             ) from error
         if missing := sorted(info["missing_keys"]):
             raise InputError(f"model {self.name!r}: its weights lack {len(missing)} tensors, {missing[0]} first")
-        model = self._share(model, device) if count > 1 else model.to(device).eval()
+        model = shards.share(model, device, count) if count > 1 else model.to(device).eval()
         model_support.no_padding(model)
         if not self.bundled:
             try:
@@ -145,15 +145,6 @@ class Checkpoint:
             except Exception as error:
                 raise self._unsupported(error) from error
         return model
-
-    def _share(self, model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
-        """This rank's part of the model."""
-        try:
-            return shards.share(model, device, self.ranks.count)
-        except ValueError as error:  # transformers' reason
-            raise InputError(
-                f"model {self.name!r}: {self.ranks.count} GPUs cannot share it ({model_support.first_line(error)})"
-            ) from error
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase | str:

@@ -36,9 +36,8 @@ class Options:
             machine, in virtual time on the simulated one.
         graphs: whether the model launches a batch of decodes as a CUDA graph, whatever the chapter does.
         scale: as what to time it on the simulated GPU; None: as what it is.
-        compile: whether linears are joined (joined_linears.py), on one GPU alone, and decoder layers compiled for
-            batches of decodes (fuse.py). The simulator compiles nothing: its work then costs what compiled work was
-            measured to.
+        compile: whether linears are joined, on one GPU alone, and decoder layers compiled for batches of decodes
+            (compile.py). The simulator compiles nothing: its work then costs what compiled work was measured to.
         gpus: that share the model.
         launching: seconds that launching a batch of decodes takes on the simulated GPU, kernel by kernel; None: what
             was measured for the model.

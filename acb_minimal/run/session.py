@@ -13,8 +13,8 @@ from ..kv_cache import KVCache, PagePool
 from ..request import FinishReason, Request
 from ..slot import SlotSize
 from ..trace.spans import Trace
-from . import fuse
 from .checkpoint import Checkpoint
+from .compile import compile_decodes, run_plain, warm_up_compiled
 from .devices import check_device, check_gpu, open_device
 from .engines import load_chapter
 from .graphed import GraphedModel
@@ -242,7 +242,7 @@ class Session:
 
     def _warm_up(self, model: TimedModel) -> None:
         if self.options.compile and self.device.kind != "sim":
-            self.options = replace(self.options, compile=fuse.warm_up(model, self.progress))
+            self.options = replace(self.options, compile=warm_up_compiled(model, self.progress))
         else:
             warm_up(model)
 
@@ -261,7 +261,7 @@ class Session:
         layers, pages, page_size = self.checkpoint.layers, self.pool.num_pages, self.pool.page_size
         network = self.checkpoint.load(self.device.torch_device) if self.device.arithmetic else None
         if network is not None and self.device.kind != "sim":
-            (fuse.fuse if self.options.compile else fuse.plain)(network)
+            (compile_decodes if self.options.compile else run_plain)(network)
         where = self.device.torch_device if self.device.arithmetic else "meta"
         cache = KVCache(layers, pages, page_size, self.checkpoint.dtype, where)
         kind = GraphedModel if self.options.graphs else TimedModel

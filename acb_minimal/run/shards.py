@@ -35,6 +35,7 @@ def check_plan(network: PreTrainedModel, name: str, layers: list[AttentionLayer]
 
 def share_of_bytes(network: PreTrainedModel, count: int) -> int:
     """Bytes of weights that each of so many ranks holds."""
+    _leave_whole(network, count)
     total = 0
     for name, weight in network.named_parameters(remove_duplicate=False):  # tied weights are cut, each by its own rule
         generic = re.sub(r"\.\d+(?=\.)", ".*", name)
@@ -56,6 +57,7 @@ def share(network: PreTrainedModel, device: torch.device, count: int) -> PreTrai
         path, _, last = name.rpartition(".")
         module = network.get_submodule(path)
         module._parameters[last] = _parameter(module._parameters[last].detach())
+    _leave_whole(network, count)
     config, _, mesh = network.prepare_distribute_model(DistributedConfig(tp_size=count))
     network = network.maybe_distribute_model(network, config, mesh)
     if drawn:
@@ -67,6 +69,13 @@ def share(network: PreTrainedModel, device: torch.device, count: int) -> PreTrai
             cut = {name: weight for name, weight in module._parameters.items() if isinstance(weight, DTensor)}
             module._parameters |= {name: _parameter(weight.to_local()) for name, weight in cut.items()}
     return network.to(device).eval()
+
+
+def _leave_whole(network: PreTrainedModel, count: int) -> None:
+    """Takes embedding and output out of the plan if the ranks do not divide their rows: transformers 5.17 needs it."""
+    for name in [name for name in network.tp_plan if "*" not in name]:
+        if any(len(weight) % count for weight in network.get_submodule(name).parameters()):
+            del network.tp_plan[name]
 
 
 def _parameter(weight: torch.Tensor) -> nn.Parameter:

@@ -27,7 +27,7 @@ from acb_minimal.measure.metrics import command, environment
 from acb_minimal.model import Model
 from acb_minimal.request import Batch, Request, Row
 from acb_minimal.run.checkpoint import Checkpoint
-from acb_minimal.run.fuse import fuse, plain
+from acb_minimal.run.compile import compile_decodes, run_plain
 from acb_minimal.run.warm_up import warm_up
 from acb_minimal.sim.costs import COMPILED, FILE, Shape, decode_time
 from acb_minimal.slot import IOSlot, SlotSize
@@ -53,7 +53,7 @@ def calibrate() -> None:
         for what, costs in both_ways(model, models[name]):
             print(f"{name}, {what}")
             costs |= model_costs(model, checkpoint.max_positions)
-    plain(model.network)
+    run_plain(model.network)
     common = common_costs(model)
     for name in MODELS:  # last, since it takes the profiler
         model = ready_model(Checkpoint(name), CudaDevice())
@@ -69,9 +69,9 @@ def calibrate() -> None:
 
 def both_ways(model: Model, entry: dict) -> Iterator[tuple[str, dict]]:
     """The entry for the costs of the model, first as it is, then compiled."""
-    plain(model.network)
+    run_plain(model.network)
     yield "as it is", entry
-    fuse(model.network)
+    compile_decodes(model.network)
     warm_up(model)
     yield "compiled", entry.setdefault(COMPILED, {})
 

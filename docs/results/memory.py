@@ -15,7 +15,7 @@ from acb_minimal.device import CudaDevice
 from acb_minimal.kv_cache import KVCache
 from acb_minimal.model import Model
 from acb_minimal.run.checkpoint import Checkpoint
-from acb_minimal.run.fuse import fuse
+from acb_minimal.run.compile import compile_decodes
 from acb_minimal.run.warm_up import warm_up
 from acb_minimal.slot import SlotSize
 
@@ -37,7 +37,7 @@ def measure(compiled: bool) -> list[list]:
     checkpoint = Checkpoint(NAME)
     network = checkpoint.load(device.torch_device)
     if compiled:
-        fuse(network)
+        compile_decodes(network)
     took("weights")
     pages = -(-CONTEXT // PAGE_SIZE)
     cache = KVCache(checkpoint.layers, ROWS * pages, PAGE_SIZE, checkpoint.dtype, device.torch_device)

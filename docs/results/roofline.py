@@ -25,7 +25,7 @@ from torch import nn
 
 from acb_minimal.device import CudaDevice
 from acb_minimal.run.checkpoint import Checkpoint
-from acb_minimal.run.fuse import fuse
+from acb_minimal.run.compile import compile_decodes
 
 CASES = (  # workload, model, rows, positions of each
     ("long", "llama-3.1-8b", 32, (512, 4096, 8000)),
@@ -70,7 +70,7 @@ def measure(workload: str, name: str, rows: int, contexts: tuple[int, ...]) -> t
     calls = {context: partial(model.forward, written(model, rows, 1, context)) for context in contexts}
     for compiled in ("no", "yes"):
         if compiled == "yes":
-            fuse(model.network)
+            compile_decodes(model.network)
         seconds = {context: gpu_seconds(call, calls=3, repeats=10) for context, call in calls.items()}
         for context, call in calls.items():
             read["attention"] = rows * context * positions

@@ -15,8 +15,9 @@ import torch.distributed as dist
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from acb_minimal.errors import InputError, RankError
-from acb_minimal.run import fuse, shards
+from acb_minimal.run import shards
 from acb_minimal.run.checkpoint import Checkpoint
+from acb_minimal.run.compile import COMPILE
 from acb_minimal.run.options import Options
 from acb_minimal.run.ranks import Ranks, leave
 from acb_minimal.run.session import Session
@@ -35,7 +36,7 @@ def main(folder: Path, kind: str) -> None:
             got[f"{name} {chapter}"] = serve(case["prompts"], chapter, checkpoint, kind, Options(gpus=2))
         if name == "counter":
             got["graphs"] = serve(case["prompts"], "ch1", checkpoint, kind, Options(graphs=True, gpus=2))
-            fuse.COMPILE["backend"] = aot_eager  # all of torch.compile but the compiler
+            COMPILE["backend"] = aot_eager  # all of torch.compile but the compiler
             got["compiled"] = serve(case["prompts"], "ch6", checkpoint, kind, Options(compile=True, gpus=2))
             targets = [str(node.target) for graph in GRAPHS for node in graph.nodes]
             got["compiled collectives"] = sum("all_reduce" in target for target in targets)

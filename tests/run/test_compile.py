@@ -1,0 +1,306 @@
+"""Joined linears and compiled layers: what is joined, what is left alone, and that no token changes."""
+
+import json
+import random
+
+import pytest
+import torch
+import transformers
+from conftest import TINY, VOCAB, Harness
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from acb_minimal.errors import InputError
+from acb_minimal.kv_cache import KVCache
+from acb_minimal.model import Model
+from acb_minimal.request import Batch, Request, Row
+from acb_minimal.run import compile as module
+from acb_minimal.run.compile import FirstLinear, compile_decodes, join_linears, layers_and_beside, warm_up_compiled
+from acb_minimal.run.engines import chapter_paths
+from acb_minimal.run.options import Options
+from acb_minimal.run.session import Session
+from acb_minimal.run.workload import Job
+from acb_minimal.sim import costs
+from acb_minimal.sim.device import CpuDevice
+from acb_minimal.slot import SlotSize
+
+CPU = torch.device("cpu")
+COMPILED = Options(compile=True)
+GPT2 = {"vocab_size": VOCAB, "n_embd": 32, "n_layer": 2, "n_head": 2, "bos_token_id": 0, "eos_token_id": 0}
+PROMPTS = [random.Random(seed).choices(range(VOCAB), k=5 + 3 * seed) for seed in range(5)]
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """A Harness of a tiny model that nobody else has, of a config."""
+
+    def get(config=None) -> Harness:
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config or transformers.LlamaConfig(**TINY))
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):  # zero when a model is new, and nobody would miss one
+                nn.init.normal_(parameter, std=0.3)
+        model.save_pretrained(tmp_path)
+        return Harness(str(tmp_path))
+
+    return get
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    """Compiles without a compiler: every graph that torch makes is added to this list, and run as it is."""
+    made = []
+
+    def backend(graph, inputs):
+        made.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    monkeypatch.setitem(module.COMPILE, "backend", backend)
+    yield made
+    torch._dynamo.reset()
+
+
+def of_layers(graphs: list) -> list:
+    """Those that attend: of decoder layers, not of what is beside them."""
+    return [graph for graph in graphs if any("paged_attention" in str(node.target) for node in graph.graph.nodes)]
+
+
+def ready(harness: Harness, size: SlotSize) -> Model:
+    cache = KVCache(harness.checkpoint.layers, 64, 4, torch.float32, CPU)
+    return Model(harness.network, harness.checkpoint.layers, cache, size, CpuDevice())
+
+
+def serves_as_generate(harness: Harness, chapter="ch1", options: Options = COMPILED, prompts=PROMPTS[:3]) -> Session:
+    """A session of which every token was transformers' own."""
+    session = Session(Job(prompts, 6, max_running=2, max_batch_tokens=16, page_size=4), chapter, harness.checkpoint,
+                      "cpu", options)  # fmt: skip
+    assert [done.tokens for done in session.serve()] == [harness.oracle(prompt, 6) for prompt in prompts]
+    return session
+
+
+def joined(network: nn.Module) -> list[int]:
+    """How many linears each FirstLinear stands for, in the order of the network's modules."""
+    return [len(each.sizes) for each in network.modules() if isinstance(each, FirstLinear)]
+
+
+def test_linears_that_read_the_same_input_become_views_of_one_weight_and_no_token_changes(tiny):
+    harness = tiny()
+    before = {name: tensor.clone() for name, tensor in harness.network.state_dict().items()}
+    join_linears(harness.network)
+    assert joined(harness.network) == [3, 2, 3, 2]  # q, k and v; gate and up
+    after = harness.network.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    attention = harness.network.model.layers[0].self_attn
+    whole = attention.q_proj.joined_weight
+    for linear, start in ((attention.q_proj, 0), (attention.k_proj, 64), (attention.v_proj, 96)):
+        assert linear.weight.data_ptr() == whole[start].data_ptr()
+    requests = [Request(str(number), prompt, 6) for number, prompt in enumerate(PROMPTS)]
+    harness.serve(requests)
+    assert [r.generated for r in requests] == [harness.oracle(prompt, 6) for prompt in PROMPTS]
+
+
+def bias_less(network: nn.Module) -> None:
+    attention = network.model.layers[0].self_attn
+    attention.k_proj.bias = nn.Parameter(torch.zeros(attention.k_proj.out_features))
+
+
+def quantised(network: nn.Module) -> None:
+    class Quantised(nn.Linear):
+        pass
+
+    attention = network.model.layers[0].self_attn
+    odd = Quantised(attention.k_proj.in_features, attention.k_proj.out_features, bias=False)
+    odd.load_state_dict(attention.k_proj.state_dict())
+    attention.k_proj = odd
+
+
+def hooked(network: nn.Module) -> None:
+    network.model.layers[0].self_attn.k_proj.register_forward_hook(lambda *_: None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "change", "groups"),
+    [
+        (transformers.Qwen3Config(**TINY), None, [3, 2, 3, 2]),
+        (transformers.LlamaConfig(**TINY, attention_bias=True, mlp_bias=True), None, [3, 2, 3, 2]),
+        (transformers.LlamaConfig(**TINY, tie_word_embeddings=True), None, [3, 2, 3, 2]),
+        (transformers.Phi3Config(**TINY), None, []),  # they are one already
+        (None, bias_less, [2, 2, 3, 2]),
+        (None, quantised, [2, 2, 3, 2]),
+        (None, hooked, [2, 2, 3, 2]),
+    ],
+    ids=["qwen3", "biases", "tied", "phi3", "one without a bias", "another class", "a hook"],
+)
+def test_what_is_joined_of_other_networks(tiny, config, change, groups):
+    harness = tiny(config)
+    if change:
+        change(harness.network)
+    join_linears(harness.network)
+    assert joined(harness.network) == groups
+    assert (harness.network.lm_head.weight is harness.network.model.embed_tokens.weight) == bool(
+        config and config.tie_word_embeddings
+    )
+    serves_as_generate(harness, options=Options())
+
+
+class Net(nn.Module):
+    """As much of a transformers model as joining needs, with any forward over two linears."""
+
+    device = CPU
+
+    def __init__(self, run):
+        super().__init__()
+        self.a, self.b, self.run = nn.Linear(4, 4), nn.Linear(4, 6), run
+
+    def set_attn_implementation(self, name):
+        pass
+
+    def forward(self, input_ids, record=None, **_):
+        return self.run(self, torch.ones(1, 3, 4))
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda net, x: (net.a(x), net.b(x + 0)),
+        lambda net, x: (net.a(x), net.b(x.add_(1))),
+        lambda net, x: (net.a(x), net.b(x), net.b(x + 1)),
+    ],
+    ids=["a copy", "changed in place", "called twice"],
+)
+def test_inputs_that_only_look_the_same_join_nothing(run):
+    net = Net(run)
+    join_linears(net)
+    assert joined(net) == []
+
+
+def test_a_model_that_cannot_take_a_view_is_as_it_was():
+    net = Net(lambda net, x: (net.a(x).view(-1), net.b(x)))
+    a, b = net.a, net.b
+    expected = net(None)
+    with pytest.raises(RuntimeError, match="its linears cannot be joined"):
+        join_linears(net)
+    assert (net.a, net.b) == (a, b)
+    assert all(torch.equal(x, y) for x, y in zip(net(None), expected, strict=True))
+
+
+def test_a_joined_linear_that_gets_another_input_after_all_computes():
+    net = Net(lambda net, x: (net.a(x), net.b(x)))
+    b = net.b
+    join_linears(net)
+    x, other = torch.randn(1, 3, 4), torch.randn(1, 3, 4)
+    net.a(x)
+    torch.testing.assert_close(net.b(other), b(other))
+    torch.testing.assert_close(net.b(x), b(x))  # what was ready is gone by now
+    assert net.b.ready == (None, None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", [transformers.LlamaConfig, transformers.Qwen3Config])
+def test_three_graphs_serve_all_layers_and_all_sizes(tiny, graphs, config):
+    harness = tiny(config(**TINY | {"num_hidden_layers": 3}))
+    compile_decodes(harness.network)
+    model, told = ready(harness, SlotSize(40, 80, 16)), []
+    assert warm_up_compiled(model, told.append)
+    assert told[0] == "compiling, 1 of 9 kinds of batches"  # one of prompts; 40, 32, 24, 16, 8, 4, 2 and 1 decodes
+    assert len(of_layers(graphs)) == 3
+    assert len(graphs) == 9  # as many of the last norm, and of the rotary embedding
+    slot = model.new_slot()
+    for rows in range(1, 41):  # chapters 1 to 5 do not pad
+        slot.pad(rows)
+        model.forward(slot)
+    assert len(graphs) == 9
+
+
+@pytest.mark.slow
+def test_the_layers_of_a_batch_with_prompts_are_not_compiled(tiny, graphs):
+    harness = tiny()
+    compile_decodes(harness.network)
+    model = ready(harness, SlotSize(4, 16, 4))
+    slot, request = model.new_slot(), Request("0", [1, 2, 3], 1)
+    request.pages = [0]
+    slot.write(Batch([Row(request, 0, 3)]))
+    model.forward(slot)
+    assert of_layers(graphs) == []
+    slot.pad(2)
+    model.forward(slot)
+    assert len(of_layers(graphs)) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chapter", chapter_paths())
+def test_every_chapter_generates_the_oracles_tokens_compiled(tiny, graphs, chapter):
+    assert serves_as_generate(tiny(), chapter).options == COMPILED
+    assert graphs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        (transformers.Gemma3TextConfig(**TINY), ["ScaledWordEmbedding", "RMSNorm", "RotaryEmbedding"]),
+        (transformers.GPT2Config(**GPT2), []),  # it has torch's own alone
+    ],
+    ids=["gemma3", "gpt2"],
+)
+def test_what_is_beside_the_layers_is_compiled_unless_it_is_torchs_own(tiny, graphs, config, names):
+    harness = tiny(config)
+    _, found = layers_and_beside(harness.network)
+    assert [type(each).__name__.removeprefix("Gemma3Text").removeprefix("Gemma3") for each in found] == names
+    assert serves_as_generate(harness).options.compile
+    assert bool(names) == (len(of_layers(graphs)) < len(graphs))
+
+
+@pytest.mark.slow
+def test_inductors_code_generates_the_oracles_tokens(tiny):
+    torch._dynamo.reset()
+    assert serves_as_generate(tiny(transformers.Qwen3Config(**TINY)), "ch6").options.compile
+
+
+@pytest.mark.slow
+def test_a_run_without_compile_after_one_with_it_runs_as_it_was(tiny, graphs, monkeypatch):
+    harness = tiny()
+    serves_as_generate(harness)
+    with monkeypatch.context() as patch:
+        for layer in harness.network.model.layers:
+            patch.setattr(layer.forward, "compiled", lambda *_, **__: pytest.fail("a compiled layer ran"))
+        serves_as_generate(harness, options=Options())
+    count = len(graphs)
+    serves_as_generate(harness)
+    assert len(graphs) == count > 0  # what was compiled for the first run serves the third
+
+
+@pytest.mark.slow
+def test_what_cannot_be_joined_or_compiled_runs_as_it_is_and_a_line_says_so(tiny, graphs, capsys, monkeypatch):
+    def refuse(network):
+        raise RuntimeError("its linears cannot be joined (a reason)")
+
+    harness = tiny()
+    mlp = harness.network.model.layers[1].mlp
+    forward = mlp.forward
+    monkeypatch.setattr(mlp, "forward", lambda x: (torch._dynamo.graph_break(), forward(x))[1])
+    monkeypatch.setattr(module, "join_linears", refuse)
+    capsys.readouterr()  # a model that is made for this test shows how it is written
+    assert not serves_as_generate(harness, "ch2").options.compile
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "note: LlamaForCausalLM: its linears cannot be joined (a reason)"
+    assert second.startswith("note: LlamaForCausalLM: its layers cannot be compiled")
+
+
+def test_the_simulator_takes_compiled_costs_and_compiles_nothing(monkeypatch, tmp_path):
+    record = json.loads(costs.FILE.read_text())
+    for entry in record["models"].values():
+        entry.pop(costs.COMPILED, None)
+    counter = record["models"]["counter"]
+    counter[costs.COMPILED] = counter | {"replay_launch": 1.0}
+    (tmp_path / "costs.json").write_text(json.dumps(record))
+    monkeypatch.setattr(costs, "FILE", tmp_path / "costs.json")
+    monkeypatch.setattr(module, "join_linears", lambda _: pytest.fail("the simulator compiles"))
+    session = Session(Job(["count 3 to 7"]), "ch6", "counter", "sim", COMPILED)
+    assert session.device.costs.replay_launch == 1e-6
+    assert [done.text for done in session.serve()] == ["3 4 5 6 7"]
+    with pytest.raises(InputError, match="costs of compiled models are not calibrated for 'llama-3.1-8b'"):
+        Session(Job([[1]]), "ch1", "llama-3.1-8b", "sim", COMPILED)
