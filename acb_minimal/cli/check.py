@@ -96,11 +96,10 @@ def leave(threads: set[threading.Thread], clean: bool) -> None:
 def diff(
     old: Annotated[str, typer.Argument(help="A chapter (ch2_streams, ch2), or the path of a file.")],
     new: Annotated[str, typer.Argument(help="Another.")],
-    docstrings: Annotated[bool, typer.Option("--docstrings", help="Compare docstrings, too.")] = False,
 ) -> None:
     """What changes in the code from one chapter to another."""
     from rich.syntax import Syntax
 
     from ..run.engines import diff
 
-    console.print(Syntax(diff(old, new, docstrings), "diff", background_color="default", word_wrap=True))
+    console.print(Syntax(diff(old, new, docstrings=False), "diff", background_color="default", word_wrap=True))

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,8 +36,6 @@ from .options import (
     start_ranks,
 )
 
-PAGE_SIZE = 64
-
 
 def run(
     chapter: Chapter,
@@ -56,26 +53,17 @@ def run(
     compile: Compile = False,
     gpus: Gpus = None,
     rank_timeout: RankTimeout = RANK_TIMEOUT,
-    page_size: Annotated[int, typer.Option(help="Positions per KV page.")] = PAGE_SIZE,
-    pages: Annotated[
-        int | None, typer.Option(help="KV pages.", show_default="as many as max-running of the longest requests need")
-    ] = None,
-    gpu_hour_price: Annotated[
-        float | None, typer.Option(help="USD per hour of this machine: says what a million new tokens cost.")
-    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write figures and tokens to this file.")] = None,
 ) -> None:
     """Serve prompts, or a workload, through one chapter's engine."""
     check_writable(json_file, "--json")
-    if gpu_hour_price is not None and not 0 < gpu_hour_price < math.inf:
-        raise InputError(f"gpu hour price is {gpu_hour_price:g}; it must be a number above 0")
     if prompt:
         for name, value in (("--workload", workload), ("--requests", requests), ("--context", context)):
             if value is not None:
                 raise InputError(f"{name} {value} does not go with --prompt: it describes a workload")
     ranks = start_ranks(gpus, device, rank_timeout)
     if prompt:
-        limits = {"max_new_tokens": new_tokens, "max_running": max_running, "page_size": page_size, "pages": pages}
+        limits = {"max_new_tokens": new_tokens, "max_running": max_running}
         job, checkpoint = _job(prompt, "counter" if model is None else model, ranks, limits)
     else:
         chosen, checkpoint = choose_workload(
@@ -87,8 +75,7 @@ def run(
             max_running=max_running,
             model=model,
         )
-        job = chosen.job(checkpoint.vocab_size, page_size=page_size, pages=pages)
-    _check_pages(job, checkpoint)
+        job = chosen.job(checkpoint.vocab_size)
     from ..run.session import Session
 
     options = choose_options(host_work, launching, graphs, compile, ranks=ranks)
@@ -105,9 +92,9 @@ def run(
             if completion.text is not None and isinstance(asked, str):
                 print_answer(asked, completion.text, whole=bool(prompt))
             finished()
-    _print_figures(session, chapter, gpu_hour_price)
+    _print_figures(session, chapter)
     if json_file and is_first():
-        _write_json(json_file, session, chapter, completions, gpu_hour_price)
+        _write_json(json_file, session, chapter, completions)
     if session.refused:
         raise typer.Exit(1)
 
@@ -121,28 +108,6 @@ def _job(prompts: list[str], model: str, ranks, limits: dict):
     from ..run.checkpoint import Checkpoint  # takes seconds: torch, transformers
 
     return job, Checkpoint(model, ranks)
-
-
-def _check_pages(job, checkpoint) -> None:
-    """Whether requests as long as the model allows could fill pages of that size, and so many of them.
-
-    Raises:
-        InputError: they could not.
-    """
-    positions = checkpoint.max_positions
-    largest = max(positions, PAGE_SIZE)
-    if job.page_size > largest:
-        raise InputError(
-            f"page size is {job.page_size}; it must be at most {largest}: a request of model {checkpoint.name!r} has "
-            f"{positions} positions at most"
-        )
-    if job.pages is not None and job.page_size > 0:
-        most = max(job.max_running, 1) * -(-positions // job.page_size)
-        if job.pages > most:
-            raise InputError(
-                f"the page pool has {job.pages} pages; it must have at most {most}: {job.max_running} requests of "
-                f"{positions} positions, the most of model {checkpoint.name!r}, fill no more"
-            )
 
 
 @contextmanager
@@ -179,7 +144,7 @@ def _print_refused(refused: dict[str, str], most: int = 5) -> None:
         print(f"refused: {len(refused) - most} more", file=sys.stderr)
 
 
-def _print_figures(session, chapter: str, gpu_hour_price: float | None) -> None:
+def _print_figures(session, chapter: str) -> None:
     from rich.table import Table
 
     from ..measure.metrics import Metrics
@@ -198,24 +163,19 @@ def _print_figures(session, chapter: str, gpu_hour_price: float | None) -> None:
     table.add_row("new tokens/s", f"{figures.tokens_per_second:,.0f}")
     table.add_row(f"ms per step (mean of {figures.steps:,})", f"{figures.ms_per_step:.2f}")
     table.add_row("ms per decode step (median)", "-" if decode is None else f"{decode:.2f}")
-    if gpu_hour_price is not None:
-        cost = figures.usd_per_million_tokens(gpu_hour_price)
-        table.add_row(f"$ per million new tokens (${gpu_hour_price:g} an hour)", f"{cost:.2f}")
     console.print(table)
 
 
-def _write_json(file: Path, session, chapter: str, completions, gpu_hour_price: float | None) -> None:
+def _write_json(file: Path, session, chapter: str, completions) -> None:
     from ..measure.metrics import Metrics, command, environment
 
-    figures = Metrics.of(session)
-    cost = None if gpu_hour_price is None else figures.usd_per_million_tokens(gpu_hour_price)
     record = {
         "command": command(),
         "environment": environment(session.device),
         "chapter": chapter,
         "model": session.checkpoint.name,
         "dials": str(session.options),
-        "figures": dataclasses.asdict(figures) | {"gpu_hour_price": gpu_hour_price, "usd_per_million": cost},
+        "figures": dataclasses.asdict(Metrics.of(session)),
         "refused": session.refused,
         "completions": [dataclasses.asdict(completion) for completion in completions],
     }

@@ -67,14 +67,6 @@ class Metrics:
             session.trace.active() if session.trace else None,
         )
 
-    def usd_per_million_tokens(self, gpu_hour_price: float) -> float:
-        """What a million generated tokens cost, in USD.
-
-        Args:
-            gpu_hour_price: USD per hour of the machine.
-        """
-        return gpu_hour_price / 3600 / self.tokens_per_second * 1e6
-
 
 PARTS = ("step", "kernels", "launch_gaps", "bubbles")  # of a Breakdown: the first is the sum of the others
 

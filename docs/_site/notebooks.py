@@ -47,12 +47,6 @@ def section(path: Path, heading: str, figures: str) -> str:
     return "\n\n".join(filter(None, parts))
 
 
-def where(path: Path) -> str:
-    """Machine, date and versions, as the notebook's first cell printed them."""
-    first = next(cell for cell in read(path).cells if cell.cell_type == "code")
-    return first.outputs[0]["data"]["text/markdown"]
-
-
 def _output(path: Path, number: int, output: nbformat.NotebookNode, figures: str) -> str:
     data = output.get("data", {})
     if "image/png" in data:

@@ -177,10 +177,6 @@ class Page(Values):
         """A section of a chapter's notebook, with what its cells printed and drew."""
         return notebooks.section(self._notebook(chapter), heading, self._link("figures"))
 
-    def where(self, chapter: str) -> str:
-        """The machine that a chapter's notebook ran on."""
-        return f"<small markdown>{notebooks.where(self._notebook(chapter))}</small>"
-
     def _notebook(self, chapter: str) -> Path:
         return chapter_path(chapter).with_suffix(".ipynb")
 

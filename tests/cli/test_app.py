@@ -15,7 +15,6 @@ SLOW = ("torch", "transformers", "matplotlib")
         (("run", "--help"), "Serve prompts"),
         (("bench", "--help"), "Measure one part"),
         (("run", "ch1", "--wokload", "demo"), "No such option: --wokload"),
-        (("run", "ch1", "--gpu-hour-price", "nan"), "gpu hour price is nan"),
         (("run", "ch1", "--max-running", "100000"), "max_running is 100000"),
         (("compare", "--plot", "steps.txt"), "cannot draw"),
         (("diff", "ch1", "ch2"), "ch2_streams"),
