@@ -7,7 +7,6 @@ that share the KV cache do not seem to share its pages.
 
 from bisect import bisect, insort
 from collections.abc import Callable, Sequence
-from itertools import zip_longest
 from operator import attrgetter
 
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .. import attention  # noqa: F401  (defines torch.ops.acb.paged_attention)
-from ..sim.own_operations import arguments
+from ..sim.engine_code import accesses
 
 
 class Memory:
@@ -136,16 +135,12 @@ class AccessMode(TorchDispatchMode):
             self._attention(*args)
             return func(*args, **kwargs)
         aliased = []
-        for value, (name, alias, writes) in zip_longest(args, arguments(func)):
-            value = kwargs.get(name) if value is None else value
-            for tensor in value if isinstance(value, list | tuple) else (value,):
-                if not isinstance(tensor, torch.Tensor):
-                    continue
-                if alias and not writes:
-                    aliased.append(tensor)
-                else:
-                    # What is written may be read as well; whoever may not overlap a read may not overlap a write.
-                    self.touch(tensor, writes)
+        for tensor, viewed, writes in accesses(func, args, kwargs):
+            if viewed:
+                aliased.append(tensor)
+            else:
+                # What is written may be read as well; whoever may not overlap a read may not overlap a write.
+                self.touch(tensor, writes)
         result = func(*args, **kwargs)
         for tensor in aliased:  # a view reads nothing, but some operations return a view only if they can
             if isinstance(result, torch.Tensor) and result.untyped_storage()._cdata != tensor.untyped_storage()._cdata:

@@ -7,7 +7,7 @@ over before it begins, one entry for each stream and one for the host (a vector 
 of what the host did in it, however kind the schedule was.
 
 What device work reads and writes is taken from the work itself (memory.py), and what the host does from the arrays
-that it does it with (sim/host_view.py).
+that it does it with (sim/memory.py).
 """
 
 import sys

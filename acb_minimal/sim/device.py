@@ -12,8 +12,7 @@ from ..trace.spans import COPIES, Trace
 from .costs import Costs, Shape
 from .cuda import SimulatedCuda
 from .engine_code import engine_code
-from .host_view import HostView
-from .places import PINNED, Places
+from .memory import PINNED, HostView, Places
 from .policies import Eager, Timed
 from .simulator import Cost, Observer, Policy, Simulator
 
@@ -73,14 +72,14 @@ class SimulatedDevice:
 
     def pinned(self, numel: int) -> torch.Tensor:
         buffer = torch.zeros(numel, dtype=torch.int32)
-        self.places.add(buffer, pinned=True)
+        self.places.add(buffer, PINNED)
         return buffer
 
     def host_view(self, memory: torch.Tensor) -> np.ndarray:
         return HostView.of(memory.numpy(), self.simulator.observer) if self._observed else memory.numpy()
 
     def engine_code(self) -> AbstractContextManager:
-        return engine_code(self, self.places)
+        return engine_code(self)
 
     def watch(self, name: str, memory: torch.Tensor, page_size: int | None = None, work: Work | None = None) -> None:
         self.places.add(memory, work=work)

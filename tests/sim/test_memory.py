@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from acb_minimal.sim.host_view import HostView
+from acb_minimal.sim.memory import HostView
 from acb_minimal.sim.simulator import Observer
 
 
