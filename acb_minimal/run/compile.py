@@ -143,16 +143,12 @@ def _run_once(network: PreTrainedModel) -> list[nn.Module]:
 
 
 class FirstLinear(nn.Module):
-    """The linear that is called first of those that were joined: computes for all, and hands the others their part."""
+    """The linear that is called first of those that were joined: computes for all, and hands the others their part.
+
+    The parameters of all are views of `weight` [outputs of all, inputs] and `bias`, in the order of their calls.
+    """
 
     def __init__(self, linear: nn.Linear, weight: Tensor, bias: Tensor | None, rest: "tuple[RestLinear, ...]"):
-        """
-        Args:
-            linear: what it stands for; its parameters are views of the joined ones by now.
-            weight: [outputs of all, inputs].
-            bias: [outputs of all], or None.
-            rest: those that stand for the others, in the order of the rows of `weight`.
-        """
         super().__init__()
         self.weight, self.bias = linear.weight, linear.bias
         self.register_buffer("joined_weight", weight, persistent=False)
