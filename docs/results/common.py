@@ -51,8 +51,8 @@ def other_graphs() -> None:
 def gpu_seconds(call: Callable[[], object], calls: int = 10, repeats: int = 20) -> float:
     """Median GPU seconds of `call`, from replays of a graph of them: there are no launch gaps in between.
 
-    It is timed as in a process that has captured more than a few graphs, as a server has: from the fourth or so on,
-    replays of all of them are slower.
+    It is timed as in a process that has captured more than a few graphs, as a server has. Once, replays were faster
+    before that (the log in docs/busy.md); why is not known.
 
     Args:
         call: launches the work.
