@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from .simulator import Capture, Cost, Limit, Operation, Simulator
+from .simulator import Captured, Cost, Limit, Operation, Simulator
 
 
 class Unknown(Limit, AttributeError):
@@ -144,7 +144,8 @@ class CUDAGraph(Named):
 
     def __new__(cls, keep_graph: bool = False):
         graph = super().__new__(cls)
-        graph._captured, graph._pool = None, None  # a Capture that went well, and what stands for the pool
+        graph._parts: list[Captured] | None = None  # of a capture that went well
+        graph._pool: object = None
         return graph
 
     def pool(self) -> object:
@@ -157,31 +158,26 @@ class CUDAGraph(Named):
         """Work submitted to the current stream is captured from here on, not run. Which calls of other threads CUDA
         objects to (`capture_error_mode`) makes no difference here: there is one thread."""
         self._simulator.none_in_capture("capture another graph")
-        self._simulator.capture = Capture(self._simulator.current[-1])
-        self._captured, self._pool = None, pool or object()
+        self._simulator.capturing, self._simulator.captured = self._simulator.current[-1], []
+        self._parts, self._pool = None, pool or object()
 
     def capture_end(self) -> None:
-        self._captured, self._simulator.capture = self._simulator.capture, None
+        self._parts, self._simulator.capturing = self._simulator.captured, None
 
     def replay(self) -> None:
         self._simulator.none_in_capture("replay a graph")
-        if self._captured is None:
+        if self._parts is None:
             raise RuntimeError("the graph was replayed before it was captured")
-        parts, pool = self._captured.parts, self._pool
+        parts, pool = self._parts, self._pool
 
-        def run_all() -> None:
+        def run() -> None:
             self._simulator.observer.replayed(pool)
-            for run, _ in parts:
-                run()
+            for part in parts:
+                part.run()
 
-        self._simulator.submit(
-            "replay",
-            "compute",
-            run_all,
-            lambda: sum((cost() for _, cost in parts), Cost()),
-            self._simulator.replay_seconds,
-            work=self._captured.work,
-        )
+        cost = lambda: sum((part.cost() for part in parts), Cost())  # noqa: E731
+        work = parts[-1].work if parts else None
+        self._simulator.submit("replay", "compute", run, cost, self._simulator.replay_seconds, work=work)
 
 
 class SimulatedCuda(Named):
@@ -228,7 +224,7 @@ class SimulatedCuda(Named):
         return object()
 
     def is_current_stream_capturing(self) -> bool:
-        return self._simulator.capturing
+        return self._simulator.capturing is self._simulator.current[-1]
 
     @contextmanager
     def graph(
@@ -255,4 +251,4 @@ class SimulatedCuda(Named):
                 yield
                 cuda_graph.capture_end()
             finally:
-                self._simulator.capture = None  # half a capture is none
+                self._simulator.capturing = None  # half a capture is none

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -101,19 +101,12 @@ class Operation:
     done: bool = False
 
 
-@dataclass
-class Capture:
-    """What a graph is made of, while it is captured and afterwards.
+class Captured(NamedTuple):
+    """A piece of a graph: what to run, how to ask what that takes the GPU, and what it was for."""
 
-    Attributes:
-        queue: of the stream that is captured.
-        parts: what to run, and how to ask what that takes the GPU.
-        work: what the last of it was for.
-    """
-
-    queue: Queue
-    parts: list[tuple[Callable[[], None], Callable[[], Cost]]] = field(default_factory=list)
-    work: Work | None = None
+    run: Callable[[], None]
+    cost: Callable[[], Cost]
+    work: Work | None
 
 
 class Observer:
@@ -180,7 +173,8 @@ class Simulator:
         now: the host's clock, in seconds.
         queued: how many operations there have been.
         current: the queues whose streams the host has entered; the last of them is the current one.
-        capture: what is being captured; None unless that goes on.
+        capturing: the queue whose stream is being captured; None unless that goes on.
+        captured: what has been captured of it.
     """
 
     def __init__(
@@ -197,7 +191,8 @@ class Simulator:
         self.now = 0.0
         self.queued = 0
         self.current: list[Queue] = []
-        self.capture: Capture | None = None
+        self.capturing: Queue | None = None
+        self.captured: list[Captured] = []
         self._queues: list[Queue] = []
 
     # --- what the host does ---
@@ -242,11 +237,10 @@ class Simulator:
         """
         if wait:
             self.no_wait_in_capture(f"wait for the {what}")
-        if self.capturing:
+        if self.capturing is self.current[-1]:
             if engine != "compute":
                 raise Limit(f"the simulator captures no copies, and this is one ({what})")
-            self.capture.parts.append((run, graph_cost or cost))
-            self.capture.work = work
+            self.captured.append(Captured(run, graph_cost or cost, work))
             return None
         begin = self.now
         self.now += launch_seconds
@@ -319,19 +313,14 @@ class Simulator:
     # that make the host wait, as was tried on an H200 (tests/sim/test_conformance.py). Others CUDA captures as well,
     # and the simulator does not know how: copies, records and waits between streams, replays. These are its limits.
 
-    @property
-    def capturing(self) -> bool:
-        """Whether what is submitted now is captured."""
-        return self.capture is not None and self.current[-1] is self.capture.queue
-
     def no_wait_in_capture(self, what: str) -> None:
         """Raises RuntimeError, as torch does, if a graph is being captured: the host would `what`, and so wait."""
-        if self.capture is not None:
+        if self.capturing is not None:
             raise RuntimeError(f"operation not permitted when stream is capturing: CUDA lets no host {what} then")
 
     def none_in_capture(self, what: str) -> None:
         """Raises Limit if a graph is being captured: the simulator cannot `what` then."""
-        if self.capture is not None:
+        if self.capturing is not None:
             raise Limit(f"the simulator cannot {what} while a graph is captured")
 
     # --- what a policy goes by ---
