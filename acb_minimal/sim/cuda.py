@@ -20,8 +20,8 @@ class Unknown(Limit, AttributeError):
 
 
 class Named:
-    """What has torch's names, or some of them. To ask for another one of torch's meets a limit of the simulator; to ask
-    for any other is a mistake, as it is on a GPU.
+    """What has names of torch's. To ask for one that is missing meets a limit of the simulator; for one that torch does
+    not have either, it is a mistake, as on a GPU.
 
     Attributes:
         torchs: torch's own.
@@ -140,6 +140,7 @@ class CUDAGraph(Named):
     """Captured device work. A replay runs the very same work: the same tensors, the same views."""
 
     torchs = torch.cuda.CUDAGraph
+    _cuda: SimulatedCuda
     _simulator: Simulator
 
     def __new__(cls, keep_graph: bool = False):
@@ -156,8 +157,14 @@ class CUDAGraph(Named):
 
     def capture_begin(self, pool: object = None, capture_error_mode: str = "global") -> None:
         """Work submitted to the current stream is captured from here on, not run. Which calls of other threads CUDA
-        objects to (`capture_error_mode`) makes no difference here: there is one thread."""
+        objects to (`capture_error_mode`) makes no difference here: there is one thread.
+
+        Raises:
+            RuntimeError: it is the default stream, which CUDA cannot capture.
+        """
         self._simulator.none_in_capture("capture another graph")
+        if self._cuda.current_stream() is self._cuda.default_stream():
+            raise RuntimeError("operation not permitted: CUDA cannot capture the default stream; give another, or none")
         self._simulator.capturing, self._simulator.captured = self._simulator.current[-1], []
         self._parts, self._pool = None, pool or object()
 
@@ -181,20 +188,16 @@ class CUDAGraph(Named):
 
 
 class SimulatedCuda(Named):
-    """Stands in for the module torch.cuda.
-
-    Attributes:
-        Stream: the class, for streams of this GPU.
-        Event: likewise.
-        CUDAGraph: likewise.
-    """
+    """Stands in for the module torch.cuda. The classes in it are its own: what they make is of this GPU."""
 
     torchs = torch.cuda
 
     def __init__(self, simulator: Simulator):
         self._simulator = simulator
-        for kind in (Stream, Event, CUDAGraph):
-            setattr(self, kind.__name__, type(kind.__name__, (kind,), {"_cuda": self, "_simulator": simulator}))
+        mine = {"_cuda": self, "_simulator": simulator}
+        self.Stream, self.Event, self.CUDAGraph = (
+            type(kind.__name__, (kind,), mine) for kind in (Stream, Event, CUDAGraph)
+        )
         self._default: Stream = self.Stream()
         self._captured: Stream | None = None  # which stream is captured by default
         simulator.current.append(self._default._queue)
@@ -236,13 +239,8 @@ class SimulatedCuda(Named):
     ):
         """Work submitted inside to the stream is captured, not run; what is submitted to another one runs. Like
         torch.cuda.graph, it begins with a synchronize, and by default captures a stream that is there for that alone.
-
-        Raises:
-            RuntimeError: it is the default stream, which CUDA cannot capture.
         """
         self.synchronize()
-        if stream is self._default:
-            raise RuntimeError("operation not permitted: CUDA cannot capture the default stream; give another, or none")
         if stream is None:
             stream = self._captured = self._captured or self.Stream()
         with stream:

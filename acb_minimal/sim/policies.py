@@ -1,11 +1,5 @@
 """When the queued work of a simulated GPU runs: a policy for each way to look at it.
 
-    Timed      in order of virtual time: durations come from a cost model (costs.py). Its figures are simulated figures.
-    Eager      as soon as nothing holds it back
-    Lazy       not before the host waits for it, and then only what it waits for
-    Choosing   whatever a subclass picks among what is ready, at any point where the host calls in
-    Random     Choosing, at random; the seed picks the schedule
-
 The simulator knows what is ready; a policy decides which of it is next.
 """
 
@@ -17,7 +11,8 @@ from .simulator import Operation, Policy, Queue, Simulator
 
 
 class Timed(Policy):
-    """In order of virtual time. The engines run side by side, and each takes what is ready first."""
+    """In order of virtual time: durations come from a cost model (costs.py), and figures are simulated figures. The
+    engines run side by side, and each takes what is ready first."""
 
     def __init__(self):
         self._running: list[Operation] = []
@@ -109,7 +104,7 @@ class Lazy(Policy):
 
 
 class Choosing(Policy):
-    """Whatever `choose` picks among the operations that are ready."""
+    """Whatever `choose` picks among the operations that are ready, at any point where the host calls in."""
 
     @abstractmethod
     def choose(self, ready: list[Operation], must: bool) -> Operation | None:
@@ -127,7 +122,7 @@ class Choosing(Policy):
 
 
 class Random(Choosing):
-    """Any of those that are ready, or none."""
+    """Any of those that are ready, or none; the seed picks the schedule."""
 
     def __init__(self, seed: int = 0):
         self._random = random.Random(seed)

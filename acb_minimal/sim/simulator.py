@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -49,6 +49,7 @@ class Cost(NamedTuple):
         return Cost(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
 
+@dataclass(eq=False)
 class Queue:
     """Operations that run in order.
 
@@ -58,10 +59,9 @@ class Queue:
         last: the newest of all; None before the first.
     """
 
-    def __init__(self, stream: object):
-        self.stream = stream
-        self.operations: deque[Operation] = deque()
-        self.last: Operation | None = None
+    stream: object
+    operations: deque[Operation] = field(default_factory=deque)
+    last: Operation | None = None
 
 
 @dataclass(eq=False)
