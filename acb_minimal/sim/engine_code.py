@@ -98,18 +98,18 @@ class _Operations(TorchDispatchMode):
         kwargs = kwargs or {}
         if _is_view(func):
             return func(*args, **kwargs)
-        given = list(accesses(func, args, kwargs))
-        kinds = {self.device.places.kind(each) for each, _, _ in given}
+        given = [(each, self.device.places.kind(each), writes) for each, _, writes in accesses(func, args, kwargs)]
+        kinds = {kind for _, kind, _ in given}
         if func is aten.copy_.default and DEVICE in kinds and len(kinds) > 1:
             return self._copy(*args, **kwargs)
         if DEVICE in kinds:
-            if any(each.dim() and self.device.places.kind(each) != DEVICE for each, _, _ in given):
+            if any(each.dim() and kind != DEVICE for each, kind, _ in given):
                 raise Limit(f"the simulator mixes no memory of the device and of the host in torch's {_name(func)}")
             owner = self._owner(each for each, _, _ in given)
             return (self._queue if _gives_tensors(func) else self._wait_for)(func, args, kwargs, owner)
         if PINNED in kinds:
-            for each, _, writes in given:
-                if self.device.places.kind(each) == PINNED:
+            for each, kind, writes in given:
+                if kind == PINNED:
                     touched(self.device, each, writes)
         return func(*args, **kwargs)
 
