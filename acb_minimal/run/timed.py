@@ -4,9 +4,8 @@ The parts themselves know no clock. Here the scheduler and the slot are wrapped,
 host work (a real one), let it pass (the simulated one), or look for races (the judge's).
 """
 
-import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -17,7 +16,7 @@ from ..kv_cache import PagePool
 from ..model import Model
 from ..request import Batch, Request
 from ..scheduler import Scheduler
-from ..sim.device import spin
+from ..sim.device import RealTime
 from ..slot import Inputs, IOSlot
 from ..trace.spans import Trace
 
@@ -161,40 +160,11 @@ class TimedModel(Model):
             self.device.watch(f"the values of layer {number}", values, self.cache.page_size)
 
 
-class TimedCudaDevice(CudaDevice):
+class TimedCudaDevice(RealTime, CudaDevice):
     """A CUDA GPU and the host's clock. See Machine."""
 
     kind = "cuda"
-    arithmetic = True
-    trace: Trace | None = None
 
     @property
     def name(self) -> str:
         return torch.cuda.get_device_name()
-
-    def clock(self) -> float:
-        return time.perf_counter()
-
-    def begin(self) -> float:
-        self.cuda.synchronize()
-        return self.clock()
-
-    def finish(self) -> None:
-        self.cuda.synchronize()
-
-    def work(self, seconds: float) -> None:
-        spin(seconds)
-
-    def spent(
-        self, what: str, since: float, rows: int, batch_number: int | None = None, slot: str | None = None
-    ) -> None:
-        """Host work takes the time it takes."""
-
-    def host_view(self, memory: torch.Tensor) -> np.ndarray:
-        return memory.numpy()
-
-    def watch(self, name: str, memory: torch.Tensor, page_size: int | None = None, work: Work | None = None) -> None:
-        """A GPU tells nobody who touches its memory."""
-
-    def engine_code(self) -> AbstractContextManager:
-        return nullcontext()  # torch sees to it

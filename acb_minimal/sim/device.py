@@ -124,19 +124,15 @@ class SimulatedDevice:
             self.trace.add("CPU", what, since, self.clock(), batch_number, slot)
 
 
-class CpuDevice:
-    """The CPU as the device: all device work runs as soon as it may, and takes the time it takes. See
-    timed.Machine."""
+class RealTime:
+    """A machine on which work takes the time it takes: all of timed.Machine but what device work is.
 
-    kind = "cpu"
-    name = "CPU"
+    Attributes:
+        cuda: what a chapter is handed.
+    """
+
     arithmetic = True
     trace = None
-
-    def __init__(self):
-        self.torch_device = torch.device("cpu")
-        self.simulator = Simulator(Eager())
-        self.cuda = SimulatedCuda(self.simulator)
 
     def clock(self) -> float:
         return time.perf_counter()
@@ -149,19 +145,38 @@ class CpuDevice:
         self.cuda.synchronize()
 
     def work(self, seconds: float) -> None:
-        spin(seconds)
+        until = self.clock() + seconds
+        while self.clock() < until:  # busily: asleep, the host would give its core away and come back late
+            pass
 
-    def pinned(self, numel: int) -> torch.Tensor:
-        return torch.zeros(numel, dtype=torch.int32)
+    def spent(
+        self, what: str, since: float, rows: int, batch_number: int | None = None, slot: str | None = None
+    ) -> None:
+        """Nobody asks."""
 
     def host_view(self, memory: torch.Tensor) -> np.ndarray:
         return memory.numpy()
 
-    def engine_code(self) -> AbstractContextManager:
-        return nullcontext()  # host and device are one
-
     def watch(self, name: str, memory: torch.Tensor, page_size: int | None = None, work: Work | None = None) -> None:
         """Nobody looks on."""
+
+    def engine_code(self) -> AbstractContextManager:
+        return nullcontext()  # a GPU's operations are torch's own, and of a CPU host and device are one
+
+
+class CpuDevice(RealTime):
+    """The CPU as the device: all device work runs as soon as it may. See timed.Machine."""
+
+    kind = "cpu"
+    name = "CPU"
+
+    def __init__(self):
+        self.torch_device = torch.device("cpu")
+        self.simulator = Simulator(Eager())
+        self.cuda = SimulatedCuda(self.simulator)
+
+    def pinned(self, numel: int) -> torch.Tensor:
+        return torch.zeros(numel, dtype=torch.int32)
 
     def copy(
         self, engine: str, target: torch.Tensor, source: torch.Tensor, non_blocking: bool, work: Work | None = None
@@ -170,15 +185,3 @@ class CpuDevice:
 
     def compute(self, what: str, work: Work, run: Callable[[], None]) -> None:
         self.simulator.submit(what, "compute", run)
-
-    def spent(
-        self, what: str, since: float, rows: int, batch_number: int | None = None, slot: str | None = None
-    ) -> None:
-        """It takes the time it takes."""
-
-
-def spin(seconds: float) -> None:
-    """Keeps a real host busy: asleep, it would give its core away and come back late."""
-    until = time.perf_counter() + seconds
-    while time.perf_counter() < until:
-        pass
