@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
-WIDTH = 9.0  # inches, of every figure
+WIDTH, NARROW = 9.0, 4.0  # inches: of a figure for a page, and for a phone
 FONT = 8  # points: the smallest text
 LINE = 11.0  # points that a line of text takes from top to bottom
 PAD = 3.0  # points between a text and the ends of its bar
@@ -109,14 +109,14 @@ DARK = Theme(
 
 def write_title(figure: Figure, theme: Theme, title: str) -> None:
     """At the top left of a figure."""
-    place = 0.15 / WIDTH, 1 - 0.19 / figure.get_figheight()
+    place = 0.15 / figure.get_figwidth(), 1 - 0.19 / figure.get_figheight()
     figure.text(*place, title, color=theme.ink, size=FONT + 2, weight="bold", va="center")
 
 
 def bare_axes(figure: Figure, theme: Theme, left: float, bottom: float, width: float, height: float) -> Axes:
     """Bare axes, placed in inches."""
-    tall = figure.get_figheight()
-    axes = figure.add_axes((left / WIDTH, bottom / tall, width / WIDTH, height / tall), facecolor="none")
+    wide, tall = figure.get_size_inches()
+    axes = figure.add_axes((left / wide, bottom / tall, width / wide, height / tall), facecolor="none")
     axes.spines[:].set_visible(False)
     axes.tick_params("x", length=0, labelsize=FONT, labelcolor=theme.faint)
     axes.tick_params("y", length=0, labelsize=FONT, labelcolor=theme.ink)

@@ -32,7 +32,9 @@ BARS: dict[Lane, tuple[float, float]] = {
 LANES_HEIGHT = 2.00
 
 
-def timeline(trace: Trace, first: int, last: int, *, theme: Theme = LIGHT, title: str = "") -> Figure:
+def timeline(
+    trace: Trace, first: int, last: int, *, theme: Theme = LIGHT, title: str = "", width: float = WIDTH
+) -> Figure:
     """What host and device did for batches `first` to `last`, from the first span of any of them to the last one.
 
     Whatever else happens in that time is drawn too. What is too short to be seen is drawn a little wider, to the right.
@@ -45,6 +47,7 @@ def timeline(trace: Trace, first: int, last: int, *, theme: Theme = LIGHT, title
         last: number of the last batch.
         theme: its colours.
         title: of the figure; what the trace was recorded on follows it.
+        width: inches.
 
     Raises:
         InputError: the trace does not have the batches.
@@ -58,9 +61,7 @@ def timeline(trace: Trace, first: int, last: int, *, theme: Theme = LIGHT, title
     if first > last:
         raise InputError(f"the first batch is {first}; it must not come after the last, {last}")
 
-    figure = Figure((WIDTH, LANES_HEIGHT + 0.85), facecolor=theme.page)
-    write_title(figure, theme, f"{title} ({trace.device})" if title and trace.device else title or trace.device)
-    axes = bare_axes(figure, theme, 0.78, 0.52, WIDTH - 0.78 - 0.3, LANES_HEIGHT)
+    axes = empty(theme, f"{title} ({trace.device})" if title and trace.device else title or trace.device, width)
     bubbles = {number: (known[number][0] - seconds, known[number][0]) for number, seconds in trace.bubbles().items()}
     shown = (span for span in trace.spans if span.batch_number is not None and first <= span.batch_number <= last)
     times = [(span.start, span.end) for span in shown]
@@ -69,8 +70,15 @@ def timeline(trace: Trace, first: int, last: int, *, theme: Theme = LIGHT, title
     for lane in LANES:
         lanes.draw(lane, trace.lane(lane))
     lanes.draw_bubbles(bubbles)
-    lanes.finish(figure)
-    return figure
+    return lanes.finish()
+
+
+def empty(theme: Theme, title: str, width: float = WIDTH) -> Axes:
+    """Axes for lanes, in a figure of their own."""
+    foot = 0.52 if width == WIDTH else 0.52 + 2 * LINE / 72  # for more lines of the legend
+    figure = Figure((width, foot + LANES_HEIGHT + (0.33 if title else 0.1)), facecolor=theme.page)
+    write_title(figure, theme, title)
+    return bare_axes(figure, theme, 0.78, foot, width - 0.78 - 0.3, LANES_HEIGHT)
 
 
 class Lanes:
@@ -93,7 +101,7 @@ class Lanes:
         self.axes, self.theme, self.begin = axes, theme, begin
         self.legend: dict[str, Patch] = {}
         self.kernels_known = False
-        points = 72 * WIDTH * axes.get_position().width
+        points = 72 * axes.figure.get_figwidth() * axes.get_position().width
         self.point = 1e3 * (end - begin) / (points - 8)  # ms; four points are left free at either end
         self.left, self.right = -4 * self.point, 1e3 * (end - begin) + 4 * self.point
         self.taken = self.taken_above = self.left
@@ -203,8 +211,10 @@ class Lanes:
                 self.axes.text(x, y, text, color=self.theme.bubbles, size=FONT, ha="center", va="bottom")
                 free = x + half + PAD * self.point
 
-    def finish(self, figure: Figure) -> None:
-        """Scales and names the axes, and puts the legend at the foot of the figure."""
+    def finish(self) -> Figure:
+        """Scales and names the axes, and puts the legend at the foot of the figure, which is done then."""
+        figure = self.axes.figure
+        wide = figure.get_figwidth() == WIDTH
         self.axes.set_xlim(self.left, self.right)
         self.axes.set_ylim(0, LANES_HEIGHT)
         self.axes.xaxis.set_major_formatter(lambda ms, _: f"{ms:g} ms")
@@ -222,8 +232,8 @@ class Lanes:
             entries.values(),
             entries.keys(),
             loc="lower left",
-            bbox_to_anchor=(self.axes.get_position().x0, 0),
-            ncols=len(entries),
+            bbox_to_anchor=(self.axes.get_position().x0 if wide else 0, 0),
+            ncols=len(entries) if wide else 2,
             frameon=False,
             fontsize=FONT,
             labelcolor=self.theme.ink,
@@ -231,6 +241,7 @@ class Lanes:
             columnspacing=1.6,
             handler_map={tuple: HandlerTuple(ndivide=None, pad=0.2)},
         )
+        return figure
 
 
 def _kernel_share(span: Span) -> float:

@@ -21,16 +21,15 @@ PLACES = 4  # requests in a batch at most
 ROW = 0.21  # inches
 
 
-def batching(*, theme: Theme = LIGHT) -> Figure:
+def batching(*, theme: Theme = LIGHT, width: float = WIDTH) -> Figure:
     """Two panels, a line for each place in the batch: who has it in which step, and which are empty."""
     numbers = range(len(PAIRS))
     fixed = served([numbers[first : first + PLACES] for first in numbers[::PLACES]])
-    panels = {"batches that stay together until all of them are finished": fixed}
-    panels["a new batch before every step"] = served([numbers])
+    panels = {"fixed batches": fixed, "continuous batching": served([numbers])}
     tall = PLACES * ROW
-    figure = Figure((WIDTH, 2 * tall + 1.25), facecolor=theme.page)
+    figure = Figure((width, 2 * tall + 1.25), facecolor=theme.page)
     for bottom, (title, steps) in zip((tall + 0.95, 0.5), panels.items(), strict=True):
-        axes = bare_axes(figure, theme, 0.78, bottom, WIDTH - 0.78 - 0.3, tall)
+        axes = bare_axes(figure, theme, 0.78, bottom, width - 0.78 - 0.3, tall)
         axes.set_xlim(0, len(fixed))
         axes.set_ylim(PLACES, 0)
         axes.set_yticks([PLACES / 2], ["batch"], size=FONT + 1)

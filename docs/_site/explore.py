@@ -10,7 +10,7 @@ import gc
 import json
 from typing import Any
 
-import code_views
+import widgets
 from dialled import Dialled
 from figures import RESULTS
 from recording import record as recorded
@@ -97,7 +97,7 @@ def data() -> str:
     found = result_table.load(RESULTS / "deletions.json")
     chapters = {}
     for stem, path in chapter_paths().items():
-        lines = [code_views.narrowed(line) for _, line in code_views.lines(path)]
+        lines = [line for _, line in widgets.lines(path)]
         chapters[stem] = {
             "lines": [{"number": line.number, "indent": line.indent, "html": line.html} for line in lines],
             "recording": run(load_chapter(stem)),

@@ -4,6 +4,7 @@ A figure is drawn when a page asks for it, once: its colours are CSS variables, 
 """
 
 import functools
+import inspect
 import io
 import json
 import re
@@ -14,17 +15,15 @@ import batching
 import closeup
 import comparisons
 import matplotlib
+import plots
 import regimes
 import roofline
 import unordered
-import worked
 from matplotlib.figure import Figure
 
-from acb_minimal.measure import metrics, result_table
+from acb_minimal.measure import result_table
 from acb_minimal.measure import tables as report
-from acb_minimal.pictures import law
-from acb_minimal.pictures.breakdown import breakdown
-from acb_minimal.pictures.theme import DARK, LIGHT, Ink, Theme
+from acb_minimal.pictures.theme import DARK, LIGHT, NARROW, WIDTH, Ink, Theme
 from acb_minimal.pictures.timeline import timeline
 from acb_minimal.trace.spans import Trace
 
@@ -44,48 +43,50 @@ def origin(facts: dict[str, str]) -> str:
     """Where figures are from, in a line: machine, date, versions, command."""
     told = ("device", "date", "command", "chapter", "prompts")  # in other words, or of a trace and not of its origin
     versions = ", ".join(f"{name} {value}" for name, value in facts.items() if name not in told)
-    return f"{facts['device']}, {facts['date']} ({versions}): `{facts['command']}`"
+    return f"{facts['device']}, {facts['date']} ({versions}): <code>{facts['command']}</code>"
 
 
-def picture(name: str) -> tuple[Callable[..., Figure], str]:
-    """What draws a figure of the site, given a `theme`, and where what it shows is from. Raises KeyError if unknown."""
+def picture(name: str) -> tuple[Callable[..., Figure], str, str]:
+    """What draws a figure of the site, given a `theme` and a `width`; on what it was measured; where it is from. Raises
+    KeyError if there is no such figure."""
     kind, _, rest = name.partition("-")
     if kind in ("timeline", "closeup"):
         chrome = stored(f"traces/{rest}.json")
-        trace, source = Trace.of_chrome(chrome), origin(chrome["otherData"])
+        facts, trace = chrome["otherData"], Trace.of_chrome(chrome)
+        device, trace.device = trace.device, ""  # the page says it
         if kind == "closeup":
-            return functools.partial(closeup.closeup, trace, closed_up(trace)), source
+            return functools.partial(closeup.closeup, trace, closed_up(trace)), device, origin(facts)
         first, last = trace.middle(3)
         # The trace ends with `last`; with that one left out, no lane has an end where nothing is known.
-        return functools.partial(timeline, trace, first - 1, last - 1), source
-    if kind == "breakdown":
-        entry = metrics.load(RESULTS / "h200.json")[rest]
-        facts = entry["environment"] | {"command": entry["command"]}
-        return functools.partial(breakdown, report.breakdowns(entry)), origin(facts)
+        return functools.partial(timeline, trace, first - 1, last - 1), device, origin(facts)
     if name in ("regimes", "roofline"):
         found = result_table.load(RESULTS / f"{name}.json")[name]
         draw = {"regimes": regimes.regimes, "roofline": roofline.steps}[name]
-        return functools.partial(draw, comparisons.rows(found)), origin(found.environment | {"command": found.command})
-    return {"gains": gains, "unordered": early_download}.get(name, lambda: COUNTED[name])()
+        facts = found.environment | {"command": found.command}
+        return functools.partial(draw, comparisons.rows(found)), facts["device"], origin(facts)
+    return {"gains": gains, "unordered": early_download, "batching": steps}[name]()
 
 
 def gains() -> tuple:
+    """The law and what was measured. Of the published run, the share of time without work is taken for H, the rest for
+    K."""
     found = result_table.load(RESULTS / "law.json")["law"]
-    return functools.partial(law.gains, found), origin(found.environment | {"command": found.command})
+    facts = found.environment | {"command": found.command}
+    (slow, active), (fast, _) = report.PUBLISHED.values()
+    draw = functools.partial(plots.gains, found, (1 / active - 1, slow / fast))
+    return draw, facts["device"], origin(facts)
 
 
 def early_download() -> tuple:
-    trace, source = unordered.unordered()
+    trace, facts = unordered.unordered()
     number = trace.middle(1)[0]
     before = unordered.early(trace, number - 1) + closeup.BEFORE  # for the download to be in the picture
-    return functools.partial(closeup.closeup, trace, number, before=before), origin(source)
+    draw = functools.partial(closeup.closeup, trace, number, before=before, wrong="D2H")
+    return draw, trace.device, origin(facts)
 
 
-# Of what the code did when the site was built; nothing is timed.
-COUNTED = {
-    "batching": (batching.batching, "Steps, counted by the scheduler that all chapters use; nothing is timed."),
-    "carry-over": (worked.carried_over, "What chapter 5 did on the simulated GPU when this page was built."),
-}
+def steps() -> tuple:
+    return batching.batching, "counted, not timed", "What this course's scheduler does with them."
 
 
 def closed_up(trace: Trace) -> int:
@@ -94,29 +95,35 @@ def closed_up(trace: Trace) -> int:
 
 
 def placed(html: str) -> str:
-    """A page with its figures put where `Page.figure` has left marks."""
-    return MARK.sub(lambda mark: svg(mark[1]).replace("<svg", f'<svg role="img" aria-label="{mark[2]}"', 1), html)
+    """A page with its figures put where `Page.figure` has left marks: for wide pages, and for phones."""
+    return MARK.sub(lambda mark: "".join(svg(mark[1], width, mark[2]) for width in (WIDTH, NARROW)), html)
 
 
 @functools.cache
-def svg(name: str) -> str:
-    """A figure as part of a page."""
-    draw, _ = picture(name)
+def svg(name: str, width: float, told: str) -> str:
+    """A figure as part of a page; `told`: for those who do not see it."""
+    draw, *_ = picture(name)
+    if "width" not in inspect.signature(draw).parameters:
+        if width == NARROW:
+            return ""
+        drawn = draw(theme=in_variables())
+    else:
+        drawn = draw(theme=in_variables(), width=width)
     file = io.StringIO()
     # Texts stay texts, in the page's own font; the same picture is the same file.
-    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
-        draw(theme=in_variables()).savefig(file, format="svg", metadata={"Date": None}, transparent=True)
+    with matplotlib.rc_context({"svg.hashsalt": f"{name} {width}", "svg.fonttype": "none"}):
+        drawn.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
     text = file.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
-    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
-    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r' (width|height)="[^"]*pt"', "", text, count=2)
     text = re.sub(r' id="(?!(?:m|h|p)[0-9a-f]{10})[^"]*"', "", text)  # but of what is referred to
     text = re.sub(r"(font: [^'\"]*px) [^;\"]*", r"\1 var(--md-text-font-family, sans-serif)", text)
     text = re.sub(r'\b(fill|stroke)="(#ac\d\dac)"', r'style="\1: \2"', text)
     for variable, colour in STANDINS.items():
         text = text.replace(colour, f"var(--acb-{variable})")
-    return re.sub(r"\n\s*", "\n", text)
+    kind = "wide" if width == WIDTH else "narrow"
+    return re.sub(r"\n\s*", "\n", text).replace("<svg", f'<svg class="{kind}" role="img" aria-label="{told}"', 1)
 
 
 def in_variables() -> Theme:

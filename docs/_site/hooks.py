@@ -10,6 +10,7 @@ import explore
 import figures
 import jinja2
 import notebooks
+import reading
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from page import Page
@@ -41,5 +42,9 @@ def on_page_markdown(markdown: str, page, config: MkDocsConfig, files: Files) ->
     return templates.from_string(markdown).render(names)
 
 
+def on_page_content(content: str, page, config: MkDocsConfig, files: Files) -> None:
+    reading.note(page.file.src_uri, content)
+
+
 def on_post_page(output: str, page, config: MkDocsConfig) -> str:
-    return figures.placed(output)
+    return reading.filled(page.file.src_uri, figures.placed(output))

@@ -47,6 +47,18 @@ def section(path: Path, heading: str, figures: str) -> str:
     return "\n\n".join(filter(None, parts))
 
 
+def printed(path: Path, call: str) -> str:
+    """What a cell with this call in it printed. Raises StopIteration if there is none."""
+    cell = next(cell for cell in read(path).cells if cell.cell_type == "code" and call in cell.source)
+    return "\n".join(ANSI.sub("", output.get("data", {}).get("text/plain") or output.text) for output in cell.outputs)
+
+
+def where(path: Path) -> str:
+    """Machine, date and versions, as the notebook's first cell printed them."""
+    first = next(cell for cell in read(path).cells if cell.cell_type == "code")
+    return first.outputs[0]["data"]["text/markdown"]
+
+
 def _output(path: Path, number: int, output: nbformat.NotebookNode, figures: str) -> str:
     data = output.get("data", {})
     if "image/png" in data:

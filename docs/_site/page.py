@@ -6,7 +6,6 @@ import posixpath
 import re
 from pathlib import Path
 
-import code_views
 import comparisons
 import examples
 import first
@@ -15,7 +14,9 @@ import notebooks
 import published
 import worked
 from figures import RESULTS, origin, picture, stored
+from path import Path as Course
 from values import Values
+from widgets import source as behind_icon
 
 from acb_minimal.measure import metrics, result_table
 from acb_minimal.measure import tables as report
@@ -26,27 +27,28 @@ ROOT = Path(__file__).parents[2]
 MARKUP = re.compile(r"""\]\([^)]*\)|[][`*"]""")  # what Markdown adds to a text, and quotes
 
 
-class Page(Values):
+class Page(Course, Values):
     """What the page at `uri`, relative to docs/, may call."""
 
     def __init__(self, uri: str):
         self._folder = posixpath.dirname(uri)
         self._served = posixpath.splitext(uri)[0]  # mkdocs rewrites links in Markdown, not those in HTML
 
-    def figure(self, name: str, caption: str, shape: str = "wide") -> str:
-        """A figure with its caption and where it is from. A "narrow" one fits a phone."""
-        _, source = picture(name)
-        alt = MARKUP.sub("", caption)
+    def figure(self, name: str, title: str, caption: str) -> str:
+        """A figure, titled by its point, with its caption and where it is from."""
+        _, device, source = picture(name)
+        alt = MARKUP.sub("", f"{title}. {caption}")
         return (
-            f'<figure class="{shape}" markdown>\n<div class="scroll"><!-- picture {name} "{alt}" --></div>\n'
-            f'<figcaption markdown="span">{caption}<br><small>{source}</small></figcaption>\n</figure>'
+            f'<figure class="picture" markdown>\n<p class="point" markdown="span">{title} <small>{device}</small></p>\n'
+            f'<div class="scroll"><!-- picture {name} "{alt}" --></div>\n'
+            f'<figcaption markdown="span">{caption}</figcaption>\n{behind_icon([source])}\n</figure>'
         )
 
     def table(self, file: str, name: str) -> str:
         """A stored table, its note and where it is from."""
         found = result_table.load(RESULTS / file)[name]
         facts = found.environment | {"command": found.command}
-        return f"{found.markdown()}\n\n{found.note}\n\n<small markdown>{origin(facts)}</small>"
+        return f"{found.markdown()}\n\n{found.note}\n\n{behind_icon([origin(facts)])}"
 
     def steps(self) -> str:
         """What a decode step is made of: a column for each workload, a row for each chapter."""
@@ -87,15 +89,15 @@ class Page(Values):
         commands: dict[tuple, list[str]] = {}
         for entry in [stored(file)[name] for name in names] or [stored(file)]:
             commands.setdefault(tuple(entry["environment"].items()), []).append(entry["command"])
-        lines = (origin(dict(facts) | {"command": "`, `".join(those)}) for facts, those in commands.items())
-        return f"<small markdown>{'<br>'.join(lines)}</small>"
+        lines = (origin(dict(facts) | {"command": "</code>, <code>".join(those)}) for facts, those in commands.items())
+        return behind_icon(lines)
 
     def predictions(self) -> str:
         """Measured and simulated steps side by side, part by part."""
         real, simulated = stored("h200.json"), stored("simulated.json")
         date = json.loads(costs.FILE.read_text())["environment"]["date"]
         sources = (self.source(file, *simulated) for file in ("h200.json", "simulated.json"))
-        by = f"<small>Simulated by costs that were measured on {date}.</small>"
+        by = behind_icon([f"Simulated by costs that were measured on {date}."])
         return "\n\n".join([comparisons.predictions(real, simulated), *sources, by])
 
     def deletion_table(self, chapter: str) -> str:
@@ -168,10 +170,6 @@ class Page(Values):
         first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
         lines = "\n".join(text.splitlines()[first - 1 : node.end_lineno])
         return f'```python title="{file}" linenums="{first}"\n{lines}\n```'
-
-    def changes(self, old: str, new: str) -> str:
-        """What one chapter changes in the one before, side by side or in one column."""
-        return code_views.changes(chapter_path(old), chapter_path(new))
 
     def notebook(self, chapter: str, heading: str) -> str:
         """A section of a chapter's notebook, with what its cells printed and drew."""

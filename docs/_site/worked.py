@@ -7,11 +7,9 @@ reads 0. A request is called by what it counts.
 
 import functools
 
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from widgets import source as source_of
 
 from acb_minimal.models import counter
-from acb_minimal.pictures.theme import FONT, LIGHT, WIDTH, Theme, bare_axes
 from acb_minimal.request import Batch, Request
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.session import Session
@@ -21,7 +19,6 @@ from acb_minimal.sim.device import SimulatedDevice
 from acb_minimal.slot import IOSlot
 
 PAIRS = [(3, 4), (10, 14), (7, 9), (50, 54), (20, 24)]
-LINE = 0.25  # inches
 
 
 class Watched(SimulatedDevice):
@@ -142,47 +139,29 @@ def handed_on() -> str:
 # --- chapter 5: which tokens are carried over ---
 
 
-def carried_over(*, theme: Theme = LIGHT) -> Figure:
-    """The tokens of a batch on their way into the next one, in which rows have changed place."""
+def carried_over() -> str:
+    """The tokens of a batch on their way into the next one, in which rows have changed place: two tables."""
     seen = served("ch5")
     number = next(number for number in sorted(seen.source) if moved(seen.source[number]))
     before, after = seen.batches[number - 1], seen.batches[number]
     sampled, (written, read), source = seen.sampled[number - 1], seen.ids[number], seen.source[number]
-    figure = Figure((WIDTH, LINE * (max(len(sampled), len(source)) + 3)), facecolor=theme.page)
-    axes = bare_axes(figure, theme, 0.15, 0, WIDTH - 0.3, figure.get_figheight())
-    axes.set_xlim(0, WIDTH - 0.3)
-    axes.set_ylim(figure.get_figheight() / LINE, 0)
-    axes.set_axis_off()
-    plain, taken, left = (theme.lane, theme.ink), theme.slots[1][:2], (theme.slots[1].tint, theme.ink)
-    known, unknown = theme.slots[0][:2], None
+    made = [f"<div><table><caption>Batch {number - 1}, outputs</caption>", _row("th", "index", "request", "token")]
+    for index, place in enumerate(before.sampled):
+        text = f"<mark>{sampled[index]}</mark>" if index in source else f"<s>{sampled[index]}</s>"
+        made.append(_row("td", index, name(before.rows[place].request), text))
+    made.append(f"</table></div><div><table><caption>Batch {number}, inputs</caption>")
+    made.append(_row("th", "request", "the host wrote", "<code>carry_over</code>", "the GPU reads"))
+    requests = [name(row.request) for row in after.rows for _ in range(row.length)]
+    for request, id, index, token in zip(requests, written, source, read, strict=True):
+        known = index < 0
+        cells = (id, index, token) if known else (f"<i>{id}</i>", index, f"<mark>{token}</mark>")
+        made.append(_row("td", request, *cells))
+    told = "What chapter 5 did on the simulated GPU when this page was built."
+    return f'<figure class="carried" markdown="0">{"".join(made)}</table></div></figure>{source_of([told])}\n'
 
-    def column(x: float, width: float, title: str, cells: list, looks: list) -> None:
-        """Cells from the fourth line of the figure on, `looks` their colours; None for a hatch."""
-        axes.text(x + width / 2, 2.75, title, color=theme.faint, size=FONT, ha="center", va="baseline")
-        for line, (cell, look) in enumerate(zip(cells, looks, strict=True), 3):
-            style = theme.styles()["wait"] if look is None else {"facecolor": look[0], "linewidth": 0}
-            axes.add_patch(Rectangle((x, line), width - 0.04, 0.88, **style))
-            box = {"facecolor": theme.page, "edgecolor": "none", "pad": 1} if look is None else None
-            style = {"size": FONT + 1, "ha": "center", "va": "center_baseline", "bbox": box}
-            axes.text(x + width / 2 - 0.02, line + 0.44, cell, color=look[1] if look else theme.ink, **style)
 
-    for x, text in (0, f"batch {number - 1}, outputs"), (4.45, f"batch {number}, inputs"):
-        axes.text(x, 0.9, text, color=theme.ink, size=FONT + 1, weight="bold", va="baseline")
-    requests = [name(before.rows[index].request) for index in before.sampled]
-    column(0, 0.9, "request", requests, [plain] * len(requests))
-    column(0.9, 0.6, "index", list(range(len(sampled))), [plain] * len(sampled))
-    column(1.5, 0.7, "token", sampled, [taken if index in source else left for index in range(len(sampled))])
-    requests = [(line, name(row.request)) for line, row in enumerate(after.rows) for _ in range(row.length)]
-    column(4.45, 0.9, "input_ids as\nthe GPU reads it", read, [taken if index >= 0 else known for index in source])
-    column(5.35, 0.85, "carry_over", source, [plain] * len(source))
-    column(6.2, 0.9, "input_ids as\nthe host wrote it", written, [unknown if index >= 0 else known for index in source])
-    column(7.1, 0.9, "request", [request for _, request in requests], [plain] * len(requests))
-    column(8.0, 0.7, "row", [line for line, _ in requests], [plain] * len(requests))
-    for line, index in enumerate(source):
-        if index >= 0:
-            arrow = {"arrowstyle": "-|>", "color": theme.ink, "shrinkA": 0, "shrinkB": 0}
-            axes.annotate("", (4.4, line + 3.44), (2.2, index + 3.44), arrowprops=arrow)
-    return figure
+def _row(tag: str, *cells) -> str:
+    return f"<tr>{''.join(f'<{tag}>{cell}</{tag}>' for cell in cells)}</tr>"
 
 
 def moved(source: list[int]) -> bool:

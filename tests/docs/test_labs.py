@@ -59,6 +59,7 @@ def terminal(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_sessions_are_what_the_commands_print(terminal):
     """Line by line. All of their times are simulated, so they are the same everywhere."""
     assert list(SESSIONS) == [*(f"{lab}{part}" for lab in sorted(SHOWN) for part in ("", "-solved")), "report"]
