@@ -82,7 +82,7 @@ class Page(Course, Values):
         if not script.with_suffix(".txt").exists():
             return f"{shown}\n\n{self.table('myths.json', name)}"
         facts, _, printed = script.with_suffix(".txt").read_text().partition("\n")
-        return f"{shown}\n\n```text\n{printed}```\n\n<small markdown>{facts}</small>"
+        return f"{shown}\n\n```text\n{printed}```\n\n{behind_icon([facts])}"
 
     def source(self, file: str, *names: str) -> str:
         """Where the figures of a file are from, or of these entries: a line for each machine, day and versions."""
