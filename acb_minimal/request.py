@@ -73,7 +73,7 @@ class Request:
                 raise InputError(
                     f"request {self.id!r}: token id {token} is outside the vocabulary (0 to {vocab_size - 1})"
                 )
-        if self.prompt_len + self.max_new_tokens > max_positions:
+        if self.max_positions > max_positions:
             raise InputError(
                 f"request {self.id!r}: {self.prompt_len} prompt + {self.max_new_tokens} new tokens are past the "
                 f"model's {max_positions} positions"

@@ -123,7 +123,7 @@ def test_abort_returns_all_pages():
         (Request("r", [1], 0), "request 'r': max_new_tokens is 0; it must be at least 1"),
         (Request("r", [1, 100], 3), r"request 'r': token id 100 is outside the vocabulary \(0 to 99\)"),
         (Request("r", [1, -1], 3), "request 'r': token id -1 is outside the vocabulary"),
-        (Request("r", [1] * 60, 5), "60 prompt \\+ 5 new tokens are past the model's 64 positions"),
+        (Request("r", [1] * 60, 6), "60 prompt \\+ 6 new tokens are past the model's 64 positions"),
         (Request("r", [1] * 30, 20), "30 prompt \\+ 20 new tokens need 13 pages of 4; the pool has 12"),
         (Request("taken", [1], 1), "request 'taken': the id is taken"),
     ],

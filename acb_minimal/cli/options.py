@@ -220,7 +220,7 @@ def choose_workload(name: str, ranks=None, **changes):
     from ..run.checkpoint import Checkpoint  # takes seconds: torch, transformers
 
     checkpoint = Checkpoint(workload.model, ranks)
-    if workload.prompt_tokens and workload.prompt_tokens + workload.new_tokens > checkpoint.max_positions:
+    if workload.prompt_tokens and workload.prompt_tokens + workload.new_tokens - 1 > checkpoint.max_positions:
         raise InputError(
             f"workload {name!r}: {workload.prompt_tokens} prompt + {workload.new_tokens} new tokens are past the "
             f"model's {checkpoint.max_positions} positions"

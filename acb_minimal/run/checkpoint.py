@@ -26,6 +26,7 @@ from ..kv_cache import AttentionLayer
 from ..model import ATTENTION
 from ..models import counter
 from . import model_support, shards
+from .model_support import UnsupportedModel, in_one_line
 from .ranks import Ranks
 
 CONFIGS = Path(models.__file__).parent / "configs"
@@ -62,20 +63,22 @@ class Checkpoint:
         self.name = name
         self.random = name in SHAPES
         self.path = str(CONFIGS / name) if self.random else str(counter.PATH) if name == "counter" else name
+        if name and (wrong := _no_model(Path(self.path))):
+            raise self._wrong(wrong)
         try:
-            self.config = AutoConfig.from_pretrained(self.path)
+            self.config = AutoConfig.from_pretrained(self.path, trust_remote_code=False)
         except Exception as error:  # every kind of broken folder, unreachable hub or unknown architecture
+            if "trust_remote_code" in str(error):
+                raise self._wrong(in_one_line(error)) from error
             raise InputError(
                 f"unknown model {name!r}: not one of counter, {', '.join(SHAPES)}, and no config could be read from a "
-                f"folder or hub model of that name ({model_support.first_line(error)})"
+                f"folder or hub model of that name ({in_one_line(error)})"
             ) from error
         self.dtype = self.config.dtype or torch.float32
         self.bundled = self.random or name == "counter"
+        self.vocab_size, self.max_positions = map(self._size, ("vocab_size", "max_position_embeddings"))
         self.layers, self.weight_bytes = self._probe()
         self._loaded: dict[torch.device, PreTrainedModel] = {}
-        text_config = self.config.get_text_config()
-        self.vocab_size: int = text_config.vocab_size
-        self.max_positions: int = text_config.max_position_embeddings
 
     def _probe(self) -> tuple[list[AttentionLayer], int]:
         """Its attention layers and the bytes of its weights, from the model without data (on the meta device)."""
@@ -95,14 +98,26 @@ class Checkpoint:
             return layers, shards.share_of_bytes(model, count)
         return layers, sum(p.numel() * p.dtype.itemsize for p in model.parameters())
 
+    def _size(self, name: str) -> int:
+        """A number of its config."""
+        size = getattr(self.config.get_text_config(), name, None)
+        if type(size) is not int or size < 2:
+            raise self._unsupported(UnsupportedModel(f"its config has {name} = {size!r}; it must be at least 2"))
+        return size
+
     def _unsupported(self, error: Exception) -> InputError:
         kind = type(self.config).__name__.removesuffix("Config")
-        return InputError(f"model {self.name!r}: {kind} cannot be served here: {model_support.reason(error)}")
+        return self._wrong(f"{kind} cannot be served here: {in_one_line(error)}")
+
+    def _wrong(self, what: str) -> InputError:
+        return InputError(f"model {self.name!r}: {what}")
 
     def _empty(self) -> PreTrainedModel:
         """The model with freshly initialised weights on torch's current default device."""
         config = copy.deepcopy(self.config)  # sharing a model out writes to it
-        return AutoModelForCausalLM.from_config(config, dtype=self.dtype, attn_implementation=ATTENTION)
+        return AutoModelForCausalLM.from_config(
+            config, dtype=self.dtype, attn_implementation=ATTENTION, trust_remote_code=False
+        )
 
     def is_loaded(self, device: torch.device) -> bool:
         """Whether its weights are on `device` already."""
@@ -126,22 +141,26 @@ class Checkpoint:
             with torch.device(device if count == 1 else "meta"):
                 model = self._empty()
             return shards.share(model, device, count) if count > 1 else model.eval()
-        transformers.utils.logging.disable_progress_bar()  # our own output is the progress to look at
+        transformers.utils.logging.disable_progress_bar()  # our own output is the progress to look at,
+        transformers.utils.logging.set_verbosity_error()  # and our own words are what is wrong with weights
         try:
             model, info = AutoModelForCausalLM.from_pretrained(
-                self.path, dtype=self.dtype, attn_implementation=ATTENTION, output_loading_info=True
-            )
+                self.path, config=copy.deepcopy(self.config), dtype="auto", attn_implementation=ATTENTION,
+                trust_remote_code=False, ignore_mismatched_sizes=True, output_loading_info=True,
+            )  # fmt: skip
         except Exception as error:
-            raise InputError(
-                f"model {self.name!r}: its weights are missing or broken ({model_support.first_line(error)})"
-            ) from error
+            raise self._wrong(f"its weights are missing or broken ({in_one_line(error)})") from error
         if missing := sorted(info["missing_keys"]):
-            raise InputError(f"model {self.name!r}: its weights lack {len(missing)} tensors, {missing[0]} first")
+            raise self._wrong(f"its weights lack {len(missing)} tensors, {missing[0]} first")
+        for name, found, right in sorted(info["mismatched_keys"]):
+            raise self._wrong(f"{name} of its weights is {list(found)}, and {list(right)} by its config")
+        if model.config.dtype not in (None, self.dtype):
+            raise self._wrong(f"its weights are {model.config.dtype}, and its config does not say so (dtype)")
         model = shards.share(model, device, count) if count > 1 else model.to(device).eval()
         model_support.no_padding(model)
         if not self.bundled:
             try:
-                model_support.check_answers(model, self.layers, self.config)
+                model_support.check_network(model, self.layers, self.vocab_size, self.max_positions)
             except Exception as error:
                 raise self._unsupported(error) from error
         return model
@@ -152,17 +171,17 @@ class Checkpoint:
         if self.random:
             return "has random weights and no tokenizer: give token ids or a workload"
         try:
-            return AutoTokenizer.from_pretrained(self.path)
+            return AutoTokenizer.from_pretrained(self.path, trust_remote_code=False)
         except Exception as error:
-            return f"has no tokenizer ({model_support.first_line(error)})"
+            return f"has no tokenizer ({in_one_line(error)}): give token ids"
 
     @cached_property
     def _generation(self) -> GenerationConfig:
-        """What transformers' `generate` goes by."""
+        """What transformers' `generate` goes by, found as it finds it."""
         try:
             return GenerationConfig.from_pretrained(self.path)
-        except OSError:  # a model without generation_config.json
-            return GenerationConfig.from_model_config(self.config)
+        except OSError:  # there is none, and self.config has dropped what config.json says of this
+            return GenerationConfig.from_pretrained(self.path, config_file_name="config.json", _from_model_config=True)
 
     @cached_property
     def stop_tokens(self) -> Sequence[int]:
@@ -174,7 +193,7 @@ class Checkpoint:
         return () if eos is None else (eos,) if isinstance(eos, int) else tuple(eos)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a prompt.
+        """Token ids of a prompt; none for an empty text, whatever begins a text.
 
         Raises:
             InputError: the model has no tokenizer, or does not know a word of it.
@@ -183,6 +202,8 @@ class Checkpoint:
         if isinstance(tokenizer, str):
             raise InputError(f"model {self.name!r} {tokenizer}")
         ids = tokenizer(text)["input_ids"]
+        if ids == tokenizer("")["input_ids"]:  # no more than what begins every text
+            return []
         if (unknown := tokenizer.unk_token_id) is not None and unknown in ids:
             words = [word for word in text.split() if unknown in tokenizer(word)["input_ids"]]
             known = f"; it knows {counter.WORDS}" if self.name == "counter" else ""
@@ -192,3 +213,14 @@ class Checkpoint:
     def decode(self, ids: Sequence[int]) -> str | None:
         """The text of generated token ids, special tokens left out; None for a model without a tokenizer."""
         return None if isinstance(self._tokenizer, str) else self._tokenizer.decode(ids, skip_special_tokens=True)
+
+
+def _no_model(path: Path) -> str | None:
+    """Why a path is none of a model, if it looks like something else; None for a name on the hub."""
+    if path.is_file():
+        return "it is a file; give the folder that has config.json and the weights"
+    if (path / "adapter_config.json").exists():
+        return "the folder holds an adapter (adapter_config.json): merge it into its model and save that"
+    if path.is_dir() and not (path / "config.json").exists():
+        return "the folder has no config.json" + (" (a .gguf file is not read)" if any(path.glob("*.gguf")) else "")
+    return None

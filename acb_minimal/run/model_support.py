@@ -1,16 +1,27 @@
-"""Whether a transformers model would be served the tokens that its own `generate` gives, as far as can be told.
+"""Whether a transformers model would be served the tokens that its own greedy `generate` gives.
 
-It is asked three times. Its config says whether there is more to it than attention over all positions so far, and its
-generation config whether more than the likeliest token is asked for. A forward pass without data shows what reaches the
-attention function. And once its weights are there, its own attention and ours answer the same few ragged rows.
+What is not known to be served right is refused, by name. A network's config and generation config say much. A forward
+pass without data shows what its attention is asked for. Once its weights are there, what it makes of a token must come
+of that token and its position alone, attention left out; and its own attention and ours must give the same.
 """
 
 import inspect
-from collections.abc import Iterator
+import math
+import re
+import textwrap
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
-from transformers import AttentionInterface, GenerationConfig, PretrainedConfig, PreTrainedModel
+from torch import Tensor
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    DynamicCache,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from ..device import CudaDevice
 from ..kv_cache import AttentionLayer, KVCache
@@ -21,17 +32,30 @@ from ..slot import SlotSize
 
 PROBE = "acb_probe"
 
-# What `generate` does with these set to anything else, we do not.
+# What a generation config may say, whatever the value: obeyed, or of no effect on the likeliest token.
+HARMLESS = {
+    "pad_token_id", "bos_token_id", "decoder_start_token_id", "max_length", "max_new_tokens", "do_sample",
+    "temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff", "early_stopping",
+    "length_penalty", "use_cache", "max_cache_len", "low_memory", "disable_compile", "compile_config",
+    "prefill_chunk_size", "continuous_batching_config", "return_dict_in_generate", "output_scores", "output_logits",
+    "output_attentions", "output_hidden_states", "num_assistant_tokens", "num_assistant_tokens_schedule",
+    "assistant_confidence_threshold", "assistant_lookbehind", "target_lookbehind", "max_matching_ngram_size",
+    "transformers_version", "_from_model_config",
+}  # fmt: skip
+# And what it may say with these values, which ask for nothing. Any other may be None or False.
 NEUTRAL = {
-    "repetition_penalty": 1.0, "encoder_repetition_penalty": 1.0, "no_repeat_ngram_size": 0,
-    "encoder_no_repeat_ngram_size": 0, "bad_words_ids": None, "sequence_bias": None, "min_length": 0,
-    "min_new_tokens": 0, "forced_bos_token_id": None, "forced_eos_token_id": None, "suppress_tokens": None,
-    "begin_suppress_tokens": None, "exponential_decay_length_penalty": None, "guidance_scale": 1.0, "num_beams": 1,
-    "penalty_alpha": None, "watermarking_config": None, "prompt_lookup_num_tokens": None,
+    "repetition_penalty": [1.0], "encoder_repetition_penalty": [1.0], "guidance_scale": [1.0], "num_beams": [1],
+    "num_beam_groups": [1], "num_return_sequences": [1], "diversity_penalty": [0.0], "penalty_alpha": [0.0],
+    "no_repeat_ngram_size": [0], "encoder_no_repeat_ngram_size": [0], "min_length": [0], "min_new_tokens": [0],
+    "assistant_ensemble_weight": [0.0], "suppress_tokens": [[]], "begin_suppress_tokens": [[]],
+    "cache_implementation": ["dynamic", "static", "offloaded", "offloaded_static", "sliding_window", "hybrid"],
 }  # fmt: skip
 LAYERS = ("full_attention", "sliding_attention", "attention")
 STATES = ("mamba_", "ssm_", "rwkv_")  # what the names of settings begin with
-LENGTHS = (1, 6, 11)  # tokens of the rows that are compared, and then one more
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+OPTIONS = ("scaling", "position_ids", "use_cache", "logits_to_keep")  # what attention may be told of
+TOKENS = 12  # of a row that is compared
+FAR = 1 << 20  # a position, or fewer: what depends on how far along a token is shows by then
 DISTANCE = {torch.float64: 1e-6, torch.float32: 1e-4}  # between logits, as a share of their own spread
 HALF_DISTANCE = 0.1  # the same where weights have 16 bits: every sum rounds in another order
 
@@ -48,34 +72,66 @@ class AttentionCall(NamedTuple):
         kv_heads: heads of keys and values.
         head_dim: their size.
         sliding_window: that it is told of; None if it is not.
+        sees: its mask as transformers' rule: (batch, head, query position, key position); None if it has another.
     """
 
     module: torch.nn.Module
     kv_heads: int
     head_dim: int
     sliding_window: int | None
+    sees: Callable[..., Tensor] | None
 
 
 def _probe_attention(module, query, key, value, attention_mask, *, record=None, sliding_window=None, **options):
-    """Stands in for attention when a model is examined: records an AttentionCall."""
+    """Stands in for attention when a model is examined: records an AttentionCall, and answers with the query."""
     if record is None:
         raise UnsupportedModel("the model hands nothing on to its attention, which has to know of the batch")
-    _check_supported(**options)
+    for name, told in options.items():
+        harmless = name in OPTIONS or name.startswith("output_") or (name == "dropout" and not told)
+        if told is not None and not harmless:
+            raise UnsupportedModel(f"its attention is told of {name}, which is not built in")
     if key.shape != value.shape or query.shape[-1] != key.shape[-1]:
         raise UnsupportedModel("queries, keys and values of different head sizes are not supported")
     if query.shape[2] != key.shape[2] or query.shape[1] % key.shape[1]:
         raise UnsupportedModel("attention to other positions than those of the queries is not supported")
-    record.append(AttentionCall(module, key.shape[1], key.shape[3], sliding_window))
+    sees = getattr(attention_mask, "sees", None)
+    record.append(AttentionCall(module, key.shape[1], key.shape[3], sliding_window, sees))
     return query.transpose(1, 2), None
 
 
-def _check_supported(dropout: float = 0.0, softcap=None, s_aux=None, **_) -> None:
-    """Refuses what would change the result of attention and is not built in."""
-    if dropout or softcap is not None or s_aux is not None:
-        raise UnsupportedModel("attention with dropout, softcap or sinks is not supported")
+def _probe_mask(*_, mask_function: Callable[..., Tensor], **__) -> Tensor:
+    """Stands in for a mask, and has the rule by which it would be made."""
+    mask = torch.empty(1, 1, 1, 1, device="meta")
+    mask.sees = mask_function
+    return mask
+
+
+class _FullCache(DynamicCache):
+    """A cache that says it holds so many tokens."""
+
+    def __init__(self, tokens: int):
+        super().__init__()
+        self.tokens = tokens
+
+    def get_seq_length(self, *_, **__) -> int:
+        return self.tokens
+
+    def get_mask_sizes(self, *_, **__) -> tuple[int, int]:
+        return self.tokens + 1, 0
+
+    def update(self, keys: Tensor, values: Tensor, *_, **__) -> tuple[Tensor, Tensor]:
+        return keys, values
+
+
+def _full_cache(network: PreTrainedModel, tokens: int) -> dict[str, DynamicCache]:
+    """The argument by which a network is handed such a cache; none if it takes no cache."""
+    takes = inspect.signature(type(network).forward).parameters
+    names = [name for name in ("cache", "past_key_values") if name in takes]  # from transformers 5.24 on, and before
+    return {name: _FullCache(tokens) for name in names[:1]}
 
 
 AttentionInterface.register(PROBE, _probe_attention)
+AttentionMaskInterface.register(PROBE, _probe_mask)
 
 
 def check_config(config: PretrainedConfig) -> None:
@@ -93,40 +149,39 @@ def _reasons(config: PretrainedConfig) -> Iterator[str]:
     settings = config.to_dict()
     if settings.get("is_encoder_decoder"):
         yield "it is the decoder of an encoder"
+    if quantization := settings.get("quantization_config"):
+        yield f"its weights are quantized ({quantization.get('quant_method', 'in a way of its own')})"
+    if config.dtype not in (None, *DTYPES):
+        yield f"its weights are {config.dtype}; they must be one of {', '.join(map(str, DTYPES))}"
     for name in settings:
         if name.startswith(STATES):
             yield f"it keeps a state beside attention ({name})"
     for kind in settings.get("layer_types") or ():
         if kind not in LAYERS:
             yield f"it has layers of type {kind!r}; all must be of {', '.join(LAYERS)}"
-    if settings.get("attention_chunk_size"):
-        yield f"its attention is cut into chunks (attention_chunk_size {settings['attention_chunk_size']})"
-    if settings.get("use_bidirectional_attention") or settings.get("is_causal") is False:
+    if settings.get("use_bidirectional_attention"):
         yield "its attention looks ahead (it is bidirectional)"
-    for kind in _rope_types(settings.get("rope_parameters") or settings.get("rope_scaling") or {}):
+    parameters = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
+    for value in (parameters, *parameters.values()):  # they can be given for each type of layer
+        kind = value.get("rope_type", value.get("type")) if isinstance(value, dict) else None
         if kind in ("dynamic", "longrope"):
             yield f"its rotary positions are of type {kind!r}: they depend on how long a request is, a batch has many"
 
 
-def _rope_types(parameters: dict) -> Iterator[str]:
-    """Of a config's rotary positions, which can be given for each type of layer."""
-    for value in (parameters, *parameters.values()):
-        if isinstance(value, dict) and (kind := value.get("rope_type", value.get("type"))):
-            yield kind
-
-
 def check_generation(config: GenerationConfig) -> None:
-    """Whether `generate` picks the likeliest token, whatever came before it.
+    """Whether a generation config leaves it at the likeliest token, whatever came before it.
 
     Raises:
-        UnsupportedModel: it does more.
+        UnsupportedModel: it asks for something that is not known to do so.
     """
-    for name, neutral in NEUTRAL.items():
-        value = getattr(config, name, None)
-        if value not in (None, neutral, [], {}):
+    for name, value in config.to_dict().items():
+        known = value is None or value is False or name in HARMLESS or value in NEUTRAL.get(name, ())
+        if name == "eos_token_id":  # obeyed
+            known = value is None or all(type(each) is int for each in (value if isinstance(value, list) else [value]))
+        if not known:
             raise UnsupportedModel(
-                f"its generation config has {name} = {value}, which generate obeys and this engine does not (take it "
-                "out of generation_config.json to be served without)"
+                f"its generation config has {name} = {value!r}, which this engine does not obey (take it out of "
+                "generation_config.json, or of config.json if there is none, to be served without)"
             )
 
 
@@ -150,22 +205,23 @@ def attention_layers(model: PreTrainedModel) -> list[AttentionLayer]:
     model.set_attn_implementation(PROBE)
     try:
         with torch.inference_mode():
-            model(input_ids=ids, position_ids=ids, use_cache=False, record=calls)
+            model(input_ids=ids, position_ids=ids, use_cache=False, record=calls, **_full_cache(model, FAR))
     except UnsupportedModel:
         raise
     except Exception as error:  # its own code's
-        raise UnsupportedModel(f"a forward pass without data ends in {first_line(error)}") from error
-    text_config = model.config.get_text_config()
-    if len(calls) != text_config.num_hidden_layers:
+        if "meta tensor" in str(error):
+            raise UnsupportedModel("in its forward pass the host reads what is on the GPU, and waits for it") from error
+        raise UnsupportedModel(f"a forward pass without data ends in {in_one_line(error)}") from error
+    config = model.config.get_text_config(decoder=True)
+    if len(calls) != config.num_hidden_layers:
         raise UnsupportedModel(
-            f"{len(calls)} of its {text_config.num_hidden_layers} layers go through transformers' AttentionInterface; "
-            "all must"
+            f"it asks for attention {len(calls)} times through transformers' AttentionInterface; each of its "
+            f"{config.num_hidden_layers} layers must, once"
         )
     if len({call.module for call in calls}) < len(calls):
         raise UnsupportedModel("some of its layers share one attention")
-    if any(getattr(call.module, "is_causal", True) is False for call in calls):
-        raise UnsupportedModel("its attention looks ahead (it is bidirectional)")
-    _check_windows(text_config, calls)
+    for call, kept in zip(calls, DynamicCache(config=config).layers, strict=False):
+        _check_mask(call, getattr(kept, "sliding_window", None))
     return [AttentionLayer(names[call.module], call.kv_heads, call.head_dim) for call in calls]
 
 
@@ -174,91 +230,105 @@ def no_padding(model: PreTrainedModel) -> None:
     vars(model.config)["pad_token_id"] = None  # some configs would not take it
 
 
-def _check_windows(config: PretrainedConfig, calls: list[AttentionCall]) -> None:
-    """Whether attention is told of each window: many models put it into a mask, and that is not ours."""
-    window = getattr(config, "sliding_window", None)
-    if not window or getattr(config, "use_sliding_window", None) is False:
-        return
-    kinds = getattr(config, "layer_types", None) or ["sliding_attention"] * len(calls)
-    for kind, call in zip(kinds, calls, strict=True):
-        if kind == "sliding_attention" and call.sliding_window is None:
-            raise UnsupportedModel(
-                f"its window of {window} positions (sliding_window) is in its mask, and attention is not told"
-            )
+def _check_mask(call: AttentionCall, kept: int | None) -> None:
+    """Whether attention is to all positions so far, or to the window that it is told of: so says the mask, and so many
+    are `kept` in the cache that `generate` makes."""
+    if call.sees is None:
+        raise UnsupportedModel("its mask is not made by transformers' own functions")
+    window = call.sliding_window or FAR + 1
+    for key in (0, FAR - window, FAR - window + 1, FAR, FAR + 1):
+        seen = key >= 0 and bool(call.sees(*map(torch.tensor, (0, 0, FAR, key))))
+        if seen and key > FAR:
+            raise UnsupportedModel("its attention looks ahead (it is bidirectional)")
+        if seen != (FAR - window < key <= FAR) or kept != call.sliding_window:
+            raise UnsupportedModel("it has a window, or chunks, that its attention is not told of")
 
 
 @torch.inference_mode()
-def check_answers(network: PreTrainedModel, layers: list[AttentionLayer], config: PretrainedConfig) -> None:
-    """Whether its own attention, row by row, and ours, on a ragged batch and one that goes on from it, give the same.
-
-    Args:
-        network: with its weights, its attention replaced by ours.
+def check_network(network: PreTrainedModel, layers: list[AttentionLayer], vocab: int, max_positions: int) -> None:
+    """Whether a network with its weights, its attention replaced by ours, gives what it gives with its own.
 
     Raises:
-        UnsupportedModel: they do not.
+        UnsupportedModel: it does not.
     """
-    where, dtype = network.device, network.dtype
+    for name, weight in network.named_parameters():
+        if not weight.isfinite().all():
+            raise UnsupportedModel(f"its weights have NaN or infinity in them ({name})")
+    limit = DISTANCE.get(network.dtype, HALF_DISTANCE)
     random = torch.Generator().manual_seed(0)
-    vocab = config.get_text_config().vocab_size
-    rows = [torch.randint(vocab, (length + 1,), generator=random).tolist() for length in LENGTHS]
+    ids = torch.randint(vocab, (2, min(TOKENS, max_positions)), generator=random).to(network.device)
+    for distance, most in _by_place(network, ids, max_positions):
+        if distance > min(limit, most):
+            raise UnsupportedModel(
+                "what it makes of a token depends on where in a batch that stands, or on what else is there (its "
+                f"logits differ by {distance:.1%})"
+            )
     network.set_attn_implementation("eager")
-    theirs = []
-    for tokens in rows:
-        logits = network(input_ids=torch.tensor([tokens], device=where), use_cache=False).logits[0]
-        theirs += [logits[-2], logits[-1]]
+    theirs = network(input_ids=ids[:1], use_cache=False).logits[0, -2:]
     network.set_attn_implementation(ATTENTION)
-    ours = _ragged(network, layers, rows, where)
-    distance = sum((mine - right).float().norm() for mine, right in zip(ours, theirs, strict=True))
-    distance /= sum((right - right.mean()).float().norm() for right in theirs)
-    if not distance <= DISTANCE.get(dtype, HALF_DISTANCE):
+    if (distance := _distance(_last_logits(network, layers, ids[0].tolist()), theirs)) > limit:
         raise UnsupportedModel(
-            f"its own attention and ours give different answers (their logits differ by {distance:.1%}): there is more "
+            f"its own attention and ours give different answers (its logits differ by {distance:.1%}): there is more "
             "to it than attention over all positions so far"
         )
 
 
-def _ragged(network: PreTrainedModel, layers: list[AttentionLayer], rows: list[list[int]], where) -> list[torch.Tensor]:
-    """The logits of the last two tokens of each row: from one batch with all of it but the last token, and one with
-    that. The longest row is cut in two on the way."""
-    device = CudaDevice() if where.type == "cuda" else CpuDevice()
-    page_size, longest = 4, max(map(len, rows))
-    pages = -(-longest // page_size)
-    cache = KVCache(layers, pages * len(rows), page_size, network.dtype, where)
-    model = Model(network, layers, cache, SlotSize(len(rows), sum(map(len, rows)), pages), device)
-    requests = []
-    for number, tokens in enumerate(rows):
-        requests.append(Request(str(number), tokens, 1))
-        requests[-1].pages = list(range(number * pages, (number + 1) * pages))[::-1]
-    cut = longest // 2
-    batches = [
-        [(request, 0, cut if len(request.tokens) == longest else len(request.tokens) - 1) for request in requests],
-        [(requests[-1], cut, longest - 1 - cut), *((request, len(request.tokens) - 1, 1) for request in requests[:-1])],
-        [(requests[-1], longest - 1, 1)],
-    ]
-    found: dict[tuple[str, int], torch.Tensor] = {}
-    slot = model.new_slot()
-    for batch in batches:
-        for request, start, length in batch:
-            request.prompt_len = start + length  # of each row, a token is sampled
-        slot.write(Batch([Row(*row) for row in batch]))
+def _by_place(network: PreTrainedModel, ids: Tensor, max_positions: int) -> Iterator[tuple[float, float]]:
+    """How far the logits of a few tokens, attention left out, are from those at a batch's start; how far they may be.
+
+    A network knows how far along a token is from its position, from a cache, and from where it stands in the batch; a
+    row of a batch has no cache, and stands anywhere. So the tokens are asked for behind others that are as far along
+    as can be, and beside a cache that says it is full.
+    """
+    count = ids.shape[1]
+    near = torch.arange(count, device=ids.device)
+    far = near + min(max_positions, FAR) - count
+
+    def logits(rows: Tensor, first: Tensor, **cache: DynamicCache) -> Tensor:
+        inputs = {"input_ids": rows.reshape(1, -1), "position_ids": torch.cat([first, near])[None]}
+        return network(**inputs, use_cache=False, record=[], **cache).logits[0]
+
+    network.set_attn_implementation(PROBE)
+    right, again = logits(ids, near)[:count], logits(ids, near)[:count]
+    yield _distance(logits(ids.flip(0), far)[count:], right), HALF_DISTANCE / 5
+    told = logits(ids, near, **_full_cache(network, far[0].item()))[:count]
+    yield _distance(told, right), 1e-4 + 4 * _distance(again, right)  # it is the same batch
+
+
+def _last_logits(network: PreTrainedModel, layers: list[AttentionLayer], tokens: list[int]) -> Tensor:
+    """Those of the last two tokens, with our attention: from a batch with all but the last, and one with that."""
+    device = CudaDevice() if network.device.type == "cuda" else CpuDevice()
+    cache = KVCache(layers, len(tokens), 1, network.dtype, network.device)
+    model = Model(network, layers, cache, SlotSize(1, len(tokens), len(tokens)), device)
+    slot, found = model.new_slot(), []
+    for start, end in ((0, len(tokens) - 1), (len(tokens) - 1, len(tokens))):
+        request = Request("", tokens[:end], 1)
+        request.pages = list(range(len(tokens)))[::-1]
+        slot.write(Batch([Row(request, start, end - start)]))
         slot.upload()
-        longest = slot.written.batch.max_query_len
-        for (request, start, length), logits in zip(batch, model.logits(slot.written.inputs, longest), strict=True):
-            found[request.id, start + length] = logits
+        found.append(model.logits(slot.written.inputs, end - start))
     model.close()
-    return [found[request.id, len(request.tokens) - less] for request in requests for less in (1, 0)]
+    return torch.cat(found)
 
 
-def first_line(error: BaseException) -> str:
-    """What went wrong, short enough for a one-line message."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
+def _distance(found: Tensor, right: Tensor) -> float:
+    """Between logits, [tokens, vocabulary], as a share of the spread of those that are right."""
+    found, right = found.float(), right.float()
+    distance = ((found - right).norm() / (right - right.mean(-1, keepdim=True)).norm()).item()
+    if not math.isfinite(distance):
+        raise UnsupportedModel("its logits are NaN, infinite or all the same")
+    return distance
 
 
-def reason(error: Exception) -> str:
-    """Why a model is not served, in a few words."""
-    if isinstance(error, UnsupportedModel):
-        return str(error)
+def in_one_line(error: BaseException) -> str:
+    """What went wrong, by the first sentence of its message, whatever lines that has been cut into."""
+    said = " ".join(str(error).split())
     if isinstance(error, KeyError) and error.args[:1] in ((ATTENTION,), (PROBE,)):
-        return "its attention does not go through transformers' AttentionInterface"
-    return first_line(error)
+        said = "its attention does not go through transformers' AttentionInterface"
+    elif isinstance(error, KeyError):
+        said = f"transformers does not know {said}, which its config names"
+    elif "trust_remote_code" in said:
+        said = "it needs code that it brings along, and such code is never run here"
+    elif not isinstance(error, UnsupportedModel):
+        said = ": ".join(filter(None, (type(error).__name__, re.split(r"(?<=[.!?])\s", said)[0].rstrip("."))))
+    return textwrap.shorten(said, 300, placeholder=" ...")

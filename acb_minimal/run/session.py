@@ -1,7 +1,7 @@
 """Puts an engine together (chapter, model, device) and runs requests through it: the Python entry point."""
 
 import gc
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -154,7 +154,7 @@ class Session:
         made = []
         for number, prompt in enumerate(job.prompts):
             try:
-                ids = self.checkpoint.encode(prompt) if isinstance(prompt, str) else prompt
+                ids = self.checkpoint.encode(prompt) if isinstance(prompt, str) else _token_ids(prompt)
                 made.append(Request(str(number), ids, job.max_new_tokens, stop_tokens))
             except InputError as error:
                 self.refused[str(number)] = f"request {str(number)!r}: {error}"
@@ -266,3 +266,14 @@ class Session:
         cache = KVCache(layers, pages, page_size, self.checkpoint.dtype, where)
         kind = GraphedModel if self.options.graphs else TimedModel
         return kind(network, layers, cache, self.size, self.device)
+
+
+def _token_ids(prompt: Sequence[int]) -> Sequence[int]:
+    """The prompt, if it is no text in disguise and has an order.
+
+    Raises:
+        TypeError: it is not a sequence of token ids.
+    """
+    if isinstance(prompt, bytes | bytearray | Mapping | Set) or any(isinstance(token, bool) for token in prompt):
+        raise TypeError
+    return prompt

@@ -46,7 +46,8 @@ def test_max_new_tokens_ends_a_request_by_length():
 
 
 def test_a_bad_request_is_refused_by_name_and_the_good_ones_finish():
-    prompts = ["count 3 to 4", "", "count apples to 4", "count 5 to 6", [5000], [1] * 250, [1.5], None]
+    prompts = ["count 3 to 4", "", "count apples to 4", "count 5 to 6", [5000], [1] * 250, [1.5], None, b"count",
+               [True]]  # fmt: skip
     done = {c.id: c for c in generate(prompts, device="cpu", max_new_tokens=20)}
     assert [done[id].text for id in ("0", "3")] == ["3 4", "5 6"]
     assert "request '1': the prompt is empty" in done["1"].error
@@ -55,7 +56,18 @@ def test_a_bad_request_is_refused_by_name_and_the_good_ones_finish():
     assert "request '5': 250 prompt + 20 new tokens are past the model's 256 positions" in done["5"].error
     assert done["6"].error == "request '6': the prompt is [1.5]; it must be text or a sequence of token ids"
     assert "request '7': the prompt is None" in done["7"].error
+    assert "request '8': the prompt is b'count'; it must be text or" in done["8"].error
+    assert "request '9': the prompt is [True]; it must be text or" in done["9"].error
     assert not any("\n" in c.error for c in done.values() if c.error)
+
+
+def test_a_request_may_write_to_every_position_of_the_model():
+    """The last token that it generates is none that it writes: 253 + 4 tokens need 256 positions."""
+    prompt = Checkpoint("counter").encode("count 3 to 7") * 63 + [1]
+    (done,) = generate([prompt], device="cpu", max_new_tokens=4, ignore_stop=True)
+    assert (len(prompt), len(done.tokens)) == (253, 4)
+    (done,) = generate([prompt], device="cpu", max_new_tokens=5, ignore_stop=True)
+    assert "253 prompt + 5 new tokens are past the model's 256 positions" in done.error
 
 
 def test_a_request_past_the_whole_pool_is_refused():
