@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from acb_minimal.course.labs.catalog import LABS
+from acb_minimal.course.labs.lab import LABS
 from acb_minimal.run.engines import chapter_path
 
 SESSIONS = Path(__file__).parents[1] / "results" / "sessions"
@@ -18,8 +18,9 @@ def table(kind: str) -> str:
     lines = ["| lab | what it is about | as fast as |", "| --- | --- | --- |"]
     for lab in LABS.values():
         if lab.kind == kind:
-            stem = chapter_path(lab.goal).stem
-            lines.append(f"| `{lab.name}` | {lab.title} | [chapter {lab.goal[2:]}](chapters/{stem}.md) |")
+            link = lab.goal and f"[chapter {lab.goal[2:]}](chapters/{chapter_path(lab.goal).stem}.md)"
+            goal = link or "its solution"
+            lines.append(f"| `{lab.name}` | {lab.title} | {goal} |")
     return "\n".join(lines)
 
 

@@ -38,7 +38,8 @@ SHORTER = {
     "acb check ch5 --deletions": "acb check ch1 --deletions",
 }
 # What a test cannot do: install, test, serve. That the files and extras that these name exist is tested.
-NOT_RUN = ("python3 -m venv", ". .venv/bin/activate", "pip install", "pytest", "jupyter lab", "mkdocs serve")
+NOT_RUN = ("python3 -m venv", ". .venv/bin/activate", "pip install", "pytest", "jupyter lab", "mkdocs serve",
+           "acb lab watch")  # fmt: skip
 
 
 class Fence(NamedTuple):

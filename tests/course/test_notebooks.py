@@ -84,7 +84,7 @@ def test_a_notebook_ends_in_questions_and_a_lab(path):
     *_, questions, build = (cell.source for cell in cells_of(path, "markdown"))
     assert 2 <= questions.count("<details><summary>Answer</summary>") == questions.count("</details>")
     assert build.startswith("## Now build it")
-    assert "`acb lab start " in build
+    assert "`acb lab watch " in build
 
 
 @each_notebook

@@ -1,5 +1,6 @@
 """The page of the labs: its terminal sessions are what the commands print, and no other lab is given away."""
 
+import os
 import re
 import shlex
 from pathlib import Path
@@ -8,15 +9,16 @@ import pytest
 from typer.testing import CliRunner
 
 from acb_minimal.cli import app, options
-from acb_minimal.course.labs import judging
-from acb_minimal.course.labs.catalog import LABS
-from acb_minimal.course.labs.folder import start
+from acb_minimal.course.labs import answering, judging, watching
+from acb_minimal.course.labs.lab import LABS
+from acb_minimal.course.labs.started import start
+from acb_minimal.run.engines import code_lines
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "labs.md").read_text()
 SESSIONS = {name: DOCS / "results" / "sessions" / f"{name}.txt" for name in re.findall(r'session\("([\w-]+)"\)', PAGE)}
 SHOWN = {"batch", "haste"}
-COVERED = re.compile(r"[\d,.e+]+ schedules are covered")  # a matter of how long the judge looks
+MOVING = re.compile(r"[\d,.e+]+ schedules are covered|\d\d:\d\d:\d\d")
 
 
 def printed(commands: list[str]) -> list[str]:
@@ -59,18 +61,65 @@ def terminal(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+class Judge:
+    """Answers in this process."""
+
+    pipe = None
+
+    def __init__(self):
+        self._found = iter(())
+
+    def begin(self, each, console) -> None:
+        self._found = answering.answers(each.lab, each.engine, each.progress.bubbles, lambda text: None)
+
+    def read(self):
+        if found := next(self._found, None):
+            with options.console.capture() as shown:
+                options.console.print(found.shown, highlight=False)
+            return found._replace(shown=shown.get())
+
+    def end(self) -> None: ...
+
+
+def watched(monkeypatch) -> list[str]:
+    """A session of `acb lab watch` in the current folder: a hint is asked for, then the answer saved."""
+    monkeypatch.setattr(watching, "Judge", Judge)
+    monkeypatch.setattr(watching, "EVERY", 0.0)
+    keys, learner = os.pipe()
+    watch = watching.Watch(Path(), options.console, keys)
+    with options.console.capture() as shown:
+        with watching.Live(console=options.console, auto_refresh=False, transient=True) as watch.live:
+            watch.go_to(LABS["batch"])
+            for step in (lambda: None, lambda: os.write(learner, b"h"), lambda: solve("batch"), lambda: None):
+                step()
+                for _ in range(4):
+                    watch.look()
+        options.console.print(watch.live.renderable)
+    return ["$ acb lab watch", *(line.rstrip() for line in shown.get().splitlines())]
+
+
+def solve(lab: str) -> None:
+    """Puts the solution as a learner writes it into the lab's folder: with none of our comments."""
+    text = "\n".join(code_lines(LABS[lab].solution, comments=False).values())
+    Path(lab, "engine.py").write_text(f"{text}\n")
+
+
+def without_times(lines: list[str]) -> list[str]:
+    """Without what is another each time: when it was, and how much the judge has got through."""
+    return [MOVING.sub("", line) for line in lines]
+
+
 @pytest.mark.slow
-def test_the_sessions_are_what_the_commands_print(terminal):
+def test_the_sessions_are_what_the_commands_print(terminal, monkeypatch):
     """Line by line. All of their times are simulated, so they are the same everywhere."""
-    assert list(SESSIONS) == [*(f"{lab}{part}" for lab in sorted(SHOWN) for part in ("", "-solved")), "report"]
+    assert list(SESSIONS) == ["watch", "haste", "haste-solved", "report"]
     learners()
     for name, file in SESSIONS.items():
-        lab, _, solved = name.partition("-")
-        if solved:
-            Path(lab, "engine.py").write_text(LABS[lab].solution)
+        if name == "haste-solved":
+            solve("haste")
         shown = file.read_text().splitlines()
-        again = printed([line for line in shown if line.startswith("$ ")])
-        assert [COVERED.sub("", line) for line in again] == [COVERED.sub("", line) for line in shown]
+        again = watched(monkeypatch) if name == "watch" else printed([line for line in shown if line.startswith("$ ")])
+        assert without_times(again) == without_times(shown), name
 
 
 def test_every_lab_and_every_thread_is_on_the_page(site):

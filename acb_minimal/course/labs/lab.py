@@ -1,32 +1,50 @@
 """What a lab is: an engine to start from, what is asked for, hints, and what there is to say afterwards.
 
-A lab is a file in builders/ or hunts/: prose, and pieces of code that take the place of others. A starter is derived
-from a chapter: its text under a docstring with the task, for a bug hunt with a few places changed. This file knows
-texts only; judging.py runs an engine.
+A lab is a folder in chapters/labs: `starter.py`, whose docstring is the task; `lab.toml`, what the judge asks for,
+hints and other ways; and `solution.py`, unless that is the chapter it leads to. This file knows texts only; judging.py
+runs an engine.
 """
 
+import ast
 import difflib
+import re
 import textwrap
 import tomllib
+from collections import Counter, defaultdict
+from collections.abc import Container
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Literal
 
-from ...run.engines import chapter_path, code_lines
+from ...errors import InputError
+from ...run.engines import CHAPTERS, chapter_path, code_lines
 
-FOLDERS = {"build": "builders", "hunt": "hunts"}
-FIND = """
-Find the bug, and repair it with as small a change as you can, so that the engine is as fast as chapter {number}. To
-compare it with the chapter line by line would be a pity.
-"""
-Change = tuple[str, str]  # a text that is in a source once, and what comes in its place
+FOLDER = CHAPTERS / "labs"
+BUILDERS = ("batch", "streams", "events", "marks", "swap", "ahead", "slots", "carry", "graphs")
+HUNTS = ("haste", "idle", "late", "lucky", "scramble", "scarce", "stutter", "loop")
+NAME = re.compile(r"[^\W\d]\w*")
+TELLING = 3  # commented lines of a solution that nobody writes word for word
 
-FOOT = """
-    acb lab check            judges this engine; with --watch on every save
-    acb lab hint             a hint, from a question to nearly the line
-    acb lab reset            starts anew, and keeps what was here
-"""
+
+@dataclass(frozen=True)
+class Way:
+    """Another right way.
+
+    Attributes:
+        says: what it is.
+        source: an engine that goes it; None if it is advice alone.
+    """
+
+    says: str
+    source: str | None
+
+    @classmethod
+    def read(cls, lab: str, solution: str, says: str, changes: list[tuple[str, str]] = ()) -> "Way":
+        """A way that a lab's file tells, if need be as changes in the solution."""
+        says = _line(says)
+        if not changes:
+            return cls(says, None)
+        told = textwrap.fill(f'"""Lab {lab}, another way: {says}', 117) + '"""'
+        return cls(says, "\n".join([told, "", "", *code_lines(edited(solution, changes), inner=False).values(), ""]))
 
 
 @dataclass(frozen=True)
@@ -37,75 +55,80 @@ class Lab:
         name: one word.
         kind: "build" or "hunt".
         title: of a builder its aim, of a hunt the symptom.
-        start: the chapter whose engine it starts from.
-        changes: in that engine; of a hunt, they are the bug.
-        goal: the chapter that the learner's engine has to be as fast as.
         task: what is asked for, a few sentences.
+        starter: the engine that a learner gets.
+        solution: an engine that passes; of a hunt, with the smallest change known.
+        goal: the chapter that the learner's engine has to be as fast as; empty: as fast as the solution.
         hints: from a question to nearly the line.
         others: what other right ways there are.
+        start: of a builder, the chapter that it comes from.
         found: of a hunt, what the bug is called.
         threads: of a hunt, where engines in use have had it, as "owner/repository#number".
-        fix: of a hunt, the smallest change of the starter that is known; none: back to the chapter.
-        answer: of a builder, changes in the chapter `goal` that make it right; none: as it is.
+        one_forward: whether a step may have no more than one forward pass.
         waits: how often the host may wait in a step.
         streams: in how many streams upload, forward pass and download have to be.
+        slots: how many slots the batches have to take turns with.
+        hidden: host work for the next batch that has to be done while one is on the GPU, by the names of spans.
         wins: whether it is about time or waits, and not only order.
     """
 
     name: str
     kind: Literal["build", "hunt"]
     title: str
-    start: str
-    goal: str
     task: str
+    starter: str
+    solution: str
+    goal: str
     hints: tuple[str, ...]
-    others: tuple[str, ...]
-    changes: tuple[Change, ...] = ()
+    others: tuple[Way, ...]
+    start: str = ""
     found: str = ""
     threads: tuple[str, ...] = ()
-    fix: tuple[Change, ...] = ()
-    answer: tuple[Change, ...] = ()
+    one_forward: bool = False
     waits: int | None = None
     streams: int = 1
+    slots: int = 1
+    hidden: tuple[str, ...] = ()
     wins: bool = True
 
     @classmethod
-    def read(cls, kind: Literal["build", "hunt"], name: str) -> "Lab":
+    def read(cls, name: str) -> "Lab":
         """The lab of that name."""
-        kept = tomllib.loads((Path(__file__).parent / FOLDERS[kind] / f"{name}.toml").read_text())
-        for changes in ("changes", "fix", "answer"):
-            kept[changes] = tuple((change["old"], change["new"]) for change in kept.get(changes, ()))
-        task = kept.pop("task") + (FIND.format(number=kept["goal"][2:]) if kind == "hunt" else "")
-        texts = {part: tuple(map(_line, kept.pop(part))) for part in ("hints", "others")}
-        return cls(name=name, kind=kind, task=_line(task), threads=tuple(kept.pop("threads", ())), **texts, **kept)
-
-    @cached_property
-    def starter(self) -> str:
-        """The engine that a learner gets."""
-        what = "Lab" if self.kind == "build" else "Bug hunt"
-        told = textwrap.fill(self.task, 120)
-        docstring = f'"""{what} {self.name}: {self.title[0].lower()}{self.title[1:]}.\n\n{told}\n{FOOT}"""\n'
-        return docstring + "\n\n" + edited(code(chapter_path(self.start).read_text()), self.changes)
-
-    @cached_property
-    def solution(self) -> str:
-        """An engine that passes: of a hunt, the one that takes the fewest changes of those known."""
-        if self.fix:
-            return edited(self.starter, self.fix)
-        return edited(chapter_path(self.goal).read_text(), self.answer)
+        folder = FOLDER / name
+        kept = tomllib.loads((folder / "lab.toml").read_text())
+        starter = (folder / "starter.py").read_text()
+        head, *task, _ = ast.get_docstring(ast.parse(starter)).split("\n\n")
+        title = head.partition(": ")[2].removesuffix(".")
+        own = folder / "solution.py"
+        solution = (own if own.is_file() else chapter_path(kept["goal"])).read_text()
+        kept["others"] = tuple(Way.read(name, solution, **way) for way in kept["others"])
+        kept["hints"] = tuple(map(_line, kept["hints"]))
+        for part in ("threads", "hidden"):
+            kept[part] = tuple(kept.get(part, ()))
+        title, task = title[0].upper() + title[1:], _line(" ".join(task))
+        return cls(name=name, title=title, task=task, starter=starter, solution=solution, **kept)
 
     @property
     def links(self) -> list[str]:
         """The addresses of `threads`; GitHub leads from there on, if it is a pull request."""
         return [f"https://github.com/{thread.replace('#', '/issues/')}" for thread in self.threads]
 
+    @property
+    def goal_name(self) -> str:
+        """What to call the engine that a learner's has to be as fast as."""
+        return chapter_path(self.goal).stem if self.goal else "the solution"
 
-def _line(prose: str) -> str:
-    """Prose as one line."""
-    return " ".join(prose.split())
+    def copied(self, source: str) -> bool:
+        """Whether an engine is the chapter's file or the solution's, or has their comments word for word."""
+        files = [self.solution, *([chapter_path(self.goal).read_text()] if self.goal else [])]
+        told = [{line for line in code_lines(text).values() if "#" in line} for text in (*files, self.starter, source)]
+        *answers, starter, mine = told
+        new = [answer - starter for answer in answers]
+        texts = [_docstring(text) for text in files]
+        return _docstring(source) in texts or any(len(lines) >= TELLING and lines <= mine for lines in new)
 
 
-def edited(source: str, changes: tuple[Change, ...]) -> str:
+def edited(source: str, changes: list[tuple[str, str]]) -> str:
     """A source with other text in some places.
 
     Raises:
@@ -118,17 +141,78 @@ def edited(source: str, changes: tuple[Change, ...]) -> str:
     return source
 
 
-def code(source: str) -> str:
-    """A source without its docstring; as it is if it cannot be parsed."""
-    return "".join(f"{line}\n" for line in code_lines(source, inner=False).values())
-
-
-def statements(source: str) -> list[str]:
-    """The lines of a source without its docstrings, comments and blank lines; indents are kept."""
-    return list(code_lines(source, comments=False).values())
-
-
 def changed_lines(old: str, new: str) -> int:
     """How many lines differ from one source to another, comments left out; a line that was moved counts once."""
-    lines = list(difflib.ndiff(statements(old), statements(new)))
+    lines = list(difflib.ndiff(*(list(code_lines(text, comments=False).values()) for text in (old, new))))
     return max(sum(line.startswith(sign) for line in lines) for sign in "-+")
+
+
+def difference(mine: str, theirs: str) -> str:
+    """The diff from one engine to another, without docstrings, comments and names that are only called otherwise; empty
+    if nothing else differs."""
+    old, new = (_plain(text) for text in (mine, theirs))
+    old = _renamed(old, new)
+    return "\n".join(list(difflib.unified_diff(old, new, n=1, lineterm=""))[2:])
+
+
+def _plain(source: str) -> list[str]:
+    """The lines of a source as Python itself would write it, without docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return [line for line in ast.unparse(tree).splitlines() if line]
+
+
+def _renamed(mine: list[str], theirs: list[str]) -> list[str]:
+    """With their name for each that only `mine` has, where it stands in lines that are alike but for names."""
+    masked = [[NAME.sub("_", line) for line in lines] for lines in (mine, theirs)]
+    ours, known = (set(NAME.findall("\n".join(lines))) for lines in (mine, theirs))
+    pairs: dict[str, Counter[str]] = defaultdict(Counter)
+    for first, second, size in difflib.SequenceMatcher(None, *masked, False).get_matching_blocks():
+        for old, new in zip(mine[first : first + size], theirs[second : second + size], strict=True):
+            for name, other in zip(NAME.findall(old), NAME.findall(new), strict=True):
+                if name not in known and other not in ours:
+                    pairs[name][other] += 1
+    names = {name: counts.most_common(1)[0][0] for name, counts in pairs.items()}
+    if len(set(names.values())) < len(names):  # two of mine for one of theirs: no mere renaming
+        return mine
+    return [NAME.sub(lambda match: names.get(match[0], match[0]), line) for line in mine]
+
+
+def _docstring(source: str) -> str | None:
+    try:
+        return ast.get_docstring(ast.parse(source)) or None
+    except SyntaxError:
+        return None
+
+
+def _line(prose: str) -> str:
+    """Prose as one line."""
+    return " ".join(prose.split())
+
+
+LABS = {name: Lab.read(name) for name in BUILDERS + HUNTS}
+
+
+def find(name: str) -> Lab:
+    """The lab of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in LABS:
+        raise InputError(f"unknown lab {name!r}: the labs are {', '.join(LABS)}")
+    return LABS[name]
+
+
+def following(name: str | None, solved: Container[str]) -> Lab | None:
+    """The first lab after one that is not solved, or else the first of all; None if all are.
+
+    Args:
+        name: of the lab to begin behind; None for all.
+        solved: the names of those that are.
+    """
+    names = list(LABS)
+    place = names.index(name) + 1 if name else 0
+    return next((LABS[each] for each in names[place:] + names[:place] if each not in solved), None)

@@ -1,54 +1,232 @@
-"""Looks at a file until it is saved."""
+"""`acb lab watch`: one process that judges an engine on every save, goes on to the next lab, and listens to keys.
 
+The engine runs in a process of its own, forked from one that has torch loaded, so that an answer takes no imports, and
+whatever the engine does to its process ends there. This one needs no torch: its first screen is there at once.
+"""
+
+import datetime
+import multiprocessing
+import os
+import select
+import signal
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-EVERY = 0.2  # seconds
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from ...errors import InputError
+from . import listing, telling
+from .answering import Answer, send
+from .lab import LABS, Lab
+from .started import Started, furthest, inside, next_after, start
+
+EVERY = 0.1  # seconds between two looks at the file
+PATIENCE = 60.0  # seconds for an answer; a watchdog of the judge's barks earlier, where it can
+KEYS = {"h": "hint", "l": "list", "r": "reset", "d": "diff", "n": "next", "q": "quit"}
 
 
-class Saved(BaseException):
-    """The file that is being judged has been saved again. No Exception: an engine must not catch it."""
+class Judge:
+    """Judges a version at a time, in a process of its own."""
+
+    def __init__(self):
+        there_is = "forkserver" in multiprocessing.get_all_start_methods()
+        self._context = multiprocessing.get_context("forkserver" if there_is else "spawn")
+        if there_is:
+            self._context.set_forkserver_preload(["__main__", "acb_minimal.course.labs.judging"])
+        self._process = self.pipe = None
+
+    def begin(self, each: Started, console: Console) -> None:
+        """Begins to judge, and forgets the version before."""
+        self.end()
+        self.pipe, theirs = self._context.Pipe(duplex=False)
+        arguments = theirs, each.lab.name, each.engine, each.progress.bubbles, console.width, console.color_system
+        self._process = self._context.Process(target=send, args=arguments)
+        self._process.start()
+        theirs.close()
+        self._begun = time.monotonic()
+
+    def read(self) -> Answer | None:
+        """What has been answered since, if anything has."""
+        if self.pipe is None:
+            return None
+        try:
+            if self.pipe.poll():
+                found = self.pipe.recv()
+                if found.last:
+                    self.end()
+                return found
+        except EOFError:
+            self._process.join()
+            said = f"the engine has ended the process that it ran in, with status {self._process.exitcode}"
+        else:
+            if time.monotonic() - self._begun < PATIENCE:
+                return None
+            said = f"the engine has not come to an end in {PATIENCE:g} s"
+        self.end()
+        return Answer(f"{said[0].upper()}{said[1:]}.", said, last=True)
+
+    def end(self) -> None:
+        """Ends what is being judged."""
+        if self._process is not None:
+            with suppress(ProcessLookupError, AttributeError):
+                os.killpg(self._process.pid, signal.SIGKILL)  # with all that the engine has started
+            self._process.kill()
+            self._process.join()
+            self.pipe.close()
+            self._process = self.pipe = None
 
 
 class Watch:
-    """Knows which version of a file is looked at.
+    """A learner at work.
 
     Attributes:
-        file: the file; it need not be there.
+        home: the folder with the folders of the labs.
+        each: the lab that is being worked at; None if all are solved.
     """
 
-    def __init__(self, file: Path):
-        self.file = file
-        self._seen: tuple[int, int] | None = None
-
-    def versions(self) -> Iterator[None]:
-        """Once for the file as it is, and again whenever it has been saved since."""
-        while True:
-            self._seen = self._now()
-            yield
-            self._wait()
-
-    def check(self) -> None:
-        """Ends what is being done for a version that is no longer there.
-
-        Raises:
-            Saved: the file was saved.
+    def __init__(self, home: Path, console: Console, keys: int | None):
         """
-        if self._now() != self._seen:
-            self._seen = None
-            raise Saved
+        Args:
+            keys: the file descriptor from which keys are read; None for none.
+        """
+        self.home, self.console, self.keys = home, console, keys
+        self.judge, self.each, self.solved = Judge(), None, None
+        self._seen = self._before = None
 
-    def _wait(self) -> None:
-        """Until there is another version, and it does not change any more: some editors write in several steps."""
-        before, now = None, self._seen
-        while now is None or now == self._seen or now != before:
+    def run(self, lab: Lab | None) -> None:
+        """Works through labs until all are solved or somebody quits.
+
+        Args:
+            lab: the one to begin with; None if all are solved.
+        """
+        with Live(console=self.console, auto_refresh=False, transient=True) as self.live:
+            try:
+                self.go_to(lab)
+                while self.each and self.look():
+                    pass
+            except KeyboardInterrupt:
+                pass
+            finally:
+                self.judge.end()
+
+    def go_to(self, lab: Lab | None) -> None:
+        """Goes on with a lab: starts it, if it is not started here."""
+        self._seen = None
+        if lab is None:
+            self.each = None
+            self.print(Text("All labs are solved.", "bold green"))
+            return
+        here = [each for each in inside(self.home) if each.lab is lab]
+        self.each = max(here, key=lambda each: each.progress.checked, default=None) or start(lab, self.home / lab.name)
+        self.console.rule(style="dim")
+        self.print(telling.beginning(self.each))
+
+    def look(self) -> bool:
+        """Looks at the file, the judge and the keys once; whether to go on."""
+        now = _version(self.each.engine)
+        if now is not None and now != self._seen and now == self._before:  # it does not change any more
+            self._seen = now
+            self.judge.begin(self.each, self.console)
+            self.console.rule(f"{self.each.engine}, {datetime.datetime.now():%H:%M:%S}", style="dim")
+            self.show("judging")
+        self._before = now
+        if found := self.judge.read():
+            self.take(found)
+        if self.keys is None:
             time.sleep(EVERY)
-            before, now = now, self._now()
+            return True
+        waited = [self.keys, *([self.judge.pipe] if self.judge.pipe else [])]
+        if self.keys not in select.select(waited, [], [], EVERY)[0]:
+            return True
+        key = os.read(self.keys, 1).decode(errors="replace").lower()
+        if not key:
+            self.keys = None  # nobody is there to press any
+        return key != "q" and self.press(key)
 
-    def _now(self) -> tuple[int, int] | None:
-        try:
-            status = self.file.stat()
-        except OSError:
-            return None
+    def take(self, found: Answer) -> None:
+        """Prints and keeps an answer; goes on if the lab is solved."""
+        self.print(Text.from_ansi(found.shown))
+        self.show("" if found.last else found.said)
+        if not found.last:
+            return
+        self.each.checked(found.said, found.passed, found.copied, found.bubble)
+        if found.passed:
+            self.print(telling.ending(self.each))
+            self.solved = self.each
+            self.go_to(next_after(self.each))
+        elif advice := telling.stuck(self.each):
+            self.print(Text(f"{advice} h"))
+
+    def press(self, key: str) -> bool:
+        """Does what a key is for; whether to go on."""
+        what = KEYS.get(key)
+        if what == "hint":
+            self.print(telling.hints(self.each))
+        elif what == "list":
+            self.print(listing.listing(furthest(inside(self.home))))
+        elif what == "reset":
+            self.print(telling.was_reset(self.each, self.each.reset()))
+        elif what == "diff":
+            self.print(telling.diff(self.solved or self.each))
+        elif what == "next":
+            self.go_to(next_after(self.each))
+        return True
+
+    def print(self, what) -> None:
+        """Prints above the last line."""
+        self.console.print(what, highlight=False)
+        self.show()
+
+    def show(self, doing: str = "") -> None:
+        """The last line: how far somebody is, what is being done, and the keys."""
+        solved = len(listing.solved(furthest(inside(self.home))))
+        done = round(10 * solved / len(LABS))
+        line = Text.assemble(("█" * done, "green"), ("░" * (10 - done), "dim"), f" {solved} of {len(LABS)} ")
+        if self.keys is not None:
+            for key, what in KEYS.items():
+                line.append(" ").append(key, "bold").append(f" {what}")
+        self.live.update(line.append(f"  {doing}", "dim"), refresh=True)
+
+
+def watch(home: Path, lab: Lab | None, console: Console) -> None:
+    """Works through the labs in a folder, with the keys of this terminal.
+
+    Args:
+        lab: the one to begin with; None if all are solved.
+
+    Raises:
+        InputError: there is no terminal.
+    """
+    if not sys.stdin.isatty():
+        raise InputError("acb lab watch needs a terminal; without one, acb lab check judges an engine once")
+    with _keys() as keys:
+        Watch(home, console, keys).run(lab)
+
+
+@contextmanager
+def _keys() -> Iterator[int | None]:
+    """Where keys can be read one by one, as they are pressed; None where they cannot."""
+    try:
+        import termios
+        import tty
+    except ImportError:  # Windows: Ctrl-C quits, and the rest are commands for a second terminal
+        yield None
+        return
+    keys = sys.stdin.fileno()
+    before = termios.tcgetattr(keys)
+    tty.setcbreak(keys)
+    try:
+        yield keys
+    finally:
+        termios.tcsetattr(keys, termios.TCSADRAIN, before)
+
+
+def _version(file: Path) -> tuple[int, int] | None:
+    with suppress(OSError):
+        status = file.stat()
         return status.st_mtime_ns, status.st_size

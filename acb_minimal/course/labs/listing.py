@@ -1,0 +1,90 @@
+"""Tables of labs and learners, as `acb lab` prints them. Nothing here needs torch: a list is there at once."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from .lab import LABS, following
+from .started import Progress
+
+HEADINGS = {"build": "Builders: from each chapter to the next", "hunt": "Bug hunts: an engine, and its symptom"}
+COUNTS = ("checks", "hints", "in a row", "how many")
+STUCK = 3  # checks in a row with the same answer
+
+
+def listing(done: Mapping[str, Progress]) -> RenderableType:
+    """All labs, and how far somebody is in each.
+
+    Args:
+        done: what `started.furthest` has found.
+    """
+    table = _table("Labs", "", "lab", "what it is about", "goal", "checks", "hints")
+    for kind, heading in HEADINGS.items():
+        table.add_row("", "", Text(heading, "bold"))
+        for lab in (lab for lab in LABS.values() if lab.kind == kind):
+            progress = done.get(lab.name)
+            counts = (progress.checks, progress.hints) if progress else ("", "")
+            table.add_row(_sign(progress), lab.name, lab.title, lab.goal, *map(str, counts))
+        table.add_section()
+    legend = "Goal: the chapter that an engine has to be as fast as. ✓ solved, = copied, … started."
+    count = f"{len(solved(done))} of {len(LABS)} are solved here."
+    if after := following(None, solved(done)):
+        count += f" Next: acb lab watch {after.name}"
+    return Group(table, Text(f"\n{legend}\n{count}"))
+
+
+def solved(done: Mapping[str, Progress]) -> set[str]:
+    """The names of the labs that are solved."""
+    return {name for name, progress in done.items() if progress.solved}
+
+
+def report(learners: Mapping[str, Mapping[str, Progress]]) -> RenderableType:
+    """A class: where everybody is, and what those who are stuck are stuck at.
+
+    Args:
+        learners: by what to call them, their progress in each lab that they have started.
+    """
+    table = _table("Who is where", "who", "solved", "at", "checks", "hints", "what the judge said last", "in a row")
+    stuck: Counter[tuple[str, str]] = Counter()
+    for who, labs in learners.items():
+        count = f"{len(solved(labs))} of {len(LABS)}"
+        if copied := sum(progress.copied for progress in labs.values()):
+            count += f", {copied} copied"
+        at = max((each for each in labs.values() if not each.solved), key=_when, default=None)
+        if at is None:
+            table.add_row(who, count, "-", "", "", "all that was started is solved" if labs else "nothing is started")
+            continue
+        said = at.said or "nothing is checked yet"
+        table.add_row(who, count, at.lab, str(at.checks), str(at.hints), said, str(at.same or ""))
+        if at.same >= STUCK:
+            stuck[at.lab, at.said] += 1
+    if not stuck:
+        return Group(table, Text("\nNobody has been told the same three times in a row."))
+    places = _table("Stuck: told the same three times in a row or more", "how many", "at", "what the judge says")
+    for (lab, said), count in stuck.most_common():
+        places.add_row(str(count), lab, said)
+    return Group(table, Text(), places)
+
+
+def _when(progress: Progress) -> str:
+    return progress.checked or progress.started
+
+
+def _sign(progress: Progress | None) -> Text:
+    if progress is None:
+        return Text(" ")
+    if progress.copied:
+        return Text("=", "yellow")
+    return Text("✓", "green") if progress.solved else Text("…", "yellow")
+
+
+def _table(title: str, *columns: str) -> Table:
+    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for column in columns:
+        made.add_column(column, justify="right" if column in COUNTS else "left",
+                        no_wrap=column in ("lab", "who", "at", "solved"))  # fmt: skip
+    return made

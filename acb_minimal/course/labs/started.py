@@ -1,0 +1,199 @@
+"""A lab that somebody has started: a folder with their engine, and how far they are.
+
+Nothing that a learner wrote is ever lost: no folder is written into that is there already, and what a reset replaces is
+kept beside it.
+"""
+
+import datetime
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from ...errors import InputError
+from .lab import LABS, Lab, find, following
+
+ENGINE, PROGRESS = "engine.py", "lab.json"
+
+
+@dataclass
+class Progress:
+    """How far somebody is.
+
+    Attributes:
+        lab: its name.
+        started: when, as an ISO date and time.
+        checks: how often the engine was judged.
+        hints: how many have been asked for.
+        said: what the judge said last, in a few words; empty before the first time.
+        same: how many times in a row it has said so.
+        checked: when it did; empty before the first time.
+        solved: when the engine first passed; empty before.
+        copied: whether that was the chapter's text, or the solution's.
+        bubbles: how long they were at each check, as a share of a step; of engines that could be timed.
+    """
+
+    lab: str
+    started: str
+    checks: int = 0
+    hints: int = 0
+    said: str = ""
+    same: int = 0
+    checked: str = ""
+    solved: str = ""
+    copied: bool = False
+    bubbles: list[float] = field(default_factory=list)
+
+
+class Started:
+    """A started lab.
+
+    Attributes:
+        folder: where it is.
+        progress: how far it is.
+    """
+
+    def __init__(self, folder: Path):
+        """
+        Raises:
+            InputError: the folder holds no lab, or its progress cannot be read.
+        """
+        self.folder = folder
+        file = folder / PROGRESS
+        if not file.is_file():
+            raise InputError(f"{str(folder)!r} is not the folder of a lab: it has no {PROGRESS}; start one with "
+                             "acb lab start NAME")  # fmt: skip
+        try:
+            kept = json.loads(file.read_text())
+            self.progress = Progress(**{each.name: kept[each.name] for each in fields(Progress) if each.name in kept})
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"cannot read {str(file)!r}: {type(error).__name__}: {error}") from None
+        self.lab: Lab = find(self.progress.lab)
+
+    @property
+    def engine(self) -> Path:
+        """The learner's file."""
+        return self.folder / ENGINE
+
+    def save(self) -> None:
+        """Keeps the progress. A reader finds the old or the new, never half of it."""
+        new = self.folder / f"{PROGRESS}.new"
+        new.write_text(json.dumps(asdict(self.progress), indent=1) + "\n")
+        new.replace(self.folder / PROGRESS)
+
+    def checked(self, said: str, passed: bool, copied: bool = False, bubbles: float | None = None) -> None:
+        """Notes what the judge has said."""
+        progress = self.progress
+        progress.checks += 1
+        progress.same = progress.same + 1 if said == progress.said else 1
+        progress.said, progress.checked = said, _now()
+        if bubbles is not None:
+            progress.bubbles.append(bubbles)
+        if passed and (not progress.solved or progress.copied):
+            progress.solved, progress.copied = progress.checked, copied
+        self.save()
+
+    def hint(self) -> list[str]:
+        """One hint more than were given before, if there are more; all of them, in order."""
+        self.progress.hints = min(self.progress.hints + 1, len(self.lab.hints))
+        self.save()
+        return list(self.lab.hints[: self.progress.hints])
+
+    def reset(self) -> Path | None:
+        """Puts the engine back to where the lab begins.
+
+        Returns:
+            Where the learner's engine is kept; None if there was none that differs.
+        """
+        kept = None
+        if self.engine.exists() and self.engine.read_bytes() != self.lab.starter.encode():
+            number = 1
+            while (kept := self.folder / f"engine.{number}.py").exists():
+                number += 1
+            self.engine.rename(kept)
+        self.engine.write_text(self.lab.starter)
+        return kept
+
+
+def start(lab: Lab, folder: Path) -> Started:
+    """Makes a folder for a lab.
+
+    Raises:
+        InputError: there is something of that name, or it cannot be made.
+    """
+    if folder.exists() or folder.is_symlink():
+        raise InputError(f"{str(folder)!r} is there already: go on with acb lab check {folder}, begin anew with "
+                         f"acb lab reset {folder}, or give another folder with --into")  # fmt: skip
+    try:
+        folder.mkdir(parents=True)
+        (folder / ENGINE).write_text(lab.starter)
+        (folder / PROGRESS).write_text(json.dumps(asdict(Progress(lab.name, _now())), indent=1) + "\n")
+    except OSError as error:
+        raise InputError(f"cannot write {str(folder)!r}: {error.strerror}") from None
+    return Started(folder)
+
+
+def open_lab(where: str) -> Started:
+    """The started lab that somebody means.
+
+    Args:
+        where: its folder, or the engine in it; or the name of a lab, for the folder of that name here, or for this one.
+
+    Raises:
+        InputError: there is none.
+    """
+    folder = Path(where)
+    if folder.name == ENGINE:
+        folder = folder.parent
+    if (folder / PROGRESS).is_file():
+        return Started(folder)
+    if where in LABS:
+        here = Path()
+        if (here / PROGRESS).is_file() and Started(here).progress.lab == where:
+            return Started(here)
+        raise InputError(f"lab {where!r} is not started here: acb lab start {where}, or give its folder")
+    if folder.is_dir():
+        return Started(folder)  # says what is missing
+    raise InputError(f"no lab {where!r}: give the folder of a started lab, or one of {', '.join(LABS)}")
+
+
+def home() -> Path:
+    """The folder with the folders of labs: this one, or the one above if this is a lab's."""
+    here = Path()
+    return here.absolute().parent if (here / PROGRESS).exists() else here
+
+
+def inside(folder: Path) -> list[Started]:
+    """The started labs in a folder, or the one that it is itself; those that cannot be read are left out."""
+    found = []
+    for place in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
+        if (place / PROGRESS).is_file():
+            try:
+                found.append(Started(place))
+            except InputError:
+                continue
+    return found
+
+
+def furthest(labs: Iterable[Started]) -> dict[str, Progress]:
+    """The progress in each lab, by name; of a lab that was started twice, the one that is solved or newer."""
+    found: dict[str, Progress] = {}
+    for progress in (each.progress for each in labs):
+        other = found.get(progress.lab)
+        if other is None or _rank(progress) > _rank(other):
+            found[progress.lab] = progress
+    return found
+
+
+def next_after(each: Started) -> Lab | None:
+    """The next lab that is not solved in the folder in which this one lies; None if all are."""
+    done = furthest(inside(each.folder.absolute().parent))
+    return following(each.lab.name, {name for name, progress in done.items() if progress.solved})
+
+
+def _rank(progress: Progress) -> tuple[bool, str]:
+    return bool(progress.solved), progress.checked or progress.started
+
+
+def _now() -> str:
+    return datetime.datetime.now().isoformat(timespec="milliseconds")

@@ -1,0 +1,48 @@
+"""Lab ahead, solved."""
+
+
+class Engine:
+    """Two slots: while one batch is on the GPU, the CPU schedules the next."""
+
+    def __init__(self, model, scheduler, cuda):
+        self.model, self.scheduler, self.cuda = model, scheduler, cuda
+        self.slot, self.other = model.new_slot(), model.new_slot()
+        self.h2d, self.compute, self.d2h = cuda.Stream(), cuda.Stream(), cuda.Stream()
+        self.uploaded, self.computed, self.downloaded = cuda.Event(), cuda.Event(), cuda.Event()
+        self.in_flight = None                         # the batch on the GPU, and where its tokens will be
+
+    def run(self):
+        """Serves until every request is finished; yields each request as it finishes."""
+        while self.scheduler.has_work() or self.in_flight:
+            yield from self.step()
+
+    def step(self):
+        batch = self.scheduler.schedule()             # N + 1, from counts alone: N is still on the GPU
+        finished = self.retire()                      # N
+        if batch:
+            self.slot.write(batch)                    # with the tokens that N has produced
+            self.launch(batch)
+        return finished
+
+    def launch(self, batch):
+        with self.cuda.stream(self.h2d):
+            self.slot.upload(non_blocking=True)       # host -> device
+        self.uploaded.record(self.h2d)
+        self.compute.wait_event(self.uploaded)        # or compute would read inputs that are not there yet
+        with self.cuda.stream(self.compute):
+            self.model.forward(self.slot)             # launch the forward pass and sampling
+        self.computed.record(self.compute)
+        self.d2h.wait_event(self.computed)            # or d2h would copy tokens that are not sampled yet
+        with self.cuda.stream(self.d2h):
+            tokens = self.slot.download(non_blocking=True)    # device -> host
+        self.downloaded.record(self.d2h)
+        self.in_flight = batch, tokens
+        self.slot, self.other = self.other, self.slot     # the next batch goes to the other one
+
+    def retire(self):
+        if not self.in_flight:
+            return []
+        batch, tokens = self.in_flight
+        self.in_flight = None
+        self.downloaded.synchronize()                 # or update would read tokens that have not arrived
+        return self.scheduler.update(batch, tokens)   # append, finish, free pages

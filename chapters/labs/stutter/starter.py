@@ -1,0 +1,71 @@
+"""Bug hunt stutter: tokens come twice.
+
+Asked `count 3 to 7`, this engine answers `3 4 5 5 6 6 7 7`. It has chapter 6's graphs, nothing races, and it is as fast
+as it should be. Find the bug, and repair it with as small a change as you can, so that the engine is as fast as chapter
+6. To compare it with the chapter line by line would be a pity.
+
+    acb lab watch            judges this engine whenever it is saved
+    acb lab hint             a hint, from a question to nearly the line
+    acb lab reset            starts anew, and keeps what was here
+"""
+
+
+class Engine:
+    """Two batches in flight, each launched as one captured graph."""
+
+    def __init__(self, model, scheduler, cuda):
+        self.model, self.scheduler, self.cuda = model, scheduler, cuda
+        self.slot, self.other = model.new_slot(), model.new_slot()
+        self.h2d, self.compute, self.d2h = cuda.Stream(), cuda.Stream(), cuda.Stream()
+        self.uploaded, self.computed = cuda.Event(), cuda.Event()
+        self.downloaded = {self.slot: cuda.Event(), self.other: cuda.Event()}
+        self.in_flight = None                         # the batch on the GPU, its slot, and where its tokens will be
+        self.graphs, pool = {}, cuda.graph_pool_handle()
+        for rows in model.decode_sizes:
+            for slot in (self.slot, self.other):
+                slot.pad(rows)                        # nothing but padding: capturing runs nothing and needs no request
+                self.graphs[slot, rows] = cuda.CUDAGraph()
+                with cuda.graph(self.graphs[slot, rows], pool=pool, stream=self.compute):
+                    model.carry_over(slot, self.other)
+                    model.forward(slot)
+
+    def run(self):
+        """Serves until every request is finished; yields each request as it finishes."""
+        while self.scheduler.has_work() or self.in_flight:
+            yield from self.step()
+
+    def step(self):
+        batch = self.scheduler.schedule()             # N + 1, from counts alone: N is still on the GPU
+        previous, self.in_flight = self.in_flight, None
+        if batch:
+            batch = batch.padded(self.model.decode_sizes)     # decodes: to a size that has a graph
+            self.slot.write(batch)                    # all but the token ids that N has not produced yet
+            self.launch(batch)
+        return self.retire(previous)                  # N
+
+    def launch(self, batch):
+        with self.cuda.stream(self.h2d):
+            self.slot.upload(non_blocking=True)       # host -> device
+        self.uploaded.record(self.h2d)
+        self.compute.wait_event(self.uploaded)        # or compute would read inputs that are not there yet
+        graph = self.graphs.get((self.slot, batch.decode_size))
+        with self.cuda.stream(self.compute):
+            if graph:
+                graph.replay()                        # carry-over, forward pass and sampling in one launch
+            else:
+                self.model.carry_over(self.slot, self.other)  # N's tokens -> N + 1's inputs, all on the GPU
+                self.model.forward(self.slot)         # launch the forward pass and sampling
+        self.computed.record(self.compute)
+        self.d2h.wait_event(self.computed)            # or d2h would copy tokens that are not sampled yet
+        with self.cuda.stream(self.d2h):
+            tokens = self.slot.download(non_blocking=True)    # device -> host
+        self.downloaded[self.slot].record(self.d2h)
+        self.in_flight = batch, self.slot, tokens
+        self.slot, self.other = self.other, self.slot     # N + 2 may not be written where N + 1 is read
+
+    def retire(self, previous):
+        if not previous:
+            return []
+        batch, slot, tokens = previous
+        self.downloaded[slot].synchronize()           # or update would read tokens that have not arrived
+        return self.scheduler.update(batch, tokens)   # append, finish, free pages

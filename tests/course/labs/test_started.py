@@ -1,0 +1,199 @@
+"""Started labs: progress survives, and nothing that a learner wrote is lost."""
+
+import json
+
+import pytest
+from rich.console import Console
+
+from acb_minimal.course.labs import listing, started, telling
+from acb_minimal.course.labs.lab import LABS
+from acb_minimal.course.labs.started import Progress, Started, furthest, inside, next_after, open_lab, start
+from acb_minimal.errors import InputError
+from acb_minimal.run.engines import engine
+
+
+@pytest.fixture
+def events(tmp_path, monkeypatch) -> Started:
+    """The lab `events`, begun in the folder in which one is."""
+    monkeypatch.chdir(tmp_path)
+    return start(LABS["events"], tmp_path / "events")
+
+
+def test_a_started_lab_is_a_folder_with_an_engine_that_can_be_loaded(events):
+    assert sorted(path.name for path in events.folder.iterdir()) == ["engine.py", "lab.json"]
+    assert events.engine.read_text() == LABS["events"].starter
+    assert callable(engine(events.engine.read_text(), "it").run)
+
+
+@pytest.mark.parametrize("there", ["folder", "file", "link"])
+def test_what_is_there_is_not_written_into(there, tmp_path):
+    place = tmp_path / "mine"
+    {"folder": place.mkdir, "file": place.touch, "link": lambda: place.symlink_to("nowhere")}[there]()
+    with pytest.raises(InputError, match="'.*mine' is there already"):
+        start(LABS["events"], place)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot write '.*/file/events': Not a directory"):
+        start(LABS["events"], tmp_path / "file" / "events")
+
+
+def test_progress_survives(events):
+    events.checked("nothing makes compute wait for h2d", False)
+    events.checked("nothing makes compute wait for h2d", False)
+    events.hint()
+    again = Started(events.folder).progress
+    assert (again.checks, again.hints, again.same, again.said) == (2, 1, 2, "nothing makes compute wait for h2d")
+    assert not again.solved
+    events.checked("solved", True)
+    solved = Started(events.folder).progress
+    assert (solved.checks, solved.same) == (3, 1)
+    events.checked("nothing makes compute wait for h2d", False)
+    assert Started(events.folder).progress.solved == solved.solved != ""
+
+
+def test_hints_come_one_by_one_and_end(events):
+    given = [Started(events.folder).hint() for _ in range(len(LABS["events"].hints) + 1)]
+    assert [len(hints) for hints in given] == [1, 2, 3, 4, 4]
+    assert given[-1] == list(LABS["events"].hints)
+
+
+def test_a_reset_keeps_what_was_written_every_time(events):
+    assert events.reset() is None
+    for number in (1, 2):
+        events.engine.write_text(f"mine {number}")
+        events.hint()
+        assert events.reset() == events.folder / f"engine.{number}.py"
+        assert events.engine.read_text() == LABS["events"].starter
+    assert [(events.folder / f"engine.{number}.py").read_text() for number in (1, 2)] == ["mine 1", "mine 2"]
+    assert Started(events.folder).progress.hints == 2
+    events.engine.unlink()
+    assert events.reset() is None
+    assert events.engine.read_text() == LABS["events"].starter
+
+
+def test_a_lab_is_found_by_folder_by_name_and_from_inside(events, monkeypatch):
+    for where in ("events", "./events", "events/engine.py", str(events.folder)):
+        assert open_lab(where).lab is LABS["events"]
+    monkeypatch.chdir(events.folder)
+    for where in (".", "events", "engine.py"):
+        assert open_lab(where).engine.resolve() == events.engine
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("slots", "lab 'slots' is not started here: acb lab start slots, or give its folder"),
+        ("nothing", "no lab 'nothing': give the folder of a started lab, or one of batch, streams"),
+        (".", "'.' is not the folder of a lab: it has no lab.json; start one with acb lab start NAME"),
+    ],
+)
+def test_a_lab_that_is_not_there_is_one_line(where, said, events):
+    with pytest.raises(InputError) as refused:
+        open_lab(where)
+    assert str(refused.value).startswith(said)
+
+
+def test_progress_that_was_kept_by_an_older_version_is_read(events):
+    kept = json.loads((events.folder / "lab.json").read_text())
+    del kept["bubbles"], kept["copied"]
+    (events.folder / "lab.json").write_text(json.dumps(kept))
+    assert (Started(events.folder).progress.bubbles, Started(events.folder).progress.copied) == ([], False)
+
+
+def test_what_is_copied_is_solved_once_it_is_one_s_own(events):
+    events.checked("solved", True, copied=True, bubbles=0.2)
+    assert events.progress.copied
+    assert events.progress.solved
+    events.checked("solved", True, bubbles=0.1)
+    events.checked("solved", True, copied=True)
+    assert not Started(events.folder).progress.copied
+    assert events.progress.bubbles == [0.2, 0.1]
+
+
+def test_next_is_what_is_not_solved(events, tmp_path):
+    names = list(LABS)
+    assert next_after(events).name == names[names.index("events") + 1]
+    for name in names[names.index("events") + 1 :]:
+        start(LABS[name], tmp_path / name).checked("solved", True)
+    assert next_after(events).name == "batch"
+    for name in names[: names.index("events")]:
+        start(LABS[name], tmp_path / name).checked("solved", True)
+    assert next_after(events) is LABS["events"]
+    events.checked("solved", True)
+    assert next_after(events) is None
+
+
+@pytest.mark.parametrize("kept", ["", "{", "[]", '{"lab": "events"}', "null"])
+def test_progress_that_cannot_be_read_is_one_line(kept, events):
+    (events.folder / "lab.json").write_text(kept)
+    with pytest.raises(InputError, match="cannot read '.*lab.json': "):
+        Started(events.folder)
+    assert inside(events.folder.parent) == []
+
+
+def test_progress_in_a_lab_that_is_no_more_is_one_line(events):
+    kept = json.loads((events.folder / "lab.json").read_text())
+    (events.folder / "lab.json").write_text(json.dumps(kept | {"lab": "threads"}))
+    with pytest.raises(InputError, match="unknown lab 'threads'"):
+        Started(events.folder)
+
+
+def test_of_a_lab_that_was_started_twice_the_better_counts(tmp_path):
+    first, second = (start(LABS["events"], tmp_path / name) for name in ("a", "b"))
+    first.checked("solved", True)
+    second.checked("nothing makes compute wait for h2d", False)
+    assert furthest(inside(tmp_path))["events"] == first.progress
+    assert furthest(inside(first.folder))["events"] == first.progress
+
+
+def test_a_class_is_shown_with_those_who_are_stuck(tmp_path, capsys):
+    race = "nothing makes compute wait for h2d"
+    learners = {
+        "ada": {"streams": Progress("streams", "1", 2, 0, "solved", 1, "2", "2"),
+                "events": Progress("events", "3", 4, 1, race, 3, "4")},
+        "joe": {"streams": Progress("streams", "1", 2, 0, "solved", 1, "2", "2", copied=True)},
+        "max": {"events": Progress("events", "3", 9, 4, race, 5, "4")},
+        "eva": {"events": Progress("events", "3", 1, 0, race, 1, "4")},
+        "tom": {"slots": Progress("slots", "1")},
+        "kim": {},
+        "lea": {"streams": Progress("streams", "1", 2, 0, "solved", 1, "2", "2")},
+    }  # fmt: skip
+    Console(width=120).print(listing.report(learners))
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    for line in (
+        "joe 1 of 17, 1 copied - all that was started is solved",
+        f"ada 1 of 17 events 4 1 {race} 3",
+        f"max 0 of 17 events 9 4 {race} 5",
+        f"eva 0 of 17 events 1 0 {race} 1",
+        "tom 0 of 17 slots 0 0 nothing is checked yet",
+        "kim 0 of 17 - nothing is started",
+        "lea 1 of 17 - all that was started is solved",
+        f"2 events {race}",
+    ):
+        assert line in lines
+
+
+def test_who_is_told_the_same_again_and_again_is_told_of_hints_while_there_are_some(events):
+    for _ in range(2):
+        events.checked("nothing makes compute wait for h2d", False)
+        assert telling.stuck(events) == ""
+    events.checked("nothing makes compute wait for h2d", False)
+    advice = "That is the same 3 times in a row. A hint:"
+    assert telling.stuck(events) == advice
+    while len(events.hint()) < len(events.lab.hints):
+        assert telling.stuck(events) == advice
+    assert telling.stuck(events) == ""
+
+
+def test_the_progress_is_never_half_written(events, monkeypatch):
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    before = (events.folder / "lab.json").read_text()
+    monkeypatch.setattr(started.Path, "write_text", fail)
+    with pytest.raises(KeyboardInterrupt):
+        events.hint()
+    assert (events.folder / "lab.json").read_text() == before
