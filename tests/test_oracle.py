@@ -60,6 +60,7 @@ def many(count: int):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_chapter_1_on_the_cpu(harness, family):
     @many(60)
@@ -70,10 +71,12 @@ def test_chapter_1_on_the_cpu(harness, family):
     check()
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(
+    ("policy", "count"), [("random", 4), *(pytest.param(policy, 20, marks=pytest.mark.slow) for policy in POLICIES)]
+)
 @pytest.mark.parametrize("chapter", chapter_paths())
-def test_every_chapter_on_the_simulator_under_every_policy(harness, chapter, policy):
-    @many(20)  # for each of 24 pairs
+def test_every_chapter_on_the_simulator_under_every_policy(harness, chapter, policy, count):
+    @many(count)
     @given(st.sampled_from(list(FAMILIES)), workloads(), st.integers(0, 1000))
     def check(family, workload, seed):
         serve_and_compare(harness(family), workload, chapter, SimulatedDevice(Costs.of("counter"), named(policy, seed)))
@@ -81,6 +84,7 @@ def test_every_chapter_on_the_simulator_under_every_policy(harness, chapter, pol
     check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chapter", chapter_paths())
 def test_hundreds_of_requests(harness, chapter):
     rng = random.Random(0)
