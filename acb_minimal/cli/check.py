@@ -102,4 +102,4 @@ def diff(
 
     from ..run.engines import diff
 
-    console.print(Syntax(diff(old, new, docstrings=False), "diff", background_color="default", word_wrap=True))
+    console.print(Syntax(diff(old, new), "diff", background_color="default", word_wrap=True))

@@ -52,7 +52,7 @@ def source(chapter: str) -> HTML:
 
 
 def changes(old: str, new: str) -> HTML:
-    """What one chapter changes in another.
+    """What one chapter changes in another, docstrings left out.
 
     Raises:
         InputError: there is no such chapter.

@@ -59,37 +59,23 @@ def load_chapter(name: str) -> type:
         raise InputError(f"chapter {name!r} cannot be used: {type(error).__name__}: {error}") from error
 
 
-def diff(old: str, new: str, docstrings: bool = True) -> str:
-    """The unified diff from one chapter to another, each by name, short name or path.
-
-    Args:
-        docstrings: as for `source_diff`.
+def diff(old: str, new: str) -> str:
+    """The unified diff from one chapter to another, each by name, short name or path, without docstrings; a hunk is
+    headed by the lines it begins at alone.
 
     Raises:
         InputError: there is no such chapter.
     """
     paths = [chapter_path(name) for name in (old, new)]
-    return source_diff(*(path.read_text() for path in paths), *(path.name for path in paths), docstrings)
-
-
-def source_diff(
-    old: str, new: str, old_name: str, new_name: str, docstrings: bool = False, context: int = 3
-) -> str:
-    """The unified diff from one source text to another; empty if nothing differs.
-
-    Args:
-        docstrings: whether they are compared too; without them, a hunk is headed by the lines it begins at alone.
-        context: unchanged lines around each change.
-    """
-    sides = [dict(enumerate(text.splitlines(), 1)) if docstrings else code_lines(text) for text in (old, new)]
+    sides = [code_lines(path.read_text()) for path in paths]
     lines = [list(side.values()) for side in sides]
-    found = difflib.unified_diff(*lines, old_name, new_name, n=context, lineterm="")
+    found = difflib.unified_diff(*lines, *(path.name for path in paths), lineterm="")
 
     def head(match: re.Match) -> str:
         begins = (list(side)[int(place) - 1] for side, place in zip(sides, match.groups(), strict=True))
         return "@@ -{} +{} @@".format(*begins)
 
-    return "".join(f"{line if docstrings else re.sub(HUNK, head, line)}\n" for line in found)
+    return "".join(f"{re.sub(HUNK, head, line)}\n" for line in found)
 
 
 def code_lines(source: str, inner: bool = True, comments: bool = True) -> dict[int, str]:

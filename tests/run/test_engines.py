@@ -7,7 +7,7 @@ import pytest
 
 from acb_minimal.errors import InputError
 from acb_minimal.models import counter
-from acb_minimal.run.engines import changed, chapter_path, code_lines, diff, engine, source_diff, synchronous, without
+from acb_minimal.run.engines import changed, chapter_path, code_lines, diff, engine, synchronous, without
 from acb_minimal.run.session import Session
 from acb_minimal.run.workload import Job
 from acb_minimal.sim.costs import Costs
@@ -19,10 +19,9 @@ def source_of(engine_class: type) -> str:
     return "".join(linecache.getlines(engine_class.run.__code__.co_filename))
 
 
-def test_a_diff_leaves_docstrings_out_unless_they_are_asked_for_and_says_where_a_hunk_begins():
+def test_a_diff_leaves_docstrings_out_and_says_where_a_hunk_begins():
     """A comment is no docstring, and a hunk can be found in both files by its numbers."""
-    whole, code = diff("ch4", "ch5"), diff("ch4", "ch5", docstrings=False)
-    assert '"""' in whole
+    code = diff("ch4", "ch5")
     assert '"""' not in code
     assert "+        self.downloaded[self.slot].record(self.d2h)" in code
     old, new = (chapter_path(name).read_text().splitlines() for name in ("ch4", "ch5"))
@@ -35,10 +34,9 @@ def test_a_diff_leaves_docstrings_out_unless_they_are_asked_for_and_says_where_a
         assert old[-int(before) - 1] == new[int(after) - 1] == line
 
 
-def test_a_diff_of_texts_that_differ_in_docstrings_alone_is_empty():
+def test_lines_of_code_are_those_that_are_no_docstring_nor_if_need_be_a_comment():
     one, other = (f'"""{name}."""\n\ndef f():\n    """{name}."""\n    return 1  # {name}\n' for name in ("A", "B"))
-    assert source_diff(one, one.replace('"""A', '"""B'), "mine", "theirs") == ""
-    assert "+    return 1  # B" in source_diff(one, other, "mine", "theirs")
+    assert code_lines(one) == code_lines(one.replace('"""A', '"""B')) != code_lines(other)
     assert code_lines(one, comments=False) == code_lines(other, comments=False) == {3: "def f():", 5: "    return 1"}
     assert code_lines(one, inner=False) == {3: "def f():", 4: '    """A."""', 5: "    return 1  # A"}
     assert code_lines('"""A."""\na = (\n', comments=False) == {1: '"""A."""', 2: "a = ("}
