@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hatchling.builders.wheel import WheelBuilder
 
-from acb_minimal.measure import tables
+from acb_minimal.measure import result_table
 from acb_minimal.measure.metrics import load
 
 ROOT = Path(__file__).parent.parent
@@ -65,4 +65,4 @@ def test_an_installed_copy_finds_the_chapters(wheel):
 
 
 def test_the_readme_s_figures_are_the_stored_ones():
-    assert tables.markdown(load(ROOT / "docs" / "results" / "h200.json")) in README
+    assert result_table.markdown(load(ROOT / "docs" / "results" / "h200.json")) in README

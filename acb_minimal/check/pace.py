@@ -15,7 +15,6 @@ from functools import cache
 from types import CodeType
 
 from ..errors import EngineError, InputError
-from ..measure.metrics import Breakdown, widest_decodes
 from ..run.checkpoint import Checkpoint
 from ..run.engines import chapter_path, chapter_paths, code_lines, load_chapter
 from ..run.options import Options
@@ -25,7 +24,10 @@ from ..sim.costs import Costs
 from ..sim.device import SimulatedDevice
 from ..sim.policies import Timed
 from ..sim.simulator import Observer, Operation, Queue, Simulator
+from ..trace.breakdown import Breakdown
+from ..trace.idle import typical_of
 from ..trace.spans import Trace
+from ..trace.steps import Typical, typical_decodes
 from . import lines
 from .lines import Line
 from .watchdog import Broken, watchdog
@@ -148,7 +150,7 @@ class Pace:
     Attributes:
         name: what to call it.
         file: its source file; a line of it is told without its name.
-        parts: where the time of a decode step goes.
+        typical: what the typical decodes of its run have in common.
         waits: where the host waits, in the order in which it first does.
         trace: of the run.
         decodes: the numbers of the batches that the other figures are of.
@@ -156,10 +158,15 @@ class Pace:
 
     name: str
     file: str | None
-    parts: Breakdown
+    typical: Typical
     waits: tuple[HostWait, ...]
     trace: Trace
     decodes: list[int]
+
+    @property
+    def parts(self) -> Breakdown:
+        """Where the time of a decode step goes."""
+        return self.typical.parts
 
     @property
     def host_waits(self) -> float:
@@ -196,9 +203,8 @@ def pace(engine_class: type, name: str) -> Pace:
             limit = watchdog(PATIENCE, "the engine", pace.__code__, file)
             session.progress = lambda text: None if text else serving.enter_context(limit)
             session.serve()
-        trace, steps = session.trace, session.done
-        decodes = widest_decodes(steps)
-        return Pace(name, file, Breakdown.simulated(trace, steps), waits.by_line(trace, decodes), trace, decodes)
+        trace, decodes = session.trace, typical_decodes(session.done)
+        return Pace(name, file, typical_of(trace), waits.by_line(trace, decodes), trace, decodes)
     except (Broken, EngineError) as error:
         raise InputError(f"the engine cannot be timed: {error}") from None
     except (Exception, SystemExit) as error:

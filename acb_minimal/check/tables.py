@@ -5,6 +5,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from ..measure.result_table import parts_in_ms
+from ..trace.formatting import in_ms
 from .judge import Outcome
 from .pace import SETTING, HostWait, Pace
 from .race_detector import NOUNS, Action
@@ -88,12 +90,12 @@ def time(mine: Pace, theirs: Pace) -> RenderableType:
     """
     table = Table(title=f"Time of a decode step, {SETTING}", title_justify="left")
     table.add_column("ms", vertical="bottom")
-    for column in ("step", "kernels", "launch\ngaps", "bubbles", "host\nlaunches", "host waits\na step"):
+    parts = ("step", "kernels", "kernel\ngaps", "launch\ngaps", "bubbles")
+    for column in (*parts, "host\nlaunches", "host waits\na step"):
         table.add_column(column, justify="right", vertical="bottom")
     for pace in (mine,) if mine.file == theirs.file else (mine, theirs):
-        parts = pace.parts
-        seconds = parts.step, parts.kernels, parts.launch_gaps, parts.bubbles, parts.launching
-        table.add_row(pace.name, *(f"{1e3 * part:.2f}" for part in seconds), f"{pace.host_waits:.0f}")
+        times = [*parts_in_ms(pace.parts), in_ms(pace.typical.law.launching)]
+        table.add_row(pace.name, *times, f"{pace.host_waits:.0f}")
     return Group(table, *_compared(mine, theirs), *(_wait(wait, mine) for wait in mine.waits))
 
 

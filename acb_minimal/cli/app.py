@@ -13,7 +13,7 @@ import typer
 
 from ..errors import EngineError, InputError, RankError
 from ..run import ranks
-from . import bench, check, idle, lab, measure, run
+from . import check, idle, lab, measure, run
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -34,7 +34,6 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(lab.app, name="lab")
-app.add_typer(bench.app, name="bench")
 
 
 def main() -> None:

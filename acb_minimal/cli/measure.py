@@ -34,8 +34,8 @@ from .options import (
     start_ranks,
 )
 
+Device = Annotated[str, typer.Option(help="auto, cuda or sim.")]
 Batches = Annotated[int, typer.Option(min=1, help="On a GPU, so many typical batches run under torch's profiler.")]
-SYNCHRONOUS = ("ch1_sync", "ch2_streams", "ch3_events")
 
 
 def profile(
@@ -46,53 +46,31 @@ def profile(
     context: Context = None,
     new_tokens: NewTokens = None,
     max_running: MaxRunning = None,
-    device: Annotated[str, typer.Option(help="auto, cuda or sim.")] = "auto",
+    device: Device = "auto",
     host_work: HostWork = None,
     launching: Launching = None,
     graphs: Graphs = False,
     compile: Compile = False,
     gpus: Gpus = None,
     rank_timeout: RankTimeout = RANK_TIMEOUT,
-    trace: Annotated[Path | None, typer.Option(help="Write a trace of the run, for Perfetto.")] = None,
-    kernels: Annotated[Path | None, typer.Option(help="Write what torch's profiler saw of a few batches.")] = None,
-    operations: Annotated[
-        bool,
-        typer.Option(help="With --kernels, record PyTorch's operations as well. Without, there is no breakdown."),
-    ] = True,
     batches: Batches = 8,
+    trace: Annotated[Path | None, typer.Option(help="Write a trace of the run, for Perfetto and acb idle.")] = None,
+    kernels: Annotated[Path | None, typer.Option(help="Write what torch's profiler saw of the batches.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw a few steps: a .png, .svg or .pdf file.")] = None,
 ) -> None:
-    """Where the time of a chapter's steps goes: kernels, launch gaps, bubbles."""
+    """Where the time of one chapter's steps goes: `compare` of one chapter, with its trace and timeline."""
     check_writable(trace, "--trace")
     check_writable(kernels, "--kernels")
     check_plot(plot)
-    if not (operations or kernels):
-        raise InputError("--no-operations needs --kernels: without operations there is no breakdown to show")
     ranks = start_ranks(gpus, device, rank_timeout)
     import torch
 
-    from ..measure import tables
-    from ..measure.compare import Comparison
-    from ..measure.profile import Method, profile
-
     if kernels and (device == "sim" or not torch.cuda.is_available()):
         raise InputError(f"cannot write {str(kernels)!r}: there are kernels on a CUDA GPU only")
-    chosen, checkpoint = choose_workload(
-        workload,
-        ranks,
-        requests=requests,
-        prompt_tokens=context,
-        new_tokens=new_tokens,
-        max_running=max_running,
-        model=model,
-    )
+    changes = {"requests": requests, "prompt_tokens": context, "new_tokens": new_tokens, "max_running": max_running}
+    chosen, checkpoint = choose_workload(workload, ranks, model=model, **changes)
     options = choose_options(host_work, launching, graphs, compile, chosen, device, ranks)
-    with console.status("") as status:
-        method = Method(batches=batches, operations=operations)
-        done = profile(chapter, chosen, device, checkpoint, options=options, progress=status.update, method=method)
-    console.print(tables.comparison(tables.entry(chosen, [Comparison(done, 1.0, 1.0)])))
-    if done.profiled_bubbles is not None:
-        console.print(f"bubbles by the kernels' own times, under torch's profiler: {done.profiled_bubbles:.2%}")
+    (done,), _ = _measure(chosen, device, [chapter], checkpoint, options, {"batches": batches})
     if trace:
         done.trace.save_chrome(own_file(trace))
     if kernels and done.kernel_trace:
@@ -100,7 +78,7 @@ def profile(
     if plot and is_first():
         from ..pictures.timeline import timeline
 
-        draw(timeline(done.trace, *done.shown(4), title=f"{chapter}, {chosen.name}"), plot)
+        draw(timeline(done.trace, *done.shown(4), title=f"{done.chapter}, {chosen.name}"), plot)
 
 
 def compare(
@@ -111,7 +89,7 @@ def compare(
     context: Context = None,
     new_tokens: NewTokens = None,
     max_running: MaxRunning = None,
-    device: Annotated[str, typer.Option(help="auto, cuda or sim.")] = "auto",
+    device: Device = "auto",
     host_work: HostWork = None,
     launching: Launching = None,
     graphs: Graphs = False,
@@ -134,78 +112,77 @@ def compare(
     check_folder(traces, "--traces")
     check_plot(plot)
     ranks = start_ranks(gpus, device, rank_timeout)
-    with console.status("loading torch and transformers"):  # takes seconds
-        from ..measure import metrics, tables
-        from ..measure.compare import compare
-        from ..measure.law import law_of
-        from ..measure.profile import Method
-
-    method = Method(runs, kernels, batches)
     if ranks and runs > 1:
         raise InputError(f"runs is {runs}; with several GPUs it must be 1: each rank would keep a run of its own")
+    with console.status("loading torch and transformers"):  # takes seconds
+        from ..measure import metrics
+
     if json_file and json_file.exists():
         metrics.load(json_file)  # nothing but results may be overwritten, and now is the time to say so
-    chosen, checkpoint = choose_workload(
-        workload,
-        ranks,
-        requests=requests,
-        prompt_tokens=context,
-        new_tokens=new_tokens,
-        max_running=max_running,
-        model=model,
-    )
+    changes = {"requests": requests, "prompt_tokens": context, "new_tokens": new_tokens, "max_running": max_running}
+    chosen, checkpoint = choose_workload(workload, ranks, model=model, **changes)
     options = choose_options(host_work, launching, graphs, compile, chosen, device, ranks)
-    done = []
-    with console.status(f"{chosen.name}: the first chapter") as status:
-        for comparison in compare(chosen, device, chapter or (), checkpoint, options, status.update, method):
-            if not done:
-                _print_beginning(chosen, comparison.profile)
-            done.append(comparison)
-            parts, first = comparison.profile.breakdown, done[0].profile.breakdown
-            if parts and first:
-                console.print(tables.bar(comparison.profile.chapter, parts, 1.1 * first.step))
-            if traces:
-                file = own_file(traces / f"{chosen.name}-{comparison.profile.chapter}.json")
-                _save_part(comparison.profile, batches, file)
-    entry = tables.entry(chosen, done)
-    console.print(tables.comparison(entry))
-    if done[0].profile.breakdown and done[0].profile.chapter in SYNCHRONOUS:
-        console.print(str(law_of(done[0].profile.breakdown)), highlight=False)
-    if not done[0].profile.device.arithmetic:
-        console.print("The simulator only keeps time for this model: its tokens are placeholders.")
+    method = {"runs": runs, "kernels": kernels, "batches": batches}
+    profiles, entry = _measure(chosen, device, chapter or [], checkpoint, options, method)
+    for done in profiles if traces else []:
+        part = done.trace.part(*done.shown(batches))
+        facts = metrics.environment(done.device) | {"chapter": done.chapter, "command": metrics.command()}
+        part.save_chrome(own_file(traces / f"{chosen.name}-{done.chapter}.json"), **facts)
     if json_file and is_first():
         metrics.save(json_file, chosen.name, entry)
-    if plot and is_first() and tables.breakdowns(entry):
+    if plot and is_first():
         _plot_breakdowns(entry, plot)
 
 
-def _print_beginning(workload, profile) -> None:
-    """What is compared and, of text, the first answers."""
-    from ..measure import tables
+def _measure(workload, device: str, chapters: list[str], checkpoint, options, method: dict) -> tuple[list, dict]:
+    """Measures chapters and prints it all.
+
+    Returns:
+        Their profiles, and what to store of them.
+    """
+    from ..measure import compare, result_table
+
+    method, done = compare.Method(**method), []
+    with console.status(f"{workload.name}: the first chapter") as status:
+        found = compare.compare(workload, device, chapters, checkpoint, options, status.update, method)
+        for profile in found:
+            done.append(profile)
+            entry = compare.entry(workload, done)
+            if len(done) == 1:
+                _print_beginning(workload, profile, result_table.title(entry))
+            if profile.breakdown and done[0].breakdown:
+                longest = 1.1 * done[0].breakdown.step
+                speedup = None if len(chapters) == 1 else profile.speedup
+                console.print(result_table.bar(profile.chapter, profile.breakdown, longest, speedup))
+    console.print()
+    if done[0].breakdown and done[0].typical.ahead == 0:
+        console.print(str(done[0].typical.law), highlight=False)
+        console.print()
+    console.print(result_table.comparison(entry))
+    if not done[0].device.arithmetic:
+        console.print("The simulator only keeps time for this model: its tokens are placeholders.")
+    return done, entry
+
+
+def _print_beginning(workload, profile, title: str) -> None:
+    """The first answers, if they are text, what is compared, and what the bars to come are made of."""
+    from ..measure import result_table
 
     if workload.prompt_tokens is None:
         for prompt, completion in list(zip(workload.prompts(0), profile.completions, strict=True))[:5]:
             print_answer(prompt, completion.text, whole=False)
         console.print()
+    console.print(title, highlight=False)
     if profile.breakdown:
-        told = filter(None, (workload.name, profile.device.name, str(profile.options)))
-        console.print(", ".join(told), highlight=False)
-        console.print(tables.legend())
-
-
-def _save_part(profile, steps: int, file: Path) -> None:
-    """A trace of so many steps of a run, with all that says where it is from."""
-    from ..measure.metrics import command, environment
-
-    part = profile.trace.part(*profile.shown(steps))
-    part.save_chrome(file, chapter=profile.chapter, command=command(), **environment(profile.device))
+        console.print(result_table.legend())
 
 
 def _plot_breakdowns(entry: dict, file: Path) -> None:
-    from ..measure import tables
+    from ..measure import result_table
     from ..pictures.breakdown import breakdown
 
-    draw(breakdown(tables.breakdowns(entry), title=tables.title(entry)), file)
+    if rows := result_table.breakdowns(entry):
+        draw(breakdown(rows, title=result_table.title(entry)), file)
 
 
 def results(
@@ -214,12 +191,10 @@ def results(
 ) -> None:
     """Show stored results as they looked when they were measured."""
     check_plot(plot)
-    from ..measure import tables
-    from ..measure.metrics import load
+    from ..measure import metrics, result_table
 
-    for name, entry in load(file).items():
-        console.print(tables.comparison(entry))
-        if name == "headline":
-            console.print(tables.headline(entry))
-        if plot and tables.breakdowns(entry):
+    for name, entry in metrics.load(file).items():
+        console.print(f"{result_table.title(entry)} ({entry['environment']['date']})", highlight=False)
+        console.print(result_table.comparison(entry))
+        if plot:
             _plot_breakdowns(entry, plot.with_stem(f"{plot.stem}-{name}"))

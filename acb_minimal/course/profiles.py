@@ -8,9 +8,8 @@ from IPython.display import Image, Markdown
 from rich.table import Table
 
 from ..errors import InputError
-from ..measure import compare, tables
-from ..measure.metrics import widest_decodes
-from ..measure.profile import Profile, profile, serve
+from ..measure import result_table
+from ..measure.compare import Profile, compare, entry, profile, serve
 from ..pictures.breakdown import breakdown
 from ..pictures.timeline import timeline as draw
 from ..run.checkpoint import Checkpoint
@@ -19,6 +18,8 @@ from ..run.workload import Workload
 from ..run.workload import workload as find_workload
 from ..sim.costs import Costs
 from ..sim.device import SimulatedDevice
+from ..trace.idle import typical_of
+from ..trace.steps import typical_decodes
 from .notebook import machine, picture, plain_table
 
 
@@ -28,19 +29,19 @@ class Profiles:
 
     Attributes:
         workload: what all of them served.
-        comparisons: by the names that the chapters were asked for.
+        of: each, by the name that the chapter was asked for.
     """
 
     workload: Workload
-    comparisons: dict[str, compare.Comparison]
+    of: dict[str, Profile]
 
     def __getitem__(self, chapter: str) -> Profile:
-        return self.comparisons[chapter].profile
+        return self.of[chapter]
 
     @property
     def device(self) -> str:
         """What it was measured on."""
-        return next(iter(self.comparisons.values())).profile.device.name
+        return next(iter(self.of.values())).device.name
 
     @property
     def title(self) -> str:
@@ -57,14 +58,15 @@ def measure(name: str, *chapters: str) -> Profiles:
     workload = find_workload(name)
     if not chapters:
         raise InputError(f"measure({name!r}) has no chapter; it takes one or more, as in measure({name!r}, 'ch1')")
-    comparisons = compare.compare(workload, chapters=chapters)
-    return Profiles(workload, dict(zip(chapters, comparisons, strict=True)))
+    return Profiles(workload, dict(zip(chapters, compare(workload, chapters=chapters), strict=True)))
 
 
 def table(profiles: Profiles) -> Table:
     """Where the time of a decode step goes, a row for each chapter."""
-    made = tables.comparison(tables.entry(profiles.workload, profiles.comparisons.values()))
-    if not next(iter(profiles.comparisons.values())).profile.device.arithmetic:
+    stored = entry(profiles.workload, list(profiles.of.values()))
+    made = result_table.comparison(stored)
+    made.title = result_table.title(stored)
+    if not next(iter(profiles.of.values())).device.arithmetic:
         made.caption = f"{made.caption} The simulator only keeps time for this model: its tokens are placeholders."
     return made
 
@@ -82,20 +84,20 @@ def timeline(profiles: Profiles, chapter: str, batches: int = 2) -> Image:
 
 def bars(*profiles: Profiles) -> Image:
     """The parts of a decode step as bars, for every chapter on every workload."""
-    rows = {f"{each.workload.name}, {name}": each[name].breakdown for each in profiles for name in each.comparisons}
+    rows = {f"{each.workload.name}, {name}": each[name].breakdown for each in profiles for name in each.of}
     title = f"where a decode step goes on {profiles[0].device}"
     return picture(breakdown(rows, title=title), f"Bars: {title}")
 
 
 def left_to_gain(profiles: Profiles) -> Markdown:
     """A sentence on the last chapter measured: what it still loses, and what it took off the one before."""
-    *before, (name, last) = ((name, profiles[name].breakdown) for name in profiles.comparisons)
+    *before, (name, last) = ((name, profiles[name].breakdown) for name in profiles.of)
     text = (
-        f"**{profiles.title}:** a decode step of {name} takes {_ms(last.step)}, of which a kernel runs for "
-        f"{_ms(last.kernels)}. Launch gaps are {_share(last.launch_gaps, last.step)} of the step and bubbles "
+        f"**{profiles.title}:** a decode step of {name} takes {_ms(last.step)}, of which the GPU needs "
+        f"{_ms(last.on_gpu)}. Launch gaps are {_share(last.launch_gaps, last.step)} of the step and bubbles "
         f"{_share(last.bubbles, last.step)}. Without any bubbles it would be "
         f"{last.step / (last.step - last.bubbles):.2f} times as fast, without launch gaps as well "
-        f"{last.step / last.kernels:.2f} times."
+        f"{last.step / last.on_gpu:.2f} times."
     )
     for old, parts in before:
         less = parts.step - last.step
@@ -105,22 +107,21 @@ def left_to_gain(profiles: Profiles) -> Markdown:
 
 def host_work(profiles: Profiles) -> Table:
     """Host time of a batch by what it was for, waits left out, and the bubble before the batch; medians."""
-    made = plain_table(f"host work for a batch, ms: {profiles.title}", "", *profiles.comparisons)
-    medians = {name: host_seconds(profiles[name]) for name in profiles.comparisons}
+    made = plain_table(f"host work for a batch, ms: {profiles.title}", "", *profiles.of)
+    medians = {name: host_seconds(profiles[name]) for name in profiles.of}
     for what in dict.fromkeys(what for median in medians.values() for what in median):
         made.add_row(what, *(f"{1e3 * median[what]:.3f}" if what in median else "" for median in medians.values()))
     made.add_section()
-    bubbles = (profiles[name].breakdown.bubbles for name in profiles.comparisons)
+    bubbles = (profiles[name].breakdown.bubbles for name in profiles.of)
     made.add_row("bubble", *(f"{1e3 * seconds:.3f}" for seconds in bubbles))
     return made
 
 
 def host_seconds(done: Profile) -> dict[str, float]:
-    """Seconds of host work for a batch by name: medians, since a host can be slow for tens of batches on end, over the
-    middle half of a run, in which all requests decode."""
-    steps = done.trace.steps()
-    first, count = len(steps) // 4, max(len(steps) // 2, 1)
-    steps = steps[first : first + count]
+    """Seconds of host work for a batch by name: medians over the typical decodes, or over all batches if there are no
+    such; for a host can be slow for tens of them on end."""
+    chosen = typical_decodes(done.done) or range(len(done.done))
+    steps = [step for step in done.trace.steps() if step["batch"] in chosen]
     names = [name for name in steps[0] if name not in ("batch", "compute", "bubble")]
     return {name: statistics.median(step.get(name, 0.0) for step in steps) for name in names}
 
@@ -149,7 +150,7 @@ def slower_hosts(chapter: str, name: str, factors: Iterable[float]) -> Image:
 def two_by_two(name: str, new_tokens: int, runs: int = 1) -> Table:
     """A workload in all four: synchronous or asynchronous, launched kernel by kernel or as graphs.
 
-    Steps are on the host's clock; of a run, they and its bubbles are medians.
+    Of a run, steps and bubbles are those of its typical decodes.
 
     Args:
         name: of the workload.
@@ -168,10 +169,9 @@ def two_by_two(name: str, new_tokens: int, runs: int = 1) -> Table:
     }
     measured = {label: [] for label in engines}
     for label, engine in [*engines.items()] * runs:
-        run = serve(workload, engine, device.kind, checkpoint, None, lambda text: None)
-        decodes, bubbles = widest_decodes(run.steps), run.trace.bubbles()
-        step = statistics.median(run.steps[number].time - run.steps[number - 1].time for number in decodes)
-        measured[label].append((step, statistics.median(bubbles[number] for number in decodes)))
+        run = serve(workload, engine, device.kind, checkpoint, None)
+        typical = typical_of(run.trace)
+        measured[label].append((typical.step, typical.bubbles))
     title = f"{name} ({workload.model}) on {device.name}"
     made = plain_table(title, "engine", "ms per decode step", "bubbles", "time saved")
     if runs > 1:

@@ -1,93 +1,304 @@
-"""All chapters on one workload, side by side."""
+"""Chapters on one workload, side by side: how long a step takes, and where its time goes.
+
+On a GPU this takes two runs. The first is timed by events on the compute stream, at full speed: it says how long each
+batch was on the GPU and how long the GPU waited for the next one. The second (kernel_profile.py) runs a few batches,
+typical ones of the first, under torch's profiler, which sees every kernel. Profiling slows the launching of kernels,
+not the kernels: so of the second run only their times are used, and the GPU's own between two that were queued. The
+trace of the first is told both. The simulator knows it all from one run.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import Executor
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
+from ..errors import InputError
 from ..run.checkpoint import Checkpoint
 from ..run.engines import chapter_path, chapter_paths
 from ..run.options import Options
-from ..run.session import Completion
+from ..run.session import Completion, Session
+from ..run.timed import BatchDone, Machine
 from ..run.workload import Workload
-from .kernel_profile import apart
-from .profile import Method, Profile, Run, look_into, serve
+from ..trace.breakdown import Breakdown
+from ..trace.idle import typical_of
+from ..trace.spans import Trace
+from ..trace.steps import Typical, typical_decodes
+from .kernel_profile import apart, profiled, sample, with_kernels
+from .metrics import Metrics, command, environment
+
+SAMPLE = 8  # batches that run under the profiler, unless told otherwise
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One chapter's profile beside the first one's.
+class Method:
+    """How chapters are measured on a GPU; the simulator needs one run, and no profiler.
+
+    Raises:
+        InputError: the number of runs is not odd, or there are no batches to profile.
 
     Attributes:
-        profile: of this chapter.
-        speed_up: new tokens per second over the first chapter's.
+        runs: of each at full speed, an odd number; the one whose decode step is their median is kept.
+        kernels: whether to run once more under torch's profiler.
+        batches: how many run under the profiler.
+    """
+
+    runs: int = 1
+    kernels: bool = True
+    batches: int = SAMPLE
+
+    def __post_init__(self):
+        if self.runs < 1 or self.runs % 2 == 0:
+            raise InputError(f"runs is {self.runs}; it must be an odd number: one of them is in the middle")
+        if self.batches < 1:
+            raise InputError(f"batches is {self.batches}; it must be 1 or more")
+
+
+class Run(NamedTuple):
+    """A run at full speed.
+
+    Attributes:
+        device: what it ran on.
+        options: what is set.
+        done: its batches.
+        trace: of all of it.
+        metrics: of all of it.
+        completions: in the order of the prompts.
+    """
+
+    device: Machine
+    options: Options
+    done: list[BatchDone]
+    trace: Trace
+    metrics: Metrics
+    completions: list[Completion]
+
+    @property
+    def step(self) -> float:
+        """Seconds by which runs are compared: of a decode step, or of the whole if no such come in a row."""
+        step = self.metrics.ms_per_decode_step
+        return self.metrics.seconds if step is None else step / 1e3
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One chapter on one workload, and beside the first chapter of a comparison.
+
+    Attributes:
+        chapter: what it is called.
+        device: what it ran on.
+        options: what is set.
+        metrics: of the run at full speed.
+        trace: of the run at full speed; it knows what kernels take in the batches that ran under torch's profiler.
+        done: its batches.
+        typical: what its typical decodes have in common; None if the workload has no batches of decodes in a row.
+        kernel_trace: what torch's profiler wrote, JSON in Chrome's format; None without it.
+        completions: in the order of the prompts.
+        run_steps: seconds of a step (Run.step) in each of the runs; all else is of the one that was kept.
+        speedup: of a decode step over the first chapter's, by the GPU's clock; None without decodes.
         same_tokens: share of the generated tokens, 0 to 1, that are the first chapter's, place by place.
     """
 
-    profile: Profile
-    speed_up: float
-    same_tokens: float
+    chapter: str
+    device: Machine
+    options: Options
+    metrics: Metrics
+    trace: Trace
+    done: list[BatchDone] = field(repr=False)
+    typical: Typical | None
+    kernel_trace: str | None
+    completions: list[Completion] = field(repr=False)
+    run_steps: list[float]
+    speedup: float | None = 1.0
+    same_tokens: float = 1.0
+
+    @property
+    def breakdown(self) -> Breakdown | None:
+        """Where the time of a typical decode goes; None if that is not known."""
+        return self.typical and self.typical.parts
+
+    def shown(self, count: int) -> tuple[int, int]:
+        """The first and the last of a few batches worth a look: those whose kernel times are known, else the middle."""
+        known = {span.batch_number for span in self.trace.lane("compute") if span.kernels is not None}
+        first, last = self.trace.middle(count)
+        if known and not known.issuperset(range(first, last + 1)):
+            first, last = min(known), min(min(known) + count - 1, max(known))
+        return first, last
+
+
+def profile(
+    chapter: str | type,
+    workload: Workload,
+    device: str | Machine = "auto",
+    checkpoint: Checkpoint | None = None,
+    options: Options | None = None,
+    method: Method | None = None,
+) -> Profile:
+    """Runs a workload through one chapter and says where the time of its steps went. See `compare`."""
+    (only,) = compare(workload, device, [chapter], checkpoint, options, method=method)
+    return only
 
 
 def compare(
     workload: Workload,
-    device: str = "auto",
-    chapters: Sequence[str] = (),
+    device: str | Machine = "auto",
+    chapters: Sequence[str | type] = (),
     checkpoint: Checkpoint | None = None,
     options: Options | None = None,
     progress: Callable[[str], None] = lambda text: None,
     method: Method | None = None,
-) -> Iterator[Comparison]:
-    """Profiles a workload in several chapters on one and the same loaded model, and yields each as it is done. On a GPU
-    that is once all have been served at full speed.
+) -> Iterator[Profile]:
+    """Serves a workload with several chapters on one and the same loaded model, and yields a profile of each as it is
+    done. On a GPU that is once all have been served at full speed.
 
     Args:
         workload: what to serve.
         device: as Session takes it.
-        chapters: names or paths; all chapters of the course if there are none.
+        chapters: names, paths, or classes whose text is in linecache; all chapters of the course if there are none.
         checkpoint: the workload's model, if it is there already.
         options: as Session takes them; what the first chapter could not have is not tried again.
         progress: is told, of each chapter, which run it is and what Session tells, and when it is profiled.
-        method: as in `profile`, but for the process: all chapters are profiled in the same one.
+        method: how to measure.
 
     Raises:
-        InputError: a request cannot be served; the chapters would be compared on something else.
+        InputError: a request cannot be served, for the chapters would be compared on something else; or the device is
+            "cpu", where host and device are one.
     """
     checkpoint, method = checkpoint or Checkpoint(workload.model), method or Method()
-    paths = [chapter_path(name) for name in chapters] or list(chapter_paths().values())
-    served: list[tuple[Path, list[Run]]] = [(path, []) for path in paths]
+    named = [each if isinstance(each, type) else chapter_path(each) for each in chapters]
+    served = [(each, []) for each in named or chapter_paths().values()]
     first: Profile | None = None
 
-    def run(path: Path, number: int) -> Run:
-        which = f"{path.stem}, run {number} of {method.runs}:" if method.runs > 1 else path.stem
-        return serve(workload, str(path), device, checkpoint, options, lambda text: progress(f"{which} {text}"))
+    def run(chapter: Path | type, number: int) -> Run:
+        which = f"{_called(chapter)}, run {number} of {method.runs}:" if method.runs > 1 else _called(chapter)
+        return serve(workload, chapter, device, checkpoint, options, lambda text: progress(f"{which} {text}"))
 
-    def compared(path: Path, runs: list[Run]) -> Comparison:
+    def compared(chapter: Path | type, runs: list[Run], process: Executor | None = None) -> Profile:
         nonlocal first
-        done = look_into(runs, workload, str(path), checkpoint, path.stem, method)
+        done = look_into(runs, workload, chapter, checkpoint, method, process, first)
         first = first or done
-        return beside(first, done)
+        return done
 
-    for path, runs in served:
-        runs.append(run(path, 1))
+    for chapter, runs in served:
+        runs.append(run(chapter, 1))
         options, kind = runs[0].options, runs[0].device.kind
         if kind == "sim":  # whose second run would be as its first, and which has nothing to profile
-            yield compared(path, runs)
+            yield compared(chapter, runs)
     if kind == "sim":
         return
-    for path, runs in served * (method.runs - 1):  # in turns: a machine that becomes slower does so for all
-        runs.append(run(path, len(runs) + 1))
-    with apart() as process:  # which is not there while anything runs at full speed
-        method = replace(method, process=process)
-        for path, runs in served:
+    for chapter, runs in served * (method.runs - 1):  # in turns: a machine that becomes slower does so for all
+        runs.append(run(chapter, len(runs) + 1))
+    with apart() if method.kernels else nullcontext() as process:  # not there while anything runs at full speed
+        for chapter, runs in served:
             if method.kernels:
-                progress(f"{path.stem} under torch's profiler")
-            yield compared(path, runs)
+                progress(f"{_called(chapter)} under torch's profiler")
+            yield compared(chapter, runs, process)
 
 
-def beside(first: Profile, done: Profile) -> Comparison:
-    """A profile beside the first one's, of the same workload."""
-    speed_up = done.figures.tokens_per_second / first.figures.tokens_per_second
-    return Comparison(done, speed_up, _same(first.completions, done.completions))
+def serve(
+    workload: Workload,
+    chapter: str | Path | type,
+    device: str | Machine,
+    checkpoint: Checkpoint,
+    options: Options | None,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Run:
+    """Serves a workload at full speed: the first part of `compare`, which says what is what, and what is raised."""
+    if (device if isinstance(device, str) else device.kind) == "cpu":
+        raise InputError("there is no profile of device 'cpu': host and device are one; use cuda or sim")
+    engine = chapter if isinstance(chapter, type) else str(chapter)
+    session = Session(workload.job(checkpoint.vocab_size), engine, checkpoint, device, options, trace=True)
+    session.progress = progress
+    if session.refused:
+        raise InputError(next(iter(session.refused.values())))
+    completions = session.serve()
+    return Run(session.device, session.options, session.done, session.trace, Metrics.of(session), completions)
+
+
+def look_into(
+    runs: list[Run],
+    workload: Workload,
+    chapter: Path | type,
+    checkpoint: Checkpoint,
+    method: Method,
+    process: Executor | None = None,
+    first: Profile | None = None,
+) -> Profile:
+    """Says where the time of steps went: the second part of `compare`.
+
+    Args:
+        runs: of the chapter, at full speed; as many as the method says.
+        workload: that they served.
+        chapter: that served it.
+        checkpoint: that served it.
+        method: as `compare` takes it.
+        process: to profile in; None to do without.
+        first: what to compare it with; None for itself.
+    """
+    kept = sorted(runs, key=lambda run: run.step)[len(runs) // 2]
+    trace, kernel_trace = kept.trace, None
+    if process and typical_decodes(kept.done):
+        some = sample(kept.done, method.batches)
+        if checkpoint.ranks:  # each has found its own, and they can only run the same batches
+            begin, end = checkpoint.ranks.exchange(f"{some.start} {some.stop}")[0].split()
+            some = range(int(begin), int(end))
+        kernel_trace = profiled(workload, chapter, some, kept.options, checkpoint.ranks, process)
+        trace = with_kernels(trace, kernel_trace, some)
+    typical, speedup, same = typical_of(trace), 1.0, 1.0
+    if first:
+        same = _same(first.completions, kept.completions)
+        speedup = first.typical.step / typical.step if first.typical and typical else None
+    return Profile(
+        _called(chapter),
+        kept.device,
+        kept.options,
+        kept.metrics,
+        trace,
+        kept.done,
+        typical,
+        kernel_trace,
+        kept.completions,
+        [run.step for run in runs],
+        speedup,
+        same,
+    )
+
+
+def entry(workload: Workload, profiles: Sequence[Profile]) -> dict:
+    """What to store of a comparison: all of its figures, the machine, the date and the command.
+
+    Args:
+        workload: that all of them served.
+        profiles: of one run, at least one.
+
+    Returns:
+        A JSON object that has the keys of metrics.COMPARISON.
+    """
+    chapters = [
+        {
+            "chapter": done.chapter,
+            "figures": asdict(done.metrics),
+            "step": done.typical and done.typical.step,
+            "breakdown": done.breakdown and asdict(done.breakdown),
+            "law": done.typical and asdict(done.typical.law),
+            "speedup": done.speedup,
+            "same_tokens": done.same_tokens,
+            "run_steps": done.run_steps,
+        }
+        for done in profiles
+    ]
+    return {
+        "command": command(),
+        "environment": environment(profiles[0].device),
+        "workload": asdict(workload),
+        "dials": str(profiles[0].options),
+        "chapters": chapters,
+    }
+
+
+def _called(chapter: Path | type) -> str:
+    return chapter.__name__ if isinstance(chapter, type) else chapter.stem
 
 
 def _same(ours: list[Completion], theirs: list[Completion]) -> float:

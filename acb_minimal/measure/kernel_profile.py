@@ -7,8 +7,11 @@ Several runs may share the process, which then loads the model once.
 
 import functools
 import gc
+import json
 import linecache
+import statistics
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -23,9 +26,13 @@ from ..run.checkpoint import Checkpoint
 from ..run.options import Options
 from ..run.ranks import Ranks
 from ..run.session import Session
+from ..run.timed import BatchDone
 from ..run.traced import TracedCudaDevice
 from ..run.workload import Workload
+from ..trace.breakdown import EAGER_GAP, inside
+from ..trace.gaps import gpus
 from ..trace.spans import Span, Trace, number_of
+from ..trace.steps import typical_decodes
 from ..trace.torch_profiler import Recording, kernel_runs
 
 COMPUTES = ("carry_over", "forward", "replay")
@@ -41,24 +48,23 @@ class ProfiledDevice(TracedCudaDevice):
     Launches have names in what the profiler writes, by what they launch and for which batch.
 
     Attributes:
-        sample: numbers of the batches.
+        batches: their numbers.
         profiler: torch's; to be entered around the run.
     """
 
-    def __init__(self, sample: range, file: Path, operations: bool = True):
+    def __init__(self, batches: range, file: Path):
         """
         Args:
-            sample: numbers of the batches.
+            batches: their numbers.
             file: where the profiler writes what it saw, in Chrome's format.
-            operations: whether it records PyTorch's operations, and with them the names of launches.
         """
         super().__init__()
-        self.sample = sample
-        warmup = min(sample.start, 2)
+        self.batches = batches
+        warmup = min(batches.start, 2)
         self.profiler = torch.profiler.profile(
-            activities=[ProfilerActivity.CUDA, *([ProfilerActivity.CPU] if operations else [])],
+            activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU],
             acc_events=True,  # there is only one cycle; without this torch warns of losing those before
-            schedule=schedule(wait=sample.start - warmup, warmup=warmup, active=len(sample), repeat=1),
+            schedule=schedule(wait=batches.start - warmup, warmup=warmup, active=len(batches), repeat=1),
             on_trace_ready=lambda profiler: profiler.export_chrome_trace(str(file)),
         )
 
@@ -66,7 +72,7 @@ class ProfiledDevice(TracedCudaDevice):
         self, what: str, since: float, rows: int, batch_number: int | None = None, slot: str | None = None
     ) -> None:
         super().spent(what, since, rows, batch_number, slot)
-        if what == "schedule" and batch_number == self.sample.stop:
+        if what == "schedule" and batch_number == self.batches.stop:
             self.finish()  # what is not done when the profiler stops, it does not see
             raise Enough
         if what == "schedule" and batch_number:  # its steps are the batches, and it is in step 0 from the start
@@ -87,22 +93,54 @@ def launch_name(what: str, batch_number: int | None) -> str:
     return f"{what} of batch {batch_number}"
 
 
-def launch_names(sample: range) -> dict[str, int]:
-    """By what the launches of these batches' kernels are called, their numbers."""
-    return {launch_name(what, number): number for number in sample for what in COMPUTES}
+def launches(batches: range) -> dict[str, tuple[int, str]]:
+    """By what the launches of these batches' kernels are called, the batch and what is launched."""
+    return {launch_name(what, number): (number, what) for number in batches for what in COMPUTES}
 
 
-def with_kernels(trace: Trace, recording: Recording, sample: range) -> Trace:
-    """The trace of a run, with the kernels that these batches had in another run, under torch's profiler."""
-    names = {launch_name(what, number): (number, what) for number in sample for what in COMPUTES}
-    runs = kernel_runs(recording, names)
+def sample(done: Sequence[BatchDone], count: int) -> range:
+    """The numbers of so many batches in a row that stand for all typical decodes; fewer if there are not so many.
+
+    A host can be slow for tens of batches on end, so they are those whose steps are nearest to the median; and kernels
+    take longer as contexts grow, so they are from the middle half, if that has so many.
+
+    Args:
+        done: the batches of a run that has typical decodes.
+        count: 1 or more.
+    """
+    decodes = typical_decodes(done)
+    took = {number: done[number].time - done[number - 1].time for number in range(1, len(done))}
+    median = statistics.median(took[number] for number in decodes)
+    middle = decodes[len(decodes) // 4 : len(decodes) - len(decodes) // 4]
+    among = middle if len(middle) >= count else decodes
+    firsts = among[: max(len(among) - count + 1, 1)]
+    windows = [range(first, min(first + count, decodes[-1] + 1)) for first in firsts]
+    return min(windows, key=lambda window: statistics.fmean(abs(took[number] - median) for number in window))
+
+
+def with_kernels(trace: Trace, kernel_trace: str, batches: range) -> Trace:
+    """The trace of a run, told what kernels take in these batches: how long they run, and the GPU's time between them.
+
+    A graph's kernels are queued all at once, so that is what is left of the graph's time, and not what torch's profiler
+    saw, which lengthens it.
+
+    Args:
+        trace: of a run at full speed.
+        kernel_trace: of another, under torch's profiler.
+        batches: their numbers.
+    """
+    recording = Recording.of(json.loads(kernel_trace)["traceEvents"])
+    runs, (gpu,) = kernel_runs(recording, launches(batches)), gpus(recording)
+    gap = gpu.own / 1e9 or EAGER_GAP
 
     def told(span: Span) -> Span:
         if span.lane != "compute" or (span.batch_number, span.name) not in runs:
             return span
         run, count = runs[span.batch_number, span.name]
-        seconds = sum(end - start for start, end in run)
-        return replace(span, kernels=min(seconds, span.seconds), kernel_count=count)
+        kernels, gaps = inside(
+            span.seconds, sum(end - start for start, end in run), None, count, span.name == "replay", gap
+        )
+        return replace(span, kernels=kernels, kernel_gaps=gaps, kernel_count=count)
 
     return replace(trace, spans=[told(span) for span in trace.spans])
 
@@ -114,24 +152,22 @@ def apart() -> ProcessPoolExecutor:
 
 def profiled(
     workload: Workload,
-    chapter: str | type,
-    sample: range,
+    chapter: Path | type,
+    batches: range,
     options: Options,
-    ranks: Ranks | None = None,
-    process: Executor | None = None,
-    operations: bool = True,
+    ranks: Ranks | None,
+    process: Executor,
 ) -> str:
     """Runs the workload on the GPU again, in another process.
 
     Args:
         workload: what to serve.
-        chapter: as Session takes it; a class must have its module's text in linecache.
-        sample: numbers of the batches that are to run under torch's profiler.
-        options: what is turned.
+        chapter: a file, or a class whose text is in linecache.
+        batches: numbers of those that are to run under torch's profiler.
+        options: what is set.
         ranks: those that share the model; all of them do this, and see what runs on their own GPU. They meet anew each
-            time, so they need a process for this run alone.
-        process: as `profile` takes it.
-        operations: as `profile` takes it.
+            time, so they have a process for this run alone.
+        process: what `apart` gives.
 
     Returns:
         What the profiler writes about them, in Chrome's format, as JSON.
@@ -141,11 +177,11 @@ def profiled(
         file = Path(folder, "trace.json")
         if isinstance(chapter, type):
             text = "".join(linecache.getlines(chapter.run.__code__.co_filename))
-            chapter = str(Path(folder, "engine.py"))
-            Path(chapter).write_text(text)
-        with nullcontext(process) if process and not ranks else apart() as used:
+            chapter = Path(folder, "engine.py")
+            chapter.write_text(text)
+        with apart() if ranks else nullcontext(process) as used:
             meeting = ranks and ranks.again()
-            used.submit(_profile, workload, chapter, options, meeting, sample, file, operations).result()
+            used.submit(_profile, workload, str(chapter), options, meeting, batches, file).result()
         return file.read_text()
 
 
@@ -154,14 +190,13 @@ def _profile(
     chapter: str,
     options: Options,
     ranks: Ranks | None,
-    sample: range,
+    batches: range,
     file: Path,
-    operations: bool,
 ) -> None:
     if ranks:
         ranks.join("cuda")
     checkpoint = Checkpoint(workload.model, ranks) if ranks else _checkpoint(workload.model)
-    _serve(workload, chapter, options, checkpoint, ProfiledDevice(sample, file, operations))
+    _serve(workload, chapter, options, checkpoint, ProfiledDevice(batches, file))
     gc.collect()
     torch.cuda.empty_cache()  # what asked for the profile needs the room, until it asks for the next one
     if ranks:

@@ -1,13 +1,28 @@
-"""A table of figures that knows where they are from: for a terminal, for a JSON file, for a page in Markdown."""
+"""Tables of what was measured, drawn from what is stored: a stored result looks as it did live.
+
+A ResultTable is any table of figures that knows where they are from. The functions below it are of a comparison of
+chapters, stored as `compare.entry` has it.
+"""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from ..trace import formatting
+from ..trace.breakdown import PARTS, Breakdown
+from ..trace.formatting import in_ms
 from . import metrics
+
+# How a step is drawn in a terminal.
+SIGNS = dict(zip(PARTS, (("█", "green"), ("▓", "cyan"), ("▒", "yellow"), ("░", "magenta")), strict=True))
+BAR = 46  # characters of the longest
+STEP = ("step", "kernels", "kernel\ngaps", "launch\ngaps", "bubbles")
+COLUMNS = ("chapter", *STEP, "speedup", "active", "tokens\n/s", "same")
+# "Unlocking asynchronicity in continuous batching", Hugging Face, May 2026: 8,192 tokens each for 32 requests, 8B.
+# Seconds, and the share of them with the GPU active.
+PUBLISHED = {"synchronous": (300.6, 0.760), "asynchronous": (234.5, 0.994)}
 
 
 @dataclass(frozen=True)
@@ -42,19 +57,17 @@ class ResultTable:
         """For a terminal, with machine, versions and date below."""
         origin = ", ".join(f"{name} {value}" for name, value in self.environment.items())
         caption = f"{self.note} {origin}".strip()
-        table = Table(title=self.title, caption=caption, title_justify="left", caption_justify="left", box=box.SIMPLE)
-        for name, how in self.columns.items():
-            table.add_column(name, justify="right" if how else "left", overflow="fold")
+        made = formatting.table(self.title, *self.columns, caption=caption)
+        for column, how in zip(made.columns, self.columns.values(), strict=True):
+            column.justify, column.no_wrap = "right" if how else "left", False
         for cells in self.cells():
-            table.add_row(*map(Text, cells))  # as it is: in "t[mask]", rich would take "[mask]" for a style
-        return table
+            made.add_row(*map(Text, cells))  # as it is: in "t[mask]", rich would take "[mask]" for a style
+        return made
 
     def markdown(self) -> str:
         """For a page: the table alone, without title, note or source."""
-        lines = ["| " + " | ".join(self.columns) + " |"]
-        lines.append("|" + "|".join(" ---: " if how else " --- " for how in self.columns.values()) + "|")
-        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in self.cells()]
-        return "\n".join(lines)
+        cells = [[cell.replace("|", "\\|") for cell in cells] for cells in self.cells()]
+        return formatting.markdown(list(self.columns), cells, [bool(how) for how in self.columns.values()])
 
     def save(self, path: Path, name: str) -> None:
         """Into a file that may hold others: this one replaces what it had under `name`.
@@ -75,3 +88,107 @@ def load(path: Path) -> dict[str, ResultTable]:
         InputError: it is another file, or none.
     """
     return {name: ResultTable(**entry) for name, entry in metrics.load(path, KEYS).items()}
+
+
+# --- comparisons of chapters ---
+
+
+def title(entry: dict) -> str:
+    """The workload, model and machine of a comparison, and what was set."""
+    load = entry["workload"]
+    options = f", {entry['dials']}" if entry.get("dials") else ""
+    many = f"{load['requests']:,} requests, {load['max_running']:,} at a time"
+    return f"{load['name']} on {entry['environment']['device']}: {load['model']}, {many}{options}"
+
+
+def breakdowns(entry: dict) -> dict[str, Breakdown]:
+    """The breakdown of each chapter of a comparison that has one."""
+    return {row["chapter"]: Breakdown.stored(row["breakdown"]) for row in entry["chapters"] if row["breakdown"]}
+
+
+def steps(entry: dict) -> dict[str, float]:
+    """Seconds of a decode step of each chapter of a comparison that has such."""
+    made, found = breakdowns(entry), {}
+    for row in entry["chapters"]:
+        chapter, by_host = row["chapter"], row["figures"]["ms_per_decode_step"]
+        step = made[chapter].step if chapter in made else row.get("step") or (by_host and by_host / 1e3)
+        found |= {chapter: step} if step else {}
+    return found
+
+
+def parts_in_ms(parts: Breakdown) -> list[str]:
+    """A decode step and what it is made of, in the order of PARTS."""
+    return [in_ms(parts.step), *(in_ms(getattr(parts, part)) for part in PARTS)]
+
+
+def bar(name: str, parts: Breakdown, longest: float, speedup: float | None = None) -> Text:
+    """A decode step as a line of a terminal: its parts to scale, and the whole in ms.
+
+    Args:
+        name: what to write before it.
+        parts: the step.
+        longest: seconds that fill BAR characters.
+        speedup: to write behind it.
+    """
+    line, drawn, until = Text(f"{name:<15} "), 0, 0.0
+    for part, (sign, style) in SIGNS.items():
+        until += max(getattr(parts, part), 0.0)
+        end = min(round(BAR * until / longest), BAR)
+        line.append(sign * (end - drawn), style)
+        drawn = end
+    return line.append(f" {in_ms(parts.step)} ms" + ("" if speedup is None else f"  {speedup:.2f}x"))
+
+
+def legend() -> Text:
+    """What the signs of `bar` stand for."""
+    signs = (Text(sign, style).append(f" {part.replace('_', ' ')}", "none") for part, (sign, style) in SIGNS.items())
+    return Text("  ").join([Text("ms per decode step:"), *signs])
+
+
+def comparison(entry: dict) -> Table:
+    """The chapters of a comparison side by side."""
+    caption = (
+        "step: ms of a typical decode, medians: kernels + kernel gaps (the next is queued) + launch gaps (it is not "
+        "launched yet) + bubbles (no batch is on the GPU). speedup: of the step, over the first row's. Of the whole "
+        "run: active, share of time with a batch on the GPU; tokens/s, new ones; same, share of tokens that are the "
+        f"first row's.{_runs(entry)}"
+    )
+    made, parts, times = formatting.table("", *COLUMNS, caption=caption, apart=1), breakdowns(entry), steps(entry)
+    first = times.get(entry["chapters"][0]["chapter"])
+    for row in entry["chapters"]:
+        chapter, figures = row["chapter"], row["figures"]
+        step = times.get(chapter)
+        alone = ["-" if step is None else in_ms(step), *["-"] * len(PARTS)]
+        made.add_row(
+            chapter,
+            *(parts_in_ms(parts[chapter]) if chapter in parts else alone),
+            f"{first / step:.2f}" if step and first else "-",
+            f"{figures['gpu_active']:.1%}",
+            f"{figures['tokens_per_second']:,.0f}",
+            "yes" if row["same_tokens"] == 1 else f"{row['same_tokens']:.1%}",
+        )
+    return made
+
+
+def _runs(entry: dict) -> str:
+    """A sentence on the runs of each chapter, if there was more than one."""
+    runs = [row.get("run_steps", [0.0]) for row in entry["chapters"]]
+    if len(runs[0]) == 1:
+        return ""
+    most = max(max(steps) / min(steps) - 1 for steps in runs)
+    return (
+        f" Of {len(runs[0])} runs each, the one in the middle by the step on the host's clock; a chapter's runs "
+        f"differ by {most:.1%} at most."
+    )
+
+
+def markdown(results: dict[str, dict]) -> str:
+    """The steps of all workloads that have breakdowns, a row for each chapter, for a page in Markdown."""
+    parts = {name: breakdowns(entry) for name, entry in results.items()}
+    parts = {name: chapters for name, chapters in parts.items() if chapters}
+    rows = []
+    for chapter in next(iter(parts.values())):
+        cells = (parts_in_ms(chapters[chapter]) for chapters in parts.values())
+        rows.append([chapter, *(f"**{step}** = {' + '.join(rest)}" for step, *rest in cells)])
+    heads = ["ms per decode step", *(f"`{name}`" for name in parts)]
+    return formatting.markdown(heads, rows, [False] * len(heads))

@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ..errors import InputError
-from ..measure.metrics import Breakdown
-from .theme import FONT, LIGHT, WIDTH, Theme, bare_axes, in_ms, legible, text_width, write_title
+from ..trace.breakdown import PARTS, Breakdown
+from ..trace.formatting import in_ms
+from .theme import FONT, LIGHT, WIDTH, Theme, bare_axes, legible, text_width, write_title
 
 
 def breakdown(rows: Mapping[str, Breakdown], *, theme: Theme = LIGHT, title: str = "") -> Figure:
@@ -28,13 +29,14 @@ def breakdown(rows: Mapping[str, Breakdown], *, theme: Theme = LIGHT, title: str
     """
     if not rows:
         raise InputError("there is no breakdown to draw: it needs at least one row")
-    left, foot, table, row = 0.4 + max(map(text_width, rows)) / 72, 0.5, 3.75, 0.32  # inches
-    columns = dict(zip(("kernels", "launch gaps", "bubbles", "total"), (2.86, 1.76, 0.84, 0.2), strict=True))
+    names = [part.replace("_", " ") for part in PARTS]
+    left, foot, table, row = 0.4 + max(map(text_width, rows)) / 72, 0.5, 4.75, 0.32  # inches
+    columns = dict(zip((*names, "total"), (3.86, 2.76, 1.66, 0.8, 0.2), strict=True))
     height = row * len(rows)
     figure = Figure((WIDTH, foot + height + 0.3 + 0.32 * bool(title)), facecolor=theme.page)
     write_title(figure, theme, title)
     axes = bare_axes(figure, theme, left, foot, WIDTH - left - table, height)
-    longest = 1e3 * max(each.kernels + each.launch_gaps + each.bubbles for each in rows.values())
+    longest = 1e3 * max(sum(max(getattr(each, part), 0.0) for part in PARTS) for each in rows.values())
     point = longest / (72 * (WIDTH - left - table))  # ms
     axes.set_xlim(0, longest)
     axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -48,7 +50,8 @@ def breakdown(rows: Mapping[str, Breakdown], *, theme: Theme = LIGHT, title: str
         figure.text(x / WIDTH, y / figure.get_figheight(), text, **style)
         return x, y
 
-    for column, style in list(theme.styles().items())[:3]:
+    for column in names:
+        style = theme.styles()[column]
         x, y = write(column, -0.95, column, size=FONT)
         size = 0.11 / WIDTH, 0.11 / figure.get_figheight()
         corner = (x - text_width(column) / 72 - 0.14) / WIDTH, (y - 0.055) / figure.get_figheight()
@@ -56,7 +59,7 @@ def breakdown(rows: Mapping[str, Breakdown], *, theme: Theme = LIGHT, title: str
     write("total", -0.95, "total", size=FONT, weight="bold")
     for line, (label, each) in enumerate(rows.items()):
         start = 0.0
-        for part, seconds in ("kernels", each.kernels), ("launch gaps", each.launch_gaps), ("bubbles", each.bubbles):
+        for part, seconds in zip(names, (getattr(each, part) for part in PARTS), strict=True):
             width = 1e3 * max(seconds, 0.0)
             style = legible(theme.styles()[part], width / point)
             axes.add_patch(Rectangle((start, line - 0.34), width, 0.68, gid=f"{label} {part}", **style))

@@ -75,6 +75,7 @@ class Theme:
         """How the parts of a step and the host's waits are drawn."""
         return {
             "kernels": {"facecolor": self.kernels, "linewidth": 0},
+            "kernel gaps": {"facecolor": self.gaps, "edgecolor": self.kernels, "hatch": ".....", "linewidth": 0.6},
             "launch gaps": {"facecolor": self.gaps, "edgecolor": self.kernels, "hatch": "/////", "linewidth": 0.6},
             "bubbles": {"facecolor": self.page, "edgecolor": self.bubbles, "hatch": "xxxxx", "linewidth": 0.6},
             "wait": {"facecolor": self.page, "edgecolor": self.faint, "hatch": "/////", "linewidth": 0.4},
@@ -126,11 +127,6 @@ def bare_axes(figure: Figure, theme: Theme, left: float, bottom: float, width: f
 def text_width(text: str) -> float:
     """Points that a text of FONT or FONT + 1 takes at most."""
     return text_to_path.get_text_width_height_descent(text, FontProperties(size=FONT + 1), ismath=False)[0]
-
-
-def in_ms(seconds: float) -> str:
-    """In ms; what is more than nothing does not read as nothing."""
-    return "<0.01" if 0 < seconds < 5e-6 else f"{round(1e3 * seconds, 2) + 0.0:.2f}"  # + 0.0: no -0.00
 
 
 def legible(style: dict, points: float) -> dict:

@@ -8,6 +8,7 @@ from matplotlib.legend_handler import HandlerTuple
 from matplotlib.patches import Patch, Rectangle
 
 from ..errors import InputError
+from ..trace.formatting import in_ms
 from ..trace.spans import LANES, Lane, Span, Trace
 from .theme import (
     FONT,
@@ -18,7 +19,6 @@ from .theme import (
     WIDTH,
     Theme,
     bare_axes,
-    in_ms,
     legible,
     text_width,
     write_title,
@@ -134,7 +134,7 @@ class Lanes:
         if span.name == "wait":
             self.bar(start, end, low, height, "wait", what, **self.theme.styles()["wait"])
             return
-        ink, share = self.theme.slot(span.slot), _kernel_share(span)
+        ink, share = self.theme.slot(span.slot), _busy_share(span)
         if share < 1:
             tank = {"facecolor": ink.tint, "edgecolor": ink.fill, "linewidth": 0.6}
             self.bar(start, end, low, height, f"launch gaps {span.slot}", f"gaps {what}", **tank)
@@ -149,7 +149,7 @@ class Lanes:
     def label(self, span: Span, before: float, after: float) -> None:
         """Writes what a span is inside its bar, or beside it where nothing else is from `before` to `after`."""
         low, height = BARS[span.lane]
-        middle, share, ink = low + height / 2, _kernel_share(span), self.theme.slot(span.slot)
+        middle, share, ink = low + height / 2, _busy_share(span), self.theme.slot(span.slot)
         start, end = self.place(span.start, span.end)
         inside = max(start, self.left), min(end, self.right)
         whose = f"{span.batch_number} {span.slot}" if span.slot else f"{span.batch_number}"
@@ -244,8 +244,8 @@ class Lanes:
         return figure
 
 
-def _kernel_share(span: Span) -> float:
-    """The share of a compute span in which a kernel runs; 1 where that is not known, or as good as all of it."""
-    if span.kernels is None or span.kernels > 0.995 * span.seconds:
-        return 1.0
-    return span.kernels / span.seconds
+def _busy_share(span: Span) -> float:
+    """The share of a compute span in which the GPU does not wait for launches; 1 where that is not known, or as good as
+    all of it."""
+    on_gpu = span.on_gpu
+    return 1.0 if on_gpu is None or on_gpu > 0.995 * span.seconds else on_gpu / span.seconds

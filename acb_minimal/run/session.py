@@ -209,7 +209,7 @@ class Session:
                 yield Completion(request.id, tokens, self.checkpoint.decode(tokens), request.finish_reason)
             self.device.finish()
             if self.trace:
-                self.trace.prompts = frozenset(n for n, step in enumerate(self.done) if not step.decodes)
+                self.trace.told(self.done)
         finally:
             gc.unfreeze()
             torch.set_num_threads(threads)

@@ -338,8 +338,8 @@ class Simulator:
                 self.observer.run(operation)
             if self.trace is not None and operation.start is not None and operation.end > operation.start:
                 op, lane = operation, ENGINES[operation.engine]
-                kernels = op.cost.busy if op.engine == "compute" else None
-                self.trace.add(lane, op.what, op.start, op.end, op.batch_number, op.slot, op.issued, kernels)
+                parts = op.cost[:2] if op.engine == "compute" else ()
+                self.trace.add(lane, op.what, op.start, op.end, op.batch_number, op.slot, op.issued, *parts)
         if operation.end is None:
             operation.end = self.now  # only Timed knows better
         operation.done = True

@@ -3,7 +3,7 @@
 A GPU is busy while a kernel, a memset or a copy within devices runs on it. Every other moment from the first such work
 to the last is in a gap, and the launch of the kernel that ends a gap tells what it was:
 
-    device gap   its call had returned 10 us before the gap began, or had launched other kernels before: the GPU had
+    kernel gap   its call had returned 10 us before the gap began, or had launched other kernels before: the GPU had
                  work, and took its time. So it does between any two kernels: under 2 us the host is not at fault.
     bubble       between the call before and this one, the host was done with a batch: it returned from a wait, or
                  launched a copy of tokens to the host. Every engine has such a copy once for every batch, and an
@@ -14,8 +14,14 @@ Of waits, only those of the thread that launches count: what a second thread wai
 Its copies count if the first launches none. A kernel whose launch is not in the trace is taken to be launched as late
 as can be: as it starts, or by the next known launch on its stream.
 
+Between two kernels that are queued a GPU takes its time, about as long every time. As long it would have taken in a
+launch gap as well, had the host been faster: that much of each is a kernel gap.
+
 What a profiler says is not what runs without it: launching is slower, and kernels of a graph replay get gaps of their
 own. Hold its step time against that of a run without it. A kernel that waits for another GPU counts as busy.
+
+In a trace of ours batches have numbers, and what lies between two of them is a bubble. A kernel is all that a call
+launched there, and has gaps inside: how long, not when.
 """
 
 from dataclasses import dataclass
@@ -25,11 +31,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ..errors import InputError
+from .breakdown import inside
 from .stretches import Stretches
 from .torch_profiler import CALLS, Recording
 
-Kind = Literal["bubble", "launch gap", "device gap"]
-KINDS: tuple[Kind, ...] = ("bubble", "launch gap", "device gap")
+Kind = Literal["bubble", "launch gap", "kernel gap"]
+KINDS: tuple[Kind, ...] = ("bubble", "launch gap", "kernel gap")
 SHORT = 2_000  # ns: no longer does a GPU take from one kernel to the next when both are queued
 ON_ITS_WAY = 10_000  # ns: a call that returned later than this before a gap may not have reached the GPU by then
 
@@ -60,6 +67,10 @@ class Work:
         known: whether the call is in the trace. bool [work].
         first: whether it is the first of those that the call launched: a graph has many. bool [work].
         call: row of the call; -1 if not known. int [work].
+        batch: number of the batch, in a trace of ours; else -1. int [work].
+        running: how long kernels run in it: all of its time, but in a trace of ours. -1 if not known.
+        gaps: how long it is in kernel gaps inside; -1 if not known.
+        count: kernels in it; -1 if not known. int [work].
     """
 
     row: np.ndarray
@@ -71,6 +82,10 @@ class Work:
     known: np.ndarray
     first: np.ndarray
     call: np.ndarray
+    batch: np.ndarray
+    running: np.ndarray
+    gaps: np.ndarray
+    count: np.ndarray
 
     @classmethod
     def of(cls, recording: Recording, rows: np.ndarray, calls: dict[int, int]) -> "Work":
@@ -98,7 +113,17 @@ class Work:
                 returned[at] = np.where(known[at], returned[at], latest)
         first = numbers == 0
         first[np.unique(numbers, return_index=True)[1]] = True
-        return cls(rows, start, end, called, returned, thread, known, first, call)
+        batch, running, gaps, count = np.full(len(rows), -1), end - start, np.zeros_like(start), np.ones_like(rows)
+        for index in np.flatnonzero(np.isin(rows, list(recording.told))).tolist():
+            args, length = recording.told[rows[index]], int(running[index])
+            graph = known[index] and "Graph" in recording.text(call[index])
+            batch[index], count[index] = args["batch"], args.get("kernel_count", -1)
+            running[index] = gaps[index] = -1
+            if "kernels" in args:
+                times = (None if us is None else us / 1e6 for us in (args["kernels"], args.get("kernel_gaps")))
+                parts = inside(length / 1e9, *times, args.get("kernel_count"), graph)
+                running[index], gaps[index] = (round(1e9 * seconds) for seconds in parts)
+        return cls(rows, start, end, called, returned, thread, known, first, call, batch, running, gaps, count)
 
     def follows_end(self, downloads: "Work", wait_end: np.ndarray, wait_thread: np.ndarray) -> np.ndarray:
         """Whether the host was done with a batch between the last launch before this one and this one. bool [work].
@@ -139,15 +164,24 @@ class Gpu:
     uploads: Work
     waits: np.ndarray
 
+    @property
+    def numbered(self) -> bool:
+        """Whether its batches have numbers: it is a trace of ours."""
+        return bool((self.work.batch >= 0).any())
+
     @cached_property
     def ended(self) -> np.ndarray:
         """Whether the host was done with a batch just before it launched each piece of work. bool [work]."""
+        if self.numbered:
+            return np.append(False, np.diff(self.work.batch) != 0)
         waits = self.waits
         return self.work.follows_end(self.downloads, self.recording.end[waits], self.recording.thread[waits])
 
     @property
     def told_apart(self) -> str:
         """What tells batches apart."""
+        if self.numbered:
+            return "their numbers"
         if len(self.downloads.start):
             return "copies to the host and waits"
         return "waits" if len(self.waits) else "nothing"
@@ -178,17 +212,43 @@ class Gpu:
         """What each gap was: an index into KINDS. int [gaps]."""
         start, length = self.gaps.start, self.gaps.end - self.gaps.start
         queued = (self.work.returned[self.by] <= start - ON_ITS_WAY) | ~self.work.first[self.by] | (length < SHORT)
+        if self.numbered:
+            queued &= ~self.ended[self.by]
         return np.where(queued, 2, np.where(self.ended[self.by], 0, 1))
 
-    def kind(self, kind: Kind) -> Stretches:
-        """The gaps of one kind."""
-        at = self.kinds == KINDS.index(kind)
-        return Stretches(self.gaps.start[at], self.gaps.end[at])
+    @cached_property
+    def own(self) -> int:
+        """Nanoseconds from one kernel to the next if both are queued and not of a graph: the median; 0 without any."""
+        eager = (self.kinds == 2) & self.work.first[self.by]
+        return int(np.median((self.gaps.end - self.gaps.start)[eager])) if eager.any() else 0
 
-    def idle(self, kind: Kind) -> Idle:
-        """How much the gaps of one kind are, and how many."""
-        gaps = self.kind(kind)
-        return Idle(gaps.seconds, len(gaps.start))
+    def kind(self, kind: Kind) -> Stretches:
+        """The gaps of one kind. Of a launch gap, the last moment is the GPU's own: it would take that in any case."""
+        start, end, launch = self.gaps.start, self.gaps.end, self.kinds == 1
+        waited = np.where(launch, np.maximum(end - self.own, start), start)  # until then, for its launch
+        if kind == "launch gap":
+            end = waited
+        elif kind == "kernel gap":
+            start = waited
+        at = (self.kinds == KINDS.index(kind)) | (launch & (kind == "kernel gap"))
+        return Stretches(start[at & (end > start)], end[at & (end > start)])
+
+    @property
+    def idle_inside(self) -> np.ndarray | None:
+        """Nanoseconds of each piece of work in which no kernel runs: 0, but in a trace of ours; None if that is not
+        known of all of it. int64 [work]."""
+        work = self.work
+        return None if (work.running < 0).any() else work.end - work.start - work.running
+
+    def idle(self, kind: Kind) -> Idle | None:
+        """How much the gaps of one kind are, and how many; None if the trace cannot tell."""
+        gaps, idle = self.kind(kind), self.idle_inside
+        if kind == "bubble":
+            return Idle(gaps.seconds, len(gaps.start))
+        if idle is None:
+            return None
+        idle = self.work.gaps if kind == "kernel gap" else idle - self.work.gaps
+        return Idle(gaps.seconds + int(idle.sum()) / 1e9, len(gaps.start) + int((idle > 0).sum()))
 
 
 def gpus(recording: Recording, begin: float = 0.0, end: float = float("inf")) -> list[Gpu]:
@@ -208,7 +268,7 @@ def gpus(recording: Recording, begin: float = 0.0, end: float = float("inf")) ->
     for number, name in sorted(enumerate(recording.gpus), key=lambda item: (len(item[1]), item[1])):
         work, downloads, uploads = (Work.of(recording, each[recording.gpu[each] == number], calls) for each in rows)
         if len(work.row):
-            found.append(Gpu(name, recording, work, downloads, uploads, waits))
+            found.append(Gpu(_called(recording, name), recording, work, downloads, uploads, waits))
     if not found:
         calls = recording.rows(*CALLS)
         graphs = recording.named("GraphLaunch", calls).sum()
@@ -216,3 +276,10 @@ def gpus(recording: Recording, begin: float = 0.0, end: float = float("inf")) ->
         window = f" from {begin:g} to {end:g} s" if begin or end < float("inf") else ""
         raise InputError(f"no kernel runs in this trace{window}, only copies to and from the host do{graphs}")
     return found
+
+
+def _called(recording: Recording, name: str) -> str:
+    """The name of a trace's only GPU, if the trace has it."""
+    known = recording.header.get("deviceProperties") or []
+    names = {f"GPU {each.get('id')}": each.get("name") for each in known if isinstance(each, dict)}
+    return (len(recording.gpus) == 1 and names.get(name)) or name

@@ -6,9 +6,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from .batches import Batches, nanoseconds
+from .batches import Batches
 from .gaps import Gpu
-from .spans import Trace
 from .steps import Step
 from .stretches import Stretches
 from .torch_profiler import HOST
@@ -51,16 +50,6 @@ def while_idle(gpu: Gpu, found: Batches, steps: list[Step]) -> list[Doing]:
     return _sums(start, end, inside, within, idle, found, len(steps))
 
 
-def while_idle_in_ours(trace: Trace, found: Batches, steps: list[Step]) -> list[Doing]:
-    """Likewise, in the bubbles of a trace of ours: where its launch gaps are is not known."""
-    bubbles = [(step.batch.start - step.batch.bubble, step.batch.start) for step in steps]
-    idle = Stretches.union(*np.array(bubbles, dtype=np.int64).T)
-    spans = trace.lane("CPU")
-    start = np.array([nanoseconds(span.start) for span in spans], dtype=np.int64)
-    end = np.array([nanoseconds(span.end) for span in spans], dtype=np.int64)
-    return _sums(start, end, [span.name for span in spans], [""] * len(spans), idle, found, len(steps))
-
-
 def innermost(
     start: np.ndarray, end: np.ndarray, frames: np.ndarray, annotations: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -82,7 +71,7 @@ def innermost(
     now = 0
     columns = zip(start.tolist(), end.tolist(), frames.tolist(), annotations.tolist(), strict=True)
     for event, (begins, ends, frame, annotation) in enumerate((*columns, (None, 0, False, False))):
-        while stack and (begins is None or now < begins):
+        while stack and (begins is None or now < begins or stack[-1][0] <= begins):
             until, top, under, *_ = stack[-1]
             stop = until if begins is None else min(until, begins)
             if stop > now:

@@ -1,24 +1,23 @@
 """Does an engine overlap? Says of a trace of any engine when its GPU idles, and what the host does meanwhile.
 
 It reads what torch's profiler writes (vLLM, SGLang, transformers or an engine of your own under it), and what `Trace`
-writes. How gaps are told apart is in gaps.py, how steps are in launched.py and steps.py, and what is made of both in
-verdict.py.
+writes in its way. How gaps are told apart is in gaps.py, how steps are in batches.py and steps.py, and what is made of
+both in verdict.py.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-from ..errors import InputError
-from . import batches, host, launched, verdict
-from .batches import Batches
+from ..errors import EngineError, InputError
+from . import host, verdict
+from .batches import Batches, of_gpu
 from .chrome import ChromeFile
-from .gaps import Gpu, Idle, gpus
+from .gaps import KINDS, Gpu, Idle, gpus
 from .host import Doing
-from .spans import LANES, Trace
-from .steps import SORTS, Sort, Step, Typical, steady, steps_of
+from .spans import Trace
+from .steps import SORTS, Sort, Step, Typical, steps_of, typical_steps
 from .torch_profiler import DEVICE, HOST, Recording
 from .verdict import Verdict
 
@@ -31,22 +30,22 @@ class Report:
         name: of the GPU, in the trace.
         window: seconds from the start of its first work to the end of its last.
         kernels: how many there are, memsets and copies within devices included; launches, in a trace of ours.
-        kernel_seconds: with any of them running; in a trace of ours that lacks kernel times, with a batch on the GPU.
+        kernel_seconds: with any of them running; with a batch on the GPU, where the trace cannot tell.
         bubbles: gaps between batches.
-        launch_gaps: gaps inside batches; None if the trace cannot show them.
-        device_gaps: gaps between kernels that were queued.
+        launch_gaps: gaps inside batches; None if the trace cannot tell.
+        kernel_gaps: gaps between kernels that were queued; likewise.
         told_apart: by what batches were.
         assumed: share of kernels, 0 to 1, whose launch is not in the trace.
         sorts: how many steps of each sort there are, and the median of their lengths in seconds.
-        typical: the typical steady step; None if there are none.
-        doing: what the host did while the GPU waited for it, in the steady steps.
+        typical: what the typical decodes have in common; None if there are none.
+        doing: what the host did while the GPU waited for it, in these.
         whole: whether no kernels are missing in the trace; else all but the refusals is wrong.
         refusals: why there is no verdict.
-        verdict: on the steady steps; None if there are refusals.
-        source: what ran on the GPU; a Trace, in a trace of ours.
+        verdict: on the typical decodes; None if there are refusals.
+        gpu: what ran on it.
         found: its batches.
         steps: all of them.
-        steady: those that the verdict is about.
+        chosen: those of the typical decodes.
     """
 
     name: str
@@ -55,7 +54,7 @@ class Report:
     kernel_seconds: float
     bubbles: Idle
     launch_gaps: Idle | None
-    device_gaps: Idle
+    kernel_gaps: Idle | None
     told_apart: str
     assumed: float
     sorts: dict[Sort, tuple[int, float]]
@@ -64,10 +63,10 @@ class Report:
     whole: bool
     refusals: list[str]
     verdict: Verdict | None
-    source: Gpu | Trace = field(repr=False, compare=False)
+    gpu: Gpu = field(repr=False, compare=False)
     found: Batches = field(repr=False, compare=False)
     steps: list[Step] = field(repr=False, compare=False)
-    steady: list[Step] = field(repr=False, compare=False)
+    chosen: list[Step] = field(repr=False, compare=False)
 
     @property
     def busy(self) -> float:
@@ -80,61 +79,53 @@ class Report:
         return None if self.told_apart == "nothing" else len(self.found.batches)
 
 
-def read(path: Path, progress: Callable[[float], None] = lambda share: None) -> Recording | Trace:
+def read(path: Path, progress: Callable[[float], None] = lambda share: None) -> Recording:
     """A trace, as JSON or gzipped JSON, whatever its name: {"traceEvents": list}, or a bare list of events.
 
     Args:
         progress: is told now and then which share of the file has been read, 0 to 1.
 
-    Returns:
-        A Trace if we wrote it, a Recording if torch's profiler did.
-
     Raises:
         InputError: there is no such file, it holds no trace, or nothing in it ran on a GPU.
     """
-    file, ours = ChromeFile(path, progress), []
-
-    def others() -> Iterator[dict]:
-        for event in file.events():
-            if event.get("cat") in (*LANES, "launch"):
-                ours.append(event)
-            else:
-                yield event
-
-    recording = Recording.of(others())
+    file = ChromeFile(path, progress)
+    recording = Recording.of(file.events())
+    recording.header.update(file.header)
     if len(recording.rows(*DEVICE)):
-        recording.header.update(file.header)
         return recording
-    if any(event.get("cat") == "compute" for event in ours):
-        try:
-            return Trace.of_chrome({**file.header, "traceEvents": ours})
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{str(path)!r} is not as `acb profile --trace` writes it: {error!r}") from error
     if len(recording.rows(*HOST)):
         raise InputError(f"{str(path)!r} has no GPU activity: was it recorded without ProfilerActivity.CUDA?")
-    raise InputError(
-        f"there is no trace of a GPU in {str(path)!r}: looked for events of category {', '.join(DEVICE)} (torch's "
-        f"profiler) or {', '.join(LANES)} (acb profile --trace)"
-    )
+    raise InputError(f"there is no trace of a GPU in {str(path)!r}: looked for events of category {', '.join(DEVICE)}")
 
 
 def analyse(
-    trace: Recording | Trace, begin: float = 0.0, end: float = float("inf"), step: float | None = None
+    recording: Recording, begin: float = 0.0, end: float = float("inf"), step: float | None = None
 ) -> list[Report]:
     """A report for each GPU in a trace.
 
     Args:
-        trace: as `read` gives it.
+        recording: as `read` gives it.
         begin: seconds from the trace's first event: what ran on a GPU earlier is left out.
         end: likewise, later.
-        step: seconds that a steady step takes without the profiler, if known.
+        step: seconds that a typical step takes without the profiler, if known.
 
     Raises:
         InputError: nothing ran on a GPU in that time.
     """
-    if isinstance(trace, Trace):
-        return [_of_ours(_part(trace, begin, end))]
-    return [_of_gpu(gpu, step) for gpu in gpus(trace, begin, end)]
+    return [_of_gpu(gpu, step) for gpu in gpus(recording, begin, end)]
+
+
+def typical_of(trace: Trace) -> Typical | None:
+    """What the typical decodes of a run of ours have in common; None if it has no such.
+
+    Raises:
+        EngineError: one of its batches was never on the GPU.
+    """
+    if missing := trace.rows.keys() - trace.batches():
+        raise EngineError(f"nothing was launched for batch {min(missing)}: what ran was for other batches")
+    (gpu,) = gpus(Recording.of(trace.events()))
+    chosen = typical_steps(steps_of(of_gpu(gpu)))
+    return Typical.of(chosen) if chosen else None
 
 
 def as_json(report: Report) -> dict:
@@ -142,12 +133,12 @@ def as_json(report: Report) -> dict:
     typical = report.typical
     figures = {
         name: value._asdict() if isinstance(value, Idle) else value
-        for name in ("name", "window", "kernels", "kernel_seconds", "bubbles", "launch_gaps", "device_gaps", "batches",
+        for name in ("name", "window", "kernels", "kernel_seconds", "bubbles", "launch_gaps", "kernel_gaps", "batches",
                      "told_apart", "assumed", "whole", "refusals")
         for value in [getattr(report, name)]
     }  # fmt: skip
     figures["steps"] = {sort: {"count": count, "median": length} for sort, (count, length) in report.sorts.items()}
-    figures["steady"] = typical and {
+    figures["typical"] = typical and {
         **asdict(typical),
         "idle": typical.idle,
         "hidden": typical.hidden,
@@ -162,20 +153,25 @@ def as_json(report: Report) -> dict:
 
 
 def _of_gpu(gpu: Gpu, step: float | None) -> Report:
-    found, idle = launched.of_gpu(gpu), [gpu.idle(kind) for kind in ("bubble", "launch gap", "device gap")]
+    found = of_gpu(gpu)
+    bubbles, launch_gaps, kernel_gaps = (gpu.idle(kind) for kind in KINDS)
     steps = steps_of(found)
-    chosen = steady(steps)
+    chosen = typical_steps(steps)
     refusals = verdict.refusals(gpu, found, steps, chosen, step)
     typical = Typical.of(chosen) if chosen else None
     window = int(gpu.reach[-1] - gpu.work.start[0])
+    running = window - int((gpu.gaps.end - gpu.gaps.start).sum())
+    if gpu.idle_inside is not None:
+        running -= int(gpu.idle_inside.sum())
+    checked = gpu.numbered or step is not None
     return Report(
         name=gpu.name,
         window=window / 1e9,
         kernels=len(gpu.work.row),
-        kernel_seconds=(window - int((gpu.gaps.end - gpu.gaps.start).sum())) / 1e9,
-        bubbles=idle[0],
-        launch_gaps=idle[1],
-        device_gaps=idle[2],
+        kernel_seconds=running / 1e9,
+        bubbles=bubbles,
+        launch_gaps=launch_gaps,
+        kernel_gaps=kernel_gaps,
         told_apart=gpu.told_apart,
         assumed=1 - float(gpu.work.known.mean()),
         sorts=_sorts(steps),
@@ -183,64 +179,12 @@ def _of_gpu(gpu: Gpu, step: float | None) -> Report:
         doing=host.while_idle(gpu, found, chosen) if chosen else [],
         whole=not verdict.lost(gpu, found),
         refusals=refusals,
-        verdict=None if refusals else verdict.verdict(typical, verdict.signs(gpu), checked=step is not None),
-        source=gpu,
+        verdict=None if refusals else verdict.verdict(typical, verdict.signs(gpu), checked),
+        gpu=gpu,
         found=found,
         steps=steps,
-        steady=chosen,
+        chosen=chosen,
     )
-
-
-def _of_ours(trace: Trace) -> Report:
-    """Of a trace of ours: batches have numbers, and nothing slowed it."""
-    found, bubbles, windows = batches.of_trace(trace), trace.bubbles(), trace.batches()
-    steps, compute = steps_of(found), trace.lane("compute")
-    chosen = steady(steps)
-    refusals = verdict.too_few(steps, chosen)
-    window = max(end for _, end in windows.values()) - min(start for start, _ in windows.values())
-    running, launch_gaps = window - sum(bubbles.values()), None
-    between = sum(after > end for (_, end), (after, _) in pairwise(sorted(windows.values())))
-    if all(span.kernels is not None for span in compute):
-        idle = {number: end - start for number, (start, end) in windows.items()}
-        for span in compute:
-            idle[span.batch_number] -= span.kernels
-        launch_gaps = Idle(sum(idle.values()), sum(seconds > 1e-9 for seconds in idle.values()))
-        running -= launch_gaps.seconds
-    typical = Typical.of(chosen, launch_gaps is not None) if chosen else None
-    slots = {span.slot for span in trace.spans} - {None}
-    return Report(
-        name=trace.device or "GPU",
-        window=window,
-        kernels=len(compute),
-        kernel_seconds=running,
-        bubbles=Idle(sum(bubbles.values()), between),
-        launch_gaps=launch_gaps,
-        device_gaps=Idle(0.0, 0),
-        told_apart="their numbers",
-        assumed=0.0,
-        sorts=_sorts(steps),
-        typical=typical,
-        doing=host.while_idle_in_ours(trace, found, chosen) if chosen else [],
-        whole=True,
-        refusals=refusals,
-        verdict=None
-        if refusals
-        else verdict.verdict(typical, "it has two slots" if len(slots) > 1 else "", checked=True),
-        source=trace,
-        found=found,
-        steps=steps,
-        steady=chosen,
-    )
-
-
-def _part(trace: Trace, begin: float, end: float) -> Trace:
-    """The batches that ran in that time, and the waits among them."""
-    zero = min(span.start for span in trace.spans)
-    numbers = [n for n, (start, _) in trace.batches().items() if begin <= start - zero < end]
-    if not numbers:
-        raise InputError(f"no batch runs in this trace from {begin:g} to {end:g} s")
-    whole = len(numbers) == len(trace.batches())
-    return trace if whole else trace.part(min(numbers), max(numbers))
 
 
 def _sorts(steps: list[Step]) -> dict[Sort, tuple[int, float]]:

@@ -1,7 +1,7 @@
 """The law of overlap: what a step takes, synchronous and asynchronous, and so what asynchrony can win.
 
-With K the time that a batch takes the GPU once all of it is queued, L the time that the host takes to launch it, and H
-the rest of the host's work for a step:
+With K the time that a batch takes the GPU once all of it is queued, its kernels and kernel gaps; L the time that the
+host takes to launch it; and H the rest of the host's work for a step:
 
     synchronous    step = max(K, L) + H
     asynchronous   step = max(K, L + H)
@@ -11,10 +11,12 @@ launches kernel by kernel, K is longer by that ramp while it is synchronous.
 
 A synchronous engine's GPU waits for H: its bubble is H. So asynchrony wins at most H, all of it if L + H <= K, and
 nothing if the launches alone take longer than the kernels (L >= K): then the GPU waits for launches either way. The
-gain is largest where H = K, a factor of two.
+speedup is largest where H = K, a factor of two.
 """
 
 from dataclasses import dataclass
+
+from .formatting import ms
 
 
 @dataclass(frozen=True)
@@ -22,13 +24,13 @@ class Law:
     """What the law of overlap says of an engine.
 
     Attributes:
-        kernels: K, seconds.
+        on_gpu: K, seconds.
         launching: L, seconds.
         host: H, seconds.
         ramp: seconds that the GPU of a synchronous engine waits for the first launches of a batch.
     """
 
-    kernels: float
+    on_gpu: float
     launching: float
     host: float
     ramp: float = 0.0
@@ -36,25 +38,28 @@ class Law:
     @property
     def synchronous(self) -> float:
         """Seconds of a step of a synchronous engine."""
-        return max(self.kernels + self.ramp, self.launching) + self.host
+        return max(self.on_gpu + self.ramp, self.launching) + self.host
 
     @property
     def asynchronous(self) -> float:
         """Seconds of a step of an asynchronous one."""
-        return max(self.kernels, self.launching + self.host)
+        return max(self.on_gpu, self.launching + self.host)
 
     @property
-    def gain(self) -> float:
-        """How many times as fast the asynchronous one is: from 1 to 2."""
+    def speedup(self) -> float:
+        """Of the asynchronous one over the synchronous one: from 1 to 2, but for the ramp."""
         return self.synchronous / self.asynchronous
 
     def __str__(self) -> str:
-        k, ell, h = (f"{1e3 * seconds:.2f} ms" for seconds in (self.kernels, self.launching, self.host))
+        bound = self.launching >= self.on_gpu
+        ramp = f" after a ramp of {ms(self.ramp)}" if not bound and self.ramp > 0.005 * self.on_gpu else ""
+        plus = " + ramp" if ramp else ""
         said = (
-            f"By the law of overlap: kernels K = {k}, launching L = {ell}, the rest of the host's work H = {h}, so a "
-            f"synchronous step is max(K, L) + H = {1e3 * self.synchronous:.2f} ms, and an asynchronous one "
-            f"max(K, L + H) = {1e3 * self.asynchronous:.2f} ms: {self.gain:.2f} times as fast."
+            f"The law of overlap: K {ms(self.on_gpu)} on the GPU{ramp}, L {ms(self.launching)} to launch, H "
+            f"{ms(self.host)} for the rest of the host's work. So a synchronous step is max(K{plus}, L) + H = "
+            f"{ms(self.synchronous)}, an asynchronous one max(K, L + H) = {ms(self.asynchronous)}: a speedup of "
+            f"{self.speedup:.2f}."
         )
-        if self.launching >= self.kernels:
-            said += " Launching takes longer than the kernels: asynchrony wins nothing before graphs make it short."
+        if bound:
+            said += " Launching takes longer than K: asynchrony wins nothing before graphs make it short."
         return said

@@ -7,18 +7,24 @@ simulator both clocks are one. This file knows spans; it measures nothing.
 
 import json
 from collections import defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 from ..errors import InputError
+from .breakdown import inside
 
 Lane = Literal["CPU", "H2D", "compute", "D2H"]
 LANES: tuple[Lane, ...] = ("CPU", "H2D", "compute", "D2H")
-LAUNCHES = ("carry_over", "forward", "replay")  # the names of spans that are launching
 ENGINES: dict[str, Lane] = {"h2d": "H2D", "compute": "compute", "d2h": "D2H"}
 COPIES = {"h2d": "upload", "d2h": "download"}
+# In the categories of torch's profiler: which call of CUDA's a span on the CPU stands for, and what a copy is called.
+CALLS = {"wait": "cudaStreamSynchronize", "replay": "cudaGraphLaunch"}
+CALLS |= dict.fromkeys(("upload", "download"), "cudaMemcpyAsync")
+MEMCPY = {"H2D": "Memcpy HtoD (Pinned -> Device)", "D2H": "Memcpy DtoH (Device -> Pinned)"}
+HOST, GPU = 1, 0  # processes
 
 
 def number_of(work) -> int | None:
@@ -39,8 +45,9 @@ class Span:
         batch_number: number of the batch, from 0; None for a wait, which may be for anything.
         slot: the slot's letter; None if no slot is involved.
         launched: when the host launched it, of what a device did.
-        kernels: seconds of it in which a kernel runs, in the compute lane and where that is known: the simulator knows.
-        kernel_count: how many these are, where that is known: the simulator has no single kernels.
+        kernels: seconds of it in which a kernel runs, in the compute lane and where that is known.
+        kernel_gaps: seconds that the GPU takes from one of these kernels to the next though that is queued, likewise.
+        kernel_count: how many kernels these are, likewise.
     """
 
     lane: Lane
@@ -51,12 +58,20 @@ class Span:
     slot: str | None = None
     launched: float | None = None
     kernels: float | None = None
+    kernel_gaps: float | None = None
     kernel_count: int | None = None
 
     @property
     def seconds(self) -> float:
         """How long it took."""
         return self.end - self.start
+
+    @property
+    def on_gpu(self) -> float | None:
+        """Seconds of it in which the GPU does not wait for launches; None if that is not known."""
+        if self.kernels is None:
+            return None
+        return sum(inside(self.seconds, self.kernels, self.kernel_gaps, self.kernel_count, self.name == "replay"))
 
 
 @dataclass
@@ -67,12 +82,14 @@ class Trace:
         device: what they were recorded on; a simulated one says so.
         spans: all of them.
         rank: of the process, among those of one run; None if there is but one.
+        rows: of each batch, by number, without padding; empty if they are not known.
         prompts: numbers of the batches that had prompts in them; None if that is not known.
     """
 
     device: str = ""
     spans: list[Span] = field(default_factory=list)
     rank: int | None = None
+    rows: dict[int, int] = field(default_factory=dict)
     prompts: frozenset[int] | None = None
 
     def add(self, lane: Lane, name: str, start: float, end: float, *details, **named) -> None:
@@ -121,10 +138,13 @@ class Trace:
             for number, (start, end) in sorted(windows.items())
         ]
 
-    def launching(self, batch_number: int) -> float:
-        """Seconds that the host took to launch a batch's forward pass, carry-over included."""
-        spans = (span for span in self.spans if span.lane == "CPU" and span.batch_number == batch_number)
-        return sum(span.seconds for span in spans if span.name in LAUNCHES)
+    def launching(self) -> dict[int, float]:
+        """Seconds that the host took to launch each batch's forward pass, carry-over included."""
+        seconds: dict[int, float] = defaultdict(float)
+        for span in self.lane("CPU"):
+            if span.name in ("carry_over", "forward", "replay"):
+                seconds[span.batch_number] += span.seconds
+        return seconds
 
     def middle(self, count: int) -> tuple[int, int]:
         """The numbers of the first and last of `count` batches from the middle of the run; of all, if there are fewer.
@@ -144,57 +164,104 @@ class Trace:
         of_batches = [span for span in numbered if first <= span.batch_number <= last]
         begin, end = min(span.start for span in of_batches), max(span.end for span in of_batches)
         waits = [span for span in self.spans if span.batch_number is None and begin <= span.start and span.end <= end]
-        return Trace(self.device, sorted(of_batches + waits, key=lambda span: span.start), self.rank, self.prompts)
+        spans = sorted(of_batches + waits, key=lambda span: span.start)
+        return replace(self, spans=spans)
+
+    def told(self, steps: Sequence) -> "Trace":
+        """The same, told of every batch how many rows it had and whether there were prompts in it.
+
+        Args:
+            steps: of each batch, by number, its `rows` and whether it was of `decodes` alone.
+        """
+        self.rows = {number: step.rows for number, step in enumerate(steps)}
+        self.prompts = frozenset(number for number, step in enumerate(steps) if not step.decodes)
+        return self
 
     def chrome(self) -> dict:
-        """The trace in Chrome's format, for Perfetto: a named lane each, and an arrow from launch to execution."""
-        events: list[dict] = [
-            {"ph": "M", "name": "process_name", "pid": 1, "tid": 0, "args": {"name": self.device}},
+        """The trace in Chrome's format, in the categories of torch's profiler, for Perfetto and all that read these."""
+        named = [(HOST, 0, "process", "host"), (GPU, 0, "process", self.device)]
+        named += [(HOST, 1, "thread", "CPU"), *((GPU, LANES.index(lane), "thread", lane) for lane in LANES[1:])]
+        events = [
+            {"ph": "M", "name": f"{what}_name", "pid": pid, "tid": tid, "args": {"name": name}}
+            for pid, tid, what, name in named
         ]
-        for tid, lane in enumerate(LANES, start=1):
-            events.append({"ph": "M", "name": "thread_name", "pid": 1, "tid": tid, "args": {"name": lane}})
-            events.append({"ph": "M", "name": "thread_sort_index", "pid": 1, "tid": tid, "args": {"sort_index": tid}})
+        header = {
+            "displayTimeUnit": "ms",
+            "deviceProperties": [{"id": 0, "name": self.device}],
+            "otherData": {"device": self.device},
+            "traceEvents": events + sorted(self.events(), key=lambda event: event["ts"]),
+        }
+        return header if self.rank is None else header | {"distributedInfo": {"rank": self.rank}}
+
+    def events(self) -> Iterator[dict]:
+        """Its spans as events: annotations on the CPU, with the calls of CUDA's in them, kernels and copies."""
         zero = min((span.start for span in self.spans), default=0.0)
-        timed = []
-        for number, span in enumerate(self.spans):
-            tid, start = LANES.index(span.lane) + 1, 1e6 * (span.start - zero)
-            where = {"pid": 1, "tid": tid, "ts": start}
-            details = {"batch": span.batch_number, "slot": span.slot}
-            if span.kernels is not None:
-                details["kernels"] = 1e6 * span.kernels
-            if span.kernel_count is not None:
-                details["kernel_count"] = span.kernel_count
-            timed.append(
-                {"ph": "X", "name": span.name, "cat": span.lane, **where, "dur": 1e6 * span.seconds, "args": details}
-            )
+        cpu = self.lane("CPU")
+
+        def us(seconds: float) -> float:
+            return round(1e6 * (seconds - zero), 3)  # whole nanoseconds, so that what ends as something starts does so
+
+        calls = {(edge, span.name): span for span in cpu for edge in (span.end, span.start)}
+
+        def event(category: str, name: str, start: float, end: float, pid: int, tid: int, args: dict) -> dict:
+            time = {"ts": us(start), "dur": round(us(end) - us(start), 3)}
+            args = {name: value for name, value in args.items() if value is not None}
+            return {"ph": "X", "cat": category, "name": name, "pid": pid, "tid": tid, **time, "args": args}
+
+        for span in cpu:
+            args = {"batch": span.batch_number, "slot": span.slot}
+            yield event("user_annotation", span.name, span.start, span.end, HOST, 1, args)
+            if span.name == "wait":
+                yield event("cuda_runtime", CALLS["wait"], span.start, span.end, HOST, 1, {})
+        on_device = (span for span in self.spans if span.lane != "CPU")
+        for number, span in enumerate(on_device, start=1):
+            stream, launch = LANES.index(span.lane), {"correlation": number}
             if span.launched is not None:
-                flow = {"name": "launch", "cat": "launch", "id": number, "pid": 1}
-                timed.append({"ph": "s", **flow, "tid": 1, "ts": 1e6 * (span.launched - zero)})
-                timed.append({"ph": "f", "bp": "e", **flow, "tid": tid, "ts": start})
-        events += sorted(timed, key=lambda event: event["ts"])
-        facts = {"device": self.device} | ({} if self.prompts is None else {"prompts": sorted(self.prompts)})
-        header = {"displayTimeUnit": "ms", "traceEvents": events, "otherData": facts}
-        return header if self.rank is None else header | {"distributedInfo": {"rank": self.rank}}  # as torch's profiler
+                call = calls.get((span.launched, span.name))
+                start, end = (call.start, call.end) if call else (span.launched, span.launched)
+                yield event("cuda_runtime", CALLS.get(span.name, "cudaLaunchKernel"), start, end, HOST, 1, launch)
+                arrow = {"cat": "ac2g", "name": "ac2g", "id": number}
+                yield {"ph": "s", **arrow, "pid": HOST, "tid": 1, "ts": us(start)}
+                yield {"ph": "f", "bp": "e", **arrow, "pid": GPU, "tid": stream, "ts": us(span.start)}
+            args = launch | {"device": 0, "stream": stream, "batch": span.batch_number, "slot": span.slot}
+            if span.lane in MEMCPY:
+                args["what"] = span.name
+                yield event("gpu_memcpy", MEMCPY[span.lane], span.start, span.end, GPU, stream, args)
+                continue
+            args |= {
+                "rows": self.rows.get(span.batch_number),
+                "decodes": None if self.prompts is None else span.batch_number not in self.prompts,
+                "kernels": None if span.kernels is None else 1e6 * span.kernels,
+                "kernel_gaps": None if span.kernel_gaps is None else 1e6 * span.kernel_gaps,
+                "kernel_count": span.kernel_count,
+            }
+            yield event("kernel", span.name, span.start, span.end, GPU, stream, args)
 
     @classmethod
     def of_chrome(cls, chrome: dict) -> "Trace":
-        """The trace from which `chrome` was made; its times begin at 0."""
-        events = defaultdict(list)
-        for event in chrome["traceEvents"]:
-            events[event["ph"]].append(event)
-        calls = {event["id"]: 1e-6 * event["ts"] for event in events["s"]}
-        launched = {(event["tid"], event["ts"]): calls[event["id"]] for event in events["f"]}
-        facts = chrome.get("otherData", {})
-        trace = cls(facts.get("device", ""))
-        trace.prompts = frozenset(facts["prompts"]) if "prompts" in facts else None
-        trace.rank = chrome.get("distributedInfo", {}).get("rank")
-        for event in events["X"]:
-            place, details = (event["tid"], event["ts"]), event["args"]
-            start, kernels = 1e-6 * event["ts"], details.get("kernels")
+        """The trace from which `chrome` was made; its times begin at 0, and a launch is as early as its call."""
+        trace = cls(chrome["otherData"]["device"], rank=chrome.get("distributedInfo", {}).get("rank"))
+        events = [event for event in chrome["traceEvents"] if event["ph"] == "X"]
+        calls = {event["args"].get("correlation"): event["ts"] for event in events if event["cat"] == "cuda_runtime"}
+        lanes = {"user_annotation": "CPU", "kernel": "compute"} | {name: lane for lane, name in MEMCPY.items()}
+        known, prompts = False, set()
+        for event in events:
+            if event["cat"] == "cuda_runtime":
+                continue
+            args, start = event["args"], 1e-6 * event["ts"]
+            number, launched = args.get("batch"), calls.get(args.get("correlation", -1))
+            kernels, gaps = args.get("kernels"), args.get("kernel_gaps")
+            if "rows" in args:
+                trace.rows[number] = args["rows"]
+            known |= "decodes" in args
+            prompts |= {number} if args.get("decodes") is False else set()
             trace.add(
-                event["cat"], event["name"], start, start + 1e-6 * event["dur"], details["batch"], details["slot"],
-                launched.get(place), None if kernels is None else 1e-6 * kernels, details.get("kernel_count"),
+                lanes.get(event["cat"]) or lanes[event["name"]], args.get("what", event["name"]),
+                start, start + 1e-6 * event["dur"], number, args.get("slot"),
+                None if launched is None else 1e-6 * launched, None if kernels is None else 1e-6 * kernels,
+                None if gaps is None else 1e-6 * gaps, args.get("kernel_count"),
             )  # fmt: skip
+        trace.prompts = frozenset(prompts) if known else None
         return trace
 
     def save_chrome(self, path: Path, **facts: str) -> None:

@@ -1,23 +1,21 @@
-"""The steps of an engine, sorted, and the law of overlap that holds for the steady ones.
+"""The steps of an engine: which of them are typical, where the time of those goes, and K, L and H.
 
 A step is from the end of a batch on the GPU to the end of the next. The host's part of it is from its first launch of a
-batch to its first launch of the next; in the steady state both are as long. Three times make a step (law.py):
-
-    K  the GPU runs kernels, or takes its time between two that are queued
-    L  the host launches a batch
-    H  the host does all the rest: takes in tokens, schedules, writes inputs
+batch to its first launch of the next; in the steady state both are as long.
 
 An asynchronous engine launches a batch before it has waited for the one before. A graph makes next to nothing of L.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
 from .batches import Batch, Batches
+from .breakdown import EAGER_GAP, GRAPH_GAP, Breakdown
 from .law import Law
 from .stretches import Stretches
 
@@ -26,9 +24,6 @@ SORTS: tuple[Sort, ...] = ("decode", "prompt", "set-up")
 MORE = 1.5  # times the kernels of the usual batch: there are prompts in it
 ODD = 2.0  # times as long as others of its kind: not yet warm, or there was nothing to do
 CLOCKS = 1_000  # ns by which the clocks of host and GPU may disagree
-# Seconds from one kernel of a graph to the next, without a profiler: on an H200, chapter 6's launch gaps divided by its
-# kernels are 0.30e-6 on `small` and 0.37e-6 on `long` (docs/results/h200.json; on `wide` they are too small a share).
-BETWEEN_KERNELS = 0.3e-6
 FITS = 0.1  # by which a step may differ from what the law says of it
 
 
@@ -44,8 +39,9 @@ class Step:
         host: H.
         waiting: of the host, for the GPU or in a call that blocked.
         ahead: whether the batch was launched before the host had waited for the tokens of the one before.
-        ramp: how long the GPU, with nothing to do, waited for launches: for the first since the host had begun, and for
-            others inside the batch.
+        first: how long the GPU, with nothing to do, waited for the first launch since the host had begun with it.
+        decodes: whether the batch is of decodes alone.
+        rows: of the batch; None where that is not known.
     """
 
     batch: Batch
@@ -55,12 +51,15 @@ class Step:
     host: int
     waiting: int
     ahead: bool
-    ramp: int = 0
+    first: int = 0
 
     @property
-    def idle(self) -> int:
-        """The GPU waited for the host: so long was work of the host exposed."""
-        return self.batch.bubble + self.batch.launch_gaps
+    def decodes(self) -> bool:
+        return self.sort == "decode"
+
+    @property
+    def rows(self) -> int | None:
+        return self.batch.rows
 
 
 def steps_of(found: Batches) -> list[Step]:
@@ -69,16 +68,11 @@ def steps_of(found: Batches) -> list[Step]:
     steps = []
     for before, batch in pairwise(found.batches):
         waiting = int(waits.between(before.called, batch.called))
-        if before.taken is not None:
-            ahead = batch.called < before.taken
-        elif len(waits.start):
-            ahead = not _waited(found, before, batch)
-        else:
-            ahead = batch.called < before.end
+        ahead = not _waited(found, before, batch) if len(waits.start) else batch.called < before.end
         host = max(batch.called - before.called - before.launching - waiting, 0)
-        ramp = max(batch.start - max(batch.called, before.end), 0) + batch.launch_gaps
+        first = max(batch.start - max(batch.called, before.end), 0)
         length, of_sort = batch.end - before.end, sorts[batch.number]
-        steps.append(Step(batch, of_sort, length, before.launching, host, waiting, bool(ahead), ramp))
+        steps.append(Step(batch, of_sort, length, before.launching, host, waiting, bool(ahead), first))
     return steps
 
 
@@ -102,6 +96,8 @@ def sort(batches: list[Batch]) -> dict[int, Sort]:
     Where a trace does not say so, most batches are taken for decodes, and alike: what runs much longer than the usual
     one, or is no graph where most are, has prompts in it.
     """
+    if all(batch.told for batch in batches):
+        return {batch.number: "prompt" if batch.prompt else "decode" for batch in batches}
     sorts: dict[int, Sort] = {batch.number: "prompt" for batch in batches if batch.prompt}
     sorts |= {batch.number: "set-up" for batch in batches if batch.one_time or batch.profiler}
     lengths = {batch.number: batch.end - before.end for before, batch in pairwise(batches)}
@@ -113,90 +109,113 @@ def sort(batches: list[Batch]) -> dict[int, Sort]:
             sorts[batch.number] = "set-up"
         warm.add(batch.count)
     rest = [batch for batch in rest if batch.number not in sorts]
-    usual = median(batch.kernels for batch in rest) if rest else 0
+    usual = median(map(_busy, rest)) if rest else 0
     graphs = 2 * sum(batch.graph for batch in rest) > len(rest)
     for batch in rest:
-        prompt = batch.kernels > MORE * usual or batch.graph < graphs
+        prompt = _busy(batch) > MORE * usual or batch.graph < graphs
         sorts[batch.number] = "prompt" if prompt else "decode"
     return sorts
 
 
-def steady(steps: list[Step]) -> list[Step]:
-    """The decodes that follow a decode."""
-    return [step for before, step in pairwise(steps) if before.sort == step.sort == "decode"]
+def _busy(batch: Batch) -> int:
+    return batch.end - batch.start if batch.on_gpu is None else batch.on_gpu
+
+
+class Done(Protocol):
+    """A batch that is over.
+
+    Attributes:
+        decodes: whether it was of decodes alone.
+        rows: of the batch; None where that is not known.
+    """
+
+    decodes: bool
+    rows: int | None
+
+
+def typical_decodes(done: Sequence[Done]) -> list[int]:
+    """Which batches stand for the steady state: the places of those that are of decodes alone, come after such a batch
+    and before one, or at the very end, and have the most rows of all that do.
+
+    The one after matters because an asynchronous engine launches it before this one's tokens are taken in; the rows
+    because a batch shrinks as requests finish, at the end of a run.
+    """
+    decodes = [*(batch.decodes for batch in done), True]
+    places = [place for place in range(1, len(done)) if all(decodes[place - 1 : place + 2])]
+    most = max((done[place].rows or 0 for place in places), default=0)
+    return [place for place in places if (done[place].rows or 0) == most]
+
+
+def typical_steps(steps: list[Step]) -> list[Step]:
+    """Those of the typical decodes. What is before the first step is not known, for a recording may begin anywhere."""
+    return [steps[place] for place in typical_decodes(steps)]
 
 
 @dataclass(frozen=True)
 class Typical:
-    """What steps have in common: medians over them, in seconds.
+    """What the typical decodes have in common: medians over them, in seconds.
 
     Attributes:
-        count: steps.
-        step: length of a step.
-        kernels: K.
-        launching: L.
-        host: H.
-        ramp: the GPU, with nothing to do, waits for launches: for the first, and inside the batch.
+        count: how many they are.
+        parts: where the time of a step goes; None if the trace cannot tell.
+        law: K, L and H, and the ramp. Without `parts`, K is all the time that a batch is on the GPU.
+        step: its length.
+        bubbles: in which no batch is on the GPU.
         waiting: of the host.
-        bubble: the GPU waits between batches.
-        launch_gaps: the GPU waits inside a batch.
-        communication: of K, with a kernel running that talks to other GPUs.
+        communication: of the kernels, with one running that talks to other GPUs.
         alone: of that, with no other kernel beside it.
         exposed: share of all the steps' time, 0 to 1, in which the GPU waits for the host. Not a median: where one step
-            in four waits, the median of waits is 0. Steps that are twice as long as the typical one are left out.
+            in four waits, the median of waits is 0. Steps that are twice as long as the usual one are left out.
         ahead: share of the steps, 0 to 1, whose batch was launched ahead.
         graph: whether they are launched as graphs.
-        kernels_known: whether K is known; else it is all the time from a batch's first kernel to its last.
-        running: of K, with a kernel running; None where that is not known.
-        kernel_count: of a batch; None where that is not known.
     """
 
     count: int
+    parts: Breakdown | None
+    law: Law
     step: float
-    kernels: float
-    launching: float
-    host: float
-    ramp: float
+    bubbles: float
     waiting: float
-    bubble: float
-    launch_gaps: float
     communication: float
     alone: float
     exposed: float
     ahead: float
     graph: bool
-    kernels_known: bool = True
-    running: float | None = None
-    kernel_count: float | None = None
 
     @classmethod
-    def of(cls, steps: list[Step], kernels_known: bool = True) -> "Typical":
-        """Of at least one step."""
+    def of(cls, steps: list[Step]) -> "Typical":
+        """Of at least one step. How long kernels run may be known of some of them only; what it is then is theirs."""
 
         def middle(times) -> float:
             return median(times) / 1e9
 
         batches = [step.batch for step in steps]
+        known = [batch for batch in batches if batch.on_gpu is not None]
+        bubbles = middle(batch.bubble for batch in batches)
+        window = middle(step.length - step.batch.bubble for step in steps)
+        ramp, on_gpu, parts = middle(step.first for step in steps), window, None
+        if known:
+            counts = [batch.count for batch in known]
+            kernels, gaps = middle(batch.kernels for batch in known), middle(batch.kernel_gaps for batch in known)
+            count = None if None in counts else median(counts)
+            parts = Breakdown(kernels, gaps, window - kernels - gaps, bubbles, count)
+            ramp, on_gpu = ramp + max(parts.launch_gaps, 0.0), parts.on_gpu
+        law = Law(on_gpu, middle(step.launching for step in steps), middle(step.host for step in steps), ramp)
         longest = ODD * median(step.length for step in steps)
         usual = [step for step in steps if step.length <= longest]
+        busy = sum(_busy_of(step, round(1e9 * on_gpu) if known else None) for step in usual)
         return cls(
             count=len(steps),
-            step=middle(step.length for step in steps),
-            kernels=middle(batch.kernels for batch in batches),
-            launching=middle(step.launching for step in steps),
-            host=middle(step.host for step in steps),
-            ramp=middle(step.ramp for step in steps),
+            parts=parts,
+            law=law,
+            step=window + bubbles,
+            bubbles=bubbles,
             waiting=middle(step.waiting for step in steps),
-            bubble=middle(batch.bubble for batch in batches),
-            launch_gaps=middle(batch.launch_gaps for batch in batches),
             communication=middle(batch.communication for batch in batches),
             alone=middle(batch.alone for batch in batches),
-            exposed=sum(step.idle for step in usual) / (sum(step.length for step in usual) or 1),
+            exposed=1 - busy / (sum(step.length for step in usual) or 1),
             ahead=float(np.mean([step.ahead for step in steps])),
             graph=2 * sum(batch.graph for batch in batches) > len(batches),
-            kernels_known=kernels_known,
-            running=None if any(batch.running is None for batch in batches) else middle(b.running for b in batches),
-            kernel_count=None if any(batch.count is None for batch in batches) else median(b.count for b in batches),
         )
 
     @property
@@ -207,23 +226,31 @@ class Typical:
     @property
     def hidden(self) -> float:
         """The part of the host's time that the GPU computes beside."""
-        return max(self.launching + self.host - self.idle, 0.0)
-
-    @property
-    def law(self) -> Law:
-        """What the law of overlap says of them."""
-        return Law(self.kernels, self.launching, self.host, self.ramp)
+        return max(self.law.launching + self.law.host - self.idle, 0.0)
 
     @property
     def as_graphs(self) -> float:
         """Seconds that a step would take, asynchronous and launched as graphs: these take next to no time to launch,
-        and leave BETWEEN_KERNELS from each kernel to the next, where it is known how many there are."""
-        if self.graph or self.running is None:
-            return max(self.kernels, self.host)
-        return max(self.running + BETWEEN_KERNELS * (self.kernel_count or 0), self.host)
+        and leave GRAPH_GAP from each kernel to the next."""
+        if self.graph or self.parts is None:
+            return max(self.law.on_gpu, self.law.host)
+        count = self.parts.kernel_count or self.parts.kernel_gaps / EAGER_GAP
+        return max(self.parts.kernels + GRAPH_GAP * count, self.law.host)
 
     @property
     def holds(self) -> bool:
         """Whether a step is as long as the law says: of synchronous steps, asynchronous ones, or some of either."""
         shortest, longest = sorted((self.law.asynchronous, self.law.synchronous))
         return (1 - FITS) * shortest <= self.step <= (1 + FITS) * longest
+
+
+def _busy_of(step: Step, typical: int | None) -> int:
+    """Nanoseconds of a step in which the GPU does not wait for the host.
+
+    Args:
+        typical: K, for batches of which it is not known; None if it is known of none.
+    """
+    if step.batch.on_gpu is not None:
+        return step.batch.on_gpu
+    window = step.length - step.batch.bubble
+    return window if typical is None else min(typical, window)

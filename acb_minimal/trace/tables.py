@@ -1,16 +1,15 @@
 """Reports as tables for a terminal, 80 columns wide with every number whole."""
 
-from rich import box
 from rich.console import Group
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from ..errors import InputError
+from .formatting import duration, ms, share, table
 from .gaps import Idle
 from .idle import Report
 from .steps import SORTS, Typical
-from .verdict import Verdict, ms
+from .verdict import Verdict
 
 MOST = 8  # lines of what the host did
 CALLED = {"decode": "decodes", "prompt": "prompts, mixed", "set-up": "set-up"}
@@ -34,92 +33,84 @@ def render(report: Report, name: str = "") -> Group:
 
 def _whole(report: Report, name: str) -> Table:
     batches = "" if report.batches is None else f", {report.batches:,} batches"
-    table = _table(f"{name}: {time(report.window)}{batches}", "all of it", "time", "share", "count")
-    on_gpu = "kernels" if report.launch_gaps is not None else "a batch on the GPU"
-    rows = {on_gpu: Idle(report.kernel_seconds, report.kernels), "bubbles": report.bubbles}
-    rows |= {"launch gaps": report.launch_gaps, "between queued kernels": report.device_gaps}
-    for name, idle in rows.items():
-        if idle is None:
-            table.add_row(name, "not in this trace", "", "")
-            continue
-        table.add_row(name, time(idle.seconds), _share(idle.seconds, report.window), f"{idle.count:,}")
-    table.caption = f"Batches are told apart by {report.told_apart}."
+    caption = f"Batches are told apart by {report.told_apart}."
     if report.assumed:
-        table.caption += f" The launch of {report.assumed:.1%} of kernels is not in the trace: taken as late as can be."
-    return table
+        caption += f" The launch of {report.assumed:.1%} of kernels is not in the trace: taken as late as can be."
+    heads = "all of it", "time", "share", "count"
+    made = table(f"{name}: {duration(report.window)}{batches}", *heads, caption=caption)
+    on_gpu = "kernels" if report.launch_gaps is not None else "a batch on the GPU"
+    rows = {on_gpu: Idle(report.kernel_seconds, report.kernels), "kernel gaps": report.kernel_gaps}
+    rows |= {"launch gaps": report.launch_gaps, "bubbles": report.bubbles}
+    for what, idle in rows.items():
+        if idle is None:
+            made.add_row(what, "not in this trace", "", "")
+            continue
+        made.add_row(what, duration(idle.seconds), share(idle.seconds, report.window), f"{idle.count:,}")
+    return made
 
 
 def _sorts(report: Report) -> Table:
-    table = _table("", "steps", "count", "median")
+    made = table("", "steps", "count", "median")
     for sort in SORTS:
         if sort in report.sorts:
             count, length = report.sorts[sort]
-            table.add_row(CALLED[sort], f"{count:,}", ms(length))
-    return table
+            made.add_row(CALLED[sort], f"{count:,}", ms(length, 3))
+    return made
 
 
 def _typical(typical: Typical) -> Table:
-    table = _table(f"Steady decodes: medians of {typical.count:,} steps", "a step", "time", "share")
+    made = table(f"Typical decodes: medians of {typical.count:,} steps", "a step", "time", "share")
     for name, seconds in parts(typical).items():
-        table.add_row(name, ms(seconds), _share(seconds, typical.step))
-    table.add_row("launched ahead", "", _ahead(typical))
-    return table
+        made.add_row(name, ms(seconds, 3), share(seconds, typical.step))
+    made.add_row("launched ahead", "", _ahead(typical))
+    return made
 
 
 def _ahead(typical: Typical) -> str:
     """The share of steps; where launching sets the pace, a wait returns at once whatever it is for."""
-    return f"{typical.ahead:.0%}" if typical.launching < typical.kernels else "no matter"
+    return f"{typical.ahead:.0%}" if typical.law.launching < typical.law.on_gpu else "no matter"
 
 
 def parts(typical: Typical) -> dict[str, float]:
     """What is told of a step, in seconds."""
-    rows = {
-        "step": typical.step,
-        "K, kernels": typical.kernels,
-        "  communication": typical.communication,
-        "  communication exposed": typical.alone,
-        "L, launching": typical.launching,
-        "H, the host's rest": typical.host,
-        "host waits": typical.waiting,
-        "GPU waits: host exposed": typical.idle,
-        "  in bubbles": typical.bubble,
-        "  in launch gaps": typical.launch_gaps,
-        "host hidden": typical.hidden,
-        "all of it hidden": typical.law.asynchronous,
-        "and launched as graphs": typical.as_graphs,
-    }
-    if not typical.kernels_known:
-        del rows["  in bubbles"], rows["  in launch gaps"], rows["and launched as graphs"]
-    if not typical.communication:
-        rows = {name: seconds for name, seconds in rows.items() if "communication" not in name}
-    return rows
+    rows, made, law = {"step": typical.step}, typical.parts, typical.law
+    if made:
+        rows |= {"  kernels": made.kernels, "  kernel gaps": made.kernel_gaps, "  launch gaps": made.launch_gaps}
+    rows |= {"  bubbles": typical.bubbles, "K, kernels and their gaps" if made else "K, or longer": law.on_gpu}
+    if typical.communication:
+        rows |= {"  communication": typical.communication, "  communication exposed": typical.alone}
+    rows |= {"L, launching": law.launching, "H, the host's rest": law.host, "host waits": typical.waiting}
+    rows |= {"GPU waits: host exposed": typical.idle, "host hidden": typical.hidden}
+    rows |= {"all of it hidden": law.asynchronous}
+    return rows | ({"and launched as graphs": typical.as_graphs} if made else {})
 
 
 def _doing(report: Report) -> Table:
-    table = _table("What the host does meanwhile, a step", "time", "share", "phase", "what", left=2)
+    made = table("What the host does meanwhile, a step", "time", "share", "phase", "what", left=0, wraps=True)
+    made.columns[2].justify = "left"
     total = sum(doing.seconds for doing in report.doing)
     for doing in report.doing[:MOST]:
         what = f"{doing.name}, in {doing.under}" if doing.under else doing.name
-        table.add_row(ms(doing.seconds), _share(doing.seconds, total), doing.phase, Text(what))
+        made.add_row(ms(doing.seconds, 3), share(doing.seconds, total), doing.phase, Text(what))
     rest = sum(doing.seconds for doing in report.doing[MOST:])
     if rest:
-        table.add_row(ms(rest), _share(rest, total), "", f"{len(report.doing) - MOST:,} more")
-    return table
+        made.add_row(ms(rest, 3), share(rest, total), "", f"{len(report.doing) - MOST:,} more")
+    return made
 
 
 def side_by_side(names: list[str], reports: list[Report]) -> Group:
     """Several GPUs, a line each, and which of them is the slowest."""
-    table = _table("Steady decodes, medians", "", "step", "K", "talk", "alone", "GPU waits")
+    caption = "Talk: kernels that talk to other GPUs. Alone: with no other kernel beside them."
+    made = table("Typical decodes, medians", "", "step", "K", "talk", "alone", "GPU waits", caption=caption)
     for name, report in zip(names, reports, strict=True):
         typical = None if report.refusals else report.typical
-        times = (typical.step, typical.kernels, typical.communication, typical.alone, typical.idle) if typical else ()
-        table.add_row(name, *map(ms, times))
-    table.caption = "Talk: kernels that talk to other GPUs. Alone: with no other kernel beside them."
+        times = typical and (typical.step, typical.law.on_gpu, typical.communication, typical.alone, typical.idle)
+        made.add_row(name, *(ms(seconds, 3) for seconds in times or ()))
     slow = slowest(reports)
     if slow.refusals:
-        return Group(table)
+        return Group(made)
     name = names[next(number for number, report in enumerate(reports) if report is slow)]
-    return Group(table, "", Text(f"Slowest: {name}, {ms(_own(slow))} a step without talking to others."))
+    return Group(made, "", Text(f"Slowest: {name}, {ms(_own(slow), 3)} a step without talking to others."))
 
 
 def slowest(reports: list[Report]) -> Report:
@@ -140,48 +131,21 @@ def compare(before: Report, after: Report) -> Group:
     for report in (before, after):
         if report.refusals:
             raise InputError(f"nothing to compare: {report.refusals[0]}")
-    table = _table("Steady decodes, medians", "a step", "before", "after", "change")
+    made = table("Typical decodes, medians", "a step", "before", "after", "change")
     old, new = parts(before.typical), parts(after.typical)
     for name in old | new:
         pair = old.get(name, 0.0), new.get(name, 0.0)
         change = f"{pair[1] / pair[0] - 1:+.1%}" if pair[0] > 5e-7 else ""
-        table.add_row(name, *map(ms, pair), change)
-    table.add_row("launched ahead", _ahead(before.typical), _ahead(after.typical), "")
-    texts = []
-    for name, report in (("Before", before), ("After", after)):
-        texts.append(_verdict(report.verdict, f"{name}, "))
+        made.add_row(name, *(ms(seconds, 3) for seconds in pair), change)
+    made.add_row("launched ahead", _ahead(before.typical), _ahead(after.typical), "")
+    texts = [_verdict(report.verdict, f"{name}, ") for name, report in (("Before", before), ("After", after))]
     graphs_are_new = after.typical.graph and not before.typical.graph
     foretold = before.typical.as_graphs if graphs_are_new else before.typical.law.asynchronous
     if before.typical.ahead < 0.5 <= after.typical.ahead:
-        off = after.typical.step / foretold - 1
-        texts.append(
-            Text(f"Foretold from before: {ms(foretold)} a step; it takes {ms(after.typical.step)} ({off:+.1%}).")
-        )
-    return Group(table, "", *texts)
+        takes, off = after.typical.step, after.typical.step / foretold - 1
+        texts.append(Text(f"Foretold from before: {ms(foretold, 3)} a step; it takes {ms(takes, 3)} ({off:+.1%})."))
+    return Group(made, "", *texts)
 
 
 def _verdict(verdict: Verdict, whose: str = "") -> Text:
     return Text.assemble((f"{whose}{verdict.kind}. ".capitalize(), "bold"), verdict.text)
-
-
-def _table(title: str, *columns: str, left: int = 0) -> Table:
-    table = Table(
-        title=escape(title), title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, show_edge=False
-    )
-    for number, column in enumerate(columns):
-        words = number >= left if left else not number
-        wraps = words and number == len(columns) - 1
-        table.add_column(column, justify="left" if words else "right", no_wrap=not wraps, overflow="fold")
-    return table
-
-
-def _share(seconds: float, whole: float) -> str:
-    return f"{seconds / whole:.1%}" if whole else "-"
-
-
-def time(seconds: float) -> str:
-    """With a unit that suits it."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= size:
-            return f"{seconds / size:.2f} {unit}"
-    return f"{1e6 * seconds:.1f} us"

@@ -1,4 +1,7 @@
-"""What torch's profiler (Kineto) writes, as columns of numbers; and which kernels a batch of ours launched."""
+"""What torch's profiler (Kineto) writes, as columns of numbers; and which kernels a batch of ours launched.
+
+A trace of ours (spans.py) is written likewise, but for one thing: in it a kernel is all that a call launched, which is
+many kernels, and has arguments that say which batch it was for and what of its time they run."""
 
 import re
 from array import array
@@ -6,7 +9,6 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -43,6 +45,7 @@ class Recording:
         correlation: what a call has in common with what it launched; 0 if not known. int64 [events].
         gpu: index into `gpus`, -1 for what the host did. int16 [events].
         stream: a number for each stream of each GPU, -1 for what the host did. int32 [events].
+        told: by row, the arguments of the kernels of a trace of ours.
         header: what the file says beside its events.
     """
 
@@ -57,6 +60,7 @@ class Recording:
     correlation: np.ndarray
     gpu: np.ndarray
     stream: np.ndarray
+    told: dict[int, dict] = field(default_factory=dict)
     header: dict = field(default_factory=dict)
 
     @classmethod
@@ -76,7 +80,7 @@ class Recording:
 
     @classmethod
     def _of(cls, events: Iterable[dict]) -> "Recording":
-        zero = None
+        zero, told = None, {}
         names, threads, gpus, streams = {}, {}, {}, {}
         columns = {name: array(kind) for name, kind in zip(COLUMNS, "biqqiqhi", strict=True)}
         add = [column.append for column in columns.values()]
@@ -94,6 +98,8 @@ class Recording:
             if category in DEVICE:
                 which = args.get("device", event.get("pid"))
                 gpu = gpus.setdefault(which, len(gpus))
+                if category == "kernel" and "batch" in args:
+                    told[len(columns["start"])] = args
                 stream = streams.setdefault((which, args.get("stream", event.get("tid"))), len(streams))
             values = (
                 NUMBER[category],
@@ -111,7 +117,7 @@ class Recording:
         first = int(arrays["start"].min()) if len(arrays["start"]) else 0
         arrays["start"] -= first
         arrays["end"] -= first
-        return cls((zero or 0) + first / 1000, list(names), [f"GPU {gpu}" for gpu in gpus], **arrays)
+        return cls((zero or 0) + first / 1000, list(names), [f"GPU {gpu}" for gpu in gpus], **arrays, told=told)
 
     def rows(self, *categories: str) -> np.ndarray:
         """The rows of these categories, in order. int [rows]."""
@@ -207,13 +213,3 @@ def kernel_runs(
         union = Stretches.union(recording.start[rows], recording.end[rows])
         runs[key] = list(zip(union.start / 1e9, union.end / 1e9, strict=True)), len(rows)
     return runs
-
-
-def bubble_share(runs: list[list[tuple[float, float]]]) -> float:
-    """Share of time, 0 to 1, between batches.
-
-    Args:
-        runs: for each batch, in order, the stretches of time (seconds) in which its kernels run.
-    """
-    gaps = sum(max(after[0][0] - before[-1][1], 0.0) for before, after in pairwise(runs))
-    return gaps / (runs[-1][-1][1] - runs[0][0][0])

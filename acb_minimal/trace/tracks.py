@@ -36,7 +36,7 @@ def _tracks(zero: float, report: Report, number: int) -> list[dict]:
     steps = [(f"{each.sort} {each.batch.number}", each.batch.end - each.length, each.length) for each in report.steps]
     tracks = {"steps": steps}
     for kind in KINDS[:2]:
-        gaps = report.source.kind(kind)
+        gaps = report.gpu.kind(kind)
         tracks[f"{kind}s"] = [(kind, start, end - start) for start, end in gaps.edges()]
     for thread, (name, shown) in enumerate(tracks.items()):
         place = {"pid": process, "tid": thread}
@@ -48,24 +48,22 @@ def _tracks(zero: float, report: Report, number: int) -> list[dict]:
 
 
 def timeline(report: Report) -> tuple[Trace, int, int]:
-    """A few steady steps from the middle as spans, with the numbers of the first and the last.
+    """A few typical decodes from the middle as spans, with the numbers of the first and the last.
 
     Raises:
-        InputError: there are no steady steps.
+        InputError: there are none.
     """
-    steps = _middle(report.steady)
+    steps = _middle(report.chosen)
     if not steps:
-        raise InputError(f"there are no steady steps of {report.name} to draw")
+        raise InputError(f"there are no typical decodes of {report.name} to draw")
     first, last = steps[0].batch.number, steps[-1].batch.number
-    if isinstance(report.source, Trace):
-        return report.source, first, last
     return _spans(report, first, last), first, last
 
 
-def _middle(steady: list[Step]) -> list[Step]:
+def _middle(chosen: list[Step]) -> list[Step]:
     """Steps from the middle that follow one another."""
     runs: list[list[Step]] = []
-    for step in steady:
+    for step in chosen:
         if runs and runs[-1][-1].batch.number == step.batch.number - 1:
             runs[-1].append(step)
         else:
@@ -77,8 +75,9 @@ def _middle(steady: list[Step]) -> list[Step]:
 
 def _spans(report: Report, first: int, last: int) -> Trace:
     """Of batches `first` to `last` and their neighbours; in two slots by turns where batches are launched ahead."""
-    gpu, found, trace = report.source, report.found, Trace(report.name)
-    some = found.batches[max(first - 1, 0) : last + 2]
+    gpu, found, trace = report.gpu, report.found, Trace(report.name)
+    zero = found.batches[0].number
+    some = found.batches[max(first - 1 - zero, 0) : last + 2 - zero]
     slots = "AB" if report.typical.ahead > 0.5 else "A"
 
     def add(lane: Lane, name: str, stretches: Stretches, number: int | None = None, slot: str | None = None) -> None:
@@ -96,14 +95,16 @@ def _spans(report: Report, first: int, last: int) -> Trace:
         add("CPU", "launch", launches, batch.number, slot_of(batch.number))
         add("CPU", "host", rest.cut(batch.called, after.called), after.number)
     for batch in some:
-        start = batch.start if batch.bubble else batch.end - batch.kernels - batch.launch_gaps  # else a device gap
+        known = batch.kernels is not None
+        start = batch.start if batch.bubble or not known else batch.end - batch.on_gpu - batch.launch_gaps
         trace.add(
             "compute", "batch", start / 1e9, batch.end / 1e9, batch.number, slot_of(batch.number),
-            launched=batch.called / 1e9, kernels=max(batch.end - start - batch.launch_gaps, 0) / 1e9,
+            launched=batch.called / 1e9, kernels=batch.kernels / 1e9 if known else None,
+            kernel_gaps=batch.kernel_gaps / 1e9 if known else None,
         )  # fmt: skip
     calls = np.array([batch.called for batch in found.batches])
     for lane, copies, of_next in (("H2D", gpu.uploads, 1), ("D2H", gpu.downloads, 0)):
-        numbers = np.searchsorted(calls, copies.called, side="right") - 1 + of_next
+        numbers = np.searchsorted(calls, copies.called, side="right") - 1 + of_next + zero
         for start, end, number in zip(copies.start.tolist(), copies.end.tolist(), numbers.tolist(), strict=True):
             if some[0].number <= number <= some[-1].number:
                 trace.add(lane, "copy", start / 1e9, end / 1e9, number, slot_of(number))

@@ -7,13 +7,15 @@ from typing import Literal
 
 import numpy as np
 
-from .batches import PACE, Batches
+from .batches import Batches
+from .formatting import ms
 from .gaps import Gpu
 from .steps import Step, Typical
 from .torch_profiler import CALLS, DEVICE
 
 Kind = Literal["busy", "launch-bound", "synchronous", "not engaged", "in part", "host-bound", "unexplained"]
 FEWEST = 4  # steady steps: of fewer, a median says little
+PACE = 0.9  # of the time of a batch on the GPU: from here on, launching may have set the pace
 NOTHING_LEFT = 0.02  # share of a step
 RARE, USUAL = 0.05, 0.95  # shares of steps
 LOST = 0.01  # share of launches of which no kernel is in the trace
@@ -45,11 +47,12 @@ def verdict(typical: Typical, looks_ahead: str = "", checked: bool = False) -> V
         looks_ahead: what in the trace speaks of an asynchronous engine; "" if nothing does.
         checked: whether a step takes as long without the profiler.
     """
-    step, kernels, launching, host = map(ms, (typical.step, typical.kernels, typical.launching, typical.host))
-    waits = f"the GPU waits {ms(typical.idle)} of {step} ({typical.exposed:.1%})"
-    if not typical.kernels_known and typical.launching >= PACE * typical.kernels:
+    law = typical.law
+    step, on_gpu, launching, host = (ms(each, 3) for each in (typical.step, law.on_gpu, law.launching, law.host))
+    waits = f"the GPU waits {ms(typical.idle, 3)} of {step} ({typical.exposed:.1%})"
+    if typical.parts is None and law.launching >= PACE * law.on_gpu:
         text = (
-            f"Launching a batch takes the host {launching} of the {kernels} that it is on the GPU, so the GPU waits "
+            f"Launching a batch takes the host {launching} of the {on_gpu} that it is on the GPU, so the GPU waits "
             f"for launches, most likely; its kernels are not in this trace. Between batches {waits}."
         )
         return Verdict("launch-bound", text)
@@ -57,18 +60,19 @@ def verdict(typical: Typical, looks_ahead: str = "", checked: bool = False) -> V
         ahead = "" if typical.ahead >= USUAL else f", though {typical.ahead:.0%} of the steps are launched ahead"
         text = f"The GPU waits {typical.exposed:.1%} of a step{ahead}: nothing is left for overlap to win."
         return Verdict("busy", text)
-    if typical.launching >= typical.kernels:
+    if law.launching >= law.on_gpu:
         text = (
-            f"Launching a batch takes the host {launching}, its kernels {kernels}: {waits}, and overlap cannot hide "
-            f"that. Launched as graphs, and asynchronous, a step would take {ms(typical.as_graphs)} or little more."
+            f"Launching a batch takes the host {launching}, and the GPU needs {on_gpu} for it: {waits}, and overlap "
+            f"cannot hide that. Launched as graphs, and asynchronous, a step would take {ms(typical.as_graphs, 3)} or "
+            f"little more."
         )
         if not checked:
             text += " But the profiler slows launches: time a step without it, and give that to --step-ms."
         return Verdict("launch-bound", text)
-    would = f"Hidden, a step would take {ms(typical.law.asynchronous)}."
+    would = f"Hidden, a step would take {ms(law.asynchronous, 3)}."
     if not typical.holds:
-        law = f"{ms(typical.law.synchronous)} or {ms(typical.law.asynchronous)}"
-        would = f"The law of overlap does not describe these steps (it says {law}), so nothing is foretold."
+        says = f"{ms(law.synchronous, 3)} or {ms(law.asynchronous, 3)}"
+        would = f"The law of overlap does not describe these steps (it says {says}), so nothing is foretold."
     waited = "each batch is launched after the host has waited for the one before"
     if typical.ahead < RARE and looks_ahead:
         text = (
@@ -82,11 +86,11 @@ def verdict(typical: Typical, looks_ahead: str = "", checked: bool = False) -> V
         share = f"{typical.ahead:.0%} of the steps"
         text = f"{share} are launched ahead; in the others the host waits first, and {waits}. {would}"
         return Verdict("in part", text)
-    if typical.launching + typical.host > typical.kernels:
+    if law.launching + law.host > law.on_gpu:
         text = (
             f"Launched ahead, but the host needs longer for a step than the GPU: {launching} to launch and {host} for "
-            f"the rest, beside {kernels} of kernels; {waits}. Less host work is the cure, or graphs: "
-            f"{ms(typical.as_graphs)} a step."
+            f"the rest, beside {on_gpu} on the GPU; {waits}. Less host work is the cure, or graphs: "
+            f"{ms(typical.as_graphs, 3)} a step."
         )
         return Verdict("host-bound", text)
     return Verdict("unexplained", f"Launched ahead, and yet {waits}: for something that this trace does not show.")
@@ -95,6 +99,9 @@ def verdict(typical: Typical, looks_ahead: str = "", checked: bool = False) -> V
 def signs(gpu: Gpu) -> str:
     """What in a trace speaks of an asynchronous engine; "" if nothing does."""
     recording = gpu.recording
+    if gpu.numbered:
+        slots = {args["slot"] for args in recording.told.values() if "slot" in args}
+        return "it has two slots" if len(slots) > 1 else ""
     rows = recording.rows("python_function", "user_annotation")
     for name in np.unique(recording.name[rows]).tolist():
         if hint := re.search(LOOKAHEAD, recording.names[name]):
@@ -108,12 +115,12 @@ def signs(gpu: Gpu) -> str:
     return ""
 
 
-def refusals(gpu: Gpu, found: Batches, steps: list[Step], steady: list[Step], step: float | None) -> list[str]:
+def refusals(gpu: Gpu, found: Batches, steps: list[Step], typical: list[Step], step: float | None) -> list[str]:
     """Why this trace can carry no verdict; empty if it can.
 
     Args:
         steps: all of them.
-        steady: those of which the verdict would be.
+        typical: those of which the verdict would be.
         step: seconds that a step takes without the profiler, if known.
     """
     reasons = []
@@ -125,32 +132,29 @@ def refusals(gpu: Gpu, found: Batches, steps: list[Step], steady: list[Step], st
     reasons += lost(gpu, found)
     if 2 * sum(each.batch.profiler > 0 for each in steps) > len(steps):
         reasons.append("the profiler was busy with itself in most of the steps.")
-    reasons += too_few(steps, steady)
-    if len(steady) < FEWEST:
-        return reasons
-    typical = Typical.of(steady)
-    return reasons + slowed(typical, step, _frames(gpu))
+    if len(typical) < FEWEST:
+        return [*reasons, too_few(steps, typical)]
+    return reasons + slowed(Typical.of(typical), step, _frames(gpu))
 
 
-def too_few(steps: list[Step], steady: list[Step]) -> list[str]:
-    """Why these steps are not enough; empty if they are."""
-    if len(steady) >= FEWEST:
-        return []
+def too_few(steps: list[Step], typical: list[Step]) -> str:
+    """That these steps are not enough."""
     once = next((each.batch.one_time for each in steps if each.batch.one_time), "")
     sorts = ", ".join(f"{count} {sort}" for sort, count in Counter(each.sort for each in steps).items())
-    text = f"it has {len(steady)} decodes that follow a decode, and {FEWEST} is the least (steps: {sorts or 'none'})."
-    return [text + (f" One-time work goes on, such as {once}." if once else "")]
+    text = f"it has {len(typical)} decodes among decodes, and {FEWEST} is the least (steps: {sorts or 'none'})."
+    return text + (f" One-time work goes on, such as {once}." if once else "")
 
 
 def slowed(typical: Typical, step: float | None, frames: bool) -> list[str]:
     """Whether the profiler made steps longer, as far as is known. `step` is what one takes without it, in seconds."""
     if step and typical.step > SLOWER * step:
-        return [f"the profiler slows it: a step takes {ms(typical.step)} under it and {ms(step)} without."]
-    if not step and frames and typical.launching + typical.host > typical.kernels:
-        host, kernels = ms(typical.launching + typical.host), ms(typical.kernels)
+        return [f"the profiler slows it: a step takes {ms(typical.step, 3)} under it and {ms(step, 3)} without."]
+    law = typical.law
+    if not step and frames and law.launching + law.host > law.on_gpu:
+        host, on_gpu = ms(law.launching + law.host, 3), ms(law.on_gpu, 3)
         return [
             f"Python's frames are in it (with_stack), which slows the host, and the host takes {host} a step, longer "
-            f"than its kernels' {kernels}: record it without them, or give --step-ms."
+            f"than the GPU's {on_gpu}: record it without them, or give --step-ms."
         ]
     return []
 
@@ -182,8 +186,3 @@ def lost(gpu: Gpu, found: Batches) -> list[str]:
 
 def _frames(gpu: Gpu) -> bool:
     return bool(len(gpu.recording.rows("python_function")))
-
-
-def ms(seconds: float) -> str:
-    """In milliseconds, to the microsecond."""
-    return f"{1e3 * seconds:,.3f} ms"

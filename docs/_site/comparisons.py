@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from acb_minimal.measure import tables
-from acb_minimal.measure.metrics import PARTS
+from acb_minimal.measure import result_table
 from acb_minimal.measure.result_table import ResultTable
+from acb_minimal.trace.breakdown import PARTS
 
 Results = Mapping[str, dict]
 NEEDED = ("hazard in batch", "wrong token in batch", "error")  # columns: what makes a line a needed one
@@ -18,14 +18,15 @@ def rows(table: ResultTable) -> list[dict]:
 
 def predictions(real: Results, simulated: Results) -> str:
     """The steps of all workloads that both have and their parts, in ms: measured, then simulated."""
-    heads = [*PARTS, "furthest off"]
+    heads = ["step", *PARTS, "furthest off"]
     lines = [
         f"| ms | | {' | '.join(head.replace('_', ' ') for head in heads)} |",
         f"| --- | --- |{' ---: |' * len(heads)}",
     ]
     last = None
     for name, chapter, measured, guess in _steps(real, simulated):
-        cells = map(",&nbsp;".join, zip(tables.in_ms(measured), tables.in_ms(guess), strict=True))
+        both = (result_table.parts_in_ms(parts) for parts in (measured, guess))
+        cells = map(",&nbsp;".join, zip(*both, strict=True))
         what = "" if name == last else f"`{name}`"
         lines.append(f"| {what} | {chapter} | {' | '.join(cells)} | {100 * guess.distance(measured):.1f} % |")
         last = name
@@ -40,8 +41,8 @@ def distances(real: Results, simulated: Results) -> dict[tuple[str, str], float]
 def _steps(real: Results, simulated: Results) -> Iterator[tuple]:
     for name in real:
         if name in simulated:
-            guesses = tables.breakdowns(simulated[name])
-            for chapter, measured in tables.breakdowns(real[name]).items():
+            guesses = result_table.breakdowns(simulated[name])
+            for chapter, measured in result_table.breakdowns(real[name]).items():
                 yield name, chapter, measured, guesses[chapter]
 
 

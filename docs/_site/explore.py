@@ -17,7 +17,7 @@ from recording import record as recorded
 from recording import record_schedule
 
 from acb_minimal.check.mutations import mutants
-from acb_minimal.measure import result_table, tables
+from acb_minimal.measure import result_table
 from acb_minimal.models import counter
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.engines import chapter_paths, load_chapter
@@ -75,7 +75,7 @@ def presets() -> list[dict[str, Any]]:
         told = f"{load.model}, {load.max_running} requests at a time: K, L and H of chapter 1, measured ({device})"
         ramp = round(1e3 * Costs.of(load.model).ramp, 2)
         made.append({"name": name, "says": told, **measured(name), "R": ramp, "graphs": False})
-    seconds, active = tables.PUBLISHED["synchronous"]
+    seconds, active = result_table.PUBLISHED["synchronous"]
     step = 1e3 * seconds / PUBLISHED_STEPS
     told = (
         f"Hugging Face's run of an 8B model: {seconds} s in {PUBLISHED_STEPS:,} steps, the GPU active for {active:.1%} "

@@ -22,7 +22,6 @@ import unordered
 from matplotlib.figure import Figure
 
 from acb_minimal.measure import result_table
-from acb_minimal.measure import tables as report
 from acb_minimal.pictures.theme import DARK, LIGHT, NARROW, WIDTH, Ink, Theme
 from acb_minimal.pictures.timeline import timeline
 from acb_minimal.trace.spans import Trace
@@ -72,7 +71,7 @@ def gains() -> tuple:
     K."""
     found = result_table.load(RESULTS / "law.json")["law"]
     facts = found.environment | {"command": found.command}
-    (slow, active), (fast, _) = report.PUBLISHED.values()
+    (slow, active), (fast, _) = result_table.PUBLISHED.values()
     draw = functools.partial(plots.gains, found, (1 / active - 1, slow / fast))
     return draw, facts["device"], origin(facts)
 

@@ -19,7 +19,6 @@ from values import Values
 from widgets import source as behind_icon
 
 from acb_minimal.measure import metrics, result_table
-from acb_minimal.measure import tables as report
 from acb_minimal.run.engines import chapter_path
 from acb_minimal.sim import costs
 
@@ -52,18 +51,18 @@ class Page(Course, Values):
 
     def steps(self) -> str:
         """What a decode step is made of: a column for each workload, a row for each chapter."""
-        return report.markdown(metrics.load(RESULTS / "h200.json"))
+        return result_table.markdown(metrics.load(RESULTS / "h200.json"))
 
     def parts(self, *chapters: str) -> str:
         """What a decode step of these chapters is made of, in ms: a row for each, workload by workload."""
-        lines = ["| workload | chapter | step | kernels | launch gaps | bubbles |"]
-        lines.append("| --- | --- |" + " ---: |" * 4)
+        lines = ["| workload | chapter | step | kernels | kernel gaps | launch gaps | bubbles |"]
+        lines.append("| --- | --- |" + " ---: |" * 5)
         for name, entry in stored("h200.json").items():
-            made, load = report.breakdowns(entry), entry["workload"]
+            made, load = result_table.breakdowns(entry), entry["workload"]
             what = f"`{name}`: {load['model']}, {load['max_running']} requests"
             for stem in (chapter_path(chapter).stem for chapter in chapters):
                 if stem in made:
-                    lines.append(f"| {what} | {stem} | {' | '.join(report.in_ms(made[stem]))} |")
+                    lines.append(f"| {what} | {stem} | {' | '.join(result_table.parts_in_ms(made[stem]))} |")
                     what = ""
         return "\n".join(lines)
 

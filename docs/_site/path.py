@@ -10,7 +10,6 @@ import worked
 from figures import RESULTS, origin
 
 from acb_minimal.measure import metrics, result_table
-from acb_minimal.measure import tables as report
 from acb_minimal.run.engines import chapter_path, chapter_paths
 
 IDEAS = {"wide": "8B, 384 requests", "small": "1B, 128 requests", "long": "8B, 32 requests of 4,000 tokens"}
@@ -31,7 +30,7 @@ class Path:
         """Measured decode steps as bars, each "WORKLOAD CHAPTER"."""
         entries, groups = metrics.load(RESULTS / "h200.json"), {}
         for load, chapter in (each.split() for each in which):
-            step = report.breakdowns(entries[load])[chapter_path(chapter).stem]
+            step = result_table.breakdowns(entries[load])[chapter_path(chapter).stem]
             group = groups.setdefault(f"<code>{load}</code>: {IDEAS[load]}", {})
             group[f"chapter {chapter[2]}"] = parts_in_ms(step)
         loads = dict.fromkeys(each.split()[0] for each in which)

@@ -3,7 +3,7 @@ here. A gain is new tokens a second, or requests a second, with it over without 
 
 from typing import NamedTuple
 
-from acb_minimal.measure.tables import PUBLISHED
+from acb_minimal.measure.result_table import PUBLISHED
 
 
 class Report(NamedTuple):

@@ -15,12 +15,12 @@ from recorder import Recorder
 from acb_minimal.check.cases import CASES
 from acb_minimal.check.schedules import replay
 from acb_minimal.device import Work
-from acb_minimal.measure.metrics import widest_decodes
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.options import Options
 from acb_minimal.run.session import Session
 from acb_minimal.run.workload import Job
 from acb_minimal.sim.device import SimulatedDevice
+from acb_minimal.trace.steps import typical_decodes
 
 
 class Device(SimulatedDevice):
@@ -54,7 +54,7 @@ def record(
 
     Returns:
         The `calls` of a Recorder; `requests`: each one's prompt; `batches`: of each the requests in it; `steady`: the
-        numbers of those that figures are taken from (metrics.widest_decodes).
+        numbers of those that figures are taken from (steps.typical_decodes).
     """
     recorder = Recorder(lambda ids: [checkpoint.decode([token]) or "end" for token in ids])
 
@@ -69,7 +69,7 @@ def record(
         "calls": [call for call in recorder.calls if call["line"]],  # the last synchronize is nobody's
         "requests": {request.id: recorder.words(request.tokens[: request.prompt_len]) for request in session.requests},
         "batches": batches(recorder),
-        "steady": widest_decodes(session.done),
+        "steady": typical_decodes(session.done),
     }
 
 

@@ -3,7 +3,8 @@
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from acb_minimal.pictures.theme import FONT, LIGHT, WIDTH, Theme, bare_axes, in_ms, legible, text_width
+from acb_minimal.pictures.theme import FONT, LIGHT, WIDTH, Theme, bare_axes, legible, text_width
+from acb_minimal.trace.formatting import in_ms
 
 PARTS = ("attention", "GEMMs", "rest", "between kernels")
 LEFT, RIGHT, LINE = 1.5, 1.6, 0.26  # inches: before the bars, after them, from line to line

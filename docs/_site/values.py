@@ -9,11 +9,11 @@ import published
 from figures import RESULTS, closed_up, stored
 
 from acb_minimal.measure import metrics, result_table
-from acb_minimal.measure import tables as report
 from acb_minimal.run.engines import chapter_path, chapter_paths
 from acb_minimal.run.workload import WORKLOADS, Workload
 from acb_minimal.sim import costs
-from acb_minimal.trace import steps
+from acb_minimal.trace import breakdown
+from acb_minimal.trace.breakdown import Breakdown
 from acb_minimal.trace.spans import Trace
 
 
@@ -29,8 +29,11 @@ class Values:
         return comparisons.rows(result_table.load(RESULTS / file)[name])
 
     def step(self, workload: str, chapter: str, file: str = "h200.json") -> SimpleNamespace:
-        """A stored Breakdown: step, kernels, launch_gaps, bubbles, in seconds."""
-        return SimpleNamespace(**self._chapter(file, workload, chapter)["breakdown"])
+        """A stored breakdown, in seconds: step, its parts as Breakdown has them, on_gpu (K) and launching."""
+        row = self._chapter(file, workload, chapter)
+        parts = Breakdown.stored(row["breakdown"])
+        launching = row["law"]["launching"] if "law" in row else row["breakdown"]["launching"]
+        return SimpleNamespace(**vars(parts), step=parts.step, on_gpu=parts.on_gpu, launching=launching)
 
     def run_steps(self, workload: str, chapter: str, file: str = "h200.json") -> list[float]:
         """Seconds of a decode step in each of a chapter's stored runs, in the order in which they were made."""
@@ -89,13 +92,17 @@ class Values:
         """What the simulator goes by for a model."""
         return costs.Costs.of(model, compiled=compiled)
 
+    def eager_gap(self) -> float:
+        """Seconds that stored results of before are taken to have from one kernel launched by itself to the next."""
+        return breakdown.EAGER_GAP
+
     def between_kernels(self) -> float:
         """Seconds that `acb idle` allows from one kernel of a graph to the next."""
-        return steps.BETWEEN_KERNELS
+        return breakdown.GRAPH_GAP
 
     def published(self) -> dict[str, tuple[float, float]]:
         """Hugging Face's run of `headline`, "synchronous" and "asynchronous": seconds, share with the GPU active."""
-        return report.PUBLISHED
+        return result_table.PUBLISHED
 
     def trace(self, workload: str, chapter: str) -> Trace:
         """A stored trace, to take values from."""

@@ -47,8 +47,8 @@ def save(name: str, columns: tuple[str, ...], pairs: list[tuple], environment: d
 
 
 def row(what: str, before: Report, twin: Report, graphs: Report | None = None) -> list:
-    mine = before.typical
-    times = [mine.kernels, mine.launching, mine.host, mine.step, mine.law.asynchronous, twin.typical.step]
+    mine, law = before.typical, before.typical.law
+    times = [law.on_gpu, law.launching, law.host, mine.step, law.asynchronous, twin.typical.step]
     times += [mine.as_graphs, graphs.typical.step] if graphs else []
     return [what, before.verdict.kind, *(1e3 * seconds for seconds in times)]
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from acb_minimal.errors import InputError
-from acb_minimal.measure.kernel_profile import Enough, ProfiledDevice, launch_names
+from acb_minimal.measure.kernel_profile import Enough, ProfiledDevice, launches
 from acb_minimal.measure.metrics import environment
 from acb_minimal.measure.result_table import ResultTable
 from acb_minimal.run.checkpoint import Checkpoint
@@ -30,9 +30,9 @@ from acb_minimal.run.ranks import Ranks, is_first, is_rank
 from acb_minimal.run.session import Session
 from acb_minimal.run.timed import Machine, TimedModel
 from acb_minimal.run.workload import Workload, workload
-from acb_minimal.trace.batches import PACE
-from acb_minimal.trace.launched import COMMUNICATION
+from acb_minimal.trace.batches import COMMUNICATION
 from acb_minimal.trace.torch_profiler import Recording, kernel_runs
+from acb_minimal.trace.verdict import PACE
 
 FILE = Path(__file__).with_suffix(".json")
 GPUS = (1, 2, 4)
@@ -133,7 +133,8 @@ def times(load: Workload, engine: str, checkpoint: Checkpoint) -> tuple[float, f
     windows, bubbles = run.trace.batches(), run.trace.bubbles()
     numbers = range(SETTLING, len(run.done) - 1)  # nothing is launched beside the last
     window = statistics.fmean(windows[number][1] - windows[number][0] for number in numbers)
-    launching = statistics.fmean(run.trace.launching(number) for number in numbers)
+    seconds = run.trace.launching()
+    launching = statistics.fmean(seconds[number] for number in numbers)
     return window, statistics.fmean(bubbles[number] for number in numbers), launching
 
 
@@ -145,7 +146,7 @@ def kernel_times(load: Workload, engine: str, checkpoint: Checkpoint) -> tuple[f
         with device.profiler, suppress(Enough):
             session(load, engine, checkpoint, device, trace=False).serve()
         recording = Recording.of(json.loads(file.read_text())["traceEvents"])
-    names = launch_names(SAMPLE)
+    names = {name: number for name, (number, _) in launches(SAMPLE).items()}
     found = (kernel_runs(recording, names, but).values() for but in (None, COMMUNICATION))
     busy, computing = (statistics.fmean(sum(end - start for start, end in run) for run, _ in runs) for runs in found)
     return busy - computing, computing

@@ -10,11 +10,11 @@ import math
 
 from common import need_gpu, store
 
-from acb_minimal.measure.metrics import widest_decodes
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.engines import synchronous
 from acb_minimal.run.session import Session
 from acb_minimal.run.workload import Workload
+from acb_minimal.trace.steps import typical_decodes
 
 MODELS = ("llama-3.2-1b", "llama-3.1-8b", "qwen3-32b")
 ROWS = (8, 32, 128, 384)
@@ -27,7 +27,7 @@ def regime(checkpoint: Checkpoint, rows: int, device: str = "cuda") -> list:
     load = Workload("regimes", checkpoint.name, rows, CONTEXT, NEW_TOKENS, max_running=rows, max_batch_tokens=8192)
     session = Session(load.job(checkpoint.vocab_size), synchronous("ch6"), checkpoint, device, trace=True)
     session.serve()
-    decodes = widest_decodes(session.done)
+    decodes = typical_decodes(session.done)
     windows, bubbles = session.trace.batches(), session.trace.bubbles()
     idle = math.fsum(bubbles[number] for number in decodes)
     whole = idle + math.fsum(end - start for start, end in map(windows.get, decodes))

@@ -13,7 +13,6 @@ SLOW = ("torch", "transformers", "matplotlib")
     [
         (("--help",), "Asynchronous continuous batching"),
         (("run", "--help"), "Serve prompts"),
-        (("bench", "--help"), "Measure one part"),
         (("run", "ch1", "--wokload", "demo"), "No such option: --wokload"),
         (("run", "ch1", "--max-running", "100000"), "max_running is 100000"),
         (("compare", "--plot", "steps.txt"), "cannot draw"),

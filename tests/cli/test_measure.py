@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from acb_minimal.cli import app, measure
 from acb_minimal.errors import InputError
-from acb_minimal.measure.profile import SAMPLE, Method
+from acb_minimal.measure.compare import SAMPLE, Method
 from acb_minimal.run.engines import chapter_paths
 from acb_minimal.run.ranks import Ranks
 from acb_minimal.trace.spans import Trace
@@ -21,27 +21,34 @@ def test_a_profile_prints_a_breakdown_and_writes_trace_and_picture(acb, tmp_path
     trace, plot = tmp_path / "trace.json", tmp_path / "steps.png"
     done = acb("profile", "ch5", "--requests", 6, "--trace", trace, "--plot", plot)
     assert done.returncode == 0, done.stderr
-    (row,) = [line.split() for line in done.stdout.splitlines() if line.startswith("ch5")]
-    decode, *parts = map(float, row[1:5])
-    assert sum(parts) == pytest.approx(decode, abs=0.02)
+    bar, row = [line.split() for line in done.stdout.splitlines() if line.startswith("ch5")]
+    assert bar[-2:] == [row[1], "ms"]  # of one chapter there is no speedup
+    step, *parts = (float(cell.lstrip("<")) for cell in row[1:6])
+    assert sum(parts) == pytest.approx(step, abs=0.03)
     lanes = {e["args"]["name"] for e in json.loads(trace.read_text())["traceEvents"] if e["name"] == "thread_name"}
     assert lanes == {"CPU", "H2D", "compute", "D2H"}
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
 def test_compare_puts_all_chapters_side_by_side(acb):
-    done = acb("compare", "--requests", 6)
+    done = acb("compare", "--requests", 6, "--new-tokens", 16)
     assert done.returncode == 0, done.stderr
     whole = " ".join(done.stdout.split())
-    assert "demo, simulated H200, each request timed as 24 of llama-3.1-8b" in whole
+    assert "demo on simulated H200: counter, 6 requests, 16 at a time, each request timed as 24 of" in whole
     assert "8.8 ms of host work added to every step" in whole
     lines = [line for line in done.stdout.splitlines() if line.startswith(tuple(chapter_paths()))]
     bars, rows = lines[:6], lines[6:]
     assert [line.split()[0] for line in bars] == [line.split()[0] for line in rows] == list(chapter_paths())
     assert all(line.split()[-1] == "yes" for line in rows)
     for line, row in zip(bars, rows, strict=True):
-        assert line.split()[-2] == row.split()[1]  # the step, in ms
-    assert "By the law of overlap: kernels K = " in whole
+        *_, step, _, speedup = line.split()
+        assert [step, speedup.removesuffix("x")] == [row.split()[number] for number in (1, 6)]
+    assert max(map(len, lines)) <= 80
+    law = re.search(r"K ([\d.]+) ms .* = ([\d.]+) ms, an asynchronous .* = ([\d.]+) ms: a speedup of (\d.\d\d)", whole)
+    first, *_, fifth, _ = (line.split() for line in rows)
+    assert float(law[1]) == pytest.approx(float(first[2]) + float(first[3]), abs=0.011)
+    assert float(law[2]) == pytest.approx(float(first[1]), abs=0.011)
+    assert float(law[4]) == pytest.approx(float(fifth[6]), rel=0.01)
     answers = [line for line in done.stdout.splitlines() if " -> " in line]
     assert len(answers) == 5
 
@@ -54,8 +61,9 @@ def test_results_are_stored_and_shown_again(acb, tmp_path):
     assert live.returncode == 0, live.stderr
     again = acb("results", file, "--plot", plot)
     assert again.returncode == 0, again.stderr
-    shown, _, wrote = again.stdout.strip().rpartition("\n")
-    assert shown in live.stdout
+    title, *table, wrote = again.stdout.strip().splitlines()
+    assert "\n".join(table) in live.stdout
+    assert title.startswith("small on simulated H200: llama-3.2-1b, 2 requests, 128 at a time (20")
     assert wrote == f"wrote {tmp_path / 'results-small.svg'}"
     assert "ch6_cuda_graphs" in again.stdout
     assert (tmp_path / "results-small.svg").is_file()
@@ -66,18 +74,9 @@ def test_results_are_stored_and_shown_again(acb, tmp_path):
     assert len(Trace.of_chrome(chrome).batches()) == 5
 
 
-def test_the_headline_run_stands_beside_the_published_one(acb, tmp_path):
-    file = tmp_path / "results.json"
-    small = ("--requests", 2, "--context", 8, "--new-tokens", 4)
-    assert acb("compare", "--workload", "headline", *small, "--json", file).returncode == 0
-    shown = acb("results", file).stdout
-    assert "300.6" in shown
-    assert "76.0%" in shown
-
-
 def test_compare_says_that_large_models_are_only_timed(acb):
     done = acb("compare", "--workload", "small", "--requests", 4, "--context", 8, "--new-tokens", 4)
-    assert "small (llama-3.2-1b) on simulated H200" in done.stdout
+    assert "small on simulated H200: llama-3.2-1b, 4 requests" in done.stdout
     assert "The simulator only keeps time for this model: its tokens are placeholders." in done.stdout
 
 
@@ -117,7 +116,6 @@ def test_compare_refuses_what_it_cannot_serve(acb, arguments, message):
         (("compare", "--traces", "/no/such"), "cannot write into '/no/such': --traces takes a folder"),
         (("profile", "ch1", "--plot", "steps.txt"), "cannot draw 'steps.txt': its name must end in .png, .svg or .pdf"),
         (("profile", "ch1", "--kernels", "k.json"), "cannot write 'k.json': there are kernels on a CUDA GPU only"),
-        (("profile", "ch1", "--no-operations"), "--no-operations needs --kernels"),
         (("compare", "--runs", 2), "runs is 2; it must be an odd number"),
         (("compare", "--plot", "/no/such/folder/x.png"), "cannot write '/no/such/folder/x.png'"),
         (("compare", "--json", "."), "cannot write '.': --json takes the path of a file in a folder that exists"),
@@ -141,7 +139,8 @@ def test_dials_are_turned_for_every_chapter_and_named(acb):
     assert done.returncode == 0, done.stderr
     whole = " ".join(done.stdout.split())
     assert "2 ms of host work added to every step, decodes launched as graphs by the model" in whole
-    bubbles = {line.split()[0]: float(line.split()[4]) for line in done.stdout.splitlines() if line.endswith("yes ")}
+    rows = (line.split() for line in done.stdout.splitlines() if line.endswith("yes"))
+    bubbles = {row[0]: float(row[5].lstrip("<")) for row in rows}
     assert bubbles["ch1_sync"] > 2
     assert bubbles["ch5_carry_over"] < 0.5 * bubbles["ch1_sync"]
 
@@ -157,7 +156,7 @@ def test_the_simulated_host_launches_in_as_long_as_it_is_told(command):
 def test_the_demo_s_host_does_so_too():
     arguments = ["compare", "--chapter", "ch1", "--requests", "6", "--host-work", "0", "--launching", "60"]
     done = CliRunner().invoke(app.app, [*arguments, "--device", "sim"])
-    assert re.search(r"L = 60\.\d\d ms", done.output)
+    assert re.search(r"L 60\.\d\d ms", done.output)
 
 
 def test_launching_is_not_given_for_graphs():
@@ -184,19 +183,17 @@ def test_a_dial_that_is_no_time_is_refused(acb, option, value):
 def test_how_to_measure_is_passed_on(monkeypatch):
     asked = []
 
-    def taken(*arguments, method=None, **others):
-        asked.append(method or arguments[-1])
+    def taken(*arguments):
+        asked.append(arguments[-1])
         raise InputError("enough")
 
     monkeypatch.setattr("acb_minimal.measure.compare.compare", taken)
-    monkeypatch.setattr("acb_minimal.measure.profile.profile", taken)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     for arguments in (
         ("compare", "--runs", "3", "--batches", "24", "--no-kernels", "--device", "sim"),
-        ("profile", "ch1", "--no-operations", "--kernels", "k.json", "--batches", "5"),
+        ("profile", "ch1", "--batches", "5", "--device", "sim"),
     ):
         assert isinstance(CliRunner().invoke(app.app, arguments).exception, InputError)
-    assert asked == [Method(runs=3, kernels=False, batches=24), Method(batches=5, operations=False)]
+    assert asked == [Method(runs=3, kernels=False, batches=24), Method(batches=5)]
 
 
 def test_ranks_cannot_agree_on_a_run(monkeypatch):

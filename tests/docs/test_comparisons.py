@@ -9,6 +9,7 @@ import pytest
 from acb_minimal.check.mutations import mutants
 from acb_minimal.measure import metrics, result_table
 from acb_minimal.run.engines import chapter_paths
+from acb_minimal.trace.breakdown import PARTS
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
@@ -104,13 +105,13 @@ def test_predictions_are_measured_and_simulated_part_by_part():
     real, simulated = (
         {"wide": {"chapters": [{"chapter": f"ch{n}", "breakdown": parts | {"kernel_count": None}} for n in (1, 2)]}}
         for parts in (
-            dict(zip(metrics.PARTS, (0.020, 0.015, 0.004, 0.001), strict=True)),
-            dict(zip(metrics.PARTS, (0.019, 0.0155, 0.002, 0.0015), strict=True)),
+            dict(zip(PARTS, (0.015, 0.001, 0.003, 0.001), strict=True)),
+            dict(zip(PARTS, (0.0155, 0.001, 0.001, 0.0015), strict=True)),
         )
     )
     real["headline"] = {"chapters": [{"chapter": "ch1_sync", "breakdown": None}]}
     assert site.distances(real, simulated) == {("wide", "ch1"): pytest.approx(0.1), ("wide", "ch2"): pytest.approx(0.1)}
-    parts = "20.00,&nbsp;19.00 | 15.00,&nbsp;15.50 | 4.00,&nbsp;2.00 | 1.00,&nbsp;1.50 | 10.0 %"
+    parts = "20.00,&nbsp;19.00 | 15.00,&nbsp;15.50 | 1.00,&nbsp;1.00 | 3.00,&nbsp;1.00 | 1.00,&nbsp;1.50 | 10.0 %"
     rows = site.predictions(real, simulated).splitlines()[2:]
     assert rows == [f"| `wide` | ch1 | {parts} |", f"|  | ch2 | {parts} |"]
 

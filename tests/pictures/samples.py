@@ -1,6 +1,6 @@
 """What the tests draw: a trace and breakdowns, made up."""
 
-from acb_minimal.measure.metrics import Breakdown
+from acb_minimal.trace.breakdown import Breakdown
 from acb_minimal.trace.spans import Trace
 
 
@@ -20,14 +20,9 @@ def made() -> Trace:
     return trace
 
 
-def parts(step: float, kernels: float, launch_gaps: float, bubbles: float) -> Breakdown:
-    """From ms."""
-    return Breakdown(step / 1e3, kernels / 1e3, launch_gaps / 1e3, bubbles / 1e3, None)
-
-
 ROWS = {
-    "ch1_sync": parts(23.71, 8.12, 15.43, 0.15),
-    "ch5_carry_over": parts(23.65, 8.12, 15.52, 0.01),
-    "ch6_cuda_graphs": parts(8.14, 8.13, 0.002, 0.0),
-    "measured": parts(8.15, 8.16, -0.02, 0.01),
+    "ch1_sync": Breakdown(8.12e-3, 2.05e-3, 13.38e-3, 0.15e-3),
+    "ch5_carry_over": Breakdown(8.12e-3, 2.05e-3, 13.47e-3, 0.01e-3),
+    "ch6_cuda_graphs": Breakdown(8.13e-3, 0.002e-3, 0.0, 0.0),
+    "measured": Breakdown(8.16e-3, 0.0, -0.02e-3, 0.01e-3),
 }

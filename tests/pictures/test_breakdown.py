@@ -8,17 +8,18 @@ from pictures.samples import ROWS
 from acb_minimal.errors import InputError
 from acb_minimal.pictures.breakdown import breakdown
 from acb_minimal.pictures.theme import DARK, LIGHT
+from acb_minimal.trace.breakdown import PARTS
+
+NAMES = {part.replace("_", " "): part for part in PARTS}
 
 
 def test_parts_are_stacked_end_to_end_and_as_long_as_they_took():
     figure = breakdown(ROWS)
     for place, (label, each) in enumerate(ROWS.items()):
         stack = bars(figure, f"{label} ")
-        assert {bar.get_gid() for bar in stack} == {f"{label} {part}" for part in ("kernels", "launch gaps", "bubbles")}
+        assert {bar.get_gid() for bar in stack} == {f"{label} {part}" for part in NAMES}
         lengths = {bar.get_gid().removeprefix(f"{label} "): bar.get_width() for bar in stack}
-        assert lengths["kernels"] == pytest.approx(1e3 * each.kernels)
-        assert lengths["launch gaps"] == pytest.approx(1e3 * max(each.launch_gaps, 0))
-        assert lengths["bubbles"] == pytest.approx(1e3 * each.bubbles)
+        assert lengths == {name: pytest.approx(1e3 * max(getattr(each, part), 0)) for name, part in NAMES.items()}
         assert stack[0].get_x() == 0
         assert max(end for _, end in map(ends, stack)) == pytest.approx(sum(lengths.values()))
         assert all(bar.get_y() < place < bar.get_y() + bar.get_height() for bar in stack)
@@ -34,21 +35,21 @@ def test_a_breakdown_says_every_figure_and_its_texts_can_be_read(theme):
     for text in sorted(figure.texts, key=lambda text: (-text.get_position()[1], text.get_position()[0])):
         lines.setdefault(text.get_position()[1], []).append(text.get_text())
     swatches = [part.get_window_extent() for part in figure.get_children() if isinstance(part, Rectangle)][1:]
-    assert len(swatches) == 3  # after the page
+    assert len(swatches) == 4  # after the page
     assert not any(overlap(swatch, box) for swatch in swatches for _, box in placed(figure))
     assert list(lines.values()) == [
         ["a title"],
-        ["kernels", "launch gaps", "bubbles", "total"],
-        ["8.12", "15.43", "0.15", "23.71"],
-        ["8.12", "15.52", "0.01", "23.65"],
-        ["8.13", "<0.01", "0.00", "8.14"],
-        ["8.16", "-0.02", "0.01", "8.15"],
+        ["kernels", "kernel gaps", "launch gaps", "bubbles", "total"],
+        ["8.12", "2.05", "13.38", "0.15", "23.70"],
+        ["8.12", "2.05", "13.47", "0.01", "23.65"],
+        ["8.13", "<0.01", "0.00", "0.00", "8.13"],
+        ["8.16", "0.00", "-0.02", "0.01", "8.15"],
     ]
 
 
 def test_the_parts_differ_without_colour():
     for style in (LIGHT.styles(), DARK.styles()):
-        assert len({style[part].get("hatch") for part in ("kernels", "launch gaps", "bubbles")}) == 3
+        assert len({style[part].get("hatch") for part in NAMES}) == 4
     hatches = {bar.get_gid(): bar.get_hatch() for bar in bars(breakdown(ROWS))}
     assert hatches["ch1_sync launch gaps"] == LIGHT.styles()["launch gaps"]["hatch"]
 

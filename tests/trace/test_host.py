@@ -41,7 +41,8 @@ def test_it_is_the_innermost_event_summed_over_steps_with_what_it_is_in_and_the_
     assert us(seconds["engine.py(7): step", "host"]) == 40
     assert us(seconds["cudaStreamSynchronize", "waiting"]) == 3
     report = tape.report()
-    assert sum(each.seconds for each in doing) == pytest.approx(report.typical.bubble + report.typical.launch_gaps)
+    parts = report.typical.parts
+    assert sum(each.seconds for each in doing) == pytest.approx(parts.bubbles + parts.launch_gaps)
 
 
 def test_batches_are_not_told_apart_by_the_numbers_in_their_annotations():

@@ -32,7 +32,7 @@ def test_an_annotated_trace_has_steps_and_gaps_where_they_are_and_reads_as_befor
     assert [event["name"] for event in added if event["tid"] == 0] == [f"decode {number}" for number in range(1, 8)]
 
 
-def test_a_timeline_has_a_few_steady_steps_with_all_that_host_and_device_did():
+def test_a_timeline_has_a_few_typical_decodes_with_all_that_host_and_device_did():
     tape = asynchronous(12, eager=False)
     (report,) = analyse(Recording.of(tape.events))
     trace, first, last = tracks.timeline(report)
@@ -55,6 +55,6 @@ def test_steps_on_a_timeline_follow_one_another():
     assert all(step.sort == "decode" for step in report.steps if first <= step.batch.number <= last)
 
 
-def test_without_steady_steps_there_is_no_timeline():
-    with pytest.raises(InputError, match="no steady steps of GPU 0"):
+def test_without_typical_decodes_there_is_no_timeline():
+    with pytest.raises(InputError, match="no typical decodes of GPU 0"):
         tracks.timeline(sync(2).report())

@@ -6,7 +6,9 @@ import pytest
 from tape import Tape, asynchronous, sync
 
 from acb_minimal.errors import InputError
+from acb_minimal.trace.breakdown import Breakdown
 from acb_minimal.trace.idle import analyse
+from acb_minimal.trace.law import Law
 from acb_minimal.trace.steps import Typical
 from acb_minimal.trace.torch_profiler import Recording
 from acb_minimal.trace.verdict import Kind, verdict
@@ -27,8 +29,13 @@ def test_every_kind_of_engine_is_told(kind, engine):
     assert (report.verdict.kind, report.refusals) == (kind, [])
 
 
+def made(parts: Breakdown, law: Law, exposed: float, ahead: float) -> Typical:
+    """Of nine steps that are launched as graphs."""
+    return Typical(9, parts, law, parts.step, parts.bubbles, 0.0, 0.0, 0.0, exposed, ahead, graph=True)
+
+
 def test_what_the_law_does_not_explain_is_said_not_to_be():
-    typical = Typical(9, 2e-3, 1e-3, 1e-4, 1e-4, 0.0, 8e-4, 1e-3, 0.0, 0.0, 0.0, 0.5, ahead=1.0, graph=True)
+    typical = made(Breakdown(1e-3, 0.0, 0.0, 1e-3), Law(1e-3, 1e-4, 1e-4), exposed=0.5, ahead=1.0)
     assert verdict(typical).kind == "unexplained"
     assert set(get_args(Kind)) == {*PLANTED, "unexplained"}
 
@@ -64,7 +71,7 @@ def test_a_launch_bound_verdict_names_its_doubt_until_the_step_is_known():
 
 
 def test_the_law_foretells_nothing_of_steps_that_it_does_not_describe():
-    typical = Typical(9, 3e-3, 1e-3, 1e-4, 2e-4, 0.0, 0.0, 2e-3, 0.0, 0.0, 0.0, 0.6, ahead=0.0, graph=True)
+    typical = made(Breakdown(1e-3, 0.0, 0.0, 2e-3), Law(1e-3, 1e-4, 2e-4), exposed=0.6, ahead=0.0)
     assert "nothing is foretold" in verdict(typical).text
 
 
@@ -117,7 +124,7 @@ REFUSED = {
     "launches lost": (lambda: drop(sync(20), "cuda_runtime", 5, "Launch"), "the launches of 20% of its kernels"),
     "no launches": (lambda: drop(sync(8), "cuda_runtime"), "without ProfilerActivity.CPU"),
     "nothing tells apart": (lambda: drop(drop(sync(8), "gpu_memcpy"), "cuda_runtime", name="Sync"), "nothing tells"),
-    "too few": (lambda: sync(4), "it has 2 decodes that follow a decode, and 4 is the least"),
+    "too few": (lambda: sync(4), "it has 2 decodes among decodes, and 4 is the least"),
     "one-time work in every step": (always_compiling, "One-time work goes on, such as cudaGraphInstantiate"),
     "profiler busy with itself": (busy_profiler, "the profiler was busy with itself"),
     "profiler slows the host": (with_frames, "record it without"),
