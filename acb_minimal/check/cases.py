@@ -4,7 +4,7 @@ Its next token depends on every token so far, so a wrong token anywhere changes 
 cache and attention are the real ones.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -14,17 +14,25 @@ import torch
 from .. import attention  # noqa: F401  (defines torch.ops.acb.paged_attention)
 from ..kv_cache import AttentionLayer
 from ..request import Request
+from ..run.workload import workload
+from ..slot import SlotSize
 
 VOCAB, WIDTH, POSITIONS, SCALE = 31, 4, 64, 0.1
 
 
 class Network(torch.nn.Module):
-    """A causal LM of one attention layer, as Model runs it. In float64, so that rounding decides no token."""
+    """A causal LM of one attention layer, as Model runs it. In float64, so that rounding decides no token.
 
-    layers = (AttentionLayer("attention", 1, WIDTH),)
+    Attributes:
+        ran: is told of every forward pass: ids, positions, which of them are sampled behind, the batch as
+            paged_attention is given it, and the output.
+    """
+
+    layers, dtype = (AttentionLayer("attention", 1, WIDTH),), torch.float64
 
     def __init__(self):
         super().__init__()
+        self.ran: Callable | None = None
         self.attention = torch.nn.Module()
         random = torch.Generator().manual_seed(0)
         self.tokens, self.places, self.head = (
@@ -35,21 +43,15 @@ class Network(torch.nn.Module):
         hidden = (self.tokens[input_ids[0]] * self.places[position_ids[0]])[:, None]
         caches = self.attention.key_cache, self.attention.value_cache
         seen = torch.ops.acb.paged_attention(hidden, hidden, hidden, *caches, *batch, SCALE, 0)
-        return Output(self.logits(seen[logits_to_keep, 0])[None])
+        output = Output(self.logits(seen[logits_to_keep, 0])[None])
+        if self.ran:
+            self.ran(input_ids[0], position_ids[0], logits_to_keep, batch, output)
+        return output
 
     def logits(self, seen: torch.Tensor) -> torch.Tensor:
         """Scores of the next token, [rows, VOCAB], from what attention has seen, [rows, WIDTH]; the sine lets the
         smallest difference decide."""
         return (1000 * seen).sin() @ self.head.T
-
-    def generate(self, prompt: Sequence[int], new_tokens: int) -> list[int]:
-        """The greedy tokens, one at a time, by nothing that an engine uses: no cache, no pages, no batches."""
-        tokens = list(prompt)
-        for _ in range(new_tokens):
-            hidden = self.tokens[tokens] * self.places[: len(tokens)]
-            seen = torch.softmax(SCALE * hidden @ hidden[-1], 0) @ hidden
-            tokens.append(int(self.logits(seen).argmax()))
-        return tokens[len(prompt) :]
 
 
 class Output(NamedTuple):
@@ -63,6 +65,16 @@ class Output(NamedTuple):
 
 
 NETWORK = Network()
+
+
+def generate(prompt: Sequence[int], new_tokens: int) -> list[int]:
+    """The network's greedy tokens, one at a time, by nothing that an engine uses: no cache, no pages, no batches."""
+    tokens = list(prompt)
+    for _ in range(new_tokens):
+        hidden = NETWORK.tokens[tokens] * NETWORK.places[: len(tokens)]
+        seen = torch.softmax(SCALE * hidden @ hidden[-1], 0) @ hidden
+        tokens.append(int(NETWORK.logits(seen).argmax()))
+    return tokens[len(prompt) :]
 
 
 class Prompt(NamedTuple):
@@ -84,9 +96,12 @@ class Case:
     """Requests and limits that lead an engine into temptation.
 
     Attributes:
-        pages: KV pages, of 2 positions each.
+        pages: KV pages.
         max_running: requests in a batch at most.
         max_batch_tokens: tokens in a batch at most.
+        page_size: positions per page.
+        row_pages: of one row at most; None: all.
+        host_work: seconds of bookkeeping added to every step.
     """
 
     name: str
@@ -94,6 +109,14 @@ class Case:
     pages: int
     max_running: int
     max_batch_tokens: int
+    page_size: int = 2
+    row_pages: int | None = None
+    host_work: float = 0.0
+
+    @property
+    def size(self) -> SlotSize:
+        """The largest batch there can be."""
+        return SlotSize(self.max_running, self.max_batch_tokens, self.row_pages or self.pages)
 
     @cached_property
     def served(self) -> list[tuple[list[int], list[int], tuple[int, ...]]]:
@@ -101,7 +124,7 @@ class Case:
         requests = []
         for number, (length, new_tokens, stops_after) in enumerate(self.prompts):
             prompt = [(7 * number + 3 * place) % VOCAB for place in range(length)]
-            tokens, stop = NETWORK.generate(prompt, new_tokens), ()
+            tokens, stop = generate(prompt, new_tokens), ()
             if stops_after is not None:
                 tokens, stop = tokens[:stops_after], (tokens[stops_after - 1],)
             requests.append((prompt, tokens, stop))
@@ -119,8 +142,8 @@ CASES = (
     # A stop token ends a request whose next row is in flight. There are pages for two: its own go to the next at once.
     Case("pages", (Prompt(2, 6, 2), Prompt(2, 6, 3), Prompt(3, 5, 1), Prompt(1, 7, 2), Prompt(2, 6, 4)), 8, 3, 6),
     # Requests of different lengths: rows change place when one in front ends, and 3 rows are padded to 4. Two end in
-    # the same batch.
-    Case("rows", (Prompt(1, 2), Prompt(1, 5), Prompt(1, 3), Prompt(1, 6), Prompt(1, 5)), 16, 5, 5),
+    # the same batch. The last token of one that it may have is a stop token.
+    Case("rows", (Prompt(1, 2), Prompt(1, 5), Prompt(1, 3, 3), Prompt(1, 6), Prompt(1, 5)), 16, 5, 5),
     # Prompts longer than what is left of a batch join the decodes piece by piece.
     Case("prefill", (Prompt(5, 3), Prompt(1, 6), Prompt(7, 2), Prompt(4, 3)), 16, 3, 4),
     # A little of everything.
@@ -134,3 +157,12 @@ CASES = (
 # More batches than the others have, for what an engine does only now and then. Its schedules are too many to explore:
 # it is run under each of the fixed policies. A missing wait shows under any.
 LONG = Case("long", tuple(Prompt(1 + number % 3, 10 + number % 7) for number in range(24)), 32, 3, 6)
+
+# The one that engines are timed with: wider than the others, with rows and bookkeeping as in the workload `demo`, so
+# that kernels take longer than launching them and a host that is waited for shows. As many requests as run at a time,
+# with room for all their prompts in the first batch: then nothing but decodes.
+DEMO = workload("demo")
+WIDE = Case(
+    "wide", (Prompt(4, 14),) * DEMO.max_running, DEMO.max_running, DEMO.max_running, DEMO.max_batch_tokens,
+    page_size=64, row_pages=1, host_work=DEMO.host_work,
+)  # fmt: skip

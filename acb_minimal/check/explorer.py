@@ -48,6 +48,24 @@ class Script(Choosing):
         return self.choices[len(self.made)] if len(self.made) < len(self.choices) else 0
 
 
+class Explored(NamedTuple):
+    """How far a case has been followed.
+
+    Attributes:
+        case: its name.
+        schedules: how many different ones are covered.
+        complete: whether these are all.
+        states: points at which a schedule has a choice.
+        runs: how many times the case was run.
+    """
+
+    case: str
+    schedules: int
+    complete: bool
+    states: int
+    runs: int
+
+
 class ScheduleExplorer:
     """All schedules of a case, as far as they have been followed.
 
@@ -62,17 +80,16 @@ class ScheduleExplorer:
         self._next: dict[State, list[State | str]] = {}
 
     @property
-    def states(self) -> int:
-        """Points at which a schedule has a choice."""
-        return len(self._next)
-
-    @property
     def complete(self) -> bool:
         """Whether all of them have been followed."""
         return not self._todo
 
+    def explored(self) -> Explored:
+        """How far that is."""
+        return Explored(self.case.name, self.schedules(), self.complete, len(self._next), self.runs)
+
     def follow(self, runs: int) -> tuple[str, Outcome] | None:
-        """Runs the case up to so many times.
+        """Runs the case up to so many times in all.
 
         Returns:
             The seed of the first schedule that is not clean, and its outcome; None if all are.

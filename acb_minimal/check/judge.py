@@ -1,33 +1,33 @@
 """Runs an engine through a small adversarial case under one schedule, and says what went wrong and when.
 
 The cases, and the network that serves them, are in cases.py; which schedules an engine is tried under, schedules.py
-decides.
+decides. What a wrong token comes from is found in evidence.py.
 """
 
 import sys
+import threading
 from contextlib import closing, suppress
-from dataclasses import dataclass
-
-import torch
+from dataclasses import dataclass, field
 
 from ..errors import InputError
 from ..kv_cache import KVCache, PagePool
 from ..request import Batch, Request
 from ..run.engines import chapter_path, load_chapter
-from ..run.timed import TimedModel, TimedScheduler
+from ..run.timed import BatchDone, TimedModel, TimedScheduler
 from ..sim.costs import Costs
 from ..sim.device import SimulatedDevice
 from ..sim.policies import Lazy
 from ..sim.simulator import Limit, Policy
-from ..slot import SlotSize
-from . import lines
+from . import lines, rules
 from .cases import NETWORK, POSITIONS, VOCAB, Case
-from .race_detector import Hazard, RaceDetector
-from .watchdog import Broken, Hung, Refusal, watchdog
+from .evidence import Evidence
+from .race_detector import Action, EarlyWait, Hazard, RaceDetector
+from .watchdog import Broken, Hung, Refusal, Stopped, watchdog
 
 COSTS = "llama-3.1-8b"  # whose times the policy "timed" goes by
 MOST_CALLS = 2000  # of has_work and schedule, by an engine that is getting somewhere
 PATIENCE = 10.0  # seconds for a case, which takes a right engine a tenth of one
+LEAVE = 0.5  # seconds that a thread may go on after `run` has ended
 
 
 class WrongTokenError(Broken):
@@ -35,13 +35,13 @@ class WrongTokenError(Broken):
 
     Attributes:
         batch_number: of the batch that it came from.
+        why: what it comes from; None if that is not known.
     """
 
-    def __init__(self, batch_number: int, request: str, place: int, token: int, right: int):
-        self.batch_number = batch_number
-        super().__init__(
-            f"batch {batch_number} gave request {request} token {token} as its number {place}; right is {right}"
-        )
+    def __init__(self, batch_number: int, request: str, place: int, token: int, right: int, why: str | None):
+        self.batch_number, self.why = batch_number, why
+        which = f"token {token} as its {ordinal(place + 1)} token"
+        super().__init__(f"batch {batch_number} gave request {request} {which}; right is {right}")
 
 
 class YieldError(Broken):
@@ -51,65 +51,102 @@ class YieldError(Broken):
         super().__init__(f"{what}; it has to yield each request exactly once, with its finish_reason")
 
 
-class StalledError(Broken):
-    """The engine goes on and on and does not get anywhere."""
-
-
-class Referee(TimedScheduler):
-    """A scheduler that knows what the tokens should be and what is yielded, and stops an engine that does not get on.
+class Books:
+    """What the judge knows of a run, and an engine is not handed: what is right, and what has been yielded.
 
     Attributes:
-        right: the tokens of every request, by number.
         broken: the first thing that was wrong; whoever goes on all the same is told again at every call.
+        notes: what there is to tell of the host's actions, by number.
+        steps: of each batch that was scheduled; without a time.
+        evidence: of what device work was given.
     """
 
-    def __init__(self, case: Case, device: SimulatedDevice, file: str | None = None):
-        """
-        Args:
-            file: the engine's; a line of it is told without its name.
-        """
-        pool = PagePool(case.pages, page_size=2)
-        super().__init__(pool, case.max_running, case.max_batch_tokens, VOCAB, POSITIONS, device)
+    def __init__(self, case: Case, detector: RaceDetector, any_tokens: bool = False):
+        self.case, self.detector, self.any_tokens = case, detector, any_tokens
         self.right = [tokens for _, tokens, _ in case.served]
         self.broken: Broken | None = None
-        self.file = file
-        self._calls = 0
+        self.notes: dict[int, str] = {}
+        self.steps: list[BatchDone] = []
+        self.evidence = Evidence(case, detector)
+        self._calls = self._updates = 0
         self._to_yield = {request.id: request for request in case.requests()}
-        for request in self._to_yield.values():
-            self.add(request)
 
-    def has_work(self) -> bool:
+    def scheduler(self, device: SimulatedDevice) -> TimedScheduler:
+        """One that keeps these books, and looks like any other."""
+        books = self
+
+        class Scheduler(TimedScheduler):
+            def has_work(self) -> bool:
+                books.asked()
+                return super().has_work()
+
+            def schedule(self) -> Batch | None:
+                books.asked()
+                batch = super().schedule()
+                if batch is not None:
+                    books.scheduled(batch)
+                return batch
+
+            def update(self, batch: Batch, tokens) -> list[Request]:
+                rows = [batch.rows[index].request for index in batch.sampled]
+                places = [None if request.finish_reason else len(request.generated) for request in rows]
+                finished = super().update(batch, tokens)
+                books.updated(batch, rows, places)
+                return finished
+
+        case = self.case
+        pool = PagePool(case.pages, case.page_size)
+        limits = case.max_running, case.max_batch_tokens, VOCAB, POSITIONS
+        scheduler = Scheduler(pool, *limits, device, lambda number: case.host_work)
+        for request in self._to_yield.values():
+            scheduler.add(request)
+        return scheduler
+
+    def asked(self) -> None:
+        """The engine asks whether there is work, or for a batch."""
         self._calls += 1
         if self._calls > MOST_CALLS:
             line = lines.of_engine(sys._getframe(), serve.__code__)
-            where = f" ({line.told(self.file)}: {line.text})" if line else ""
-            self.broken = self.broken or StalledError(
-                f"the engine has looked for work {MOST_CALLS:,} times and is not done{where}"
-            )
+            where = f" ({line.told(self.detector.file)}: {line.text})" if line else ""
+            self._found(Broken(f"the engine has looked for work {MOST_CALLS:,} times and is not done{where}"))
         if self.broken:
             raise self.broken
-        return super().has_work()
 
-    def schedule(self) -> Batch | None:
-        self.has_work()
-        return super().schedule()
+    def scheduled(self, batch: Batch) -> None:
+        """It has got one."""
+        self.evidence.scheduled(batch)
+        self.steps.append(BatchDone(0.0, len(batch.rows), batch.num_tokens, batch.decodes))
+        rows = (
+            f"{row.request.id}: {row.length} at {row.start}, pages {' '.join(map(str, row.request.pages))}"
+            for row in batch.rows
+        )
+        self.notes[self.detector.actions[-1].number] = "; ".join(rows)
 
-    def update(self, batch: Batch, tokens) -> list[Request]:
-        rows = (batch.rows[index].request for index in batch.sampled)
-        expected = [(request, len(request.generated)) for request in rows if request.finish_reason is None]
-        finished = super().update(batch, tokens)
-        for request, place in expected:
+    def updated(self, batch: Batch, rows: list[Request], places: list[int | None]) -> None:
+        """It has taken in a batch's tokens: the next of each of these requests, at these places.
+
+        Raises:
+            WrongTokenError: one is wrong.
+        """
+        self._updates += 1
+        told = []
+        for index, (request, place) in enumerate(zip(rows, places, strict=True)):
+            if place is None:  # it was finished already
+                continue
             token, right = request.generated[place], self.right[int(request.id)][place]
-            if token != right:
-                self.broken = self.broken or WrongTokenError(batch.number, request.id, place, token, right)
-                raise self.broken
-        return finished
+            told.append(f"{request.id}: {token}" + (f" (right: {right})" if token != right else ""))
+            if token != right and not self.broken and not self.any_tokens:
+                why = self.evidence.why(batch, index, token)
+                self.broken = WrongTokenError(batch.number, request.id, place, token, right, why)
+        self.notes[self.detector.actions[-1].number] = "; ".join(told)
+        if self.broken:
+            raise self.broken
 
     def yielded(self, request: Request) -> None:
         """Takes what the engine has yielded.
 
         Raises:
-            YieldError: it is not a request that has just got its finish_reason.
+            Broken: it is not a request that has just got its finish_reason, or not with the tokens that are right.
         """
         if not isinstance(request, Request):
             raise YieldError(f"run yielded {request!r}")
@@ -117,15 +154,42 @@ class Referee(TimedScheduler):
             raise YieldError(f"run yielded request {request.id} before it was finished")
         if self._to_yield.pop(request.id, None) is not request:
             raise YieldError(f"run yielded request {request.id} twice")
+        found, right = request.generated, self.right[int(request.id)]
+        if self.any_tokens:
+            return
+        if found != right:
+            place = next((n for n, pair in enumerate(zip(found, right, strict=False)) if pair[0] != pair[1]), None)
+            if place is None:
+                end = "a stop token ends it there" if request.stop_tokens & set(right) else "no more were asked for"
+                what = f"{len(found)} tokens; right are {len(right)}" + (f": {end}" if len(found) > len(right) else "")
+            else:
+                what = f"token {found[place]} as its {ordinal(place + 1)} token; right is {right[place]}"
+            never = "" if self._updates else ", and scheduler.update was never called"
+            raise Broken(f"run yielded request {request.id} with {what}{never}")
+        reason, due = request.finish_reason, "stop" if found[-1] in request.stop_tokens else "length"
+        if reason != due:
+            raise Broken(f"run yielded request {request.id} with finish_reason {reason!r}; right is {due!r}")
 
-    def ended(self) -> None:
+    def ended(self, threads: set[threading.Thread]) -> None:
         """Looks at what the engine has left undone.
 
+        Args:
+            threads: those that there were before.
+
         Raises:
-            YieldError: it did not yield every request.
+            Broken: it did not yield every request, or a thread of it goes on that keeps the process from ending.
         """
         if self._to_yield:
             raise YieldError(f"run ended without yielding request {', '.join(self._to_yield)}")
+        for thread in set(threading.enumerate()) - threads:
+            thread.daemon or thread.join(LEAVE)
+            if not thread.daemon and thread.is_alive():
+                line = lines.of_engine(sys._current_frames().get(thread.ident))
+                where = f" ({line.told(self.detector.file)}: {line.text})" if line else ""
+                raise Broken(f"run ended and left a thread running, which keeps the process from ending{where}")
+
+    def _found(self, error: Broken) -> None:
+        self.broken = self.broken or error
 
 
 @dataclass(frozen=True)
@@ -135,14 +199,26 @@ class Outcome:
     Attributes:
         hazards: all that were found.
         failure: the first wrong token, or the error the engine ended in; None if it did everything right.
+        why: what the wrong token comes from, as far as that is known.
         wrong_batch_number: of the batch of that token; None if there was none.
-        detector: who looked on; `detector.events` is what happened, in order.
+        file: the engine's; a line of it is told without its name.
+        events: what happened, in order (RaceDetector.events).
+        names: of the host and the streams, by actor.
+        early: the wait that comes too early for the first hazard to be none; None if there is none.
+        steps: of the batches that were scheduled.
+        notes: what there is to tell of actions, by number: of a batch its rows, of a forward pass its tokens.
     """
 
     hazards: list[Hazard]
-    failure: str | None
-    wrong_batch_number: int | None
-    detector: RaceDetector
+    failure: str | None = None
+    why: str | None = None
+    wrong_batch_number: int | None = None
+    file: str | None = None
+    events: list[tuple[str, Action]] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    early: EarlyWait | None = None
+    steps: list[BatchDone] = field(default_factory=list)
+    notes: dict[int, str] = field(default_factory=dict)
 
     @property
     def clean(self) -> bool:
@@ -153,37 +229,49 @@ class Outcome:
     def schedule(self) -> int:
         """A number that two outcomes share if the same things happened in the same order. Records and waits count
         where the host issues them; when the device gets to them makes no difference to anything."""
-        return hash(tuple((kind, action.number) for kind, action in self.detector.events))
+        return hash(tuple((kind, action.number) for kind, action in self.events))
 
 
 def load(chapter: str) -> type:
-    """The `Engine` of a chapter, if its file can be imported and comes to an end.
+    """The `Engine` of a chapter, if its file can be imported, comes to an end, and keeps its hands to itself.
 
     Args:
         chapter: as for `engines.chapter_path`.
 
     Raises:
-        InputError: there is none, or it cannot.
+        InputError: there is none, or it cannot or does not.
     """
     file = str(chapter_path(chapter))
+    rules.check_source(chapter)
     try:
         with watchdog(PATIENCE, f"importing {chapter!r}", load.__code__, file):
             return load_chapter(chapter)
-    except SystemExit as error:
-        where = lines.where(error, file)
-        raise InputError(f"chapter {chapter!r} cannot be used: importing it calls exit: {where}") from None
+    except (InputError, KeyboardInterrupt):
+        raise
     except Hung as error:
         raise InputError(f"chapter {chapter!r} cannot be used: {error}") from None
+    except BaseException as error:
+        what = "importing it calls exit: " if isinstance(error, SystemExit) else ""
+        raise InputError(f"chapter {chapter!r} cannot be used: {what}{lines.where(error, file)}") from None
 
 
 def serve(
-    engine_class: type, case: Case, policy: Policy | None = None, detector: RaceDetector | None = None
+    engine_class: type,
+    case: Case,
+    policy: Policy | None = None,
+    detector: RaceDetector | None = None,
+    device: SimulatedDevice | None = None,
+    notes: bool = False,
+    any_tokens: bool = False,
 ) -> Outcome:
     """Runs a case on the simulator under one schedule. The Outcome says whatever goes wrong.
 
     Args:
         policy: what makes the schedule; by default the order of virtual time.
         detector: who looks on.
+        device: where to run it, with policy and detector; by default one of its own.
+        notes: whether the Outcome is to have `notes`.
+        any_tokens: whether wrong ones are let pass.
 
     Raises:
         InputError: the class is no engine, or uses what the simulator does not know, or the policy cannot go on with
@@ -194,39 +282,62 @@ def serve(
     file = lines.file_of(engine_class)
     detector = detector or RaceDetector()
     detector.file, detector.below = file, serve.__code__
-    device = SimulatedDevice(_COSTS, policy, observer=detector)
-    scheduler = Referee(case, device, file)
-    cache = KVCache(NETWORK.layers, case.pages, 2, torch.float64, device.torch_device)
-    size = SlotSize(case.max_running, case.max_batch_tokens, case.pages)
-    model = TimedModel(NETWORK, NETWORK.layers, cache, size, device)
+    device = device or SimulatedDevice(_COSTS, policy, observer=detector)
+    books, threads = Books(case, detector, any_tokens), set(threading.enumerate())
+    cache = KVCache(NETWORK.layers, case.pages, case.page_size, NETWORK.dtype, device.torch_device)
+    model = TimedModel(NETWORK, NETWORK.layers, cache, case.size, device)
+    scheduler = books.scheduler(device)
+    NETWORK.ran = books.evidence.ran
     failure = None
-    with closing(model):
+    with closing(model), rules.handed_only():
         try:
             with watchdog(PATIENCE, "the engine", serve.__code__, file), device.engine_code():
                 engine = engine_class(model, scheduler, device.cuda)
                 detector.name_streams(engine, device.cuda.default_stream())
+                if device.trace is not None:
+                    device.begin()
                 for request in engine.run() or ():  # a `run` without a yield is a function that returns None
-                    scheduler.yielded(request)
+                    books.yielded(request)
             device.finish()
-            scheduler.ended()
+            books.ended(threads)
         except Refusal as refusal:
             raise InputError(str(refusal)) from None
         except Broken as error:
-            scheduler.broken = scheduler.broken or error
+            books.broken = books.broken or error
         except Limit as error:
             raise InputError(f"the engine cannot be checked: {lines.where(error, file)}") from None
         except SystemExit as error:
             failure = f"the engine calls exit, and nothing of it may: {lines.where(error, file)}"
-        except Exception as error:
+        except (KeyboardInterrupt, Stopped):
+            raise
+        except BaseException as error:
             failure = lines.where(error, file)
-        if scheduler.broken:  # whatever came of it
-            failure = str(scheduler.broken)
+        if books.broken:  # whatever came of it
+            failure = str(books.broken)
         if failure is not None:
             # What was still queued then counts too: run late, it cannot have been in order with what came before.
             device.simulator.policy = Lazy()
             with suppress(Exception):
                 device.finish()
-    return Outcome(detector.hazards, failure, getattr(scheduler.broken, "batch_number", None), detector)
+    found = detector.hazards
+    return Outcome(
+        found,
+        failure,
+        getattr(books.broken, "why", None),
+        getattr(books.broken, "batch_number", None),
+        file,
+        detector.events,
+        detector.all_names,
+        detector.too_early(found[0]) if found else None,
+        books.steps,
+        books.notes | books.evidence.notes() if notes else {},
+    )
+
+
+def ordinal(number: int) -> str:
+    """1st, 2nd, 3rd, 4th..."""
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th") if number % 100 not in (11, 12, 13) else "th"
+    return f"{number}{ending}"
 
 
 _COSTS = Costs.of(COSTS)

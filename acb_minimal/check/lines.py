@@ -20,6 +20,10 @@ LIBRARIES = {_PACKAGE, Path(torch.__file__).parent, *map(Path, sysconfig.get_pat
 }  # those two are where everything is installed: an engine may lie there
 
 
+class Told(Exception):
+    """An error whose message says all, the engine's line included."""
+
+
 class Line(NamedTuple):
     """A line of a source file.
 
@@ -35,6 +39,11 @@ class Line(NamedTuple):
     def text(self) -> str:
         """The line itself; empty if it cannot be found."""
         return linecache.getline(self.file, self.number).strip()
+
+    @property
+    def code(self) -> str:
+        """The line without a comment."""
+        return self.text.split("#")[0].strip()
 
     def told(self, file: str | None) -> str:
         """ "line 7"; with the name of its file, unless that is `file`."""
@@ -70,7 +79,10 @@ def where(error: BaseException, file: str | None) -> str:
     Args:
         file: a line of this one is told without its name.
     """
-    text = str(error) if isinstance(error, Limit) else f"{type(error).__name__}: {error}"
+    if isinstance(error, Told):
+        return str(error)
+    ours = isinstance(error, Limit) or type(error).__module__.startswith(f"{__package__}.")
+    text = str(error) if ours else f"{type(error).__name__}: {error}"
     text = " ".join(text.split())
     line = of_error(error)
     return f"{text} ({line.told(file)}: {line.text})" if line else text

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from ..measure.metrics import environment
 from ..measure.result_table import ResultTable
 from ..run.checkpoint import Checkpoint
-from ..run.engines import chapter_path, engine, replaced
+from ..run.engines import chapter_path, engine, read_source, replaced
 from ..run.session import Session
 from ..run.workload import workload
 from ..sim.costs import Costs
@@ -84,7 +84,7 @@ def mutants(chapter: str) -> Iterator[Mutant]:
     Raises:
         InputError: there is no such chapter.
     """
-    source = chapter_path(chapter).read_text()
+    source = read_source(chapter_path(chapter))
     statements = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt)]
     for node in sorted(statements, key=lambda node: node.lineno):
         if change := _change(node):
@@ -127,7 +127,7 @@ def _checkpoint() -> Checkpoint:
 
 @cache
 def _bubble_of(chapter: str) -> float:
-    return bubble(engine(chapter_path(chapter).read_text(), chapter))
+    return bubble(engine(read_source(chapter_path(chapter)), chapter))
 
 
 def _change(node: ast.AST) -> tuple[ast.AST, str] | None:

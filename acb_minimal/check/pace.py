@@ -1,44 +1,34 @@
 """How fast an engine is beside a chapter, on the simulated GPU, and what its host waits for, line by line.
 
 The setting is that of the workload `demo`, where each chapter's effect shows: an 8B model in batches so wide that
-kernels take longer than launching them, and a host that has so much to do that it shows when a GPU waits for it.
-Nothing is computed, only time passes: so it takes a moment, and says nothing of tokens. All figures are simulated.
+kernels take longer than launching them, and a host that has so much to do that it shows when a GPU waits for it. What
+is computed is the small network of the other cases, so that tokens and order are looked at here as well. All figures
+are simulated.
 """
 
 import statistics
-import sys
 from collections import defaultdict
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from difflib import SequenceMatcher
+from dataclasses import dataclass
 from functools import cache
-from types import CodeType
 
 from ..errors import EngineError, InputError
-from ..run.checkpoint import Checkpoint
-from ..run.engines import chapter_path, chapter_paths, code_lines, load_chapter
-from ..run.options import Options
-from ..run.session import Session
-from ..run.workload import workload
+from ..run.engines import chapter_path, chapter_paths, load_chapter
 from ..sim.costs import Costs
 from ..sim.device import SimulatedDevice
 from ..sim.policies import Timed
-from ..sim.simulator import Observer, Operation, Queue, Simulator
+from ..sim.simulator import Operation, Queue, Simulator
 from ..trace.breakdown import Breakdown
 from ..trace.idle import typical_of
 from ..trace.spans import Trace
 from ..trace.steps import Typical, typical_decodes
-from . import lines
+from .cases import DEMO, WIDE
+from .judge import Outcome, serve
 from .lines import Line
-from .watchdog import Broken, watchdog
+from .race_detector import RaceDetector
 
-DEMO = workload("demo")
-# As many requests as run at a time, with room for all their prompts in the first batch: then nothing but decodes.
-WORKLOAD = replace(DEMO, model=DEMO.scale.model, requests=DEMO.max_running, prompt_tokens=4, new_tokens=14)
-DIALS = Options(host_work=DEMO.host_work, scale=DEMO.scale)
 SETTING = f"as in the workload `demo`, on a {Costs.of(DEMO.scale.model).gpu}"
+PIECES = ("upload", "forward", "replay", "download")
 SAME = 0.01  # share of a step by which two count as equally fast
-PATIENCE = 10.0  # seconds for a run, which takes a tenth of one
 MOST_QUESTIONS = 100
 
 
@@ -79,24 +69,21 @@ class _Wait:
         return self.begin <= when <= self.end and not self.ahead
 
 
-class Waits(Observer):
-    """Looks on while an engine runs, and notes where the host waits and for what. To ask an event again and again,
-    whether it is done, is to wait for it."""
+class Waits(RaceDetector):
+    """Looks on while an engine runs, and notes besides where the host waits and for what. To ask an event again and
+    again, whether it is done, is to wait for it."""
 
-    def __init__(self, below: CodeType):
-        """
-        Args:
-            below: the code that runs the engine: lines are looked for in what it has called.
-        """
-        self.below = below
+    def __post_init__(self):
+        super().__post_init__()
         self.device: SimulatedDevice | None = None  # whose clock to go by
-        self._waits: list[_Wait] = []
+        self._found: list[_Wait] = []
         self._latest: dict[Queue, Operation] = {}  # the newest work in it, or work that it waits for, if that is newer
         self._work: dict[Operation, Operation] = {}  # of a record or wait: the work that it comes after
         self._launched = -1  # number of the newest batch that has been
         self._asking: tuple[Operation, float] | None = None  # what the host asks for again and again, and since when
 
     def queued(self, operation: Operation) -> None:
+        super().queued(operation)
         self._asking = None
         if operation.engine is not None:
             self._latest[operation.queue] = operation
@@ -108,17 +95,19 @@ class Waits(Observer):
             self._launched = max(self._launched, operation.batch_number)
 
     def asked(self, operation: Operation) -> None:
+        super().asked(operation)
         if self._asking is None or self._asking[0] is not operation:
             self._asking = operation, self.device.clock()
 
     def saw(self, operation: Operation) -> None:
+        super().saw(operation)
         now = self.device.clock()
         begin = self._asking[1] if self._asking is not None and self._asking[0] is operation else now
         self._asking = None
-        work, line = self._work.get(operation), lines.of_engine(sys._getframe(1), self.below)
+        work, line = self._work.get(operation), self._line(1)
         if line is not None and work is not None and work.batch_number is not None:  # else it is none of the engine's
             ahead = max(self._launched - work.batch_number, 0)
-            self._waits.append(_Wait(line, work, begin, max(now, operation.end), ahead))
+            self._found.append(_Wait(line, work, begin, max(now, operation.end), ahead))
 
     def by_line(self, trace: Trace, numbers: list[int]) -> tuple[HostWait, ...]:
         """What was noted, means over some batches, in the order in which they first came.
@@ -130,7 +119,7 @@ class Waits(Observer):
         windows, bubbles = trace.batches(), trace.bubbles()
         dry = [(windows[number - 1][1], bubbles[number]) for number in numbers]  # when the GPU had no more to do
         by_line: dict[tuple[Line, str], list[_Wait]] = defaultdict(list)
-        for wait in self._waits:
+        for wait in self._found:
             by_line[wait.line, wait.operation.what].append(wait)
         found = []
         for (line, what), waits in by_line.items():
@@ -154,6 +143,7 @@ class Pace:
         waits: where the host waits, in the order in which it first does.
         trace: of the run.
         decodes: the numbers of the batches that the other figures are of.
+        streams: in how many of them its uploads, forward passes and downloads are.
     """
 
     name: str
@@ -162,6 +152,22 @@ class Pace:
     waits: tuple[HostWait, ...]
     trace: Trace
     decodes: list[int]
+    streams: int
+
+    @property
+    def ways(self) -> tuple[bool, ...]:
+        """What it does: it replays graphs; it launches a batch, or writes it, before it has the tokens of the one
+        before; it uses several streams; its host waits no more than once a step."""
+        home = {span.batch_number: span.end for span in self.trace.lane("D2H")}
+
+        def before(*names: str) -> bool:
+            begun = {span.batch_number: span.start for span in self.trace.lane("CPU") if span.name in names}
+            known = [number for number in self.decodes if number in begun and number - 1 in home]
+            return sum(begun[number] < home[number - 1] for number in known) > len(known) / 2
+
+        replays = any(span.name == "replay" for span in self.trace.lane("compute"))
+        waits_once = round(self.host_waits) <= 1
+        return replays, before("forward", "replay"), before("write"), self.streams > 1, waits_once
 
     @property
     def parts(self) -> Breakdown:
@@ -182,33 +188,40 @@ class Pace:
         return self.slower(other) <= SAME
 
 
+def serve_timed(engine_class: type, detector: RaceDetector, **options: bool) -> tuple[Outcome, SimulatedDevice]:
+    """Runs the case that engines are timed with: what became of it, and the device, which has the trace.
+
+    Args:
+        options: those of `serve`.
+    """
+    costs = Costs.of(DEMO.scale.model).scaled(DEMO.scale.rows, DEMO.scale.positions)
+    device = SimulatedDevice(costs, Patient(), trace=True, observer=detector)
+    detector.device = device
+    return serve(engine_class, WIDE, detector=detector, device=device, **options), device
+
+
 def pace(engine_class: type, name: str) -> Pace:
-    """Runs an engine that is in order, and times it.
+    """Times an engine, whether or not its tokens are right.
 
     Args:
         name: what to call it.
 
     Raises:
-        InputError: it does not come to its end here; the message says why.
+        InputError: it does not come to its end; the message says why.
     """
-    file = lines.file_of(engine_class)
-    waits = Waits(pace.__code__)
-    scale = DIALS.scale
-    costs = Costs.of(scale.model).scaled(scale.rows, scale.positions)
-    device = SimulatedDevice(costs, Patient(), arithmetic=False, trace=True, observer=waits)
-    waits.device = device
+    waits = Waits()
+    outcome, device = serve_timed(engine_class, waits, any_tokens=True)
+    if outcome.failure:
+        raise InputError(f"the engine cannot be timed: {outcome.failure}")
+    trace, decodes = device.trace.told(outcome.steps), typical_decodes(outcome.steps)
     try:
-        with ExitStack() as serving:
-            session = Session(WORKLOAD.job(_checkpoint().vocab_size), engine_class, _checkpoint(), device, DIALS)
-            limit = watchdog(PATIENCE, "the engine", pace.__code__, file)
-            session.progress = lambda text: None if text else serving.enter_context(limit)
-            session.serve()
-        trace, decodes = session.trace, typical_decodes(session.done)
-        return Pace(name, file, typical_of(trace), waits.by_line(trace, decodes), trace, decodes)
-    except (Broken, EngineError) as error:
+        typical = typical_of(trace)
+    except EngineError as error:
         raise InputError(f"the engine cannot be timed: {error}") from None
-    except (Exception, SystemExit) as error:
-        raise InputError(f"the engine cannot be timed: {lines.where(error, file)}") from None
+    if typical is None:
+        raise InputError("the engine cannot be timed: no two of its batches of decodes follow one another")
+    pieces = {action.actor for action in waits.actions if action.what in PIECES}
+    return Pace(name, outcome.file, typical, waits.by_line(trace, decodes), trace, decodes, len(pieces))
 
 
 class Patient(Timed):
@@ -241,26 +254,9 @@ def of_chapter(chapter: str) -> Pace:
     return pace(load_chapter(chapter), chapter_path(chapter).stem)
 
 
-def nearest(file: str) -> str:
-    """The chapter whose text is most like that of an engine's file; the later one of two that are equally like it.
-
-    Args:
-        file: as for `engines.chapter_path`.
-    """
-    mine = _statements(chapter_path(file).read_text())
-    return max(chapter_paths(), key=lambda name: SequenceMatcher(None, mine, _chapter(name), False).ratio())
-
-
-@cache
-def _checkpoint() -> Checkpoint:
-    return Checkpoint(WORKLOAD.model)
-
-
-@cache
-def _chapter(name: str) -> list[str]:
-    return _statements(chapter_path(name).read_text())
-
-
-def _statements(source: str) -> list[str]:
-    """The lines of a source, without comments and blank ones."""
-    return [line.strip() for line in code_lines(source, comments=False).values()]
+def nearest(mine: Pace) -> str:
+    """The chapter that does most of what an engine does, the most telling first; of several, the first."""
+    return max(
+        chapter_paths(),
+        key=lambda name: [mine == theirs for mine, theirs in zip(mine.ways, of_chapter(name).ways, strict=True)],
+    )

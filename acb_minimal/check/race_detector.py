@@ -11,21 +11,28 @@ that it does it with (sim/memory.py).
 """
 
 import sys
+import threading
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import zip_longest
-from types import CodeType
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from ..sim.cuda import Stream
-from ..sim.simulator import Observer, Operation, Queue
+from ..sim.simulator import Limit, Observer, Operation, Queue
 from . import lines
 from .lines import Line
 from .memory import AccessMode, Memories, Memory
 
 HOST = 0
+OWN = "its own code"  # what the host does that is no part's
+NOT_ITS_OWN = ("builtins", "collections", "numpy", "torch", __name__.partition(".")[0])  # packages of others' classes
 NOUNS = {"forward": "forward pass", "carry_over": "carry-over", "replay": "graph replay"}
 
 
@@ -54,7 +61,8 @@ class Action:
     def __str__(self) -> str:
         numbered = self.batch_number is not None and self.batch_number >= 0
         if self.actor == HOST:
-            return f"the host ({self.what}, batch {self.batch_number})" if numbered else f"the host ({self.what})"
+            said = f"{self.what}, batch {self.batch_number}" if numbered else self.what
+            return f"the host ({said})" if said else "the host"
         noun = NOUNS.get(self.what, self.what)
         return f"the {noun} of batch {self.batch_number}" if numbered else f"the {noun}"
 
@@ -86,8 +94,32 @@ class Hazard:
         return f"{accesses}; nothing makes {waits} wait for {awaited}"
 
 
+class EarlyWait(NamedTuple):
+    """A wait that comes too early: what it is for was not recorded yet.
+
+    Attributes:
+        line: the engine's.
+        found: the record that the event had instead; None if it had none.
+    """
+
+    line: Line | None
+    found: Action | None
+
+
+class DeviceError(lines.Told):
+    """Device work that came to no end; the message says what it was and which line has launched it."""
+
+    def __init__(self, action: Action, error: Exception, file: str | None):
+        line = f" (launched in {action.line.told(file)}: {action.line.code})" if action.line else ""
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        super().__init__(
+            f"{what}, in {action}{line}; a GPU checks no such thing: a kernel reads and writes what lies there, or "
+            "ends in an illegal memory access"
+        )
+
+
 @dataclass(frozen=True)
-class Wait:
+class EventWait:
     """That the host made somebody wait for an event.
 
     Attributes:
@@ -116,6 +148,7 @@ class RaceDetector(Observer):
         events: what happened, in order: what kind ("issued", "done", "asked" for by the host, "seen" by the host to be
             done) and the action; the host's own actions are "done" at once.
         memories: what is watched.
+        running: the device work that is running, or was the last.
     """
 
     file: str | None = None
@@ -131,9 +164,10 @@ class RaceDetector(Observer):
         self._pasts: list[list[int]] = [[0]]  # by actor: what is over before its next action begins
         self.memories = Memories()
         self._pools: dict[int, tuple[object, Memory]] = {}  # by id; the pool is kept, so that its id is not reused
-        self._running: Action | None = None
+        self.running: Action | None = None
         self._host_action: Action | None = None  # what the host is doing, as far as it has touched anything
-        self._waits: list[Wait] = []
+        self._waits: list[EventWait] = []
+        self._thread = threading.get_ident()
         self._records: dict[object, list[Action]] = {}  # by event
         self._torch = AccessMode(self.touch, self.touch_positions)
 
@@ -143,28 +177,45 @@ class RaceDetector(Observer):
         return sorted(self._hazards.values(), key=lambda hazard: (hazard.second.number, hazard.first.number))
 
     def name_streams(self, engine: object, default: object) -> None:
-        """Calls every stream by the engine's attribute that holds it."""
+        """Calls every stream by the engine's attribute that holds it, or that leads to it."""
         self.names[default] = "the default stream"
-        slots = (name for cls in type(engine).__mro__ for name in _names(vars(cls).get("__slots__", ())))
-        for name in [*getattr(engine, "__dict__", ()), *slots]:
-            value = getattr(engine, name, None)
-            if isinstance(value, Stream):
-                self.names[value] = name
+        self._name(engine, "self")
+
+    def _name(self, value: object, name: str, depth: int = 3) -> None:
+        """Calls a stream so, unless it has a name, and what lies in something after that."""
+        if isinstance(value, Stream):
+            self.names.setdefault(value, name)
+        elif not depth:
+            pass
+        elif isinstance(value, dict):
+            for key, each in list(value.items()):
+                self._name(each, f"{name}[{key!r}]" if isinstance(key, str | int) else name, depth - 1)
+        elif isinstance(value, list | tuple | deque):
+            for number, each in enumerate(value):
+                self._name(each, f"{name}[{number}]", depth - 1)
+        elif type(value).__module__.partition(".")[0] not in NOT_ITS_OWN:
+            slots = (each for cls in type(value).__mro__ for each in _names(vars(cls).get("__slots__", ())))
+            for each in [*getattr(value, "__dict__", ()), *slots]:
+                self._name(getattr(value, each, None), each if name == "self" else f"{name}.{each}", depth - 1)
 
     @property
     def actions(self) -> list[Action]:
         """All of the host and the streams, by number."""
         return self._actions[1:]
 
-    def too_early(self, hazard: Hazard) -> Wait | None:
+    def too_early(self, hazard: Hazard) -> EarlyWait | None:
         """The last wait that would have made the hazard none, had it not come before what it was for was recorded."""
+        second = hazard.second
+        # Had the actor done the same since the last time, the wait would have been for that.
+        before = [each.number for each in self._actions[1 : second.number] if _alike(each, second)]
         for wait in reversed(self._waits):
             records = self._records.get(wait.event, ())
             theirs = [record.number for record in records if record.actor == hazard.first.actor]
             older = wait.found is None or wait.found.number < hazard.first.number
             recorded_later = any(number > max(wait.after, hazard.first.number) for number in theirs)
-            if wait.actor == hazard.second.actor and wait.after < hazard.second.number and older and recorded_later:
-                return wait
+            its_own = max(before, default=0) <= wait.after < second.number
+            if wait.actor == second.actor and its_own and older and recorded_later:
+                return EarlyWait(wait.line, wait.found)
         return None
 
     # --- what an Observer is told ---
@@ -181,15 +232,20 @@ class RaceDetector(Observer):
         self.events.append(("issued", action))
 
     def run(self, operation: Operation) -> None:
-        self._running = self._issued[operation]
-        with self._torch:
-            operation.run()
-        self.events.append(("done", self._running))
+        self.running = self._issued[operation]
+        try:
+            with self._torch:
+                operation.run()
+        except (Limit, DeviceError):
+            raise
+        except Exception as error:
+            raise DeviceError(self.running, error, self.file) from error
+        self.events.append(("done", self.running))
 
     def replayed(self, pool: object) -> None:
         # The memory itself is torch's business. One piece stands for it, and who replays writes it.
         _, memory = self._pools.setdefault(id(pool), (pool, Memory("the results in between in the graphs' pool")))
-        self._access(self._running, memory, slice(None), True)
+        self._access(self.running, memory, slice(None), True)
 
     def asked(self, operation: Operation) -> None:
         self._host_action = None
@@ -207,19 +263,23 @@ class RaceDetector(Observer):
     def waits(self, queue: Queue | None, event: object, record: Operation | None) -> None:
         actor = self._actors.setdefault(queue, len(self._actors))
         found = self._issued[record] if record else None
-        self._waits.append(Wait(len(self._actions) - 1, actor, event, found, self._line()))
+        self._waits.append(EventWait(len(self._actions) - 1, actor, event, found, self._line()))
 
     def touched(self, memory: np.ndarray, writes: bool) -> None:
-        if self._host_action is None:
-            self._host_action = self._act(None, "its own code", None, None)
-            self.events.append(("done", self._host_action))
+        if threading.get_ident() != self._thread:
+            raise Limit("the simulator follows one thread of an engine, and a second one touches pinned memory")
+        own = self.below is not None and _by_engine(sys._getframe(1))
+        action = self._host_action
+        if action is None or own != (action.what == OWN) or (own and action.line != self._line(1)):
+            action = self._host_action = self._act(None, OWN if own else "", None, None)
+            self.events.append(("done", action))
         address = memory.__array_interface__["data"][0]  # through torch it would take far longer
         if (watched := self.memories.at(address)) is not None and memory.size:
             pieces = watched.pieces_of(address, memory.shape, memory.strides, memory.itemsize)
-            self._access(self._host_action, watched, pieces, writes)
+            self._access(action, watched, pieces, writes)
 
     def did(self, what: str, batch_number: int | None, slot: str | None) -> None:
-        if self._host_action is None:
+        if self._host_action is None or self._host_action.what == OWN:
             self._host_action = self._act(None, what, batch_number, slot)
             self.events.append(("done", self._host_action))
         # Named only now, when the host says what it was for.
@@ -234,12 +294,12 @@ class RaceDetector(Observer):
             itemsize = tensor.itemsize
             strides = [itemsize * stride for stride in tensor.stride()]
             pieces = memory.pieces_of(tensor.data_ptr(), tensor.shape, strides, itemsize)
-            self._access(self._running, memory, pieces, writes)
+            self._access(self.running, memory, pieces, writes)
 
     def touch_positions(self, cache: torch.Tensor, positions: np.ndarray, writes: bool) -> None:
         """The action that runs reads or writes these positions of a KV cache, int [any]: page * page_size + offset."""
         if (memory := self.memories.at(cache.data_ptr())) is not None:
-            self._access(self._running, memory, positions, writes)
+            self._access(self.running, memory, positions, writes)
 
     def _act(
         self, queue: Queue | None, what: str, batch_number: int | None, slot: str | None, before: list[int] = ()
@@ -248,6 +308,7 @@ class RaceDetector(Observer):
         actor = self._actors.setdefault(queue, len(self._actors))
         if actor == len(self._pasts):
             self._pasts.append([])
+            self._name_locals()
         past = _joined(self._pasts[actor], before)
         past += [0] * (actor + 1 - len(past))
         number = past[actor] = len(self._actions)
@@ -268,14 +329,49 @@ class RaceDetector(Observer):
             edge = self.name(second[0].actor), self.name(first[0].actor)
             self._hazards[kind] = Hazard(first[0], second[0], first[1], second[1], memory.name + page, edge)
 
+    def _name_locals(self) -> None:
+        """Calls streams that have no name yet by the engine's variables, if these lead to them now."""
+        frame = sys._getframe(1)
+        while self.below is not None and frame is not None and frame.f_code is not self.below:
+            if lines.is_own(frame.f_code.co_filename):
+                for name, value in frame.f_locals.items():
+                    self._name(value, name)
+            frame = frame.f_back
+
+    @property
+    def all_names(self) -> list[str]:
+        """Those of all actors, by number."""
+        return [self.name(actor) for actor in range(len(self._actors))]
+
     def name(self, actor: int) -> str:
         """What to call the host or a stream."""
         queue = list(self._actors)[actor]
         return "the host" if queue is None else self.names.get(queue.stream, f"stream {actor}")
 
-    def _line(self) -> Line | None:
+    def _line(self, above: int = 2) -> Line | None:
         """The engine's line that the host is in."""
-        return self.below and lines.of_engine(sys._getframe(2), self.below)
+        return self.below and lines.of_engine(sys._getframe(above), self.below)
+
+
+def _by_engine(frame: FrameType) -> bool:
+    """Whether it is the engine's own code that has called for this, and not one of the parts that it is handed."""
+    whose = None
+    while frame is not None and (whose := _whose(frame.f_code.co_filename)) is None:
+        frame = frame.f_back
+    return whose == "engine"
+
+
+@cache
+def _whose(file: str) -> str | None:
+    """Whose a source file is: the engine's, or that of a part; None for those that both work with."""
+    if lines.is_own(file):
+        return "engine"
+    package = Path(__file__).parents[1]
+    return "part" if Path(file).parent in (package, package / "run") else None
+
+
+def _alike(one: Action, other: Action) -> bool:
+    return (one.actor, one.what) == (other.actor, other.what)
 
 
 def _names(slots: str | Iterable[str]) -> Iterable[str]:

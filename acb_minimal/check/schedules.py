@@ -1,48 +1,84 @@
-"""Which schedules an engine is tried under: by seed, and all there are.
+"""Which schedules an engine is tried under: by seed, and as many as there is time for.
 
 A schedule is the order in which the host's calls and the completions of device work follow one another. A seed stands
 for a case and a policy, so that a failure can be run again. How all schedules of a case are gone through is in
 explorer.py.
 """
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..errors import InputError
+from ..run.timed import BatchDone
 from ..sim.policies import Eager, Lazy, Random, Timed
-from .cases import CASES, LONG
-from .explorer import ScheduleExplorer, Script
+from .cases import CASES, LONG, WIDE
+from .explorer import Explored, ScheduleExplorer, Script
 from .judge import Outcome, serve
+from .pace import serve_timed
 from .race_detector import RaceDetector
 
 FIXED = (Timed, Lazy, Eager)
-LONG_POLICIES = {"timed": Timed, "lazy": Lazy, "eager": Eager}
+POLICIES = {"timed": Timed, "lazy": Lazy, "eager": Eager}
+LARGE = tuple(f"{case.name}:{policy}" for case in (WIDE, LONG) for policy in POLICIES)
 HARM_SEEDS = 60  # that are tried for a wrong token
+AT_RANDOM = 60  # schedules that are drawn
+SECONDS = 15.0  # for a search
+SLICE = 25  # runs of a case, before it is the next one's turn
 
 
-def replay(engine_class: type, seed: str, detector: RaceDetector | None = None) -> Outcome:
+def replay(engine_class: type, seed: str, detector: RaceDetector | None = None, notes: bool = False) -> Outcome:
     """Runs the schedule that a seed stands for.
 
     Args:
         seed: a number, for a case and a policy; or a case and the choices in it, as `search` names them; or the long
-            case and a policy, "long:lazy".
+            or the wide case and a policy, "long:lazy"; "wide:timed" is what engines are timed by.
         detector: who looks on; by default one that nobody else knows.
+        notes: whether the Outcome is to have `notes`.
 
     Raises:
         InputError: there is no such schedule.
     """
+    detector = detector or RaceDetector()
+
+    def served(case, policy) -> Outcome:
+        return serve(engine_class, case, policy, detector, notes=notes)
+
+    if seed == f"{WIDE.name}:timed":
+        return serve_timed(engine_class, detector, notes=notes)[0]
     name, _, choices = seed.partition(":")
-    if name == LONG.name and choices in LONG_POLICIES:
-        return serve(engine_class, LONG, LONG_POLICIES[choices](), detector)
+    large = {case.name: case for case in (WIDE, LONG)}
+    if name in large and choices in POLICIES:
+        return served(large[name], POLICIES[choices]())
     cases = {case.name: case for case in CASES}
     if seed.isdecimal():
         rounds, index = divmod(int(seed), len(CASES))
-        policy = FIXED[rounds]() if rounds < len(FIXED) else Random(int(seed))
-        return serve(engine_class, CASES[index], policy, detector)
+        return served(CASES[index], FIXED[rounds]() if rounds < len(FIXED) else Random(int(seed)))
     digits = choices.split(".") if choices else []
     if name not in cases or not all(digit.isdecimal() for digit in digits):
         raise InputError(f"unknown seed {seed!r}: give a number from 0, or what acb check has printed")
-    return serve(engine_class, cases[name], Script([int(digit) for digit in digits]), detector)
+    return served(cases[name], Script([int(digit) for digit in digits]))
+
+
+@dataclass
+class Covered:
+    """The sizes that a search has seen: what an engine does only in larger batches, or later, it has not.
+
+    Attributes:
+        rows: of a batch, at most.
+        tokens: likewise.
+        batches: of a run, at most.
+    """
+
+    rows: int = 0
+    tokens: int = 0
+    batches: int = 0
+
+    def add(self, steps: list[BatchDone]) -> None:
+        """Takes in the batches of a run."""
+        for step in steps:
+            self.rows, self.tokens = max(self.rows, step.rows), max(self.tokens, step.tokens)
+        self.batches = max(self.batches, len(steps))
 
 
 @dataclass(frozen=True)
@@ -53,18 +89,18 @@ class SearchResult:
         seed: of the first schedule that went wrong; None if none did.
         outcome: how it went wrong.
         schedules: how many different schedules were run, from start to end, one by one.
-        explorers: what was gone through choice by choice; empty if something went wrong before.
+        explored: how far each case was gone through choice by choice; empty if something went wrong before.
         harm: the seed of a schedule in which a token came out wrong, and its outcome: where there was a hazard, and one
             of HARM_SEEDS showed what it can do; else None.
-        horizon: batches of the longest case.
+        covered: the sizes of what was run.
     """
 
     seed: str | None
     outcome: Outcome | None
     schedules: int
-    explorers: list[ScheduleExplorer]
+    explored: list[Explored]
     harm: tuple[str, Outcome] | None = None
-    horizon: int = 0
+    covered: Covered = field(default_factory=Covered)
 
 
 def harm(engine_class: type, seed: str, outcome: Outcome) -> tuple[str, Outcome] | None:
@@ -78,60 +114,57 @@ def harm(engine_class: type, seed: str, outcome: Outcome) -> tuple[str, Outcome]
         return seed, outcome
     if outcome.failure is not None:
         return None  # it breaks down in any schedule
-    long = [f"{LONG.name}:{policy}" for policy in LONG_POLICIES] if seed.startswith(LONG.name) else []
-    for number in [*long, *map(str, range(HARM_SEEDS))]:
+    large = [each for each in LARGE if each.partition(":")[0] == seed.partition(":")[0]]
+    for number in [*large, *map(str, range(HARM_SEEDS))]:
         if number != seed and (tried := replay(engine_class, number)).wrong_batch_number is not None:
             return number, tried
     return None
 
 
 def search(
-    engine_class: type, schedules: int = 100, runs: int = 2000, progress: Callable[[str], None] = lambda text: None
+    engine_class: type, seconds: float = SECONDS, progress: Callable[[str], None] = lambda text: None
 ) -> SearchResult:
-    """Runs all cases under all policies, explores each, and then draws schedules at random. Stops where anything goes
-    wrong.
+    """Runs all cases under all policies, the long and the wide one too, draws schedules at random, and explores what
+    there is to explore while there is time. Stops where anything goes wrong.
 
     Args:
-        schedules: how many different ones are run from start to end, if there are so many.
-        runs: that exploring a case may take.
+        seconds: to take, about; a little of everything is run in any case.
         progress: is told what goes on.
 
     Raises:
         InputError: the engine cannot be explored, because it does not do the same thing twice.
     """
-    seen: set[tuple[int, int]] = set()
-    explorers: list[ScheduleExplorer] = []
+    until = time.monotonic() + seconds
+    seen: set[tuple[str, int]] = set()
+    covered = Covered()
+    explorers = [ScheduleExplorer(engine_class, case) for case in CASES]
 
-    def failed(seed: str, outcome: Outcome) -> SearchResult:
+    def found(seed: str | None = None, outcome: Outcome | None = None) -> SearchResult:
+        explored = [explorer.explored() for explorer in explorers if explorer.runs]
+        if outcome is None:
+            return SearchResult(None, None, len(seen), explored, None, covered)
         progress("looking for a wrong token")
-        return SearchResult(seed, outcome, len(seen), explorers, harm(engine_class, seed, outcome))
-
-    def run(number: int) -> Outcome:
-        outcome = replay(engine_class, str(number))
-        seen.add((number % len(CASES), outcome.schedule))
-        progress(f"{len(seen):,} schedules")
-        return outcome
+        return SearchResult(seed, outcome, len(seen), explored, harm(engine_class, seed, outcome), covered)
 
     fixed = len(FIXED) * len(CASES)
-    for number in range(fixed):
-        if not (outcome := run(number)).clean:
-            return failed(str(number), outcome)
-    for policy in LONG_POLICIES:
-        seed = f"{LONG.name}:{policy}"
-        progress(seed)
-        if not (outcome := replay(engine_class, seed)).clean:
-            return failed(seed, outcome)
-        horizon = max(action.batch_number or 0 for action in outcome.detector.actions) + 1
-    for case in CASES:
-        explorers.append(ScheduleExplorer(engine_class, case))
-        progress(f"all schedules of {case.name!r}")
-        if found := explorers[-1].follow(runs):
-            return failed(*found)
-    there_are = sum(explorer.schedules() for explorer in explorers)
-    # Where there are few, the last of them may not turn up for long.
-    for number in range(fixed, fixed + 2 * schedules):
-        if len(seen) >= min(schedules, there_are):
+    new = fixed
+    for seed in [*map(str, range(fixed)), *LARGE, *map(str, range(fixed, fixed + AT_RANDOM))]:
+        if seed.isdecimal() and int(seed) >= fixed and (time.monotonic() > until or int(seed) - new > len(CASES)):
+            break  # where there are few, the last of them may not turn up for long
+        progress(f"schedule {seed}")
+        outcome = replay(engine_class, seed)
+        covered.add(outcome.steps)
+        if not outcome.clean:
+            return found(seed, outcome)
+        case = CASES[int(seed) % len(CASES)].name if seed.isdecimal() else seed.partition(":")[0]
+        if seed.isdecimal() and (case, outcome.schedule) not in seen:
+            new = int(seed)
+        seen.add((case, outcome.schedule))
+    while not all(explorer.complete for explorer in explorers):
+        for explorer in explorers:
+            progress(f"schedules of {explorer.case.name!r}")
+            if wrong := explorer.follow(explorer.runs + SLICE):
+                return found(*wrong)
+        if time.monotonic() > until:
             break
-        if not (outcome := run(number)).clean:
-            return failed(str(number), outcome)
-    return SearchResult(None, None, len(seen), explorers, horizon=horizon)
+    return found()

@@ -13,34 +13,39 @@ from .race_detector import NOUNS, Action
 from .schedules import HARM_SEEDS, SearchResult
 
 
-def verdict(chapter: str, verdict: SearchResult) -> RenderableType:
+def verdict(chapter: str, found: SearchResult) -> RenderableType:
     """What a search has found: the first thing that went wrong and how to see it again, or what was covered."""
-    if verdict.outcome is not None:
-        return Group(Text(f"{chapter} is not in order."), problem(verdict.outcome), again(chapter, verdict))
+    covered = found.covered
+    sizes = (
+        f"Covered: batches of up to {covered.rows} rows and {covered.tokens} tokens, up to {covered.batches} of them "
+        "in a run. What an engine does only beyond that is not seen."
+    )
+    if found.outcome is not None:
+        return Group(Text(f"{chapter} is not in order."), problem(found.outcome), Text(sizes), again(chapter, found))
     table = Table(title=f"{chapter}: no hazard, no wrong token", title_justify="left", caption_justify="left")
     for column in ("case", "different schedules", "states", "runs"):
         table.add_column(column, justify="left" if column == "case" else "right")
-    for explorer in verdict.explorers:
-        count = number(explorer.schedules())
-        every = f"all {count}" if explorer.complete else f"{count} of more"
-        table.add_row(explorer.case.name, every, f"{explorer.states:,}", f"{explorer.runs:,}")
+    for case in found.explored:
+        count = number(case.schedules)
+        every = f"all {count}" if case.complete else f"{count} so far"
+        table.add_row(case.case, every, f"{case.states:,}", f"{case.runs:,}")
+    more = "" if all(case.complete for case in found.explored) else " There are more: --seconds 600 goes on for longer."
     table.caption = (
         "Schedules that meet in the same state go on as one: that is how so many are covered by few runs. "
-        f"Run one by one, from start to end, besides: {verdict.schedules:,} different ones. "
-        f"The longest case has {verdict.horizon} batches: what an engine does only later than that is not seen."
+        f"Run one by one, from start to end, besides: {found.schedules:,} different ones.{more} {sizes}"
     )
     return table
 
 
-def again(chapter: str, verdict: SearchResult) -> Text:
+def again(chapter: str, found: SearchResult) -> Text:
     """How to see the schedule that shows most."""
-    if verdict.harm is None:
+    if found.harm is None:
         none = ""
-        if verdict.outcome.hazards and verdict.outcome.failure is None:
+        if found.outcome.hazards and found.outcome.failure is None:
             none = f"No token was wrong in {HARM_SEEDS} schedules; that is luck, not order.\n"
-        return Text(f"{none}See this schedule: acb check {chapter} --replay {verdict.seed}")
-    seed, outcome = verdict.harm
-    harm = f"What it can do: {outcome.failure}.\n" if outcome is not verdict.outcome else ""
+        return Text(f"{none}See this schedule: acb check {chapter} --replay {found.seed}")
+    seed, outcome = found.harm
+    harm = f"What it can do: {outcome.failure}.\n{_why(outcome)}" if outcome is not found.outcome else ""
     return Text(f"{harm}See this schedule: acb check {chapter} --replay {seed}")
 
 
@@ -50,25 +55,30 @@ def number(count: int) -> str:
 
 
 def problem(outcome: Outcome) -> Text:
-    """The first hazard with the lines that make it, and the first wrong token."""
+    """The first hazard with the lines that make it, and the first wrong token and what it comes from."""
     lines = []
     if outcome.hazards:
         hazard = outcome.hazards[0]
         lines.append(f"Hazard: {hazard}.")
         for action in (hazard.first, hazard.second):
             if action.line is not None:
-                lines.append(f"  {action.line.told(outcome.detector.file)}: {action.line.text}")
-        if (wait := outcome.detector.too_early(hazard)) and wait.line:
-            found = "nothing that was recorded"
-            if wait.found is not None and wait.found.line is not None:
-                found = f"an older record, of {wait.found.line.told(outcome.detector.file)} before {hazard.first}"
-            lines.append(f"  {wait.line.told(outcome.detector.file)}: {wait.line.text}")
+                lines.append(f"  {action.line.told(outcome.file)}: {action.line.text}")
+        if outcome.early is not None and (line := outcome.early.line):
+            found, record = "nothing that was recorded", outcome.early.found
+            if record is not None and record.line is not None:
+                found = f"an older record, of {record.line.told(outcome.file)} before {hazard.first}"
+            lines.append(f"  {line.told(outcome.file)}: {line.text}")
             lines.append(f"    finds {found}: it has to come after the record")
         if more := len(outcome.hazards) - 1:
             lines.append(f"  and {more} more")
     if outcome.failure:
         lines.append(f"Failure: {outcome.failure}.")
+        lines += _why(outcome).splitlines()
     return Text("\n".join(lines))
+
+
+def _why(outcome: Outcome) -> str:
+    return f"  Why: {outcome.why}.\n" if outcome.why else ""
 
 
 def timeline(chapter: str, seed: str, outcome: Outcome) -> RenderableType:
@@ -76,9 +86,16 @@ def timeline(chapter: str, seed: str, outcome: Outcome) -> RenderableType:
     table = Table(title=f"{chapter}, seed {seed}: in order of completion", title_justify="left")
     for column in ("who", "what", "slot", "line"):
         table.add_column(column, justify="right" if column == "line" else "left", no_wrap=True)
-    for kind, action in outcome.detector.events:
+    table.add_column("requests and tokens", overflow="fold")
+    for kind, action in outcome.events:
         if kind == "done":
-            table.add_row(outcome.detector.name(action.actor), str(action), action.slot, _told(action, outcome))
+            who, note = outcome.names[action.actor], outcome.notes.get(action.number)
+            table.add_row(who, str(action), action.slot, _told(action, outcome), note)
+    table.caption = (
+        "Of a batch that is scheduled: each request's tokens, from which position, and its pages. Of a forward pass: "
+        "the tokens it was given, and what it sampled behind them. Of an update: the tokens that came home."
+    )
+    table.caption_justify = "left"
     return table if outcome.clean else Group(table, problem(outcome))
 
 
@@ -117,7 +134,7 @@ def _compared(mine: Pace, theirs: Pace) -> list[Text]:
 
 def _wait(wait: HostWait, pace: Pace) -> RenderableType:
     """One of the lines in which the host waits."""
-    line = f"{wait.line.told(pace.file)}: {wait.line.text.split('#')[0].strip()}"
+    line = f"{wait.line.told(pace.file)}: {wait.line.code}"
     text = f"waits {1e3 * wait.seconds:.2f} ms a step for the {NOUNS.get(wait.what, wait.what)} of a batch"
     if wait.bubble:
         text += (
@@ -131,4 +148,4 @@ def _wait(wait: HostWait, pace: Pace) -> RenderableType:
 
 def _told(action: Action, outcome: Outcome) -> str:
     """The number of an action's line, with its file's name unless it is the engine's own."""
-    return action.line.told(outcome.detector.file).removeprefix("line ") if action.line else ""
+    return action.line.told(outcome.file).removeprefix("line ") if action.line else ""

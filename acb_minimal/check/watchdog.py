@@ -1,20 +1,46 @@
-"""What ends an engine's run before its time. None of it is an Exception: an engine must not catch it."""
+"""What ends an engine's run before its time, and the process of its own that it has: whatever it does, there is a word.
 
+A watchdog ends what takes too long with an exception in the main thread. Code that is written in C holds that off, and
+an engine can catch it or ignore signals. So where an engine has a process of its own, a thread that needs no Python
+(faulthandler's) ends that a little later, and writes down in which line it was.
+"""
+
+import faulthandler
 import os
+import re
 import signal
 import sys
+import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
 from types import CodeType, FrameType
+from typing import Any, BinaryIO, NoReturn, TypeVar
 
+from ..errors import InputError
 from . import lines
+from .lines import Line
 
-LAST_WORDS = 5  # times that an engine may catch what ends it
+T = TypeVar("T")
+GRACE = 2.0  # seconds that an engine gets to end by an exception, before its process is ended
+SILENCE = 60.0  # seconds without a word from the process after which it is ended from outside
+_exit = os._exit  # an engine's process has another one
+_notes: BinaryIO | None = None  # where faulthandler writes, in an engine's process
+
+
+def _say(kind: str, value: Any = None) -> None:
+    """Tells who has begun an engine's process; there is another one in such a process."""
+
 
 
 class Stopped(BaseException):
-    """Raised by a policy that has seen enough of a schedule."""
+    """Raised by a policy that has seen enough of a schedule. Like the others no Exception: engines may not catch it."""
 
 
 class Refusal(BaseException):
@@ -31,9 +57,9 @@ class Hung(Broken):
 
 @contextmanager
 def watchdog(seconds: float, what: str, below: CodeType, file: str | None = None) -> Iterator[None]:
-    """Ends what runs inside if it takes longer, wherever it is: in a loop, or waiting for a lock. It takes a signal, so
-    this holds in the main thread only. Somebody who is in a debugger may take any time, and has these seconds once
-    more afterwards.
+    """Ends what runs inside if it takes longer, wherever it is: in a loop, or waiting for a lock; and if a thread of it
+    ends in an error, for which it might wait in vain. It takes signals, so this holds in the main thread only. Somebody
+    who is in a debugger may take any time, and has these seconds once more afterwards.
 
     Args:
         what: to call it, in the message.
@@ -41,48 +67,205 @@ def watchdog(seconds: float, what: str, below: CodeType, file: str | None = None
         file: a line of this one is told without its name.
 
     Raises:
-        Hung: it took longer; the message says in which line it was. Who catches even that, again and again, ends the
-            whole process.
+        Hung: it took longer; the message says in which line it was.
+        BaseException: a thread's error.
     """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield
         return
-    times, debugged, before = 0, False, set(sys._current_frames())
+    debugged, before, dead = False, set(sys._current_frames()), []
 
     def bark(number: int, frame: FrameType) -> None:
-        nonlocal times, debugged
+        nonlocal debugged
+        if dead:
+            raise dead.pop()
         was_debugged, debugged = debugged, _in_debugger(frame)
-        if was_debugged and not debugged:
-            signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
         if was_debugged or debugged:
+            _bite_after(seconds + GRACE)
+            _say("alive")
+            if not debugged:
+                signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
             return
-        times += 1
-        message = f"{what} has not come to an end in {seconds:g} s; {_where(frame, below, file, before)}"
-        if times > LAST_WORDS:
-            print(f"error: {message}, and catches every exception", file=sys.stderr, flush=True)
-            os._exit(1)
-        raise Hung(message)
+        raise Hung(_told(what, seconds, _where(frame, below, before), file))
 
-    old = signal.signal(signal.SIGALRM, bark)
+    def died(found: threading.ExceptHookArgs) -> None:
+        dead.append(found.exc_value)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
+
+    old, threading.excepthook, hook = signal.signal(signal.SIGALRM, bark), died, threading.excepthook
     signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
+    _bite_after(seconds + GRACE)
+    _say("doing", (what, seconds))
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old)
+        threading.excepthook = hook
+        _bite_after(seconds + GRACE)  # what comes next takes less, or has a watchdog of its own
 
 
-def _where(frame: FrameType, below: CodeType, file: str | None, before: set[int]) -> str:
+def _bite_after(seconds: float) -> None:
+    """Has this process ended after so long, if it is an engine's."""
+    if _notes is not None:
+        faulthandler.dump_traceback_later(seconds, exit=True, file=_notes)
+
+
+def _where(frame: FrameType, below: CodeType, before: set[int]) -> list[Line]:
     """The lines that the main thread and all threads begun since are in."""
-    frames = [("it is", frame)]
     others = sorted((ident, frame) for ident, frame in sys._current_frames().items() if ident not in before)
-    frames += [("a thread of it is", frame) for _, frame in others]
-    found = ((who, lines.of_engine(frame, below)) for who, frame in frames)
-    told = [f"{who} in {line.told(file)}: {line.text}" for who, line in found if line]
-    return ", and ".join(told) or "it is in none of its own lines"
+    return [line for each in (frame, *(frame for _, frame in others)) if (line := lines.of_engine(each, below))]
+
+
+def _told(what: str, seconds: float, found: list[Line], file: str | None) -> str:
+    """That it took so long, and the lines that its threads are in, the main thread's first."""
+    told = [f"{line.told(file)}: {line.text}" for line in found]
+    who = "it is in ", "a thread of it is in "
+    where = ", and ".join(f"{who[number > 0]}{line}" for number, line in enumerate(told))
+    return f"{what} has not come to an end in {seconds:g} s; {where or 'it is in none of its own lines'}"
 
 
 def _in_debugger(frame: FrameType | None) -> bool:
     while frame is not None and frame.f_globals.get("__name__") != "bdb":
         frame = frame.f_back
     return frame is not None
+
+
+# --- a process of its own ---
+
+
+def apart(
+    work: Callable[..., T],
+    *arguments: Any,
+    file: str,
+    shown: AbstractContextManager[Callable[[str], None]] = nullcontext(lambda text: None),  # noqa: B008
+) -> T:
+    """What `work` returns, from a process of its own that is ended whatever it does.
+
+    Args:
+        work: is called with the arguments and whom to tell what goes on; what it returns goes through a pipe.
+        file: the engine's; a line of it is told without its name.
+        shown: gives whom to tell; entered once the process is there.
+
+    Raises:
+        InputError: as `work` has.
+        Broken: as `work` has; or the process was ended, by itself, by a signal or by the watchdog. The message says
+            which, and where it was.
+    """
+    if not hasattr(os, "fork"):
+        with shown as progress:
+            return work(*arguments, progress)
+    reader, writer = Pipe(duplex=False)
+    with tempfile.TemporaryFile() as notes, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads: what they hold is not needed there
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        if not (pid := os.fork()):
+            _work(work, arguments, notes, writer, file)
+        writer.close()
+        try:
+            with shown as progress:
+                answer, doing, status = _listen(pid, reader, progress)
+        finally:
+            with suppress(ProcessLookupError, ChildProcessError):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+        notes.seek(0)
+        return _result(answer, doing, status, notes.read().decode(errors="replace"), file)
+
+
+def _work(work: Callable, arguments: tuple, notes: BinaryIO, writer: Connection, file: str) -> NoReturn:
+    """The life of an engine's process."""
+    global _notes, _say
+    mine, newest = os.getpid(), None
+
+    def say(kind: str, value: Any = None) -> None:
+        nonlocal newest
+        if os.getpid() != mine:
+            _exit(1)  # the engine has forked, and that is another process
+        if kind != "doing" or value != newest:
+            writer.send((kind, value))
+        newest = value if kind == "doing" else newest
+
+    def exit(status: int) -> None:
+        if os.getpid() != mine:
+            _exit(status)
+        line = lines.of_engine(sys._getframe(1))
+        where = f" ({line.told(file)}: {line.text})" if line else ""
+        raise Broken(f"the engine calls os._exit, and nothing of it may{where}")
+
+    try:
+        _notes, _say, os._exit = notes, say, exit
+        faulthandler.enable(notes)
+        say("result", work(*arguments, lambda text: say("progress", text)))
+    except InputError as error:
+        say("unusable", str(error))
+    except Broken as error:
+        say("broken", str(error))
+    except BaseException as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        say("error", f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})")
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):
+                stream.flush()
+        _exit(0)  # whatever threads there are
+
+
+def _listen(pid: int, reader: Connection, progress: Callable[[str], None]) -> tuple[tuple | None, tuple, int]:
+    """What the process has answered, None if nothing; what it was doing; and the status it ended with."""
+    doing, heard = ("the engine", 0.0), time.monotonic()
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        while reader.poll(0 if ended else 0.2):
+            try:
+                kind, value = reader.recv()
+            except EOFError:
+                _, status = os.waitpid(pid, 0) if not ended else (pid, status)
+                return None, doing, status
+            heard = time.monotonic()
+            if kind == "progress":
+                progress(value)
+            elif kind == "doing":
+                doing = value
+            elif kind != "alive":
+                return (kind, value), doing, status
+        if ended:
+            return None, doing, status
+        if time.monotonic() - heard > SILENCE:
+            raise Broken(f"{doing[0]} has not come to an end, and nothing was heard of it for {SILENCE:g} s")
+
+
+def _result(answer: tuple | None, doing: tuple[str, float], status: int, notes: str, file: str) -> Any:
+    if answer is None:
+        what, seconds = doing
+        found = _lines_in(notes)
+        if "Timeout (" in notes:
+            text = _told(what, seconds, found, file)
+        else:
+            code = os.waitstatus_to_exitcode(status)
+            ended = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"has ended with status {code}"
+            where = f"; it was in {found[0].told(file)}: {found[0].text}" if found else ""
+            text = f"{what}: its process {ended} before there was a verdict{where}"
+        answer = ("unusable" if what.startswith("importing") else "broken"), text
+    kind, value = answer
+    if kind == "unusable":
+        raise InputError(value)
+    if kind == "broken":
+        raise Broken(value)
+    if kind == "error":
+        raise RuntimeError(value)
+    return value
+
+
+def _lines_in(notes: str) -> list[Line]:
+    """The engine's lines in what faulthandler has written, the main thread's first."""
+    found = []
+    for thread in re.split(r"hread 0x", notes)[1:]:
+        for path, number, name in re.findall(r'File "(.*)", line (\d+) in (.*)', thread):
+            if name in ("serve", "load") and Path(path).parent == Path(__file__).parent:
+                break  # what has called these is not looked at
+            if lines.is_own(path):
+                found.append(Line(path, int(number)))
+                break
+    return found[::-1]

@@ -3,81 +3,74 @@
 import os
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import RenderableType
 
-from ..errors import InputError
+from ..errors import EngineError, InputError
 from .options import Chapter, check_alone, check_record, console
+
+SECONDS = 15.0
 
 
 def check(
     command: typer.Context,
     chapter: Chapter,
-    schedules: Annotated[int, typer.Option(help="Different schedules to run one by one.")] = 100,
+    seconds: Annotated[float, typer.Option(help="How long to look for schedules, about.")] = SECONDS,
     beside: Annotated[str | None, typer.Option(help="A chapter to time it beside.", show_default="the nearest")] = None,
     replay: Annotated[str | None, typer.Option(help="Instead, show the schedule of this seed, in order.")] = None,
     deletions: Annotated[bool, typer.Option("--deletions", help="Instead, take away each line that orders.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Put the deletions into this file.")] = None,
 ) -> None:
-    """Look for races in a chapter's engine, under all schedules of a few small cases."""
+    """Look for races in a chapter's engine, under the schedules of a few small cases, and time it."""
     if replay is not None:
         check_alone(command, "--replay")
-        show_schedule(chapter, replay)
-        return
     if deletions:
         check_alone(command, "--deletions", "--json")
-    from ..check import mutations, tables
-    from ..check.judge import load
-    from ..check.pace import nearest
-    from ..check.schedules import search
-    from ..run.engines import chapter_path
-
-    if schedules < 1:
-        raise InputError(f"schedules is {schedules}; it must be at least 1")
+    if not 0 < seconds < float("inf"):
+        raise InputError(f"seconds is {seconds:g}; it must be a number above 0")
     if json_file and not deletions:
         raise InputError(f"nothing to put into {str(json_file)!r}: --json goes with --deletions")
     check_record(json_file)
-    engine_class, threads = load(chapter), set(threading.enumerate())
-    beside = chapter_path(beside or nearest(chapter)).stem
-    with console.status("") as status:
-        if deletions:
-            found = mutations.table(chapter, status.update)
-            console.print(found.table())
-            if json_file:
-                found.save(json_file, chapter_path(chapter).stem)
-            return
-        verdict = search(engine_class, schedules, progress=status.update)
-    console.print(tables.verdict(chapter, verdict))
-    if verdict.outcome is None:
-        console.print(_time(engine_class, chapter, beside))
-    leave(threads, verdict.outcome is None)
-
-
-def _time(engine_class: type, chapter: str, beside: str) -> RenderableType:
-    """How fast an engine is that is in order; or why that cannot be said."""
-    from ..check import tables
-    from ..check.pace import of_chapter, pace
+    from ..check import checking, tables
+    from ..check.watchdog import Broken, apart
     from ..run.engines import chapter_path
 
+    file = chapter_path(chapter)
+    beside = beside and chapter_path(beside).stem
     try:
-        return tables.time(pace(engine_class, chapter_path(chapter).stem), of_chapter(beside))
-    except InputError as error:
-        return str(error)
+        if replay is not None:
+            outcome = apart(checking.replayed, chapter, replay, file=str(file), shown=_spinner())
+            console.print(tables.timeline(chapter, replay, outcome))
+            clean = outcome.clean
+        elif deletions:
+            found = apart(checking.mutated, chapter, file=str(file), shown=_spinner())
+            console.print(found.table())
+            if json_file:
+                found.save(json_file, file.stem)
+            return
+        else:
+            checked = apart(checking.check, chapter, seconds, beside, file=str(file), shown=_spinner())
+            console.print(tables.verdict(chapter, checked.found))
+            clean = checked.found.outcome is None
+            if checked.mine is not None:
+                console.print(tables.time(checked.mine, checked.theirs))
+            elif checked.untimed:
+                console.print(checked.untimed)
+    except Broken as error:
+        raise EngineError(f"{chapter} is not in order: {error}") from None
+    if not clean:
+        raise typer.Exit(1)
 
 
-def show_schedule(chapter: str, seed: str) -> None:
-    """Prints what happened in a schedule, in order; ends with status 1 if anything went wrong in it."""
-    from ..check import tables
-    from ..check.judge import load
-    from ..check.schedules import replay
-
-    engine_class, threads = load(chapter), set(threading.enumerate())
-    outcome = replay(engine_class, seed)
-    console.print(tables.timeline(chapter, seed, outcome))
-    leave(threads, outcome.clean)
+@contextmanager
+def _spinner() -> Iterator[Callable[[str], None]]:
+    """Shows what goes on."""
+    with console.status("") as status:
+        yield status.update
 
 
 def leave(threads: set[threading.Thread], clean: bool) -> None:

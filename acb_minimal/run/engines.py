@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 import linecache
 import re
+import tokenize
 from pathlib import Path
 
 from ..errors import InputError
@@ -40,6 +41,19 @@ def chapter_path(name: str) -> Path:
     return path
 
 
+def read_source(path: Path) -> str:
+    """The text of a Python file, in the encoding that it declares.
+
+    Raises:
+        InputError: it is not in that encoding.
+    """
+    try:
+        with tokenize.open(path) as file:
+            return file.read()
+    except (SyntaxError, UnicodeDecodeError) as error:
+        raise InputError(f"{str(path)!r} cannot be read: {error}") from None
+
+
 def load_chapter(name: str) -> type:
     """The `Engine` of a chapter.
 
@@ -47,16 +61,19 @@ def load_chapter(name: str) -> type:
         name: as for `chapter_path`.
 
     Raises:
-        InputError: there is no such chapter, or it cannot be imported.
+        InputError: there is no such chapter, it cannot be imported, or its Engine is no class with a method `run`.
     """
     path = chapter_path(name)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        return module.Engine
+        found = module.Engine
     except Exception as error:
         raise InputError(f"chapter {name!r} cannot be used: {type(error).__name__}: {error}") from error
+    if not (isinstance(found, type) and callable(getattr(found, "run", None))):
+        raise InputError(f"chapter {name!r} cannot be used: its Engine has to be a class with a method `run`")
+    return found
 
 
 def diff(old: str, new: str) -> str:
@@ -67,7 +84,7 @@ def diff(old: str, new: str) -> str:
         InputError: there is no such chapter.
     """
     paths = [chapter_path(name) for name in (old, new)]
-    sides = [code_lines(path.read_text()) for path in paths]
+    sides = [code_lines(read_source(path)) for path in paths]
     lines = [list(side.values()) for side in sides]
     found = difflib.unified_diff(*lines, *(path.name for path in paths), lineterm="")
 
@@ -113,7 +130,7 @@ def without(chapter: str, *statements: str) -> type:
     Raises:
         InputError: none begins like that.
     """
-    source = chapter_path(chapter).read_text()
+    source = read_source(chapter_path(chapter))
     simple = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt) and not hasattr(node, "body")]
     begins = {node: ast.get_source_segment(source, node) for node in simple}
     taken: set[ast.stmt] = set()
@@ -139,7 +156,7 @@ def changed(chapter: str, *changes: tuple[str, str]) -> type:
     Raises:
         InputError: the text is not there exactly once.
     """
-    source = chapter_path(chapter).read_text()
+    source = read_source(chapter_path(chapter))
     for old, new in changes:
         if source.count(old) != 1:
             raise InputError(f"{chapter!r} has {old!r} {source.count(old)} times; a change needs it once")

@@ -9,6 +9,8 @@ from collections import defaultdict
 
 from .simulator import Operation, Policy, Queue, Simulator
 
+NOES = 8  # before the first yes, to who asks whether something is done: who goes on after a few has not waited
+
 
 class Timed(Policy):
     """In order of virtual time: durations come from a cost model (costs.py), and figures are simulated figures. The
@@ -90,16 +92,26 @@ def force(target: Operation, simulator: Simulator) -> None:
         simulator.complete(head)
 
 
-class Lazy(Policy):
+class Reluctant(Policy):
+    """Who asks again and again is told no a few times in a row, and then yes."""
+
+    _asked: Operation | None = None
+    _noes = 0
+
+    def asked_for(self, target: Operation, simulator: Simulator) -> None:
+        self._noes = self._noes + 1 if target is self._asked else 1
+        self._asked = target
+        if self._noes >= NOES:
+            force(target, simulator)
+
+
+class Lazy(Reluctant):
     """Not before the host waits for it, and then only what it waits for."""
 
     def run(self, simulator: Simulator) -> None:
         pass
 
     def run_towards(self, target: Operation, simulator: Simulator) -> None:
-        force(target, simulator)
-
-    def asked_for(self, target: Operation, simulator: Simulator) -> None:
         force(target, simulator)
 
 
@@ -121,7 +133,7 @@ class Choosing(Policy):
         force(target, simulator)
 
 
-class Random(Choosing):
+class Random(Reluctant, Choosing):
     """Any of those that are ready, or none; the seed picks the schedule."""
 
     def __init__(self, seed: int = 0):

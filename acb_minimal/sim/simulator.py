@@ -10,6 +10,7 @@ What runs when is up to a policy (policies.py). What the host calls all this, st
 
 from __future__ import annotations  # an Operation can wait for another, a Policy is asked about a Simulator
 
+import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
@@ -194,6 +195,7 @@ class Simulator:
         self.capturing: Queue | None = None
         self.captured: list[Captured] = []
         self._queues: list[Queue] = []
+        self._thread = threading.get_ident()
 
     # --- what the host does ---
 
@@ -240,6 +242,7 @@ class Simulator:
         if self.capturing is self.current[-1]:
             if engine != "compute":
                 raise Limit(f"the simulator captures no copies, and this is one ({what})")
+            self.now += launch_seconds  # the host's part of it is to launch it once, into the graph
             self.captured.append(Captured(run, graph_cost or cost, work))
             return None
         begin = self.now
@@ -260,6 +263,7 @@ class Simulator:
         Args:
             run: whether the policy is asked at once what is to run now, and not at the host's next call.
         """
+        self._one_thread()
         operation.number = self.queued
         self.queued += 1
         operation.queue.operations.append(operation)
@@ -277,6 +281,7 @@ class Simulator:
 
     def look_at(self, operation: Operation | None) -> bool:
         """Whether it is done (None: nothing to be done), for a host that asks and does not wait."""
+        self._one_thread()
         self.now += self.call_seconds
         if operation is None:
             return True
@@ -291,6 +296,7 @@ class Simulator:
 
     def wait_for(self, target: Operation) -> None:
         """Runs until `target` is done; the host's clock moves to that moment."""
+        self._one_thread()
         begin = self.now
         while not target.done:
             self.policy.run_towards(target, self)
@@ -302,11 +308,17 @@ class Simulator:
 
     def drain(self, *queues: Queue) -> None:
         """Runs until these queues are empty; without any, all of them."""
+        self._one_thread()
         for queue in queues or self._queues:
             if queue.operations:
                 self.wait_for(queue.operations[-1])
             elif queue.last is not None:
                 self.observer.saw(queue.last)
+
+    def _one_thread(self) -> None:
+        """Raises Limit if it is another thread that calls: the simulator follows one alone."""
+        if threading.get_ident() != self._thread:
+            raise Limit("the simulator follows one thread of an engine, and a second one calls it")
 
     # --- captures ---
     # A simulator refuses for one of two reasons, and says which. Some calls CUDA itself does not let through: those

@@ -49,15 +49,15 @@ def written() -> str:
 
 def clocks(chapter: str, *without: str) -> str:
     """The actions of a chapter's first batch up to its forward pass; of each, what is over before it begins."""
-    detector = _served(chapter, *without).detector
+    outcome = _served(chapter, *without)
     actions: list[Action] = []
-    for kind, action in detector.events:
+    for kind, action in outcome.events:
         if kind == "issued" or (kind == "done" and action.actor == HOST):
             actions.append(action)
             if action.what == "forward":
                 break
     actors = range(max(action.actor for action in actions) + 1)
-    names = [detector.name(actor) for actor in actors]
+    names = outcome.names[: len(actors)]
     lines = [f"| number | who | what | {' | '.join(f'{name} up to' for name in names)} |"]
     lines.append("| ---: | --- | --- |" + " ---: |" * len(names))
     for action in actions:

@@ -136,7 +136,7 @@ def test_a_decorated_method_s_lines_are_its_own(decorator):
     )
     outcome = serve(engine_class, CASES[1])
     assert "self.slot.upload(non_blocking=True)" in outcome.hazards[0].first.line.text
-    assert outcome.hazards[0].first.line.file == outcome.detector.file
+    assert outcome.hazards[0].first.line.file == outcome.file
 
 
 def test_a_decorated_run_is_looked_at_all_the_same():

@@ -28,7 +28,7 @@ def test_a_chapter_is_clean_under_every_schedule(chapter, case):
     explorer = ScheduleExplorer(load_chapter(chapter), case)
     assert explorer.follow(5000) is None
     assert explorer.complete
-    print(f"{chapter}, {case.name}: {explorer.schedules():,} schedules, {explorer.states:,} states")
+    print(explorer.explored())
     # In chapter 2 the host waits for everything it queues: there is one schedule.
     assert explorer.schedules() == 1 if chapter == "ch2_streams" else explorer.schedules() > 60
 
@@ -67,7 +67,7 @@ def one_by_one(engine_class: type, case: Case) -> set[tuple]:
         script = Counting(choices)
         outcome = serve(engine_class, case, script)
         assert outcome.clean
-        found.add(tuple((kind, action.number) for kind, action in outcome.detector.events))
+        found.add(tuple((kind, action.number) for kind, action in outcome.events))
         choices = script.made
         while choices and choices[-1] + 1 == script.options[len(choices) - 1]:
             choices = choices[:-1]
@@ -207,17 +207,34 @@ def test_a_seed_that_is_none_is_refused(seed):
 def test_a_search_stops_where_it_goes_wrong():
     """At the first schedule, if there is a hazard: no luck is needed."""
     verdict = search(changed("ch4", ("self.d2h.wait_event(self.computed)", "pass")))
-    assert (verdict.seed, verdict.schedules, verdict.explorers) == ("0", 1, [])
+    assert (verdict.seed, verdict.schedules, verdict.explored) == ("0", 0, [])
     assert verdict.outcome.hazards
 
 
 @pytest.mark.slow
-def test_a_search_runs_as_many_different_schedules_as_it_is_told(monkeypatch):
+def test_a_search_explores_while_there_is_time(monkeypatch):
     monkeypatch.setattr(module, "CASES", (TINY,))
-    verdict = search(load_chapter("ch5"), schedules=25)
-    assert (verdict.outcome, verdict.schedules) == (None, 25)
+    verdict = search(load_chapter("ch5"), 0.01)
+    assert verdict.outcome is None
+    assert [case.runs for case in verdict.explored] == [module.SLICE]
+    assert not all(case.complete for case in verdict.explored)
+    assert search(load_chapter("ch5"), 60).explored[0].complete
 
 
 def test_a_search_ends_when_there_are_no_more_schedules(monkeypatch):
     monkeypatch.setattr(module, "CASES", (TINY,))
-    assert search(load_chapter("ch2"), schedules=50).schedules == 1
+    verdict = search(load_chapter("ch2"), 1000)
+    assert [(case.schedules, case.complete) for case in verdict.explored] == [(1, True)]
+    assert verdict.schedules == 3  # of this case, the wide one and the long one
+
+
+@pytest.mark.parametrize("seed", ["wide:lazy", "wide:timed"])
+def test_what_comes_with_many_rows_alone_is_found(seed):
+    """No other case has more than 6 rows; the verdict says how many it has seen."""
+    wait = "self.compute.wait_event(self.uploaded)"
+    careless = changed("ch5", (f"        {wait}", f"        len(batch.rows) > 8 or {wait}"))
+    found = search(careless, 0.01)
+    assert found.seed.startswith("wide:")
+    assert "nothing makes compute wait for h2d" in str(replay(careless, seed).hazards[0])
+    assert (found.covered.rows, found.covered.batches) == (16, 14)
+    assert found.harm[1].wrong_batch_number == 0

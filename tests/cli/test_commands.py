@@ -33,8 +33,8 @@ FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTAL
 # What takes long is run smaller, by the same command with the same options.
 SHORTER = {
     "acb run my_engine.py": "acb run my_engine.py --requests 6",
-    "acb check my_engine.py": "acb check my_engine.py --schedules 20",
-    "acb check ch5 --schedules 10000": "acb check ch2 --schedules 20",
+    "acb check my_engine.py": "acb check my_engine.py --seconds 1",
+    "acb check ch5 --seconds 600": "acb check ch2 --seconds 1",
     "acb check ch5 --deletions": "acb check ch1 --deletions",
 }
 # What a test cannot do: install, test, serve. That the files and extras that these name exist is tested.
@@ -204,7 +204,7 @@ def test_what_is_not_run_names_what_exists():
 
 
 @pytest.mark.parametrize(
-    "text", ["acb rum ch1", "acb run ch1 --wokload demo", "acb lab hots", "acb run", "acb check ch1 --schedules many"]
+    "text", ["acb rum ch1", "acb run ch1 --wokload demo", "acb lab hots", "acb run", "acb check ch1 --seconds many"]
 )
 def test_a_wrong_command_does_not_pass_for_one_that_needs_a_gpu(text):
     with pytest.raises(Exception, match="No such|Missing|valid integer"):

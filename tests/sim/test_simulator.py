@@ -1,6 +1,7 @@
 """What only the simulator has: policies, seeds, engines that are one of a kind, a virtual clock, and limits."""
 
 import re
+import threading
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from sim.test_conformance import COSTS, SIMULATED
 
 from acb_minimal.sim.cuda import SimulatedCuda
 from acb_minimal.sim.device import SimulatedDevice
-from acb_minimal.sim.policies import Choosing, Lazy, named
+from acb_minimal.sim.policies import NOES, Choosing, Lazy, named
 from acb_minimal.sim.simulator import Cost, Limit, Observer, Simulator
 
 
@@ -119,11 +120,29 @@ class Never(Choosing):
         return None
 
 
-@pytest.mark.parametrize("policy", [Lazy(), Never()])
-def test_who_asks_again_and_again_is_told_yes_in_the_end(policy):
+@pytest.mark.parametrize(("policy", "noes"), [(Lazy(), NOES), (Never(), 1)])
+def test_who_asks_again_and_again_is_told_yes_in_the_end(policy, noes):
     gpu = Gpu(policy)
+    for _ in range(2):
+        gpu.submit("a")
+        assert [gpu.cuda.default_stream().query() for _ in range(noes + 1)] == [*[False] * noes, True]
+
+
+def test_a_second_thread_meets_a_limit_of_the_simulator():
+    gpu, errors = Gpu(), []
+
+    def second():
+        try:
+            gpu.cuda.synchronize()
+        except Limit as limit:
+            errors.append(str(limit))
+
     gpu.submit("a")
-    assert [gpu.cuda.default_stream().query() for _ in range(2)] == [False, True]
+    thread = threading.Thread(target=second)
+    thread.start()
+    thread.join()
+    assert errors == ["the simulator follows one thread of an engine, and a second one calls it; that is a limit of "
+                      "the simulator"]  # fmt: skip
 
 
 # --- the virtual clock ---
@@ -155,7 +174,7 @@ def captured(gpu, *works):
     with gpu.cuda.graph(graph):
         for options in works:
             gpu.submit("forward", launch_seconds=9.0, **options)
-    assert gpu.simulator.now == 0.0
+    assert gpu.simulator.now == 9.0 * len(works)  # the host launches it all once, into the graph
     graph.replay()
 
 
@@ -185,9 +204,9 @@ TIMES = {
     "a busy one waits no longer": (
         lambda gpu: [gpu.submit("before", seconds=5.0), gpu.submit("forward", gradual=True, **PASS)], 9.0,
     ),
-    "a graph costs less": (lambda gpu: captured(gpu, PASS), 0.5 + 3.25),
+    "a graph costs less": (lambda gpu: captured(gpu, PASS), 9.0 + 0.5 + 3.25),
     "a replay is one launch whatever is in it": (
-        lambda gpu: captured(gpu, {"seconds": 2.0}, {"seconds": 3.0}), 0.5 + 5.0,
+        lambda gpu: captured(gpu, {"seconds": 2.0}, {"seconds": 3.0}), 18.0 + 0.5 + 5.0,
     ),
     "an endless host": (lambda gpu: [gpu.simulator.host(float("inf")), gpu.submit("forward", **PASS)], float("inf")),
 }  # fmt: skip

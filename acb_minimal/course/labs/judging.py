@@ -27,7 +27,7 @@ from ...run.engines import code_lines, engine
 from .lab import LABS, Lab, changed_lines
 
 PIECES = ("upload", "forward", "download")
-SCHEDULES, RUNS = 30, 12  # of `thorough`, which takes seconds; `acb check` tries more
+SECONDS = 2.0  # of `thorough`; `acb check` takes more
 MANY = 8  # changed lines that are no rewrite, however small the engine is
 ENDS, ORDER, TOKENS, STEP, ALL = "to the end", "order", "tokens", "step", "schedules"
 
@@ -78,10 +78,7 @@ def load(file: Path) -> type:
     if not file.is_file():
         raise InputError(f"there is no {str(file)!r}: acb lab reset {file.parent} puts the starter there")
     with _no_bytecode():
-        engine_class = judge.load(str(file))
-    if not isinstance(engine_class, type):
-        raise InputError(f"the Engine of {str(file)!r} is no class")
-    return engine_class
+        return judge.load(str(file))
 
 
 @contextmanager
@@ -118,7 +115,7 @@ def quick(lab: Lab, file: Path) -> Ruling:
         return Ruling(judged | {ENDS: False}, _short(str(error)), Text(str(error)))
     found: list[tuple[str, RenderableType]] = []
     if mine is not None:
-        streams = len({action.actor for action in first.detector.actions if action.what in PIECES})
+        streams = len({action.actor for _, action in first.events if action.what in PIECES})
         for what, say in asked.items():
             said = say(lab, mine, streams, file.read_text())
             judged[what] = not said
@@ -139,13 +136,13 @@ def thorough(file: Path, found: Ruling, progress: Callable[[str], None] = lambda
         progress: is told what goes on.
     """
     try:
-        verdict = search(load(file), SCHEDULES, RUNS, progress)
+        verdict = search(load(file), SECONDS, progress)
     except InputError as error:
         return replace(found, judged=found.judged | {ALL: False}, said=_short(str(error)), shown=Text(str(error)))
     if verdict.outcome is not None:
         judged = found.judged | {ALL: False, ORDER: not verdict.outcome.hazards, TOKENS: verdict.harm is None}
         return replace(_faulty(judged, verdict), pace=found.pace)
-    covered = tables.number(sum(explorer.schedules() for explorer in verdict.explorers))
+    covered = tables.number(sum(case.schedules for case in verdict.explored))
     text = f"No hazard, no wrong token: {covered} schedules are covered."
     return replace(found, judged=found.judged | {ALL: True}, said="solved", shown=Text(text))
 

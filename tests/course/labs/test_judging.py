@@ -219,9 +219,9 @@ def test_the_judge_says_of_a_wrong_turn_what_the_table_says(name, turn, ruled):
     [
         ("class Engine(", "SyntaxError"),
         ("x = 1\n", "AttributeError"),
-        ("Engine = 1\n", "the Engine of"),
+        ("Engine = 1\n", "its Engine has to be a class"),
         ("exit()\n", "importing it calls exit"),
-        ("class Engine:\n    pass\n", "the Engine has no method `run`"),
+        ("class Engine:\n    pass\n", "its Engine has to be a class with a method `run`"),
     ],
 )
 def test_what_is_no_engine_is_told_why(source, said, ruled):
@@ -265,8 +265,7 @@ def test_the_lines_that_are_told_are_those_of_the_version_that_is_judged(ruled):
 @pytest.fixture
 def answered(tmp_path, monkeypatch):
     """All that is answered of a source in a lab, as bits, with a last word that is short."""
-    monkeypatch.setattr(judging, "SCHEDULES", 12)
-    monkeypatch.setattr(judging, "RUNS", 2)
+    monkeypatch.setattr(judging, "SECONDS", 0.1)
 
     def ask(name: str, source: str, bubbles=()) -> tuple[list[answering.Answer], str]:
         file = tmp_path / "my engine.py"

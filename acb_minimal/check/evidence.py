@@ -1,0 +1,192 @@
+"""Why a token is wrong: what each forward pass was really given, beside what is right."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..request import Batch, Request
+from .cases import Case, Output
+from .race_detector import Action, RaceDetector
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A forward pass that has run: whose it was, and what lay in its inputs then.
+
+    Attributes:
+        number: its place among all.
+        action: what queued it.
+        ids: int [tokens].
+        positions: int [tokens].
+        kv_slots: int [tokens].
+        page_table: int [rows, pages].
+        seq_lens: int [rows].
+        starts: int [rows + 1], where in the tokens each row begins and the last one ends.
+        sampled: int [samples], the tokens that are sampled behind.
+        logits: [samples, vocabulary].
+    """
+
+    number: int
+    action: Action
+    ids: np.ndarray
+    positions: np.ndarray
+    kv_slots: np.ndarray
+    page_table: np.ndarray
+    seq_lens: np.ndarray
+    starts: np.ndarray
+    sampled: np.ndarray
+    logits: torch.Tensor
+
+    def row_of(self, token: int) -> int:
+        """The row that a token belongs to."""
+        return int(np.searchsorted(self.starts, token, "right")) - 1
+
+    @property
+    def tokens(self) -> list[int]:
+        """What it has sampled."""
+        return self.logits.argmax(-1).tolist()
+
+
+class Evidence:
+    """All passes of a run, and who has written each position of the KV cache."""
+
+    def __init__(self, case: Case, detector: RaceDetector):
+        self.case, self.detector = case, detector
+        self.right = [[*prompt, *tokens] for prompt, tokens, _ in case.served]  # by request
+        self.pages: dict[int, list[list[int]]] = {}  # by batch number: those of each row when it was scheduled
+        self.batches: dict[int, Batch] = {}
+        self.passes: dict[int, Pass] = {}  # the newest of each batch, by its number
+        self._written: dict[int, list[tuple[Pass, int]]] = defaultdict(list)  # by position in the cache
+        self._count = 0
+
+    def scheduled(self, batch: Batch) -> None:
+        """There is a new batch."""
+        self.batches[batch.number] = batch
+        self.pages[batch.number] = [list(row.request.pages) for row in batch.rows]
+
+    def ran(self, ids: torch.Tensor, positions: torch.Tensor, sampled: torch.Tensor, batch, output: Output) -> None:
+        """The network has run, as part of the device work that the race detector looks at."""
+        kv_slots, page_table, seq_lens, starts, _ = batch
+        arrays = (each.numpy().copy() for each in (ids, positions, kv_slots, page_table, seq_lens, starts, sampled))
+        made = Pass(self._count, self.detector.running, *arrays, output.logits[0])
+        self._count += 1
+        self.passes[made.action.batch_number] = made
+        for token, place in enumerate(made.kv_slots.tolist()):
+            self._written[place].append((made, token))
+
+    def why(self, batch: Batch, index: int, token: int) -> str | None:
+        """What has made a batch's token wrong, as far as its inputs, its cache or its way home say that.
+
+        Args:
+            index: of the token among those of the batch.
+            token: what `update` was given.
+        """
+        number, row = batch.number, batch.sampled[index]
+        request, start, length, _ = batch.rows[row]
+        made = self.passes.get(number)
+        if made is None:
+            return f"no forward pass of batch {number} had run by then"
+        if row >= (rows := len(made.seq_lens)):
+            return f"the forward pass of batch {number} ran for {rows} rows, and request {request.id} has row {row}"
+        return (
+            self._inputs(made, row, request, start, length)
+            or self._cache(made, row, request, start + length)
+            or self._way_home(made, index, token)
+        )
+
+    def _inputs(self, made: Pass, row: int, request: Request, start: int, length: int) -> str | None:
+        """What of its row's inputs is not what the batch says."""
+        id, number = request.id, made.action.batch_number
+        first, end = made.starts[row : row + 2].tolist()
+        ids, positions = made.ids[first:end].tolist(), made.positions[first:end].tolist()
+        if not positions:
+            return f"there was nothing in the slot for request {id} yet"
+        if positions != list(range(start, start + length)):
+            due = _span(list(range(start, start + length)))
+            return f"request {id} was computed at {_span(positions)}; in batch {number} it is at {due}"
+        for position, found in zip(positions, ids, strict=True):
+            right = self.right[int(id)][position]
+            if found == right:
+                continue
+            if found == 0 and position >= request.prompt_len:
+                return f"request {id} starts from 0, the placeholder: nothing carried its token over"
+            return f"request {id} starts from token {found}{self._whose(number - 1, found)}; right is {right}"
+        pages = self.pages[number][row]
+        size = self.case.page_size
+        needed = -(-(start + length) // size)
+        table = made.page_table[row, :needed].tolist()
+        if table != pages[:needed]:
+            return f"request {id} has pages {_list(pages[:needed])}, and its row of the page table pages {_list(table)}"
+        slots = [pages[place // size] * size + place % size for place in positions]
+        if made.kv_slots[first:end].tolist() != slots:
+            return f"what request {id} adds to the KV cache went to other places than its pages {_list(pages[:needed])}"
+        if (seen := int(made.seq_lens[row])) != start + length:
+            return f"request {id} attended to {seen} positions; it has {start + length}"
+        return None
+
+    def _cache(self, made: Pass, row: int, request: Request, end: int) -> str | None:
+        """Which of the positions of a row, before `end`, holds something else, and who has written that."""
+        size, pages = self.case.page_size, self.pages[made.action.batch_number][row]
+        for position in range(end):
+            page = pages[position // size]
+            writers = [each for each in self._written[page * size + position % size] if each[0].number <= made.number]
+            if not writers:
+                return f"nobody has written position {position} of request {request.id}, in its page {page}"
+            writer, token = writers[-1]
+            number = writer.action.batch_number
+            rows = self.batches[number].rows if number in self.batches else []
+            index = writer.row_of(token)
+            if index >= len(rows):
+                return (
+                    f"page {page} of request {request.id} was written in batch {number} by a row that the batch has "
+                    "not: what an older one had left in the slot"
+                )
+            if (other := rows[index].request) is not request:
+                return f"page {page} of request {request.id} was written by request {other.id} in batch {number}"
+            if writer.positions[token] != position or writer.ids[token] != self.right[int(request.id)][position]:
+                found = f"token {writer.ids[token]} at position {writer.positions[token]}"
+                return f"for position {position} of request {request.id}, batch {number} has cached {found}"
+        return None
+
+    def _way_home(self, made: Pass, index: int, token: int) -> str | None:
+        """What has become of a token that was sampled right."""
+        tokens, number = made.tokens, made.action.batch_number
+        if index >= len(tokens) or tokens[index] == token:
+            return None
+        whose = self._whose(number, token) or self._whose(number - 1, token)
+        return f"the GPU has sampled {tokens[index]} for it; what came to the host is another token{whose}"
+
+    def _whose(self, number: int, token: int) -> str:
+        """Whose token of a batch that is, if it can be told."""
+        made, batch = self.passes.get(number), self.batches.get(number)
+        if made is None or batch is None:
+            return ""
+        owners = [row for row, each in zip(batch.sampled, made.tokens, strict=False) if each == token]
+        return f", that of request {batch.rows[owners[0]].request.id} in batch {number}" if len(owners) == 1 else ""
+
+    def notes(self) -> dict[int, str]:
+        """What was in each forward pass, by the number of its action: the tokens that rows start from, and what was
+        sampled behind them."""
+        return {made.action.number: self._note(made) for made in self.passes.values()}
+
+    def _note(self, made: Pass) -> str:
+        batch = self.batches.get(made.action.batch_number)
+        ids = dict(zip(made.sampled.tolist(), made.tokens, strict=True))
+        rows = [row.request.id for row in batch.rows] if batch else []
+        told = []
+        for row, (first, end) in enumerate(zip(made.starts[:-1].tolist(), made.starts[1:].tolist(), strict=True)):
+            if row < len(rows):
+                given = " ".join(map(str, made.ids[first:end].tolist()))
+                told.append(f"{rows[row]}: {given}" + (f" -> {ids[end - 1]}" if end - 1 in ids else ""))
+        return "; ".join(told)
+
+
+def _span(places: list[int]) -> str:
+    """Positions in a row, as text."""
+    return f"position {places[0]}" if len(places) == 1 else f"positions {places[0]} to {places[-1]}"
+
+
+def _list(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))
