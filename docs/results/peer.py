@@ -63,7 +63,7 @@ class Served(NamedTuple):
     Attributes:
         setting: which.
         step: median seconds of a step of decodes, without a profiler.
-        kernels: seconds of a typical step, with any of them running, under the profiler.
+        kernels: seconds of a typical step, with any of them running, under the profiler; None if that is not known.
         doing: share of its time, 0 to 1, that the host spent in each function of transformers, whatever that calls in
             other packages included; longest first.
         said: the verdict of `acb idle` on the trace, or why there is none.
@@ -71,7 +71,7 @@ class Served(NamedTuple):
 
     setting: Setting
     step: float
-    kernels: float
+    kernels: float | None
     doing: list[tuple[str, float]]
     said: str
 
@@ -112,8 +112,8 @@ def serve(settings: list[Setting], folder: Path | None) -> list[Served]:
             part = json.dumps(middle(trace, recording, report), separators=(",", ":")).encode()
             (folder / name).write_bytes(gzip.compress(part, mtime=0))
         said = report.verdict.kind if report.verdict else report.refusals[0]
-        kernels = report.typical.kernels if report.typical else 0.0
-        served.append(Served(each, steps[each], kernels, looks[each], said))
+        parts = report.typical and report.typical.parts
+        served.append(Served(each, steps[each], parts and parts.kernels, looks[each], said))
     return served
 
 
@@ -242,8 +242,8 @@ def tables(served: list[Served]) -> None:
     """Stores the settings as "steps"; the "whole" run, drawn from them; and what the "host" does."""
     name = {False: "no", True: "yes"}
     rows = [
-        [each.setting.context, name[each.setting.graphs], name[each.setting.ahead], 1e3 * each.step, 1e3 * each.kernels,
-         each.said] for each in served
+        [each.setting.context, name[each.setting.graphs], name[each.setting.ahead], 1e3 * each.step,
+         each.kernels and 1e3 * each.kernels, each.said] for each in served
     ]  # fmt: skip
     note = (
         f"{ROWS} requests, {NEW_TOKENS} new tokens each; step: median, without a profiler; kernels: under it, where "
