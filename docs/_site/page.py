@@ -107,19 +107,15 @@ class Page(Course, Values):
         """A batch as a slot holds it, view by view."""
         return examples.written()
 
-    def explore(self, chapter: str, preset: str, address: bool = False) -> str:
-        """The player of a chapter, with its dials as in a preset; `address`: the page's address keeps its state."""
-        stem = chapter_path(chapter).stem
+    def explore(self, chapter: str, preset: str) -> str:
+        """The player, with its dials as in a preset. The page's address keeps its state."""
         there = posixpath.relpath(".", self._served)
-        here = "data-address " if address else ""
-        names = ("explore-data", "timing", "run", "timeline", "panels", "explore")
-        scripts = (f"{there}/javascripts/{name}.js" for name in names)
+        names = ("explore-data", "timing", "run", "timeline", "panels", "tour", "explore")
+        scripts = (f'<script defer src="{there}/javascripts/{name}.js"></script>' for name in names)
+        stem = chapter_path(chapter).stem
         return (
-            f'<div class="explore" data-chapter="{stem}" data-preset="{preset}" {here}'
-            f'data-explore="{there}/explore/"><p>Here an engine is played, line by line, which takes '
-            f'JavaScript. This is what a few of its steps look like:</p><div class="scroll">'
-            f'<!-- picture timeline-wide-{stem} "Three steps of {stem} on the H200" --></div></div>\n'
-            + "\n".join(f'<script defer src="{script}"></script>' for script in scripts)
+            f'<div class="explore" data-chapter="{stem}" data-preset="{preset}"><p class="without">Engines are played here, '
+            "which takes JavaScript.</p></div>\n" + "\n".join(scripts)
         )
 
     def clocks(self, chapter: str, *without: str) -> str:

@@ -3,8 +3,8 @@
    timing.js says when everything happens, run.js what to say of it, timeline.js and panels.js show it; here is the
    page's state, and what changes it. EXPLORE (made by docs/_site/explore.py) has the recordings.
 
-   A <div class="explore"> becomes a player. Its data attributes say where it starts: chapter, preset; with `address`
-   the player keeps its state in the address of the page. */
+   A <div class="explore"> becomes a player. Its data attributes say where it starts: chapter, preset. The address of the
+   page keeps its state. */
 
 "use strict";
 
@@ -13,10 +13,10 @@ const SHOWN_EVENTS = 42; // of a schedule
 const LINGER = 150; // ms: a line that takes no time is marked for so long all the same
 const CROSSING = 9000; // ms in which the cursor goes through all that the timeline shows
 const DIALS = {
-  K: "kernels: the batch on the GPU, once all of it is queued",
-  L: "launching them, kernel by kernel",
+  K: "the batch, on a GPU that never waits for the host",
+  L: "launching it, kernel by kernel",
   H: "the rest of the host's work",
-  R: "the ramp: what a GPU with nothing queued waits for the first launches",
+  R: "the ramp: how long an idle GPU waits for the first launches",
 };
 const LIMITS = { K: [0.1, 60], L: [0.01, 60], H: [0.01, 60], R: [0, 5] }; // no line of the host takes no time at all
 const STEMS = Object.keys(EXPLORE.chapters);
@@ -32,17 +32,19 @@ class Player {
     this.choose();
   }
 
-  /* --- the state: chapter, line taken away, dials (ms), time (ms; events where a schedule is played) --- */
+  /* --- the state: chapter and the one below it, line taken away, dials (ms), time (ms; events in a schedule) --- */
 
-  begin({ chapter, preset, address }) {
-    const asked = new URLSearchParams(address === undefined ? "" : location.search);
+  begin({ chapter, preset }) {
+    const asked = new URLSearchParams(location.search);
     const number = (name) => (Number.isFinite(parseFloat(asked.get(name))) ? parseFloat(asked.get(name)) : null);
     const wanted = EXPLORE.presets.find(({ name }) => name === asked.get("preset"));
     const set = wanted ?? EXPLORE.presets.find(({ name }) => name === preset);
     const turned = Object.keys(DIALS).some((dial) => asked.has(dial));
-    const state = { chapter, graphs: set.graphs, without: null, t: null, preset: turned ? "" : set.name };
+    const rest = { other: "", simple: asked.get("simple") !== "0", without: null, t: null };
+    const state = { chapter, graphs: set.graphs, preset: turned ? "" : set.name, ...rest };
     for (const [dial, limits] of Object.entries(LIMITS)) state[dial] = within(number(dial) ?? set[dial], limits);
     if (EXPLORE.chapters[asked.get("chapter")]) state.chapter = asked.get("chapter");
+    if (EXPLORE.chapters[asked.get("other")]) state.other = asked.get("other");
     if (asked.has("graphs")) state.graphs = asked.get("graphs") === "1";
     if (EXPLORE.chapters[state.chapter].without[asked.get("without")]) state.without = asked.get("without");
     if (asked.has("t")) state.t = Math.max(0, number("t") ?? 0);
@@ -50,9 +52,10 @@ class Player {
   }
 
   address() {
-    const { chapter, graphs, preset, K, L, H, R, without, t } = this.state;
-    const times = preset ? { preset } : { K, L, H, R }, taken = without ? { without } : {};
-    return `?${new URLSearchParams({ chapter, ...times, graphs: graphs ? 1 : 0, ...taken, t })}`;
+    const { chapter, other, simple, graphs, preset, K, L, H, R, without, t } = this.state;
+    const times = preset ? { preset } : { K, L, H, R }, flags = { simple: simple ? 1 : 0, graphs: graphs ? 1 : 0 };
+    const more = { ...(without && { without }), ...(other && { other }) };
+    return `?${new URLSearchParams({ chapter, ...times, ...flags, ...more, t })}`;
   }
 
   /* Changes something other than the time, which begins anew unless it is to be kept. */
@@ -66,6 +69,17 @@ class Player {
     if (!found) return;
     const { K, L, H, R, graphs } = found;
     this.set({ K, L, H, R, graphs, preset: name, without: null });
+  }
+
+  /* To a stop of the tour. */
+  visit(number) {
+    const { says, state } = TOUR[number], found = EXPLORE.presets.find(({ name }) => name === state.preset);
+    const { K, L, H, R } = { ...found, ...state }, plain = { without: null, graphs: false, preset: "", simple: true };
+    this.play(false);
+    this.set({ ...plain, ...state, K, L, H, R });
+    this.stop = number;
+    this.toured.textContent = says;
+    for (const [place, each] of this.stops.entries()) each.toggleAttribute("aria-current", place === number);
   }
 
   get chapter() {
@@ -89,10 +103,19 @@ class Player {
       [this.first, this.from] = [run.steady, Math.max(0, run.steady - 0.1 * step)];
       this.span = Math.min(SHOWN_STEPS * step, run.end);
     }
+    this.below = state.other && !run.ordered ? this.runOf(state.other) : null;
+    this.root.classList.toggle("simple", state.simple && !run.ordered);
+    this.root.classList.toggle("ordered", run.ordered);
     this.writeControls();
     this.failure.replaceChildren(...(this.deletion ? failureOf(state.without, this.deletion) : []));
-    this.timeline.show(run, this.from, this.span);
+    this.look(this.from);
     this.go(state.t ?? this.first);
+  }
+
+  /* Another chapter at the same times. */
+  runOf(stem) {
+    const { recording, graphs } = EXPLORE.chapters[stem];
+    return new Run((this.state.graphs && graphs) || recording, this.dials);
   }
 
   /* --- the parts of the page --- */
@@ -103,6 +126,11 @@ class Player {
     const keydown = { onkeydown: (event) => this.key(event) };
     grow(root, { tabindex: 0, role: "group", "aria-label": "An engine, played", ...keydown }, []);
     const names = EXPLORE.presets.map(({ name }) => [name, name]);
+    this.stops = TOUR.map((_, number) => button(`${number + 1}`, `stop ${number + 1}`, () => this.visit(number)));
+    this.toured = make("p", { class: "toured", role: "status" }, "Five things to see: press 1.");
+    this.simple = make("input", { type: "checkbox", onchange: () => this.set({ simple: this.simple.checked }, true) });
+    this.other = select("and below it", [["", "(nothing)"], ...STEMS.map((stem) => [stem, stem])],
+      (other) => this.set({ other }, true));
     this.pick = select("chapter", STEMS.map((stem) => [stem, stem]), (chapter) => this.set({ chapter, without: null }));
     this.presets = select("times of", [["", "(as the dials are)"], ...names], (name) => this.preset(name));
     this.graphs = make("input", {
@@ -115,9 +143,12 @@ class Player {
     this.figures = make("div", { class: "figures" });
     this.failure = make("div", { class: "failure" });
     this.source = make("ol", { class: "source highlight", tabindex: 0, "aria-label": "the chapter's source" });
-    this.playButton = button("▶", "play", () => this.play(!this.playing));
+    this.playButton = button("▶ play", "play", () => this.play(!this.playing));
     this.clock = make("output", { class: "clock" });
     this.timeline = new Timeline((time) => { this.play(false); this.go(time); }, (bar) => this.hover(bar));
+    this.beside = new Timeline();
+    this.heads = [make("h5"), make("h5")];
+    this.curve = new LawCurve();
     this.scrub = make("input", {
       type: "range", min: 0, step: "any", class: "scrub", "aria-label": "time",
       oninput: () => this.go(Number(this.scrub.value)),
@@ -128,24 +159,25 @@ class Player {
     const summary = make("summary", {}, "All of it as a table");
     this.table = make("details", { class: "spans", ontoggle: () => this.writeTable() }, summary);
     const keys = [
-      button("|◀", "to the start", () => this.go(0)), button("◀", "back by an event", () => this.step(-1)),
-      this.playButton, button("▶|", "on by an event", () => this.step(1)),
+      this.playButton, button("‹ event", "back by an event", () => this.step(-1)),
+      button("event ›", "on by an event", () => this.step(1)), button("⇤ start", "to the start", () => this.go(0)),
       button("−", "show more", () => this.zoom(2)), button("+", "show less, closer", () => this.zoom(0.5)), this.clock,
     ];
     root.append(
-      make("div", { class: "choices" }, this.pick.parentNode, this.presets.parentNode,
-        make("label", {}, this.graphs, " decodes as graphs"), this.taken.parentNode),
-      make("div", { class: "dials" }, ...dials), this.says, this.figures, this.failure,
+      make("div", { class: "tour" }, make("div", {}, "tour ", ...this.stops), this.toured),
+      make("div", { class: "choices" }, this.pick.parentNode, this.other.parentNode, this.presets.parentNode,
+        make("label", {}, this.graphs, " decodes as graphs"), make("label", {}, this.simple, " simple view"),
+        this.taken.parentNode),
+      make("div", { class: "law" }, make("div", {}, make("div", { class: "dials" }, ...dials), this.says, this.figures),
+        this.curve.svg),
+      this.failure,
       make("div", { class: "stage" },
         make("div", { class: "left" }, this.source),
         make("div", { class: "right" }, make("div", { class: "keys" }, ...keys),
-          this.timeline.svg, this.scrub, this.told, this.streams, this.slots)),
+          this.heads[0], this.timeline.svg, this.scrub, this.heads[1], this.beside.svg,
+          this.told, this.streams, this.slots)),
       this.table,
     );
-    if (root.dataset.address === undefined) {
-      this.link = make("a", {}, "Open in Explore");
-      root.append(make("p", {}, this.link));
-    }
   }
 
   dial(dial, says) {
@@ -155,13 +187,16 @@ class Player {
     const range = make("input", { ...kind, min: 0, max, step: 0.1, oninput: turn });
     const number = make("input", { type: "number", "aria-label": label, min, max, step: "any", onchange: turn });
     this.sliders[dial] = [range, number];
-    return make("div", { class: "dial" }, make("b", {}, dial), range, number, " ms ", make("span", {}, says));
+    return make("div", { class: `dial ${dial}` }, make("b", {}, dial), range, number, " ms ", make("span", {}, says));
   }
 
   writeControls() {
     const { state, chapter, run } = this;
     this.pick.value = state.chapter;
     this.presets.value = state.preset;
+    this.other.value = state.other;
+    this.other.disabled = this.presets.disabled = this.simple.disabled = run.ordered;
+    this.simple.checked = state.simple && !run.ordered;
     this.graphs.disabled = !chapter.graphs || this.deletion !== null;
     this.graphs.checked = !this.deletion && (state.graphs || !chapter.graphs);
     for (const [dial, inputs] of Object.entries(this.sliders)) {
@@ -176,6 +211,10 @@ class Player {
     const rest = "Everything else (copies, calls, carry-over, a graph's launch) is as measured on the H200.";
     const order = "A schedule: the order in which things happened. It has no times, so the dials have no say.";
     this.says.textContent = run.ordered ? order : preset ? `${preset.says}.` : rest;
+    for (const [number, text] of [state.other && state.chapter, state.other].entries()) {
+      this.heads[number].textContent = this.below ? text : "";
+    }
+    this.beside.svg.toggleAttribute("hidden", !this.below);
     this.scrub.max = run.end;
     if (this.shown !== state.chapter) this.source.replaceChildren(...sourceOf(chapter, (line) => this.light(line)));
     this.shown = state.chapter;
@@ -190,13 +229,14 @@ class Player {
     const before = new Run(others ? first.graphs : first.recording, dials).figures.step;
     const launching = others || !chapter.graphs ? { L: EXPLORE.costs.launching.replay, R: 0 } : {};
     const law = lawOf({ ...dials, ...launching });
+    this.curve.show({ ...dials, ...launching, R: 0 });
     const cells = {
-      step, bubbles, "launch gaps": gaps, "law, synchronous": 1e3 * law.synchronous,
-      "law, asynchronous": 1e3 * law.asynchronous, "chapter 1": before,
+      step, bubbles, "launch gaps": gaps, "chapter 1's step": before, "law, synchronous": 1e3 * law.synchronous,
+      "law, asynchronous": 1e3 * law.asynchronous,
     };
     const ms = (value) => (Math.abs(value) < 0.005 ? 0 : value).toFixed(2); // no -0.00
     return [...Object.entries(cells).map(([name, value]) => [name, ms(value), " ms"]),
-      ["times as fast", (before / step).toFixed(2), ""],
+      ["speedup over chapter 1", (before / step).toFixed(2), ""],
     ].map(([name, value, unit]) => make("div", {}, make("span", {}, name), make("b", {}, value), unit));
   }
 
@@ -210,17 +250,24 @@ class Player {
     const t = this.state.t = within(time, [0, this.run.end]);
     if (t < this.from || t > this.from + this.span) this.look(t - 0.1 * this.span);
     this.timeline.move(t);
+    if (this.below) this.beside.move(t + this.apart);
     this.scrub.value = t;
     this.clock.textContent = this.run.ordered ? `event ${Math.floor(t)} of ${this.run.end}` : `${t.toFixed(3)} ms`;
     this.writeMoment(t);
-    if (this.link) this.link.href = this.root.dataset.explore + this.address();
-    else this.keep();
+    this.keep();
   }
 
   /* Draws the timeline from a moment on. */
   look(from) {
     this.from = within(from, [0, Math.max(this.run.end - this.span, 0)]);
-    this.timeline.show(this.run, this.from, this.span);
+    const simple = this.state.simple && !this.run.ordered;
+    this.timeline.show(this.run, this.from, this.span, simple);
+    if (this.below) this.beside.show(this.below, this.from + this.apart, this.span, simple);
+  }
+
+  /* How much later the other run comes to its steady steps. */
+  get apart() {
+    return this.below.steady - this.run.steady;
   }
 
   step(way) {
@@ -238,7 +285,7 @@ class Player {
   play(on) {
     if (on && this.state.t >= this.run.end) this.go(0);
     const turn = this.playing = on && {};
-    this.playButton.textContent = on ? "❚❚" : "▶";
+    this.playButton.textContent = on ? "❚❚ pause" : "▶ play";
     this.playButton.title = this.playButton.ariaLabel = on ? "pause" : "play";
     this.told.ariaLive = on ? "off" : "polite"; // nobody could listen so fast
     let before = performance.now(), arrived = before;
@@ -339,13 +386,4 @@ function button(name, label, onclick) {
   return make("button", { type: "button", title: label, "aria-label": label, onclick }, name);
 }
 
-/* Among much else on a page, a player is made when a reader comes near it. */
-const near = new IntersectionObserver((seen) => {
-  for (const { target, isIntersecting } of seen) {
-    if (isIntersecting) target.player ??= new Player(target);
-  }
-}, { rootMargin: "600px" });
-for (const root of document.querySelectorAll(".explore")) {
-  if (root.dataset.address === undefined) near.observe(root);
-  else root.player = new Player(root);
-}
+for (const root of document.querySelectorAll(".explore")) root.player = new Player(root);

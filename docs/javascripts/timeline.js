@@ -3,35 +3,37 @@
 "use strict";
 
 const BARS = { CPU: [14, 34], H2D: [60, 18], compute: [90, 40], D2H: [142, 18] }; // of a lane: y and height
-const TALL = 186, LEFT = 62, RIGHT = 8, THINNEST = 1.5, LETTER = 6.2; // pixels
-
-const make = (tag, attributes = {}, ...children) => grow(document.createElement(tag), attributes, children);
-const draw = (tag, attributes = {}, ...children) =>
-  grow(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
-
-/* Attributes that begin with "on" are listeners. */
-function grow(element, attributes, children) {
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (value !== null && value !== false) element.setAttribute(name, value === true ? "" : value);
-  }
-  element.append(...children.filter((child) => child !== null));
-  return element;
-}
+const SIMPLE = { CPU: [14, 34], compute: [66, 40] }; // without the copies
+const LEFT = 62, RIGHT = 8, THINNEST = 1.5, LETTER = 6.2; // pixels
+let timelines = 0;
 
 class Timeline {
-  /* go(time): the cursor is dragged there. hover(bar): the pointer is on this element, or on none. */
-  constructor(go, hover) {
-    this.svg = draw("svg", {
-      class: "timeline", height: TALL, role: "img", "aria-label": "timeline: a table below has the same",
+  /* go(time): the cursor is dragged there. hover(bar): the pointer is on this element, or on none. Without these it is
+     a picture to compare with. */
+  constructor(go = null, hover = null) {
+    this.kind = hover ? "bar" : "beside";
+    this.frame = `explore-frame-${timelines++}`;
+    const listens = hover && {
       onpointerdown: (event) => this.drag(event, go),
       onpointermove: ({ target }) => hover(target.closest("[data-lane]")),
       onpointerleave: () => hover(null),
+    };
+    this.svg = draw("svg", {
+      class: "timeline", role: "img", "aria-label": "timeline: a table below has the same", ...listens,
     });
-    const stick = draw("line", { y1: 4, y2: TALL - 18 });
-    this.cursor = draw("g", { class: "cursor" }, stick, draw("circle", { cy: 6, r: 4 }));
+    this.stick = draw("line", { y1: 4 });
+    this.cursor = draw("g", { class: "cursor" }, this.stick, draw("circle", { cy: 6, r: 4 }));
     this.time = 0;
     new ResizeObserver(() => this.run && this.show(this.run, this.from, this.span)).observe(this.svg);
+  }
+
+  get lanes() {
+    return this.simple ? SIMPLE : BARS;
+  }
+
+  get tall() {
+    const [y, height] = Object.values(this.lanes).at(-1);
+    return y + height + 26;
   }
 
   x(time) {
@@ -51,18 +53,20 @@ class Timeline {
     move(event);
   }
 
-  /* Draws a run from a moment on, for so long. */
-  show(run, from, span) {
-    Object.assign(this, { run, from, span, to: from + span, width: this.svg.getBoundingClientRect().width });
+  /* Draws a run from a moment on, for so long; `simple`: without the copies. */
+  show(run, from, span, simple = this.simple) {
+    Object.assign(this, { run, from, span, simple, to: from + span, width: this.svg.getBoundingClientRect().width });
     if (!this.width) return;
-    const wide = this.width - LEFT - RIGHT;
-    const lanes = Object.entries(BARS).flatMap(([lane, [y, height]]) => [
+    const wide = this.width - LEFT - RIGHT, { tall } = this;
+    this.svg.setAttribute("height", tall);
+    this.stick.setAttribute("y2", tall - 18);
+    const lanes = Object.entries(this.lanes).flatMap(([lane, [y, height]]) => [
       draw("rect", { x: LEFT, y, width: wide, height, class: "lane" }),
-      draw("text", { x: LEFT - 6, y: y + height / 2, class: "name" }, lane),
+      draw("text", { x: LEFT - 6, y: y + height / 2, class: "name" }, simple && lane === "compute" ? "GPU" : lane),
     ]);
-    const frame = draw("clipPath", { id: "explore-frame" }, draw("rect", { x: LEFT, width: wide, height: TALL }));
-    const what = [...this.bars(), ...this.bubbles(), ...this.arrows()];
-    const inside = draw("g", { "clip-path": "url(#explore-frame)" }, ...what);
+    const frame = draw("clipPath", { id: this.frame }, draw("rect", { x: LEFT, width: wide, height: tall }));
+    const what = [...(simple ? [] : this.arrows()), ...this.bars(), ...this.bubbles()]; // arrows behind what is written
+    const inside = draw("g", { "clip-path": `url(#${this.frame})` }, ...what);
     const patterns = draw("defs", {}, frame, hatch("explore-wait"), hatch("explore-bubble"), arrowhead());
     this.svg.replaceChildren(patterns, ...lanes, inside, ...this.ticks(), this.cursor);
     this.move(this.time);
@@ -82,19 +86,20 @@ class Timeline {
   /* Waits first, then the longest: what is drawn wider than it is must not be covered. */
   bars() {
     const rank = ({ what, start, end }) => (what === "wait" ? Infinity : end - start);
-    const visible = this.run.spans.filter(({ start, end }) => end >= this.from && start <= this.to);
+    const visible = this.run.spans.filter(({ lane, start, end }) =>
+      lane in this.lanes && end >= this.from && start <= this.to);
     return visible.sort((one, other) => (rank(one) < rank(other) ? 1 : -1)).map((span) => this.bar(span));
   }
 
   bar(span) {
     const { number, lane, what, batch, line, kernels } = span, call = this.run.calls[number];
-    const [y, height] = BARS[lane], x = this.x(span.start);
+    const [y, height] = this.lanes[lane], x = this.x(span.start);
     const wide = Math.max(this.x(Math.min(span.end, this.run.end)) - x, THINNEST);
     const share = kernels === undefined ? 1 : Math.min(1, kernels / (span.end - span.start)), tall = share * height;
     const access = lane !== "CPU" || call.do === "host" ? this.run.access(number) : null;
     const kind = what === "wait" ? "wait" : `slot-${(span.slot ?? "host").toLowerCase()}`;
     const bar = draw("g", {
-      class: `bar ${kind} ${access ? "races" : ""}`, "data-number": number, "data-line": line, "data-lane": lane,
+      class: `${this.kind} ${kind} ${access ? "races" : ""}`, "data-number": number, "data-line": line, "data-lane": lane,
     });
     if (share < 0.995) bar.append(draw("rect", { x, y, width: wide, height, class: "gaps" }));
     bar.append(draw("rect", { x, y: y + height - tall, width: wide, height: tall, class: "fill" }));
@@ -109,7 +114,7 @@ class Timeline {
   }
 
   bubbles() {
-    const [y, height] = BARS.compute;
+    const [y, height] = this.lanes.compute;
     return this.run.windows.filter(({ bubble }) => bubble > 1e-6).flatMap(({ start, bubble }) => {
       const x = this.x(start - bubble), wide = this.x(start) - x, text = `${bubble.toFixed(2)} ms`;
       const title = draw("title", {}, `bubble, ${this.run.at(bubble)}`);
@@ -143,7 +148,7 @@ class Timeline {
     const digits = Math.max(0, -Math.floor(Math.log10(every))), unit = this.run.ordered ? "" : " ms";
     const texts = [];
     for (let time = Math.ceil(this.from / every) * every; this.x(time) < this.width - 24; time += every) {
-      texts.push(draw("text", { x: this.x(time), y: TALL - 6, class: "tick" }, `${time.toFixed(digits)}${unit}`));
+      texts.push(draw("text", { x: this.x(time), y: this.tall - 6, class: "tick" }, `${time.toFixed(digits)}${unit}`));
     }
     return texts;
   }

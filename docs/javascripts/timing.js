@@ -125,8 +125,3 @@ function figuresOf(recording, spans) {
   const bubbles = mean(({ bubble }) => bubble), gaps = mean(({ start, end, kernels }) => end - start - kernels);
   return { step: mean(({ start, end }) => end - start) + bubbles, bubbles, gaps };
 }
-
-/* The law of overlap (acb_minimal/trace/law.py): a synchronous step and an asynchronous one. */
-function lawOf({ K, L, H, R }) {
-  return { synchronous: Math.max(K + R, L) + H, asynchronous: Math.max(K, L + H) };
-}

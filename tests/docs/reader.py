@@ -42,7 +42,7 @@ class Reader:
 
     @property
     def page(self) -> str:
-        return urldefrag(self.tab.url).url.removeprefix(self.address)
+        return urldefrag(self.tab.url).url.partition("?")[0].removeprefix(self.address)
 
     def _loads(self, url: str) -> None:
         if not url.startswith((self.address, "data:", "blob:")):
