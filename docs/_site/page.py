@@ -114,8 +114,8 @@ class Page(Course, Values):
         scripts = (f'<script defer src="{there}/javascripts/{name}.js"></script>' for name in names)
         stem = chapter_path(chapter).stem
         return (
-            f'<div class="explore" data-chapter="{stem}" data-preset="{preset}"><p class="without">Engines are played here, '
-            "which takes JavaScript.</p></div>\n" + "\n".join(scripts)
+            f'<div class="explore" data-chapter="{stem}" data-preset="{preset}"><p class="without">Engines are played '
+            "here, which takes JavaScript.</p></div>\n" + "\n".join(scripts)
         )
 
     def clocks(self, chapter: str, *without: str) -> str:

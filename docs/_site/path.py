@@ -1,7 +1,6 @@
 """What the pages of the course may call: pictures and tables of what the engines did, simulated or measured."""
 
 import re
-import statistics
 
 import comparisons
 import notebooks
@@ -11,6 +10,9 @@ from figures import RESULTS, origin
 
 from acb_minimal.measure import metrics, result_table
 from acb_minimal.run.engines import chapter_path, chapter_paths
+from acb_minimal.trace.breakdown import PARTS, Breakdown
+from acb_minimal.trace.formatting import in_ms
+from acb_minimal.trace.law import Law
 
 IDEAS = {"wide": "8B, 384 requests", "small": "1B, 128 requests", "long": "8B, 32 requests of 4,000 tokens"}
 
@@ -37,22 +39,17 @@ class Path:
         return widgets.bars(groups) + self.source("h200.json", *loads)
 
     def klh(self) -> str:
-        """K, L and H of each workload, and what the law says of them."""
-        lines = ["| workload | K | L | L as a graph | H | who sets the pace | speedup, by the law | with graphs |"]
-        lines.append("| --- | ---: | ---: | ---: | ---: | --- | ---: | ---: |")
-        rows = self.rows("law.json", "law")
+        """K, L and H of each workload, kernel by kernel and as graphs (chapters 1 and 6), and the law's speedup."""
+        heads = ("workload", "K", "L", "H", "sets the pace", "speedup", "K, graphs", "L, graphs", "speedup, graphs")
+        lines = [f"| {' | '.join(heads)} |", "| --- | ---: | ---: | ---: | --- |" + " ---: |" * 4]
         for load, idea in IDEAS.items():
-            of = {
-                decodes: [row for row in rows if (row["workload"], row["decodes"]) == (load, decodes)]
-                for decodes in ("one by one", "as graphs")
-            }
-            k, h = of["one by one"][0]["K"], of["one by one"][0]["H"]
-            ell, graph = (statistics.median(row["L"] for row in of[decodes]) for decodes in of)
-            pace = "the GPU" if ell + h <= k else "launching"
-            cells = [f"`{load}`: {idea}", *(f"{each:.2f}" for each in (k, ell, graph, h)), pace]
-            cells += [f"{speedup(k, each, h):.2f}" for each in (ell, graph)]
+            eager, graph = self.step(load, "ch1"), self.step(load, "ch6")
+            laws = [Law(step.on_gpu, step.launching, eager.bubbles) for step in (eager, graph)]
+            plain, graphs = ([in_ms(law.on_gpu), in_ms(law.launching), f"{law.speedup:.2f}"] for law in laws)
+            pace = "the GPU" if eager.launching + eager.bubbles <= eager.on_gpu else "launching"
+            cells = [f"`{load}`: {idea}", *plain[:2], in_ms(eager.bubbles), pace, plain[2], *graphs]
             lines.append(f"| {' | '.join(cells)} |")
-        return "\n".join(lines) + "\n\nIn ms.\n" + self.source("law.json", "law")
+        return "\n".join(lines) + "\n\n" + self.source("h200.json", *IDEAS)
 
     def worst(self, decodes: str, step: str, law: str) -> str:
         """How far the law is off at its worst, as a percentage of what was measured."""
@@ -201,15 +198,9 @@ class Path:
         return worked.carried_over()
 
 
-def parts_in_ms(step) -> dict[str, float]:
+def parts_in_ms(step: Breakdown) -> dict[str, float]:
     """The parts of a step by name."""
-    names = ("kernels", "kernel_gaps", "launch_gaps", "bubbles")
-    return {name.replace("_", " "): 1e3 * getattr(step, name) for name in names if hasattr(step, name)}
-
-
-def speedup(k: float, ell: float, h: float) -> float:
-    """By the law of overlap."""
-    return (max(k, ell) + h) / max(k, ell + h)
+    return {name.replace("_", " "): 1e3 * getattr(step, name) for name in PARTS}
 
 
 def repeated(bars: list[tuple], length: float) -> list[tuple]:
