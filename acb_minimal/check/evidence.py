@@ -116,6 +116,8 @@ class Evidence:
         pages = self.pages[number][row]
         size = self.case.page_size
         needed = -(-(start + length) // size)
+        if len(pages) < needed:
+            return f"request {id} needs {needed} pages and has {len(pages)}: they were given back while it was running"
         table = made.page_table[row, :needed].tolist()
         if table != pages[:needed]:
             return f"request {id} has pages {_list(pages[:needed])}, and its row of the page table pages {_list(table)}"

@@ -8,7 +8,7 @@ from acb_minimal.check.judge import serve
 from acb_minimal.check.schedules import replay, search
 from acb_minimal.check.tables import problem, verdict
 from acb_minimal.errors import InputError
-from acb_minimal.run.engines import changed, chapter_path, chapter_paths, load_chapter
+from acb_minimal.run.engines import changed, chapter_path, chapter_paths, engine, load_chapter
 
 STEP = "        batch = self.scheduler.schedule()             # pick requests, assign KV pages\n"
 
@@ -220,6 +220,14 @@ MORE_OF_TORCH = {
         "        self.slot = ",
         "        assert not hasattr(cuda, 'no_such_name')\n        self.slot = ",
     ),
+    "a class of streams": (STREAMS, "[type('Mine', (cuda.Stream,), {'n': 1})() for _ in range(3)]"),
+    "asked for its class": (
+        "        self.slot = ", "        assert isinstance(cuda.default_stream(), cuda.Stream)\n        self.slot = "
+    ),
+    "record_stream": (
+        "        self.computed.record(",
+        "        self.slot.device_tokens.record_stream(self.d2h); self.computed.record(",
+    ),
 }  # fmt: skip
 
 
@@ -228,10 +236,93 @@ def test_an_engine_may_use_more_of_torch_cuda(name):
     assert instead("ch3", MORE_OF_TORCH[name]).clean
 
 
+TWO_STREAMS = """
+class Engine:
+    def __init__(self, model, scheduler, cuda):
+        self.model, self.scheduler, self.cuda, self.slot = model, scheduler, cuda, model.new_slot()
+    def run(self):
+        {made}
+        while self.scheduler.has_work():
+            batch = self.scheduler.schedule()
+            self.slot.write(batch)
+            with self.cuda.stream({up}):
+                self.slot.upload(non_blocking=True)
+            with self.cuda.stream({main}):
+                self.model.forward(self.slot)
+                tokens = self.slot.download()
+            yield from self.scheduler.update(batch, tokens)
+"""
+S = "self.cuda.Stream()"
+# Where streams can be kept: how they are made, and their names by that.
+KEPT = {
+    "attributes": (f"self.up, self.main = {S}, {S}", "self.up", "self.main"),
+    "a list": (f"self.both = [{S}, {S}]", "self.both[0]", "self.both[1]"),
+    "a dictionary": (f"self.both = {{'up': {S}, 'main': {S}}}", "self.both['up']", "self.both['main']"),
+    "an object": (f"self.lane = type('Lane', (), {{'__slots__': 'up'}})(); self.lane.up, self.main = {S}, {S}",
+                  "self.lane.up", "self.main"),
+    "variables": (f"up, main = {S}, {S}", "up", "main"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_streams_have_names_wherever_they_are_kept(name):
+    made, up, main = KEPT[name]
+    outcome = serve(engine(TWO_STREAMS.format(made=made, up=up, main=main), "mine"), CASES[1])
+    waits, awaited = (each.removeprefix("self.") for each in (main, up))
+    assert str(outcome.hazards[0]).endswith(f"nothing makes {waits} wait for {awaited}")
+
+
 def test_streams_in_slots_have_their_names():
-    assert "makes compute wait for h2d" in str(
-        instead("ch3", MORE_OF_TORCH["slots"], ("self.compute.wait_event(self.uploaded)", "pass")).hazards[0]
-    )
+    hazard = instead("ch3", MORE_OF_TORCH["slots"], ("self.compute.wait_event(self.uploaded)", "pass")).hazards[0]
+    assert str(hazard).endswith("makes compute wait for h2d")
+
+
+def test_what_torch_has_not_either_is_the_engine_s_mistake():
+    outcome = instead("ch3", ("self.compute.wait_event(self.uploaded)", "self.compute.wait_for(self.uploaded)"))
+    assert outcome.failure.startswith("AttributeError: torch.cuda.Stream has no attribute 'wait_for' (line ")
+
+
+LAST_WAIT = "self.downloaded.synchronize()"
+
+
+def test_what_the_engine_s_own_code_reads_is_not_called_a_part_s():
+    """It looks at tokens that have not arrived, and waits only then."""
+    outcome = instead("ch3", (LAST_WAIT, f"first = tokens[0]; {LAST_WAIT}"))
+    (hazard,) = outcome.hazards
+    assert str(hazard).startswith("the host (its own code) reads slot A's pinned outputs; the download of batch 0 ")
+    assert hazard.second.line.text.startswith("first = tokens[0]; ")
+
+
+@pytest.mark.parametrize("asks", [1, 3, 7])
+def test_a_poller_that_goes_on_after_a_few_noes_is_found(asks):
+    poll = f"for _ in range({asks}): self.downloaded.query()"
+    found = search(changed("ch3", (LAST_WAIT, poll)), 0.01)
+    assert "nothing makes the host wait for d2h" in str(found.outcome.hazards[0])
+
+
+def test_a_poller_that_asks_until_it_is_told_yes_is_in_order():
+    patient = changed("ch3", (LAST_WAIT, "while not self.downloaded.query(): pass"))
+    assert all(replay(patient, seed).clean for seed in ("1", "5", "9", "13", "wide:lazy"))
+
+
+def test_a_wait_that_was_for_an_earlier_batch_is_not_said_to_come_too_early():
+    """From batch 5 on it does not wait: the wait for batch 3's tokens was in its place."""
+    wait = "        self.downloaded[slot].synchronize()  "
+    outcome = instead("ch5", (wait, wait.replace("self.down", "batch.number < 5 and self.down")))
+    assert "the download of batch 5 writes them" in str(outcome.hazards[0])
+    assert outcome.early is None
+
+
+def test_an_error_in_device_work_comes_with_the_line_that_launched_it():
+    """It replays the graph of the batch before, which may be of other rows."""
+    look_up = "        graph = self.graphs.get((self.slot, batch.decode_size))\n"
+    sizes = "        before, self.size = getattr(self, 'size', 1), batch.decode_size\n"
+    stale = sizes + look_up.replace("batch.decode_size)", "batch.decode_size and before)")
+    outcome = replay(changed("ch6", (look_up, stale)), "0")
+    assert outcome.failure.startswith("IndexError: index ")
+    assert ", in the graph replay of batch " in outcome.failure
+    line = line_of("ch6", "graph.replay()") + 1
+    assert f"(launched in line {line}: graph.replay()); a GPU checks no such thing" in outcome.failure
 
 
 @pytest.mark.parametrize(
