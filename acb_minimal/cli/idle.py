@@ -72,7 +72,7 @@ def idle(
         if len(reports) > 1:
             console.print(tables.side_by_side(names, reports))
     if json_file:
-        figures = [[idle.as_json(report) for report in those] for those in found]
+        figures = [[report.figures() for report in those] for those in found]
         json_file.write_text(json.dumps(dict(zip(map(str, traces), figures, strict=True)), indent=1) + "\n")
     if annotate:
         tracks.annotate(traces[0], annotate, recordings[0], reports)

@@ -244,7 +244,7 @@ def look_into(
             begin, end = checkpoint.ranks.exchange(f"{some.start} {some.stop}")[0].split()
             some = range(int(begin), int(end))
         kernel_trace = profiled(workload, chapter, some, kept.options, checkpoint.ranks, process)
-        trace = with_kernels(trace, kernel_trace, some)
+        trace = with_kernels(trace, kernel_trace)
     typical, speedup, same = typical_of(trace), 1.0, 1.0
     if first:
         same = _same(first.completions, kept.completions)

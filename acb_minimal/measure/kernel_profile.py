@@ -9,6 +9,7 @@ import functools
 import gc
 import json
 import linecache
+import re
 import statistics
 import tempfile
 from collections.abc import Sequence
@@ -33,9 +34,10 @@ from ..trace.breakdown import EAGER_GAP, inside
 from ..trace.gaps import gpus
 from ..trace.spans import Span, Trace, number_of
 from ..trace.steps import typical_decodes
-from ..trace.torch_profiler import Recording, kernel_runs
+from ..trace.stretches import Stretches
+from ..trace.torch_profiler import Recording
 
-COMPUTES = ("carry_over", "forward", "replay")
+LAUNCH = re.compile(r"(carry_over|forward|replay) of batch (\d+)")  # what launch_name makes
 
 
 class Enough(Exception):
@@ -93,9 +95,24 @@ def launch_name(what: str, batch_number: int | None) -> str:
     return f"{what} of batch {batch_number}"
 
 
-def launches(batches: range) -> dict[str, tuple[int, str]]:
-    """By what the launches of these batches' kernels are called, the batch and what is launched."""
-    return {launch_name(what, number): (number, what) for number in batches for what in COMPUTES}
+def kernel_runs(recording: Recording, but: str | None = None) -> dict[tuple[int, str], tuple[Stretches, int]]:
+    """When the kernels of each launch ran, on the only GPU. A kernel is of the launch that its call lies in.
+
+    Args:
+        but: kernels whose names have this pattern in them do not count.
+
+    Returns:
+        By number of the batch and what was launched, when a kernel of it runs, and the number of its kernels.
+    """
+    (gpu,), mine = gpus(recording), {}
+    work = gpu.work
+    some = work.known & ~recording.named(but, work.row) if but else work.known
+    for row in recording.rows("user_annotation"):
+        if named := LAUNCH.fullmatch(recording.text(row)):
+            inside = (work.called >= recording.start[row]) & (work.called <= recording.end[row])
+            mine[int(named[2]), named[1]] = some & inside & (work.thread == recording.thread[row])
+    runs = {key: (Stretches.union(work.start[at], work.end[at]), int(at.sum())) for key, at in sorted(mine.items())}
+    return {key: (run, count) for key, (run, count) in runs.items() if count}
 
 
 def sample(done: Sequence[BatchDone], count: int) -> range:
@@ -118,8 +135,8 @@ def sample(done: Sequence[BatchDone], count: int) -> range:
     return min(windows, key=lambda window: statistics.fmean(abs(took[number] - median) for number in window))
 
 
-def with_kernels(trace: Trace, kernel_trace: str, batches: range) -> Trace:
-    """The trace of a run, told what kernels take in these batches: how long they run, and the GPU's time between them.
+def with_kernels(trace: Trace, kernel_trace: str) -> Trace:
+    """The trace of a run, told what kernels take in some batches: how long they run, and the GPU's time between them.
 
     A graph's kernels are queued all at once, so that is what is left of the graph's time, and not what torch's profiler
     saw, which lengthens it.
@@ -127,19 +144,16 @@ def with_kernels(trace: Trace, kernel_trace: str, batches: range) -> Trace:
     Args:
         trace: of a run at full speed.
         kernel_trace: of another, under torch's profiler.
-        batches: their numbers.
     """
     recording = Recording.of(json.loads(kernel_trace)["traceEvents"])
-    runs, (gpu,) = kernel_runs(recording, launches(batches)), gpus(recording)
+    runs, (gpu,) = kernel_runs(recording), gpus(recording)
     gap = gpu.own / 1e9 or EAGER_GAP
 
     def told(span: Span) -> Span:
         if span.lane != "compute" or (span.batch_number, span.name) not in runs:
             return span
         run, count = runs[span.batch_number, span.name]
-        kernels, gaps = inside(
-            span.seconds, sum(end - start for start, end in run), None, count, span.name == "replay", gap
-        )
+        kernels, gaps = inside(span.seconds, run.seconds, None, count, span.name == "replay", gap)
         return replace(span, kernels=kernels, kernel_gaps=gaps, kernel_count=count)
 
     return replace(trace, spans=[told(span) for span in trace.spans])

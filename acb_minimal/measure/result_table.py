@@ -10,8 +10,9 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
+from ..errors import InputError
 from ..trace import formatting
-from ..trace.breakdown import PARTS, Breakdown
+from ..trace.breakdown import EAGER_GAP, PARTS, Breakdown
 from ..trace.formatting import in_ms
 from . import metrics
 
@@ -103,7 +104,24 @@ def title(entry: dict) -> str:
 
 def breakdowns(entry: dict) -> dict[str, Breakdown]:
     """The breakdown of each chapter of a comparison that has one."""
-    return {row["chapter"]: Breakdown.stored(row["breakdown"]) for row in entry["chapters"] if row["breakdown"]}
+    return {row["chapter"]: stored_breakdown(row["breakdown"]) for row in entry["chapters"] if row["breakdown"]}
+
+
+def stored_breakdown(parts: dict) -> Breakdown:
+    """What a file of results has of a step. Those from before 2026-12 have one figure for both kinds of gaps inside a
+    batch, and the number of kernels, by which they are told apart here.
+
+    Raises:
+        InputError: the file has not even that.
+    """
+    if "kernel_gaps" in parts:
+        return Breakdown(**parts)
+    kernels, gaps, count = parts["kernels"], parts["launch_gaps"], parts["kernel_count"]
+    if count is None:
+        raise InputError("these results do not tell kernel gaps from launch gaps: measure them again")
+    graph = parts["launching"] < 0.1 * kernels  # launching one takes some tens of microseconds
+    own = gaps if graph else min(count * EAGER_GAP, gaps)
+    return Breakdown(kernels, own, gaps - own, parts["bubbles"], count)
 
 
 def steps(entry: dict) -> dict[str, float]:

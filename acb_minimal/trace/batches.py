@@ -2,14 +2,19 @@
 numbers.
 """
 
-from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
+from typing import NamedTuple
 
 import numpy as np
 
 from .gaps import KINDS, Gpu
+from .steps import ODD, Step
 from .stretches import Stretches
 from .torch_profiler import CALLS, Recording
 
+MORE = 1.5  # times the kernels of the usual batch: there are prompts in it
+CLOCKS = 1_000  # ns by which the clocks of host and GPU may disagree
 SMALL = 0.1  # of the usual number of kernels: no batch, but a piece of the next one, cut off by a wait for an upload
 ALIKE = 0.05  # by which the numbers of kernels of two batches of a kind may differ
 PIECES = 8  # most waits in a step that are looked for
@@ -22,72 +27,17 @@ PROMPT = "(?i)context_[1-9]|prefill|extend"  # as vLLM and SGLang name a batch t
 COMMUNICATION = "(?i)nccl|rccl|all_?reduce|all_?gather|reduce_?scatter|all_?to_?all|multimem"
 
 
-@dataclass(frozen=True)
-class Batch:
-    """One batch, as a trace has it. Times are nanoseconds, and the parts of its step add up to that.
-
-    Attributes:
-        number: from 0.
-        start: of its first kernel.
-        end: of its last kernel.
-        ready: when its tokens were on the host: the end of their copy, or `end` if there is none.
-        kernels: since the end of the batch before, with a kernel running; None if the trace cannot tell.
-        kernel_gaps: since then, with none running though the next one was queued; likewise.
-        launch_gaps: since then, in which the GPU waited for launches; likewise.
-        bubble: since then, in which it waited for the host to be done with a batch.
-        called: when the host began to launch it.
-        launched: when the host had launched all of it.
-        launching: how long it launched, without what it waited meanwhile.
-        count: its kernels; None where that is not known.
-        graph: whether it was launched as a graph.
-        prompt: whether there are prompts in it, as far as the trace says so.
-        told: whether the trace would say so.
-        rows: of the batch; None where that is not known.
-        one_time: what the host did since the launch of the batch before that is done but once; else "".
-        profiler: since then, in which the profiler was busy with itself.
-        communication: of `kernels`, with one running that talks to other GPUs.
-        alone: of `communication`, with no other kernel beside it.
-    """
-
-    number: int
-    start: int
-    end: int
-    ready: int
-    kernels: int | None
-    kernel_gaps: int | None
-    launch_gaps: int | None
-    bubble: int
-    called: int
-    launched: int
-    launching: int
-    count: int | None = None
-    graph: bool = False
-    prompt: bool = False
-    told: bool = False
-    rows: int | None = None
-    one_time: str = ""
-    profiler: int = 0
-    communication: int = 0
-    alone: int = 0
-
-    @property
-    def on_gpu(self) -> int | None:
-        """K: what it takes a GPU that never waits for the host; None if the trace cannot tell."""
-        return None if self.kernels is None else self.kernels + self.kernel_gaps
-
-
-@dataclass(frozen=True)
-class Batches:
+class Batches(NamedTuple):
     """All batches of one GPU.
 
     Attributes:
-        batches: in their order on the GPU.
+        steps: one for each, in their order on the GPU. The first has no batch before it.
         waits: when the host waited.
         for_tokens: when it waited for tokens, as far as can be told, rather than for an upload.
         launching: when it launched.
     """
 
-    batches: list[Batch]
+    steps: list[Step]
     waits: Stretches
     for_tokens: Stretches
     launching: Stretches
@@ -113,35 +63,79 @@ def of_gpu(gpu: Gpu) -> Batches:
         inside, gaps = (np.add.reduceat(each, first) for each in (work.end - work.start - work.running, work.gaps))
         running, kernel_gaps, launch_gaps = running - inside, kernel_gaps + gaps, launch_gaps + inside - gaps
     after = np.append(called[0], launched[:-1])  # the host had launched the batch before
-    talk, alone = communication(gpu)
+    began, launches = np.append(called[0], called[:-1]), np.append(0, launching.between(called, launched)[:-1])
+    waiting, talk = waits.between(began, called), communication(gpu)
     counted = np.logical_and.reduceat(work.count >= 0, first)
     told = [recording.told.get(row, {}) for row in work.row[first].tolist()]
-    prompts = np.array(_during(recording, "user_annotation", PROMPT, called, launched)) != ""
     columns = {
         "number": work.batch[first] if gpu.numbered else np.arange(len(first)),
         "start": work.start[first],
         "end": end,
-        "ready": _ready(gpu, called, end),
+        "length": end - since,
         "kernels": np.where(known, running, None),
         "kernel_gaps": np.where(known, kernel_gaps, None),
         "launch_gaps": np.where(known, launch_gaps, None),
         "bubble": bubble,
         "called": called,
         "launched": launched,
-        "launching": launching.between(called, launched),
+        "launching": launches,
+        "host": np.maximum(called - began - launches - waiting, 0),
+        "waiting": waiting,
+        "ready": _ready(gpu, called, end),
+        "first": np.maximum(work.start[first] - np.maximum(called, since), 0),
         "count": np.where(counted, np.add.reduceat(work.count, first), None),
         "graph": np.logical_or.reduceat(recording.named("GraphLaunch", work.call) & work.known, first),
-        "prompt": prompts | [args.get("decodes") is False for args in told],
-        "told": np.array(["decodes" in args for args in told]),
         "rows": np.array([args.get("rows") for args in told], dtype=object),
         "one_time": np.array(_during(recording, None, ONE_TIME, after, launched)),
         "profiler": _overhead(recording).between(after, launched),
-        "communication": talk.between(since, end),
-        "alone": alone.between(since, end),
+        "communication": talk[0].between(since, end),
+        "alone": talk[1].between(since, end),
     }
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-    batches = [Batch(**dict(zip(columns, row, strict=True))) for row in rows]
-    return Batches(batches, waits, _for_tokens(gpu), launching)
+    steps = [Step(**dict(zip(columns, row, strict=True))) for row in rows]
+    found = Batches(steps, waits, _for_tokens(gpu), launching)
+    for before, step in pairwise(steps):
+        step.ahead = not _waited(found, before, step) if len(waits.start) else step.called < before.end
+    if all("decodes" in args for args in told):
+        for step, args in zip(steps, told, strict=True):
+            step.sort = "decode" if args["decodes"] else "prompt"
+    else:
+        _sort(steps, _during(recording, "user_annotation", PROMPT, called, launched))
+    return found
+
+
+def _waited(found: Batches, before: Step, step: Step) -> bool:
+    """Whether the host waited for the end of a batch after it had launched it, and before it launched the next."""
+    tokens = found.for_tokens.over(before.launched, step.called)
+    through = found.waits.over(before.launched, step.called)
+    covers = (through.start <= before.end + CLOCKS) & (through.end >= before.end - CLOCKS)
+    return bool((tokens.end >= before.ready - CLOCKS).any() or covers.any())
+
+
+def _sort(steps: list[Step], prompts: list[str]) -> None:
+    """Says what each batch is, where the trace does not: most are taken for decodes, and alike. What runs much longer
+    than the usual one, or is no graph where most are, has prompts in it.
+
+    Args:
+        prompts: for each what says that there are prompts in it; "" if nothing does.
+    """
+    warm, rest = set(), []
+    for step, prompt, after in zip(steps, prompts, [*steps[1:], None], strict=True):
+        if step.one_time or step.profiler:
+            step.sort = "set-up"
+        elif prompt:
+            step.sort = "prompt"
+        else:
+            rest.append(step)
+            if step.count not in warm and after and step is not steps[0] and step.length > ODD * after.length:
+                step.sort = "set-up"
+            warm.add(step.count)
+    rest = [step for step in rest if step.sort == "decode"]
+    times = [step.end - step.start if step.on_gpu is None else step.on_gpu for step in rest]
+    usual, graphs = median(times) if rest else 0, 2 * sum(step.graph for step in rest) > len(rest)
+    for step, time in zip(rest, times, strict=True):
+        if time > MORE * usual or step.graph < graphs:
+            step.sort = "prompt"
 
 
 def _waits(gpu: Gpu) -> Stretches:

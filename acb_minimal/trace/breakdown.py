@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from ..errors import InputError
-
 # Seconds that the GPU takes from one kernel to the next though that is queued, on an H200, without a profiler: the time
 # of a batch in which none of its kernels runs, over their number (docs/results/h200.json; a test holds them to it). Of
 # kernels launched one by one: chapter 5 on `wide`, whose host is a batch ahead. Of a graph's: chapter 6 on `small`.
@@ -45,26 +43,6 @@ class Breakdown:
         parts = (*PARTS, "step")
         return max(abs(getattr(self, part) - getattr(measured, part)) for part in parts) / measured.step
 
-    @classmethod
-    def stored(cls, parts: dict) -> "Breakdown":
-        """What a file of results has of a step. Those from before 2026-12 have one figure for both kinds of gaps, and
-        the number of kernels: theirs are told apart by `kernel_gaps`.
-
-        Raises:
-            InputError: the file has not even that.
-        """
-        parts = dict(parts)
-        if "kernel_gaps" not in parts:
-            if parts["kernel_count"] is None:
-                raise InputError("these results do not tell kernel gaps from launch gaps: measure them again")
-            inside = parts["launch_gaps"]
-            # The launching of a graph takes some tens of microseconds.
-            graph = parts.pop("launching") < 0.1 * parts["kernels"]
-            parts["kernel_gaps"] = inside if graph else kernel_gaps(inside, parts["kernel_count"])
-            parts["launch_gaps"] = inside - parts["kernel_gaps"]
-            del parts["step"]
-        return cls(**parts)
-
 
 def inside(
     length: float, kernels: float, gaps: float | None, count: float | None, graph: bool, gap: float = EAGER_GAP
@@ -83,16 +61,5 @@ def inside(
     kernels = min(kernels, length)
     rest = length - kernels
     if gaps is None:
-        gaps = rest if graph else kernel_gaps(rest, count or 0, gap)
+        gaps = rest if graph else (count or 0) * gap
     return kernels, min(gaps, rest)
-
-
-def kernel_gaps(inside: float, count: float, gap: float = EAGER_GAP) -> float:
-    """How much of the time in a batch without a kernel the GPU takes by itself, if kernels were launched one by one.
-
-    Args:
-        inside: that time, seconds.
-        count: of the kernels.
-        gap: from one of them to the next if both are queued.
-    """
-    return min(count * gap, max(inside, 0.0))

@@ -115,5 +115,5 @@ def _sums(start, end, names: list[str], under: list[str], idle: Stretches, found
 
 
 def _spans(steps: list[Step]) -> Stretches:
-    end = np.array([step.batch.end for step in steps], dtype=np.int64)
+    end = np.array([step.end for step in steps], dtype=np.int64)
     return Stretches.union(end - np.array([step.length for step in steps], dtype=np.int64), end)

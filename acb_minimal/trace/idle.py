@@ -6,67 +6,57 @@ both in verdict.py.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 
 from ..errors import EngineError, InputError
 from . import host, verdict
-from .batches import Batches, of_gpu
+from .batches import of_gpu
 from .chrome import ChromeFile
-from .gaps import KINDS, Gpu, Idle, gpus
+from .gaps import Gpu, Idle, gpus
 from .host import Doing
 from .spans import Trace
-from .steps import SORTS, Sort, Step, Typical, steps_of, typical_steps
+from .steps import SORTS, Sort, Typical, typical_decodes
 from .torch_profiler import DEVICE, HOST, Recording
 from .verdict import Verdict
 
 
-@dataclass(frozen=True)
 class Report:
     """How one GPU spent its time; `kernel_seconds` and all gaps add up to `window`.
 
     Attributes:
-        name: of the GPU, in the trace.
-        window: seconds from the start of its first work to the end of its last.
-        kernels: how many there are, memsets and copies within devices included; launches, in a trace of ours.
-        kernel_seconds: with any of them running; with a batch on the GPU, where the trace cannot tell.
-        bubbles: gaps between batches.
-        launch_gaps: gaps inside batches; None if the trace cannot tell.
-        kernel_gaps: gaps between kernels that were queued; likewise.
-        told_apart: by what batches were.
-        assumed: share of kernels, 0 to 1, whose launch is not in the trace.
-        sorts: how many steps of each sort there are, and the median of their lengths in seconds.
-        typical: what the typical decodes have in common; None if there are none.
-        doing: what the host did while the GPU waited for it, in these.
-        whole: whether no kernels are missing in the trace; else all but the refusals is wrong.
-        refusals: why there is no verdict.
-        verdict: on the typical decodes; None if there are refusals.
         gpu: what ran on it.
-        found: its batches.
-        steps: all of them.
-        chosen: those of the typical decodes.
+        name: of the GPU, in the trace.
+        kernels: how many there are, memsets and copies within devices included; launches, in a trace of ours.
+        found: its batches, and when the host waited and launched.
+        steps: all of them; the first batch has none.
+        chosen: those of the typical decodes. What is before the first step is not known: a recording begins anywhere.
+        typical: what these have in common; None if there are none.
     """
 
-    name: str
-    window: float
-    kernels: int
-    kernel_seconds: float
-    bubbles: Idle
-    launch_gaps: Idle | None
-    kernel_gaps: Idle | None
-    told_apart: str
-    assumed: float
-    sorts: dict[Sort, tuple[int, float]]
-    typical: Typical | None
-    doing: list[Doing]
-    whole: bool
-    refusals: list[str]
-    verdict: Verdict | None
-    gpu: Gpu = field(repr=False, compare=False)
-    found: Batches = field(repr=False, compare=False)
-    steps: list[Step] = field(repr=False, compare=False)
-    chosen: list[Step] = field(repr=False, compare=False)
+    def __init__(self, gpu: Gpu, step: float | None = None):
+        """
+        Args:
+            step: seconds that a typical step takes without the profiler, if known.
+        """
+        self.gpu, self._step = gpu, step
+        self.name, self.kernels, self.found = gpu.name, len(gpu.work.row), of_gpu(gpu)
+        self.steps = self.found.steps[1:]
+        self.chosen = [self.steps[place] for place in typical_decodes(self.steps)]
+        self.typical = Typical.of(self.chosen) if self.chosen else None
+
+    @property
+    def window(self) -> float:
+        """Seconds from the start of its first work to the end of its last."""
+        return int(self.gpu.reach[-1] - self.gpu.work.start[0]) / 1e9
+
+    @property
+    def kernel_seconds(self) -> float:
+        """With any kernel running; with a batch on the GPU, where the trace cannot tell."""
+        idle = self.gpu.idle_inside
+        return self.window - self.gpu.gaps.seconds - (0.0 if idle is None else int(idle.sum()) / 1e9)
 
     @property
     def busy(self) -> float:
@@ -74,9 +64,80 @@ class Report:
         return self.kernel_seconds / self.window if self.window else 1.0
 
     @property
+    def bubbles(self) -> Idle:
+        """Gaps between batches."""
+        return self.gpu.idle("bubble")
+
+    @property
+    def launch_gaps(self) -> Idle | None:
+        """Gaps inside batches; None if the trace cannot tell."""
+        return self.gpu.idle("launch gap")
+
+    @property
+    def kernel_gaps(self) -> Idle | None:
+        """Gaps between kernels that were queued; None if the trace cannot tell."""
+        return self.gpu.idle("kernel gap")
+
+    @property
     def batches(self) -> int | None:
         """How many were told apart; None if nothing tells them apart."""
-        return None if self.told_apart == "nothing" else len(self.found.batches)
+        return None if self.gpu.told_apart == "nothing" else len(self.found.steps)
+
+    @property
+    def assumed(self) -> float:
+        """Share of kernels, 0 to 1, whose launch is not in the trace."""
+        return 1 - float(self.gpu.work.known.mean())
+
+    @property
+    def sorts(self) -> dict[Sort, tuple[int, float]]:
+        """How many steps of each sort there are, and the median of their lengths in seconds."""
+        lengths = {sort: [step.length for step in self.steps if step.sort == sort] for sort in SORTS}
+        return {sort: (len(those), median(those) / 1e9) for sort, those in lengths.items() if those}
+
+    @cached_property
+    def doing(self) -> list[Doing]:
+        """What the host did while the GPU waited for it, in the typical decodes."""
+        return host.while_idle(self.gpu, self.found, self.chosen) if self.chosen else []
+
+    @cached_property
+    def lost(self) -> list[str]:
+        """What is missing in the trace: if anything is, all but the refusals is wrong."""
+        return verdict.lost(self.gpu, self.found)
+
+    @cached_property
+    def refusals(self) -> list[str]:
+        """Why there is no verdict."""
+        return verdict.refusals(self.gpu, self.lost, self.steps, self.typical, self._step)
+
+    @cached_property
+    def verdict(self) -> Verdict | None:
+        """On the typical decodes; None if there are refusals."""
+        checked = self.gpu.numbered or self._step is not None
+        return None if self.refusals else verdict.verdict(self.typical, verdict.signs(self.gpu), checked)
+
+    def figures(self) -> dict:
+        """All figures, for JSON; times in seconds."""
+        parts = {"bubbles": self.bubbles, "launch_gaps": self.launch_gaps, "kernel_gaps": self.kernel_gaps}
+        typical, law = self.typical, self.typical and self.typical.law
+        return {
+            "name": self.name,
+            "window": self.window,
+            "kernels": self.kernels,
+            "kernel_seconds": self.kernel_seconds,
+            **{name: idle and idle._asdict() for name, idle in parts.items()},
+            "batches": self.batches,
+            "told_apart": self.gpu.told_apart,
+            "assumed": self.assumed,
+            "lost": self.lost,
+            "steps": {sort: {"count": count, "median": length} for sort, (count, length) in self.sorts.items()},
+            "typical": typical
+            and asdict(typical)
+            | {name: getattr(typical, name) for name in ("idle", "hidden", "as_graphs", "holds")}
+            | {name: getattr(law, name) for name in ("synchronous", "asynchronous")},
+            "host_while_idle": [doing._asdict() for doing in self.doing],
+            "refusals": self.refusals,
+            "verdict": self.verdict and asdict(self.verdict),
+        }
 
 
 def read(path: Path, progress: Callable[[float], None] = lambda share: None) -> Recording:
@@ -112,7 +173,7 @@ def analyse(
     Raises:
         InputError: nothing ran on a GPU in that time.
     """
-    return [_of_gpu(gpu, step) for gpu in gpus(recording, begin, end)]
+    return [Report(gpu, step) for gpu in gpus(recording, begin, end)]
 
 
 def typical_of(trace: Trace) -> Typical | None:
@@ -124,69 +185,4 @@ def typical_of(trace: Trace) -> Typical | None:
     if missing := trace.rows.keys() - trace.batches():
         raise EngineError(f"nothing was launched for batch {min(missing)}: what ran was for other batches")
     (gpu,) = gpus(Recording.of(trace.events()))
-    chosen = typical_steps(steps_of(of_gpu(gpu)))
-    return Typical.of(chosen) if chosen else None
-
-
-def as_json(report: Report) -> dict:
-    """All figures of a report; times in seconds."""
-    typical = report.typical
-    figures = {
-        name: value._asdict() if isinstance(value, Idle) else value
-        for name in ("name", "window", "kernels", "kernel_seconds", "bubbles", "launch_gaps", "kernel_gaps", "batches",
-                     "told_apart", "assumed", "whole", "refusals")
-        for value in [getattr(report, name)]
-    }  # fmt: skip
-    figures["steps"] = {sort: {"count": count, "median": length} for sort, (count, length) in report.sorts.items()}
-    figures["typical"] = typical and {
-        **asdict(typical),
-        "idle": typical.idle,
-        "hidden": typical.hidden,
-        "synchronous": typical.law.synchronous,
-        "asynchronous": typical.law.asynchronous,
-        "graphs": typical.as_graphs,
-        "holds": typical.holds,
-    }
-    figures["host_while_idle"] = [doing._asdict() for doing in report.doing]
-    figures["verdict"] = report.verdict and asdict(report.verdict)
-    return figures
-
-
-def _of_gpu(gpu: Gpu, step: float | None) -> Report:
-    found = of_gpu(gpu)
-    bubbles, launch_gaps, kernel_gaps = (gpu.idle(kind) for kind in KINDS)
-    steps = steps_of(found)
-    chosen = typical_steps(steps)
-    refusals = verdict.refusals(gpu, found, steps, chosen, step)
-    typical = Typical.of(chosen) if chosen else None
-    window = int(gpu.reach[-1] - gpu.work.start[0])
-    running = window - int((gpu.gaps.end - gpu.gaps.start).sum())
-    if gpu.idle_inside is not None:
-        running -= int(gpu.idle_inside.sum())
-    checked = gpu.numbered or step is not None
-    return Report(
-        name=gpu.name,
-        window=window / 1e9,
-        kernels=len(gpu.work.row),
-        kernel_seconds=running / 1e9,
-        bubbles=bubbles,
-        launch_gaps=launch_gaps,
-        kernel_gaps=kernel_gaps,
-        told_apart=gpu.told_apart,
-        assumed=1 - float(gpu.work.known.mean()),
-        sorts=_sorts(steps),
-        typical=typical,
-        doing=host.while_idle(gpu, found, chosen) if chosen else [],
-        whole=not verdict.lost(gpu, found),
-        refusals=refusals,
-        verdict=None if refusals else verdict.verdict(typical, verdict.signs(gpu), checked),
-        gpu=gpu,
-        found=found,
-        steps=steps,
-        chosen=chosen,
-    )
-
-
-def _sorts(steps: list[Step]) -> dict[Sort, tuple[int, float]]:
-    lengths = {sort: [step.length for step in steps if step.sort == sort] for sort in SORTS}
-    return {sort: (len(those), median(those) / 1e9) for sort, those in lengths.items() if those}
+    return Report(gpu).typical

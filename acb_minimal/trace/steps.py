@@ -1,4 +1,4 @@
-"""The steps of an engine: which of them are typical, where the time of those goes, and K, L and H.
+"""The steps of an engine, which of them are typical, where the time of those goes, and K, L and H.
 
 A step is from the end of a batch on the GPU to the end of the next. The host's part of it is from its first launch of a
 batch to its first launch of the next; in the steady state both are as long.
@@ -8,117 +8,85 @@ An asynchronous engine launches a batch before it has waited for the one before.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from statistics import median
 from typing import Literal, Protocol
 
 import numpy as np
 
-from .batches import Batch, Batches
 from .breakdown import EAGER_GAP, GRAPH_GAP, Breakdown
 from .law import Law
-from .stretches import Stretches
 
 Sort = Literal["decode", "prompt", "set-up"]
 SORTS: tuple[Sort, ...] = ("decode", "prompt", "set-up")
-MORE = 1.5  # times the kernels of the usual batch: there are prompts in it
 ODD = 2.0  # times as long as others of its kind: not yet warm, or there was nothing to do
-CLOCKS = 1_000  # ns by which the clocks of host and GPU may disagree
 FITS = 0.1  # by which a step may differ from what the law says of it
 
 
-@dataclass(frozen=True)
+@dataclass
 class Step:
-    """One step; times in nanoseconds.
+    """A batch, and the time since the end of the one before, of which the parts are; nanoseconds.
 
     Attributes:
-        batch: that ran in it.
-        sort: a batch with prompts in it is a prompt, even if there are decodes as well.
-        length: from the end of the batch before to the end of this one.
-        launching: L.
-        host: H.
-        waiting: of the host, for the GPU or in a call that blocked.
-        ahead: whether the batch was launched before the host had waited for the tokens of the one before.
+        number: of the batch, from 0.
+        start: of its first kernel.
+        end: of its last kernel.
+        length: since the end of the batch before.
+        kernels: since then, with a kernel running; None if the trace cannot tell.
+        kernel_gaps: since then, with none running though the next one was queued; likewise.
+        launch_gaps: since then, in which the GPU waited for launches; likewise.
+        bubble: since then, in which it waited for the host to be done with a batch.
+        called: when the host began to launch it.
+        launched: when the host had launched all of it.
+        launching: L: how long it launched the batch before, without what it waited meanwhile.
+        host: H: what else it did from then on until it began to launch this one.
+        waiting: how long it waited meanwhile, for the GPU or in a call that blocked.
+        ready: when its tokens were on the host: the end of their copy, or `end` if there is none.
         first: how long the GPU, with nothing to do, waited for the first launch since the host had begun with it.
-        decodes: whether the batch is of decodes alone.
+        count: its kernels; None where that is not known.
+        graph: whether it was launched as a graph.
         rows: of the batch; None where that is not known.
+        one_time: what the host did since the launch of the batch before that is done but once; else "".
+        profiler: since then, in which the profiler was busy with itself.
+        communication: of `kernels`, with one running that talks to other GPUs.
+        alone: of `communication`, with no other kernel beside it.
+        sort: a batch with prompts in it is a prompt, even if there are decodes as well.
+        ahead: whether it was launched before the host had waited for the tokens of the batch before.
     """
 
-    batch: Batch
-    sort: Sort
+    number: int
+    start: int
+    end: int
     length: int
+    kernels: int | None
+    kernel_gaps: int | None
+    launch_gaps: int | None
+    bubble: int
+    called: int
+    launched: int
     launching: int
     host: int
     waiting: int
-    ahead: bool
-    first: int = 0
+    ready: int
+    first: int
+    count: int | None
+    graph: bool
+    rows: int | None
+    one_time: str
+    profiler: int
+    communication: int
+    alone: int
+    sort: Sort = "decode"
+    ahead: bool = False
 
     @property
     def decodes(self) -> bool:
+        """Whether the batch is of decodes alone."""
         return self.sort == "decode"
 
     @property
-    def rows(self) -> int | None:
-        return self.batch.rows
-
-
-def steps_of(found: Batches) -> list[Step]:
-    """A step for each batch but the first."""
-    sorts, waits = sort(found.batches), found.waits
-    steps = []
-    for before, batch in pairwise(found.batches):
-        waiting = int(waits.between(before.called, batch.called))
-        ahead = not _waited(found, before, batch) if len(waits.start) else batch.called < before.end
-        host = max(batch.called - before.called - before.launching - waiting, 0)
-        first = max(batch.start - max(batch.called, before.end), 0)
-        length, of_sort = batch.end - before.end, sorts[batch.number]
-        steps.append(Step(batch, of_sort, length, before.launching, host, waiting, bool(ahead), first))
-    return steps
-
-
-def _waited(found: Batches, before: Batch, batch: Batch) -> bool:
-    """Whether the host waited for the end of a batch after it had launched it, and before it launched the next."""
-    tokens = _between(found.for_tokens, before.launched, batch.called)
-    through = _between(found.waits, before.launched, batch.called)
-    covers = (through.start <= before.end + CLOCKS) & (through.end >= before.end - CLOCKS)
-    return bool((tokens.end >= before.ready - CLOCKS).any() or covers.any())
-
-
-def _between(stretches: Stretches, start: int, end: int) -> Stretches:
-    """Those that overlap the time from `start` to `end`, whole."""
-    some = (stretches.end > start) & (stretches.start < end)
-    return Stretches(stretches.start[some], stretches.end[some])
-
-
-def sort(batches: list[Batch]) -> dict[int, Sort]:
-    """What each batch is, by its number.
-
-    Where a trace does not say so, most batches are taken for decodes, and alike: what runs much longer than the usual
-    one, or is no graph where most are, has prompts in it.
-    """
-    if all(batch.told for batch in batches):
-        return {batch.number: "prompt" if batch.prompt else "decode" for batch in batches}
-    sorts: dict[int, Sort] = {batch.number: "prompt" for batch in batches if batch.prompt}
-    sorts |= {batch.number: "set-up" for batch in batches if batch.one_time or batch.profiler}
-    lengths = {batch.number: batch.end - before.end for before, batch in pairwise(batches)}
-    warm = set()
-    rest = [batch for batch in batches if batch.number not in sorts]
-    for batch in rest:
-        after = lengths.get(batch.number + 1)
-        if batch.count not in warm and after and lengths.get(batch.number, 0) > ODD * after:
-            sorts[batch.number] = "set-up"
-        warm.add(batch.count)
-    rest = [batch for batch in rest if batch.number not in sorts]
-    usual = median(map(_busy, rest)) if rest else 0
-    graphs = 2 * sum(batch.graph for batch in rest) > len(rest)
-    for batch in rest:
-        prompt = _busy(batch) > MORE * usual or batch.graph < graphs
-        sorts[batch.number] = "prompt" if prompt else "decode"
-    return sorts
-
-
-def _busy(batch: Batch) -> int:
-    return batch.end - batch.start if batch.on_gpu is None else batch.on_gpu
+    def on_gpu(self) -> int | None:
+        """K: what the batch takes a GPU that never waits for the host; None if the trace cannot tell."""
+        return None if self.kernels is None else self.kernels + self.kernel_gaps
 
 
 class Done(Protocol):
@@ -144,11 +112,6 @@ def typical_decodes(done: Sequence[Done]) -> list[int]:
     places = [place for place in range(1, len(done)) if all(decodes[place - 1 : place + 2])]
     most = max((done[place].rows or 0 for place in places), default=0)
     return [place for place in places if (done[place].rows or 0) == most]
-
-
-def typical_steps(steps: list[Step]) -> list[Step]:
-    """Those of the typical decodes. What is before the first step is not known, for a recording may begin anywhere."""
-    return [steps[place] for place in typical_decodes(steps)]
 
 
 @dataclass(frozen=True)
@@ -189,21 +152,20 @@ class Typical:
         def middle(times) -> float:
             return median(times) / 1e9
 
-        batches = [step.batch for step in steps]
-        known = [batch for batch in batches if batch.on_gpu is not None]
-        bubbles = middle(batch.bubble for batch in batches)
-        window = middle(step.length - step.batch.bubble for step in steps)
+        known = [step for step in steps if step.on_gpu is not None]
+        bubbles, window = middle(step.bubble for step in steps), middle(step.length - step.bubble for step in steps)
         ramp, on_gpu, parts = middle(step.first for step in steps), window, None
         if known:
-            counts = [batch.count for batch in known]
-            kernels, gaps = middle(batch.kernels for batch in known), middle(batch.kernel_gaps for batch in known)
+            counts = [step.count for step in known]
+            kernels, gaps = middle(step.kernels for step in known), middle(step.kernel_gaps for step in known)
             count = None if None in counts else median(counts)
             parts = Breakdown(kernels, gaps, window - kernels - gaps, bubbles, count)
             ramp, on_gpu = ramp + max(parts.launch_gaps, 0.0), parts.on_gpu
         law = Law(on_gpu, middle(step.launching for step in steps), middle(step.host for step in steps), ramp)
         longest = ODD * median(step.length for step in steps)
         usual = [step for step in steps if step.length <= longest]
-        busy = sum(_busy_of(step, round(1e9 * on_gpu) if known else None) for step in usual)
+        windows = [(step.on_gpu, step.length - step.bubble) for step in usual]
+        busy = sum(min(1e9 * on_gpu if known else own, own) if k is None else k for k, own in windows)
         return cls(
             count=len(steps),
             parts=parts,
@@ -211,11 +173,11 @@ class Typical:
             step=window + bubbles,
             bubbles=bubbles,
             waiting=middle(step.waiting for step in steps),
-            communication=middle(batch.communication for batch in batches),
-            alone=middle(batch.alone for batch in batches),
+            communication=middle(step.communication for step in steps),
+            alone=middle(step.alone for step in steps),
             exposed=1 - busy / (sum(step.length for step in usual) or 1),
             ahead=float(np.mean([step.ahead for step in steps])),
-            graph=2 * sum(batch.graph for batch in batches) > len(batches),
+            graph=2 * sum(step.graph for step in steps) > len(steps),
         )
 
     @property
@@ -242,15 +204,3 @@ class Typical:
         """Whether a step is as long as the law says: of synchronous steps, asynchronous ones, or some of either."""
         shortest, longest = sorted((self.law.asynchronous, self.law.synchronous))
         return (1 - FITS) * shortest <= self.step <= (1 + FITS) * longest
-
-
-def _busy_of(step: Step, typical: int | None) -> int:
-    """Nanoseconds of a step in which the GPU does not wait for the host.
-
-    Args:
-        typical: K, for batches of which it is not known; None if it is known of none.
-    """
-    if step.batch.on_gpu is not None:
-        return step.batch.on_gpu
-    window = step.length - step.batch.bubble
-    return window if typical is None else min(typical, window)

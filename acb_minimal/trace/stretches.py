@@ -75,3 +75,8 @@ class Stretches:
         return Stretches(
             np.maximum(self.start[mine], other.start[theirs]), np.minimum(self.end[mine], other.end[theirs])
         )
+
+    def over(self, start: int, end: int) -> "Stretches":
+        """Those that overlap the time from `start` to `end`, whole."""
+        some = (self.end > start) & (self.start < end)
+        return Stretches(self.start[some], self.end[some])

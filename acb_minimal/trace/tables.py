@@ -18,7 +18,7 @@ CALLED = {"decode": "decodes", "prompt": "prompts, mixed", "set-up": "set-up"}
 def render(report: Report, name: str = "") -> Group:
     """All of a report, the verdict last. `name` is what to call the GPU, by default as the trace does."""
     name, parts = name or report.name, []
-    if report.whole:
+    if not report.lost:
         parts.append(_whole(report, name))
         if report.sorts:
             parts.append(_sorts(report))
@@ -33,7 +33,7 @@ def render(report: Report, name: str = "") -> Group:
 
 def _whole(report: Report, name: str) -> Table:
     batches = "" if report.batches is None else f", {report.batches:,} batches"
-    caption = f"Batches are told apart by {report.told_apart}."
+    caption = f"Batches are told apart by {report.gpu.told_apart}."
     if report.assumed:
         caption += f" The launch of {report.assumed:.1%} of kernels is not in the trace: taken as late as can be."
     heads = "all of it", "time", "share", "count"

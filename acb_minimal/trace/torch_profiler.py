@@ -1,20 +1,16 @@
-"""What torch's profiler (Kineto) writes, as columns of numbers; and which kernels a batch of ours launched.
+"""What torch's profiler (Kineto) writes, as columns of numbers.
 
 A trace of ours (spans.py) is written likewise, but for one thing: in it a kernel is all that a call launched, which is
 many kernels, and has arguments that say which batch it was for and what of its time they run."""
 
 import re
 from array import array
-from bisect import bisect_right
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
 
 from ..errors import InputError
-from .stretches import Stretches
 
 DEVICE = ("kernel", "gpu_memset", "gpu_memcpy")
 CALLS = ("cuda_runtime", "cuda_driver")
@@ -26,7 +22,6 @@ WAIT = "Synchronize|[Mm]emcpy(?!.*Async)"
 ASLEEP = r"built-in (?:method|function) (?:acquire|sleep|select|poll|recv\w*|wait)\b"
 BLOCKED = 10  # times as long as the usual call of its name, and at least
 SHORTEST_BLOCKED = 100_000  # ns
-K = TypeVar("K")
 
 
 @dataclass(frozen=True)
@@ -178,38 +173,3 @@ class Recording:
 
 
 COLUMNS = ("category", "name", "start", "end", "thread", "correlation", "gpu", "stream")
-
-
-def kernel_runs(
-    recording: Recording, launched: Mapping[str, K], but: str | None = None
-) -> dict[K, tuple[list[tuple[float, float]], int]]:
-    """When the kernels of each batch ran. A kernel belongs to the launch in which the call with the kernel's
-    correlation number lies.
-
-    Args:
-        launched: by what a launch is called in the trace, what its kernels are to be counted to: a batch's number, say.
-        but: kernels whose names have this pattern in them do not count.
-
-    Returns:
-        By that, the stretches of time (seconds) in which a kernel of it runs, in order, and the number of its kernels.
-    """
-    launches, calls, rows_of = defaultdict(list), recording.calls(), defaultdict(list)
-    for row in recording.rows("user_annotation"):
-        if (key := launched.get(recording.text(row))) is not None:
-            launches[recording.thread[row]].append((recording.start[row], recording.end[row], key))
-    for annotations in launches.values():
-        annotations.sort()
-    work = recording.work()
-    for row in work[~recording.named(but, work)] if but else work:
-        call = calls.get(recording.correlation[row])
-        if call is None:
-            continue
-        called, annotations = recording.start[call], launches[recording.thread[call]]
-        index = bisect_right(annotations, (called, float("inf"))) - 1
-        if index >= 0 and called <= annotations[index][1]:
-            rows_of[annotations[index][2]].append(row)
-    runs = {}
-    for key, rows in sorted(rows_of.items()):
-        union = Stretches.union(recording.start[rows], recording.end[rows])
-        runs[key] = list(zip(union.start / 1e9, union.end / 1e9, strict=True)), len(rows)
-    return runs

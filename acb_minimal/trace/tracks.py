@@ -33,7 +33,7 @@ def annotate(source: Path, target: Path, recording: Recording, reports: list[Rep
 def _tracks(zero: float, report: Report, number: int) -> list[dict]:
     process = f"acb idle {number}"
     events = [{"ph": "M", "name": "process_name", "pid": process, "args": {"name": f"acb idle: {report.name}"}}]
-    steps = [(f"{each.sort} {each.batch.number}", each.batch.end - each.length, each.length) for each in report.steps]
+    steps = [(f"{each.sort} {each.number}", each.end - each.length, each.length) for each in report.steps]
     tracks = {"steps": steps}
     for kind in KINDS[:2]:
         gaps = report.gpu.kind(kind)
@@ -56,7 +56,7 @@ def timeline(report: Report) -> tuple[Trace, int, int]:
     steps = _middle(report.chosen)
     if not steps:
         raise InputError(f"there are no typical decodes of {report.name} to draw")
-    first, last = steps[0].batch.number, steps[-1].batch.number
+    first, last = steps[0].number, steps[-1].number
     return _spans(report, first, last), first, last
 
 
@@ -64,7 +64,7 @@ def _middle(chosen: list[Step]) -> list[Step]:
     """Steps from the middle that follow one another."""
     runs: list[list[Step]] = []
     for step in chosen:
-        if runs and runs[-1][-1].batch.number == step.batch.number - 1:
+        if runs and runs[-1][-1].number == step.number - 1:
             runs[-1].append(step)
         else:
             runs.append([step])
@@ -76,8 +76,8 @@ def _middle(chosen: list[Step]) -> list[Step]:
 def _spans(report: Report, first: int, last: int) -> Trace:
     """Of batches `first` to `last` and their neighbours; in two slots by turns where batches are launched ahead."""
     gpu, found, trace = report.gpu, report.found, Trace(report.name)
-    zero = found.batches[0].number
-    some = found.batches[max(first - 1 - zero, 0) : last + 2 - zero]
+    zero = found.steps[0].number
+    some = found.steps[max(first - 1 - zero, 0) : last + 2 - zero]
     slots = "AB" if report.typical.ahead > 0.5 else "A"
 
     def add(lane: Lane, name: str, stretches: Stretches, number: int | None = None, slot: str | None = None) -> None:
@@ -102,7 +102,7 @@ def _spans(report: Report, first: int, last: int) -> Trace:
             launched=batch.called / 1e9, kernels=batch.kernels / 1e9 if known else None,
             kernel_gaps=batch.kernel_gaps / 1e9 if known else None,
         )  # fmt: skip
-    calls = np.array([batch.called for batch in found.batches])
+    calls = np.array([batch.called for batch in found.steps])
     for lane, copies, of_next in (("H2D", gpu.uploads, 1), ("D2H", gpu.downloads, 0)):
         numbers = np.searchsorted(calls, copies.called, side="right") - 1 + of_next + zero
         for start, end, number in zip(copies.start.tolist(), copies.end.tolist(), numbers.tolist(), strict=True):

@@ -115,33 +115,32 @@ def signs(gpu: Gpu) -> str:
     return ""
 
 
-def refusals(gpu: Gpu, found: Batches, steps: list[Step], typical: list[Step], step: float | None) -> list[str]:
+def refusals(gpu: Gpu, lost: list[str], steps: list[Step], typical: Typical | None, step: float | None) -> list[str]:
     """Why this trace can carry no verdict; empty if it can.
 
     Args:
+        lost: what is missing in it.
         steps: all of them.
-        typical: those of which the verdict would be.
+        typical: what the verdict would be about; None if there is nothing.
         step: seconds that a step takes without the profiler, if known.
     """
-    reasons = []
     if gpu.told_apart == "nothing":
-        reasons.append("nothing tells its steps apart: no copy to the host and no wait is in it.")
-        return reasons
+        return ["nothing tells its steps apart: no copy to the host and no wait is in it."]
     if gpu.thread < 0:
         return ["it has no launches: was it recorded without ProfilerActivity.CPU?"]
-    reasons += lost(gpu, found)
-    if 2 * sum(each.batch.profiler > 0 for each in steps) > len(steps):
+    reasons = list(lost)
+    if 2 * sum(each.profiler > 0 for each in steps) > len(steps):
         reasons.append("the profiler was busy with itself in most of the steps.")
-    if len(typical) < FEWEST:
-        return [*reasons, too_few(steps, typical)]
-    return reasons + slowed(Typical.of(typical), step, _frames(gpu))
+    if typical is None or typical.count < FEWEST:
+        return [*reasons, too_few(steps, typical.count if typical else 0)]
+    return reasons + slowed(typical, step, _frames(gpu))
 
 
-def too_few(steps: list[Step], typical: list[Step]) -> str:
-    """That these steps are not enough."""
-    once = next((each.batch.one_time for each in steps if each.batch.one_time), "")
+def too_few(steps: list[Step], typical: int) -> str:
+    """That so many of these steps are not enough."""
+    once = next((each.one_time for each in steps if each.one_time), "")
     sorts = ", ".join(f"{count} {sort}" for sort, count in Counter(each.sort for each in steps).items())
-    text = f"it has {len(typical)} decodes among decodes, and {FEWEST} is the least (steps: {sorts or 'none'})."
+    text = f"it has {typical} decodes among decodes, and {FEWEST} is the least (steps: {sorts or 'none'})."
     return text + (f" One-time work goes on, such as {once}." if once else "")
 
 
@@ -165,7 +164,7 @@ def lost(gpu: Gpu, found: Batches) -> list[str]:
     Returns:
         What is missing; empty if nothing is.
     """
-    recording, first, last = gpu.recording, found.batches[0], found.batches[-1]
+    recording, first, last = gpu.recording, found.steps[0], found.steps[-1]
     calls = recording.rows(*CALLS)
     calls = calls[(recording.start[calls] >= first.called) & (recording.start[calls] < last.called)]
     calls = calls[recording.named("LaunchKernel|GraphLaunch", calls)]
@@ -178,7 +177,7 @@ def lost(gpu: Gpu, found: Batches) -> list[str]:
         )
     if (~graphs).any() and (lost := int((~ran & ~graphs).sum())) > LOST * (~graphs).sum():
         reasons.append(f"events are lost: of {lost:,} of {(~graphs).sum():,} launches no kernel is in it.")
-    inside = gpu.work.start >= (found.batches[1].start if len(found.batches) > 1 else first.start)
+    inside = gpu.work.start >= (found.steps[1].start if len(found.steps) > 1 else first.start)
     if inside.any() and (unknown := float(1 - gpu.work.known[inside].mean())) > UNKNOWN:
         reasons.append(f"events are lost: the launches of {unknown:.0%} of its kernels are not in it.")
     return reasons

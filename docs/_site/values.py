@@ -13,7 +13,6 @@ from acb_minimal.run.engines import chapter_path, chapter_paths
 from acb_minimal.run.workload import WORKLOADS, Workload
 from acb_minimal.sim import costs
 from acb_minimal.trace import breakdown
-from acb_minimal.trace.breakdown import Breakdown
 from acb_minimal.trace.spans import Trace
 
 
@@ -31,7 +30,7 @@ class Values:
     def step(self, workload: str, chapter: str, file: str = "h200.json") -> SimpleNamespace:
         """A stored breakdown, in seconds: step, its parts as Breakdown has them, on_gpu (K) and launching."""
         row = self._chapter(file, workload, chapter)
-        parts = Breakdown.stored(row["breakdown"])
+        parts = result_table.stored_breakdown(row["breakdown"])
         launching = row["law"]["launching"] if "law" in row else row["breakdown"]["launching"]
         return SimpleNamespace(**vars(parts), step=parts.step, on_gpu=parts.on_gpu, launching=launching)
 

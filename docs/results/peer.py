@@ -212,10 +212,10 @@ def recorded(run: Callable[[], dict], begin: float, seconds: float) -> dict:
 
 def middle(trace: dict, recording: Recording, report: idle.Report) -> dict:
     """The events of RECORDED typical steps from the middle, without arrows and shapes, which nothing here reads."""
-    steady = report.chosen or report.steps
-    some = steady[max(len(steady) - RECORDED, 0) // 2 :][:RECORDED]
-    begin = recording.zero + min(some[0].batch.called, some[0].batch.start) / 1e3
-    end = recording.zero + max(some[-1].batch.end, some[-1].batch.ready) / 1e3
+    typical = report.chosen or report.steps
+    some = typical[max(len(typical) - RECORDED, 0) // 2 :][:RECORDED]
+    begin = recording.zero + min(some[0].called, some[0].start) / 1e3
+    end = recording.zero + max(some[-1].end, some[-1].ready) / 1e3
     events = []
     for event in trace["traceEvents"]:
         if event.get("ph") == "M":

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from acb_minimal.errors import InputError
-from acb_minimal.measure.kernel_profile import Enough, ProfiledDevice, launches
+from acb_minimal.measure.kernel_profile import Enough, ProfiledDevice, kernel_runs
 from acb_minimal.measure.metrics import environment
 from acb_minimal.measure.result_table import ResultTable
 from acb_minimal.run.checkpoint import Checkpoint
@@ -31,7 +31,7 @@ from acb_minimal.run.session import Session
 from acb_minimal.run.timed import Machine, TimedModel
 from acb_minimal.run.workload import Workload, workload
 from acb_minimal.trace.batches import COMMUNICATION
-from acb_minimal.trace.torch_profiler import Recording, kernel_runs
+from acb_minimal.trace.torch_profiler import Recording
 from acb_minimal.trace.verdict import PACE
 
 FILE = Path(__file__).with_suffix(".json")
@@ -146,9 +146,8 @@ def kernel_times(load: Workload, engine: str, checkpoint: Checkpoint) -> tuple[f
         with device.profiler, suppress(Enough):
             session(load, engine, checkpoint, device, trace=False).serve()
         recording = Recording.of(json.loads(file.read_text())["traceEvents"])
-    names = {name: number for name, (number, _) in launches(SAMPLE).items()}
-    found = (kernel_runs(recording, names, but).values() for but in (None, COMMUNICATION))
-    busy, computing = (statistics.fmean(sum(end - start for start, end in run) for run, _ in runs) for runs in found)
+    found = (kernel_runs(recording, but).values() for but in (None, COMMUNICATION))
+    busy, computing = (sum(run.seconds for run, _ in runs) / len(SAMPLE) for runs in found)
     return busy - computing, computing
 
 

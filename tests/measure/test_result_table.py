@@ -13,7 +13,7 @@ from acb_minimal.errors import InputError
 from acb_minimal.measure import result_table
 from acb_minimal.measure.metrics import Metrics
 from acb_minimal.measure.result_table import ResultTable, load
-from acb_minimal.trace.breakdown import Breakdown
+from acb_minimal.trace.breakdown import EAGER_GAP, Breakdown
 
 ROWS = [[8, "a | b", 0.25, None], [4096, "c", 1.0, "why"]]
 COLUMNS = {"n": ",d", "what": "", "share": ".1%", "note": ""}
@@ -129,3 +129,16 @@ def test_stored_steps_have_four_parts_whatever_day_they_are_from(file):
                 assert parts.launch_gaps >= -1e-6 or name == "wide", row["chapter"]
                 if row["chapter"] == "ch6_cuda_graphs":
                     assert abs(parts.launch_gaps) < 1e-6
+
+
+def test_results_of_before_are_told_apart_by_the_number_of_kernels():
+    """Chapter 1 launches one by one, chapter 6 a graph, whose kernels are queued all at once."""
+    rows = json.loads((RESULTS / "h200.json").read_text())["wide"]["chapters"]
+    before, parts = rows[0]["breakdown"], result_table.stored_breakdown(rows[0]["breakdown"])
+    assert parts.kernel_gaps == pytest.approx(before["kernel_count"] * EAGER_GAP)
+    assert parts.kernel_gaps + parts.launch_gaps == pytest.approx(before["launch_gaps"])
+    before, parts = rows[5]["breakdown"], result_table.stored_breakdown(rows[5]["breakdown"])
+    assert (parts.kernel_gaps, parts.launch_gaps) == (before["launch_gaps"], 0)
+    with pytest.raises(InputError, match="measure them again"):
+        result_table.stored_breakdown(before | {"kernel_count": None})
+    assert result_table.stored_breakdown(asdict(LONG)) == LONG

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from acb_minimal.errors import InputError
 from acb_minimal.trace.breakdown import EAGER_GAP, GRAPH_GAP, Breakdown, inside
 
 H200 = json.loads((Path(__file__).parents[2] / "docs" / "results" / "h200.json").read_text())
@@ -19,20 +18,6 @@ def stored(workload: str, chapter: str) -> dict:
 def test_what_a_gpu_takes_between_two_kernels_is_what_the_h200_took(workload, chapter, gap):
     parts = stored(workload, chapter)
     assert gap == pytest.approx(parts["launch_gaps"] / parts["kernel_count"], rel=0.02)
-
-
-def test_results_of_before_are_told_apart_by_the_number_of_kernels():
-    """Chapter 1 launches one by one, chapter 6 a graph, whose kernels are queued all at once."""
-    before, parts = stored("wide", "ch1"), Breakdown.stored(stored("wide", "ch1"))
-    assert parts.kernel_gaps == pytest.approx(before["kernel_count"] * EAGER_GAP)
-    assert parts.kernel_gaps + parts.launch_gaps == pytest.approx(before["launch_gaps"])
-    assert parts.step == pytest.approx(before["step"])
-    before, parts = stored("wide", "ch6"), Breakdown.stored(stored("wide", "ch6"))
-    assert (parts.kernel_gaps, parts.launch_gaps) == (before["launch_gaps"], 0)
-    with pytest.raises(InputError, match="measure them again"):
-        Breakdown.stored(before | {"kernel_count": None})
-    now = Breakdown(0.01, 0.001, 0.002, 0.003, 7)
-    assert Breakdown.stored(vars(now)) == now
 
 
 def test_the_furthest_part_says_how_far_off_a_step_is():

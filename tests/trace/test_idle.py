@@ -1,5 +1,6 @@
 """Reports on whole traces: of ours, recorded ones, and those with events that are not as they should be."""
 
+from collections import defaultdict
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,14 +9,14 @@ from rich.console import Console
 from tape import Tape, asynchronous, sync
 
 from acb_minimal.errors import InputError
-from acb_minimal.measure.kernel_profile import launches
+from acb_minimal.measure.kernel_profile import kernel_runs
 from acb_minimal.run.session import Session
 from acb_minimal.run.workload import workload
 from acb_minimal.trace import tables
 from acb_minimal.trace.host import NOTHING
-from acb_minimal.trace.idle import Report, analyse, as_json, read
+from acb_minimal.trace.idle import Report, analyse, read
 from acb_minimal.trace.spans import Trace
-from acb_minimal.trace.torch_profiler import Recording, kernel_runs
+from acb_minimal.trace.torch_profiler import Recording
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -35,7 +36,7 @@ def test_a_trace_of_ours_gives_the_bubbles_that_trace_has(chapter, tmp_path):
     bubbles = trace.bubbles()
     assert report.bubbles.seconds == pytest.approx(sum(bubbles.values()), abs=1e-6)
     assert 1 - report.bubbles.seconds / report.window == pytest.approx(trace.active(), abs=1e-6)
-    assert (report.batches, report.told_apart) == (len(trace.batches()), "their numbers")
+    assert (report.batches, report.gpu.told_apart) == (len(trace.batches()), "their numbers")
     for part, seconds in (("kernels", report.kernel_seconds), ("kernel_gaps", report.kernel_gaps.seconds)):
         assert seconds == pytest.approx(sum(getattr(span, part) for span in trace.lane("compute")), abs=1e-6)
     idle = report.bubbles.seconds + report.launch_gaps.seconds + report.kernel_gaps.seconds
@@ -187,12 +188,12 @@ def test_of_a_trace_that_lacks_kernels_no_figure_is_shown():
 
 
 def test_a_report_as_json_has_all_figures():
-    figures = as_json(sync(8).report())
+    figures = sync(8).report().figures()
     assert figures["typical"]["step"] == pytest.approx(507e-6)
     assert figures["typical"]["law"]["on_gpu"] == pytest.approx(200e-6)
     assert figures["verdict"]["kind"] == "not engaged"
     assert figures["steps"]["decode"]["count"] == 7
-    assert as_json(sync(2).report())["verdict"] is None
+    assert sync(2).report().figures()["verdict"] is None
 
 
 @pytest.mark.parametrize(
@@ -226,8 +227,10 @@ def test_a_recorded_run_agrees_with_its_breakdown(name, bubbles, kind, ahead):
     """Eight batches on an H200 under torch's profiler, where the launches say which batch a kernel belongs to."""
     recording = read(DATA / name)
     (report,) = analyse(recording)
-    names = {name: number for name, (number, _) in launches(range(1000)).items()}
-    runs = [run for run, _ in kernel_runs(recording, names).values()]
+    runs = defaultdict(list)
+    for (number, _), (run, _) in kernel_runs(recording).items():
+        runs[number] += [(start / 1e9, end / 1e9) for start, end in run.edges()]
+    runs = [sorted(run) for run in runs.values()]
     assert (report.batches, report.bubbles.count) == (8, bubbles)
     idle = sum(max(after[0][0] - before[-1][1], 0.0) for before, after in pairwise(runs))
     assert report.bubbles.seconds / report.window == pytest.approx(idle / (runs[-1][-1][1] - runs[0][0][0]), abs=0.01)

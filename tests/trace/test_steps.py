@@ -126,7 +126,7 @@ def test_a_trace_of_ours_knows_its_prompts_also_where_most_batches_have_some():
     prompts = [number for number, step in enumerate(session.done) if not step.decodes]
     assert 2 * len(prompts) > len(session.done)
     (report,) = analyse(Recording.of(session.trace.events()))
-    assert [step.batch.number for step in report.steps if step.sort == "prompt"] == prompts[1:]
+    assert [step.number for step in report.steps if step.sort == "prompt"] == prompts[1:]
     assert report.sorts["decode"][0] == len(session.done) - len(prompts) > 3
 
 

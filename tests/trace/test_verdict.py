@@ -157,7 +157,7 @@ def test_times_that_do_not_count_microseconds_are_refused():
     expected = tape.report()
     for event in tape.events:
         event["ts"] += 10**17  # a whole number loses nothing
-    assert tape.report() == expected
+    assert tape.report().figures() == expected.figures()
     tape.events[0]["ts"] = float(tape.events[0]["ts"])
     with pytest.raises(InputError, match="1e\\+17 us"):
         Recording.of(tape.events)

@@ -1,21 +1,21 @@
-"""What torch's profiler writes: kernels found by their launches."""
+"""Kernels under torch's profiler, found by their launches."""
 
 import gzip
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from acb_minimal.measure.kernel_profile import launches
-from acb_minimal.trace.torch_profiler import Recording, kernel_runs
+from acb_minimal.measure.kernel_profile import kernel_runs
+from acb_minimal.trace.torch_profiler import Recording
 
 DATA = Path(__file__).parents[1] / "data"
-NAMES = {name: number for name, (number, _) in launches(range(1000)).items()}
 
 
-def recorded(name: str) -> dict:
+def recorded(name: str) -> list[dict]:
     """Eight batches of the workload `demo` under torch's profiler, on an H200."""
-    return json.loads(gzip.open(DATA / name).read())
+    return json.loads(gzip.open(DATA / name).read())["traceEvents"]
 
 
 @pytest.mark.parametrize(
@@ -23,24 +23,25 @@ def recorded(name: str) -> dict:
 )
 def test_kernels_are_found_by_their_launches(name, first, kernels):
     """All of the batch's kernels, whether launched one by one or in a graph; chapter 6 has six more, to carry over."""
-    events = recorded(name)["traceEvents"]
-    runs = kernel_runs(Recording.of(events), NAMES)
-    assert list(runs) == list(range(first, first + 8))
-    assert {count for _, count in runs.values()} == {kernels}
+    events, counts = recorded(name), Counter()
+    runs = kernel_runs(Recording.of(events))
+    for (number, _), (_, count) in runs.items():
+        counts[number] += count
+    assert counts == dict.fromkeys(range(first, first + 8), kernels)
     # They ran one after another, so their union is their sum; of a batch before, no launch was recorded.
     calls = [event for event in events if event.get("cat") in ("cuda_runtime", "cuda_driver")]
     launched = {call["args"]["correlation"] for call in calls}
     kernels = [event for event in events if event.get("cat") in ("kernel", "gpu_memset")]
     total = sum(kernel["dur"] for kernel in kernels if kernel["args"]["correlation"] in launched)
-    assert sum(end - start for run, _ in runs.values() for start, end in run) == pytest.approx(total / 1e6, rel=0.001)
+    assert sum(run.seconds for run, _ in runs.values()) == pytest.approx(total / 1e6, rel=0.001)
 
 
 def test_kernels_of_a_name_can_be_left_out():
-    recording = Recording.of(recorded("ch6_demo_h200.json.gz")["traceEvents"])
-    attention = {"write_kernel", "attend_kernel", "merge_kernel"}
-    all_of_them, others = kernel_runs(recording, NAMES), kernel_runs(recording, NAMES, "|".join(attention))
-    assert all(others[number][1] < count for number, (_, count) in all_of_them.items())
-    assert kernel_runs(recording, NAMES, "ncclDevKernel") == all_of_them
+    recording = Recording.of(recorded("ch6_demo_h200.json.gz"))
+    all_of_them, others = kernel_runs(recording), kernel_runs(recording, "write_kernel|attend_kernel|merge_kernel")
+    assert all(others[key][1] < count for key, (_, count) in all_of_them.items())
+    alike = kernel_runs(recording, "ncclDevKernel")
+    assert {key: count for key, (_, count) in alike.items()} == {key: count for key, (_, count) in all_of_them.items()}
 
 
 def event(cat: str, name: str, start: float, seconds: float, **details) -> dict:
@@ -65,7 +66,12 @@ def test_a_kernel_belongs_to_the_batch_that_launched_it():
         event("gpu_memcpy", "Memcpy DtoD (Device -> Device)", 8.0, 1.0, args={"correlation": 3}),
         event("kernel", "another thread's", 9.0, 1.0, args={"correlation": 4}),
         event("kernel", "launched between two batches", 2.1, 0.5, args={"correlation": 6}),
-        event("kernel", "launched before", 0.0, 1.0, args={"correlation": 5}),
+        event("kernel", "launched before", 0.5, 0.5, args={"correlation": 5}),
     ]
-    runs = kernel_runs(Recording.of(events), NAMES)
-    assert runs == {3: ([(3.0, 4.5)], 2), 4: ([(6.0, 7.0), (8.0, 9.0)], 2)}
+    for each in events:
+        each.get("args", {}).update(device=0, stream=7) if each["cat"] in ("kernel", "gpu_memcpy") else None
+    zero = events[0]["ts"] / 1e6 - 0.5  # what is first, the kernel that was launched before, is at 0
+    found = {key: ([*run.edges()], count) for key, (run, count) in kernel_runs(Recording.of(events)).items()}
+    at = {key: [(start / 1e9 + zero, end / 1e9 + zero) for start, end in run] for key, (run, _) in found.items()}
+    assert at == {(3, "forward"): [(3.0, 4.5)], (4, "replay"): [(6.0, 7.0), (8.0, 9.0)]}
+    assert [count for _, count in found.values()] == [2, 2]
