@@ -101,7 +101,7 @@ REASON = "'stop' if ends[0] else 'length'"
     ("token", "reason", "said"),
     [
         ("token", REASON, None),
-        ("7", REASON, "with token 7 as its 1st token; right is 3, and scheduler.update was never called"),
+        ("7", REASON, "with token 7 as its 1st token; right is 24, and scheduler.update was never called"),
         ("token if len(request.generated) < 4 else 0", REASON, "with token 0 as its 5th token; right is"),
         ("token", "'length' if ends[1] else 'stop'", "request 2 with finish_reason 'length'; right is 'stop'"),
     ],
