@@ -75,11 +75,9 @@ class Page(Course, Values):
         return first.block()
 
     def experiment(self, name: str) -> str:
-        """A script of docs/results/myths and what it printed; until that is stored, what an older one measured."""
+        """A script of docs/results/myths and what it printed."""
         script = RESULTS / "myths" / f"{name}.py"
         shown = f'```python title="docs/results/myths/{name}.py"\n{script.read_text()}```'
-        if not script.with_suffix(".txt").exists():
-            return f"{shown}\n\n{self.table('myths.json', name)}"
         facts, _, printed = script.with_suffix(".txt").read_text().partition("\n")
         return f"{shown}\n\n```text\n{printed}```\n\n{behind_icon([facts])}"
 

@@ -284,7 +284,6 @@ def test_chapters_are_compared_with_one_process_to_profile_in(monkeypatch):
 def test_a_profile_on_the_gpu(chapter):
     done = profile(chapter, DEMO, "cuda", Checkpoint("counter"))
     parts = done.breakdown
-    assert parts.step == pytest.approx(done.metrics.ms_per_decode_step / 1e3, rel=0.05)
     assert parts.kernel_count > 100
     assert parts.kernel_gaps > 0
     runs = kernel_runs(Recording.of(json.loads(done.kernel_trace)["traceEvents"]))
