@@ -118,11 +118,11 @@ class Model:
 
         @torch.inference_mode()
         def work() -> None:
-            outputs.copy_(self.logits(inputs, longest).argmax(-1))
+            outputs.copy_(self.compute_logits(inputs, longest).argmax(-1))
 
         self.device.compute("forward", slot, work)
 
-    def logits(self, inputs: Inputs, longest: int) -> torch.Tensor:
+    def compute_logits(self, inputs: Inputs, longest: int) -> torch.Tensor:
         """Runs a batch at once, whatever stream or graph that is in.
 
         Args:

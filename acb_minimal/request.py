@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from .errors import InputError
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "grammar"]
 
 
 class Request:
@@ -24,7 +24,8 @@ class Request:
             before the token it starts from has come back from the GPU.
         source: index of its newest sampled token among those of the last batch it was scheduled in.
         pages: KV cache pages held, in order of position.
-        finish_reason: None until finished: "stop" for a stop token, "length" for max_new_tokens.
+        finish_reason: None until finished: "stop" for a stop token, "length" for max_new_tokens,
+            "grammar" where its grammar allows no other.
     """
 
     __slots__ = ("id", "prompt_len", "max_new_tokens", "stop_tokens", "tokens", "scheduled", "source", "pages",

@@ -10,7 +10,7 @@ import numpy as np
 
 from .errors import InputError
 from .kv_cache import PagePool
-from .request import Batch, Request, Row
+from .request import Batch, FinishReason, Request, Row
 
 
 class Scheduler:
@@ -111,17 +111,20 @@ class Scheduler:
             if request.finish_reason is not None:
                 continue  # this batch was scheduled before the one that finished the request had come back
             request.tokens.append(token)
-            if token in request.stop_tokens:
-                request.finish_reason = "stop"
-            elif len(request.tokens) == request.prompt_len + request.max_new_tokens:
-                request.finish_reason = "length"
-            else:
+            request.finish_reason = self.finish_reason(request, token)
+            if request.finish_reason is None:
                 continue
             self._release(request)
             finished.append(request)
         if finished:
             self.running = [request for request in self.running if request.finish_reason is None]
         return finished
+
+    def finish_reason(self, request: Request, token: int) -> FinishReason | None:
+        """Why a request ends with `token`, its newest; None if it goes on."""
+        if token in request.stop_tokens:
+            return "stop"
+        return "length" if len(request.tokens) == request.prompt_len + request.max_new_tokens else None
 
     def abort(self) -> None:
         """Drops every unfinished request and frees its pages: for when a run ends in an error."""

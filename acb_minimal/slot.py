@@ -22,11 +22,13 @@ class SlotSize(NamedTuple):
         rows: rows.
         tokens: tokens of all rows.
         pages: KV pages of one row.
+        vocab: token ids are below it; 0 where nobody asks.
     """
 
     rows: int
     tokens: int
     pages: int
+    vocab: int = 0
 
 
 class Inputs(NamedTuple):

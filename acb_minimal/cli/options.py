@@ -33,6 +33,17 @@ Launching = Annotated[
         metavar="MS", help="Simulated: launching a batch of decodes takes so long, in ms.", show_default="as measured"
     ),
 ]
+GrammarName = Annotated[
+    str | None,
+    typer.Option(
+        "--grammar",
+        metavar="NAME",
+        help="Hold the tokens to a grammar: any, twos, three (of the counter), or a file with a JSON schema.",
+    ),
+]
+MaskWork = Annotated[
+    float | None, typer.Option(metavar="MS", help="Work added to the masks of every step, in ms.", show_default="none")
+]
 Graphs = Annotated[bool, typer.Option("--graphs", help="The model launches decodes as CUDA graphs, in any chapter.")]
 Compile = Annotated[bool, typer.Option("--compile", help="Join linears, compile decoder layers for decodes.")]
 Gpus = Annotated[
@@ -125,6 +136,7 @@ def choose_options(
     workload=None,
     device: str = "auto",
     ranks=None,
+    mask_work: float | None = None,
 ):
     """The Options that the command line asks for.
 
@@ -136,6 +148,7 @@ def choose_options(
         workload: the Workload that is to be timed, if it is. Its own scale and host work hold on the simulated GPU.
         device: as Session takes it.
         ranks: as Checkpoint takes them.
+        mask_work: milliseconds, or None for none.
 
     Raises:
         InputError: they make no sense.
@@ -148,7 +161,8 @@ def choose_options(
     gpus = ranks.count if ranks else 1
     host_work = own if host_work is None else host_work / 1e3
     launching = None if launching is None else launching / 1e3
-    return Options(host_work, graphs, timed.scale if timed else None, compile, gpus, launching)
+    scale, mask_work = timed.scale if timed else None, (mask_work or 0.0) / 1e3
+    return Options(host_work, graphs, scale, compile, gpus, launching, mask_work)
 
 
 def start_ranks(gpus: int | None, device: str, timeout: float):

@@ -20,9 +20,11 @@ from .options import (
     Compile,
     Context,
     Gpus,
+    GrammarName,
     Graphs,
     HostWork,
     Launching,
+    MaskWork,
     MaxRunning,
     ModelName,
     NewTokens,
@@ -49,6 +51,8 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cuda, sim or cpu.")] = "auto",
     host_work: HostWork = None,
     launching: Launching = None,
+    grammar: GrammarName = None,
+    mask_work: MaskWork = None,
     graphs: Graphs = False,
     compile: Compile = False,
     gpus: Gpus = None,
@@ -63,7 +67,7 @@ def run(
                 raise InputError(f"{name} {value} does not go with --prompt: it describes a workload")
     ranks = start_ranks(gpus, device, rank_timeout)
     if prompt:
-        limits = {"max_new_tokens": new_tokens, "max_running": max_running}
+        limits = {"max_new_tokens": new_tokens, "max_running": max_running, "grammar": grammar}
         job, checkpoint = _job(prompt, "counter" if model is None else model, ranks, limits)
     else:
         chosen, checkpoint = choose_workload(
@@ -74,11 +78,12 @@ def run(
             new_tokens=new_tokens,
             max_running=max_running,
             model=model,
+            grammar=grammar,
         )
         job = chosen.job(checkpoint.vocab_size)
     from ..run.session import Session
 
-    options = choose_options(host_work, launching, graphs, compile, ranks=ranks)
+    options = choose_options(host_work, launching, graphs, compile, ranks=ranks, mask_work=mask_work)
     session = Session(job, chapter, checkpoint, device, options)
     _print_refused(session.refused)
     if not session.requests:

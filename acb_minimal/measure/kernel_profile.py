@@ -32,12 +32,12 @@ from ..run.traced import TracedCudaDevice
 from ..run.workload import Workload
 from ..trace.breakdown import EAGER_GAP, inside
 from ..trace.gaps import gpus
-from ..trace.spans import Span, Trace, number_of
+from ..trace.spans import LAUNCHES, Span, Trace, number_of
 from ..trace.steps import typical_decodes
 from ..trace.stretches import Stretches
 from ..trace.torch_profiler import Recording
 
-LAUNCH = re.compile(r"(carry_over|forward|replay) of batch (\d+)")  # what launch_name makes
+LAUNCH = re.compile(rf"({'|'.join(LAUNCHES)}) of batch (\d+)")  # what launch_name makes
 
 
 class Enough(Exception):

@@ -192,15 +192,23 @@ class Checkpoint:
         eos = self._generation.eos_token_id
         return () if eos is None else (eos,) if isinstance(eos, int) else tuple(eos)
 
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """What its texts are made of.
+
+        Raises:
+            InputError: the model has none.
+        """
+        if isinstance(self._tokenizer, str):
+            raise InputError(f"model {self.name!r} {self._tokenizer}")
+        return self._tokenizer
+
     def encode(self, text: str) -> list[int]:
         """Token ids of a prompt; none for an empty text, whatever begins a text.
 
         Raises:
             InputError: the model has no tokenizer, or does not know a word of it.
         """
-        tokenizer = self._tokenizer
-        if isinstance(tokenizer, str):
-            raise InputError(f"model {self.name!r} {tokenizer}")
+        tokenizer = self.tokenizer()
         ids = tokenizer(text)["input_ids"]
         if ids == tokenizer("")["input_ids"]:  # no more than what begins every text
             return []

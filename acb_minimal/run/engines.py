@@ -15,13 +15,24 @@ from ..errors import InputError
 CHAPTERS = next(
     folder for above in (2, 1) if (folder := Path(__file__).parents[above] / "chapters").is_dir() or above == 1
 )
+PART_ONE = range(1, 7)
 HUNK = r"^@@ -(\d+).* \+(\d+).* @@"  # the head of one in a unified diff
 _numbers = itertools.count()
 
 
-def chapter_paths() -> dict[str, Path]:
-    """The files of the course's chapters, by name, in order."""
-    return {path.stem: path for path in sorted(CHAPTERS.glob("ch[0-9]*.py"))}
+def chapter_paths(part: int | None = 1) -> dict[str, Path]:
+    """The files of the course's chapters, by name, in order.
+
+    Args:
+        part: 1 for the six that lead from one to the next; 2 for those behind them, each of which stands beside chapter
+            5; None for all.
+    """
+    numbers = {int(re.match(r"ch(\d+)", path.stem)[1]): path for path in CHAPTERS.glob("ch[0-9]*.py")}
+    return {
+        path.stem: path
+        for number, path in sorted(numbers.items())
+        if part is None or part == (1 if number in PART_ONE else 2)
+    }
 
 
 def chapter_path(name: str) -> Path:
@@ -33,7 +44,7 @@ def chapter_path(name: str) -> Path:
     Raises:
         InputError: it is none of these.
     """
-    paths = chapter_paths()
+    paths = chapter_paths(None)
     short = {stem.split("_")[0]: path for stem, path in paths.items()}
     path = Path(name) if name.endswith(".py") else paths.get(name) or short.get(name)
     if path is None or not path.is_file():
@@ -173,6 +184,16 @@ def synchronous(chapter: str) -> type:
     """
     takes, retires = "previous, self.in_flight = self.in_flight, None", "return self.retire(previous)"
     return changed(chapter, (takes, "pass"), (retires, f"{takes}; {retires}"))
+
+
+def retiring_first(chapter: str) -> type:
+    """Chapter 7 with one statement moved: a batch is retired before the next one is launched, not in between.
+
+    Raises:
+        InputError: the chapter does not retire between launching and sampling, as that one does.
+    """
+    writes, retires = "if batch:\n            self.slot.write", "finished = self.retire(previous)"
+    return changed(chapter, (retires, "pass"), (writes, f"{retires}\n        {writes}"))
 
 
 def engine(source: str, name: str) -> type:

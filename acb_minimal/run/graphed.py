@@ -4,7 +4,7 @@ Chapter 6 captures its graphs itself. This is for the other chapters, to see wha
 next to no time: forward passes alone are captured, one for each slot and batch size, all in one memory pool.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..request import Batch
@@ -38,16 +38,24 @@ class GraphedModel(TimedModel):
             slot.pad(rows)
             graph = cuda.CUDAGraph()
             with cuda.graph(graph, pool=self._pool):  # shared, since batches run one after another
-                self.forward(slot)
+                self.capture(slot)
             self._graphs[slot, rows] = graph
         return slot
 
+    def capture(self, slot: IOSlot) -> None:
+        """What a graph is made of."""
+        self.forward(slot)
+
     def forward(self, slot: IOSlot) -> None:
+        self.replay(slot, super().forward)
+
+    def replay(self, slot: IOSlot, otherwise: Callable[[IOSlot], None]) -> None:
+        """Replays the slot's graph; without one for its batch, does what is done otherwise."""
         graph = self._graphs.get((slot, slot.written.batch.decode_size))
         if graph and not self.device.cuda.is_current_stream_capturing():  # an engine that captures has no use for it
             graph.replay()
         else:
-            super().forward(slot)
+            otherwise(slot)
 
     def close(self) -> None:
         super().close()

@@ -306,7 +306,7 @@ def _last_logits(network: PreTrainedModel, layers: list[AttentionLayer], tokens:
         request.pages = list(range(len(tokens)))[::-1]
         slot.write(Batch([Row(request, start, end - start)]))
         slot.upload()
-        found.append(model.logits(slot.written.inputs, end - start))
+        found.append(model.compute_logits(slot.written.inputs, end - start))
     model.close()
     return torch.cat(found)
 

@@ -41,9 +41,10 @@ class Options:
         gpus: that share the model.
         launching: seconds that launching a batch of decodes takes on the simulated GPU, kernel by kernel; None: what
             was measured for the model.
+        mask_work: seconds added to the writing of a batch's masks, as host_work is: for a grammar that takes longer.
 
     Raises:
-        InputError: host_work or launching is no such time, or launching is given together with graphs.
+        InputError: host_work, launching or mask_work is no such time, or launching is given together with graphs.
     """
 
     host_work: float = 0.0
@@ -52,9 +53,11 @@ class Options:
     compile: bool = False
     gpus: int = 1
     launching: float | None = None
+    mask_work: float = 0.0
 
     def __post_init__(self):
-        for what, seconds in (("host work", self.host_work), ("launching", self.launching)):
+        times = ("host work", self.host_work), ("launching", self.launching), ("mask work", self.mask_work)
+        for what, seconds in times:
             if seconds is not None and not (math.isfinite(seconds) and 0 <= seconds <= LONGEST):
                 raise InputError(f"{what} is {1e3 * seconds:g} ms a step; it must be from 0 to {1e3 * LONGEST:,.0f} ms")
         if self.graphs and self.launching is not None:
@@ -64,6 +67,8 @@ class Options:
         said = [str(self.scale)] if self.scale else []
         if self.host_work:
             said.append(f"{1e3 * self.host_work:g} ms of host work added to every step")
+        if self.mask_work:
+            said.append(f"{1e3 * self.mask_work:g} ms of work for the masks of every step")
         if self.launching is not None:
             said.append(f"decodes launched in {1e3 * self.launching:g} ms")
         if self.graphs:

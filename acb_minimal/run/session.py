@@ -9,6 +9,7 @@ from functools import partial
 import torch
 
 from ..errors import EngineError, InputError
+from ..grammar import GrammarRequest
 from ..kv_cache import KVCache, PagePool
 from ..request import FinishReason, Request
 from ..slot import SlotSize
@@ -17,6 +18,7 @@ from .checkpoint import Checkpoint
 from .compile import compile_decodes, run_plain, warm_up_compiled
 from .devices import check_device, check_gpu, open_device
 from .engines import load_chapter
+from .grammars import GraphedGrammarModel, TimedGrammarModel, TimedGrammarScheduler, grammars
 from .graphed import GraphedModel
 from .options import Options
 from .ranks import Watch
@@ -36,7 +38,8 @@ class Completion:
         id: the prompt's number, from "0".
         tokens: generated token ids, the stop token included.
         text: those as text, special tokens left out; None for a prompt of token ids to a model without a tokenizer.
-        finish_reason: "stop" for a stop token, "length" for as many tokens as were asked for.
+        finish_reason: "stop" for a stop token, "length" for as many tokens as were asked for, "grammar"
+            where its grammar allowed no more.
         error: why it was not served.
     """
 
@@ -62,7 +65,7 @@ def generate(
 
     Args:
         options: what to turn for this run.
-        limits: the other fields of a Job: max_running, pages and so on.
+        limits: the other fields of a Job: max_running, pages, grammar and so on.
 
     Raises:
         InputError: the chapter, model, device or a limit cannot be used at all; before any work.
@@ -81,6 +84,8 @@ class Session:
         refused: why each of the others cannot be served, by id.
         started: when serving began, in seconds on the device's clock.
         options: what is turned; once a run has begun, `compile` says whether its layers could be compiled.
+        constrained: whether tokens are held to grammars.
+        mask_work: seconds to add to the masks of a batch of that number; by default those of `options`.
         progress: is told what goes on before serving begins, and then, by an empty text, that it does. By default,
             nobody is.
     """
@@ -118,6 +123,10 @@ class Session:
             device = open_device(device, self.checkpoint, trace, self.options)
         self.device = device
         self.refused: dict[str, str] = {}
+        # An engine that samples by itself is given a model that can, whatever its requests ask for.
+        self.constrained = job.grammar is not None or hasattr(self.engine_class, "sample")
+        if self.options.mask_work and not self.constrained:
+            raise InputError(f"mask work is {1e3 * self.options.mask_work:g} ms, but there are no masks: give a grammar")
         asked = self._requests(job)
         longest = max((min(r.max_positions, self.checkpoint.max_positions) for r in asked), default=1)
         per_request = PagePool(1, job.page_size).pages_for(max(longest, 1))
@@ -127,7 +136,8 @@ class Session:
         self._watch = Watch(ranks) if ranks else None
         if ranks and self.trace:
             self.trace.rank = ranks.rank
-        self.scheduler = (self._watch.watched(TimedScheduler) if self._watch else TimedScheduler)(
+        scheduler = TimedGrammarScheduler if self.constrained else TimedScheduler
+        self.scheduler = (self._watch.watched(scheduler) if self._watch else scheduler)(
             self.pool,
             job.max_running,
             job.max_batch_tokens,
@@ -143,19 +153,22 @@ class Session:
                 self.requests.append(request)
             except InputError as error:
                 self.refused[request.id] = str(error)
-        self.size = SlotSize(job.max_running, job.max_batch_tokens, min(per_request, self.pool.num_pages))
+        pages = min(per_request, self.pool.num_pages)
+        self.size = SlotSize(job.max_running, job.max_batch_tokens, pages, self.checkpoint.vocab_size)
         check = partial(check_gpu, self.checkpoint, self.pool, self.device)
         ranks.agree(check, (job, self.options, self.checkpoint.name)) if ranks else check()
+        self.mask_work: Callable[[int], float] = lambda number: self.options.mask_work
         self.started = 0.0
 
     def _requests(self, job: Job) -> list[Request]:
         """A request for each prompt that makes one; why the others do not goes into `refused`."""
         stop_tokens = () if job.ignore_stop else self.checkpoint.stop_tokens
-        made = []
-        for number, prompt in enumerate(job.prompts):
+        made, held = [], grammars(job.grammar, len(job.prompts), self.checkpoint)
+        for number, (prompt, grammar) in enumerate(zip(job.prompts, held, strict=True)):
             try:
                 ids = self.checkpoint.encode(prompt) if isinstance(prompt, str) else _token_ids(prompt)
-                made.append(Request(str(number), ids, job.max_new_tokens, stop_tokens))
+                asked = str(number), ids, job.max_new_tokens, stop_tokens
+                made.append(GrammarRequest(*asked, grammar) if grammar else Request(*asked))
             except InputError as error:
                 self.refused[str(number)] = f"request {str(number)!r}: {error}"
             except TypeError:
@@ -264,8 +277,13 @@ class Session:
             (compile_decodes if self.options.compile else run_plain)(network)
         where = self.device.torch_device if self.device.arithmetic else "meta"
         cache = KVCache(layers, pages, page_size, self.checkpoint.dtype, where)
-        kind = GraphedModel if self.options.graphs else TimedModel
-        return kind(network, layers, cache, self.size, self.device)
+        if not self.constrained:
+            kind = GraphedModel if self.options.graphs else TimedModel
+            return kind(network, layers, cache, self.size, self.device)
+        kind = GraphedGrammarModel if self.options.graphs else TimedGrammarModel
+        model = kind(network, layers, cache, self.size, self.device)
+        model.mask_work = self.mask_work
+        return model
 
 
 def _token_ids(prompt: Sequence[int]) -> Sequence[int]:

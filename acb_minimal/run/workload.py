@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import InputError
+from ..grammar import Grammar
 from ..models import counter
 from .options import Scale
 
@@ -23,6 +24,8 @@ class Job:
         page_size: positions per KV page.
         pages: KV pages; by default as many as max_running of the longest request need.
         ignore_stop: generate max_new_tokens for every prompt, whatever the model says.
+        grammar: what the tokens are held to (run/grammars.py): a name or a Grammar for all prompts, or one or None for
+            each; None: to nothing.
     """
 
     prompts: Sequence[str | Sequence[int]]
@@ -32,6 +35,7 @@ class Job:
     page_size: int = 64
     pages: int | None = None
     ignore_stop: bool = False
+    grammar: str | Grammar | Sequence[str | Grammar | None] | None = None
 
     def check(self) -> None:
         """Whether batches can be so large.
@@ -68,6 +72,7 @@ class Workload:
         max_batch_tokens: tokens in a batch at most.
         scale: as what it is timed on the simulated GPU; None: as what it is.
         host_work: seconds of bookkeeping that a step has there besides its own.
+        grammar: as a Job has it.
     """
 
     name: str
@@ -79,6 +84,7 @@ class Workload:
     max_batch_tokens: int
     scale: Scale | None = None
     host_work: float = 0.0
+    grammar: str | None = None
 
     def override(self, **changes) -> "Workload":
         """The workload with every change that is not None.
@@ -102,6 +108,7 @@ class Workload:
             self.max_running,
             self.max_batch_tokens,
             ignore_stop=self.prompt_tokens is not None,
+            grammar=self.grammar,
             **limits,
         )
 

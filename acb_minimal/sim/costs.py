@@ -16,6 +16,9 @@ from ..request import Batch
 from .simulator import Cost
 
 FILE = Path(__file__).with_name("costs.json")
+# Not measured, but taken to cost as much as something that was: sampling has as many kernels as the carry-over (what its
+# bytes take is left out), a mask is copied to its row as a token id is.
+TAKEN_AS = {"logits": "forward", "sample": "carry_over", "masks": "fill"}
 COMPILED = "compiled"  # in the entry of a model: the same figures with its linears joined and much of it compiled
 
 
@@ -135,17 +138,17 @@ class Costs:
         return _line(self.figures[engine], byte=nbytes)
 
     def launch(self, what: str, shape: Shape) -> float:
-        """Host: launching a forward pass kernel by kernel, or the carry-over."""
-        if what == "carry_over":
+        """Host: launching a forward pass kernel by kernel, the carry-over, or sampling alone."""
+        if TAKEN_AS.get(what, what) == "carry_over":
             return 1e-6 * self.figures["carry_over_launch"]
         return 1e-6 * self.model["decode_launch" if shape.decodes else "mixed_launch"]
 
     def compute(self, what: str, shape: Shape, graph: bool = False) -> Cost:
-        """Device: a forward pass, or the carry-over, launched kernel by kernel or as part of a graph.
+        """Device: a forward pass, the carry-over, or sampling alone, launched kernel by kernel or as part of a graph.
 
         What is measured are replays of graphs, whose kernels have gaps between them as well, if short ones.
         """
-        if what == "carry_over":
+        if TAKEN_AS.get(what, what) == "carry_over":
             return Cost(1e-6 * self.figures["carry_over"])
         if shape.decodes:
             positions = shape.context / shape.rows + self.positions
@@ -156,8 +159,8 @@ class Costs:
         return Cost(busy, self.graph_gaps) if graph else Cost(busy, self.eager_gaps, self.ramp)
 
     def host(self, what: str, rows: int) -> float:
-        """Host: "schedule", "write", "fill" or "update" for a batch of `rows`."""
-        return _line(self.figures[what], row=rows)
+        """Host: "schedule", "write", "fill", "masks" or "update" for a batch of `rows`."""
+        return _line(self.figures[TAKEN_AS.get(what, what)], row=rows)
 
 
 def decode_time(measured: dict[int, dict[int, float]], rows: float, positions: float) -> float:

@@ -19,6 +19,7 @@ from .breakdown import inside
 Lane = Literal["CPU", "H2D", "compute", "D2H"]
 LANES: tuple[Lane, ...] = ("CPU", "H2D", "compute", "D2H")
 ENGINES: dict[str, Lane] = {"h2d": "H2D", "compute": "compute", "d2h": "D2H"}
+LAUNCHES = ("carry_over", "forward", "logits", "sample", "replay")  # what work on the compute engine is called
 COPIES = {"h2d": "upload", "d2h": "download"}
 # In the categories of torch's profiler: which call of CUDA's a span on the CPU stands for, and what a copy is called.
 CALLS = {"wait": "cudaStreamSynchronize", "replay": "cudaGraphLaunch"}
@@ -38,8 +39,8 @@ class Span:
 
     Attributes:
         lane: who did it.
-        name: on the CPU schedule, write, fill, upload, forward, carry_over, replay, download, wait or update; on the
-            device upload, forward, carry_over, replay or download.
+        name: on the CPU schedule, write, fill, masks, upload, forward, logits, sample, carry_over, replay, download, wait or
+            update; on the device upload, forward, logits, sample, carry_over, replay or download.
         start: seconds.
         end: seconds.
         batch_number: number of the batch, from 0; None for a wait, which may be for anything.
@@ -142,7 +143,7 @@ class Trace:
         """Seconds that the host took to launch each batch's forward pass, carry-over included."""
         seconds: dict[int, float] = defaultdict(float)
         for span in self.lane("CPU"):
-            if span.name in ("carry_over", "forward", "replay"):
+            if span.name in LAUNCHES:
                 seconds[span.batch_number] += span.seconds
         return seconds
 

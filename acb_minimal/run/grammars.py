@@ -1,0 +1,129 @@
+"""Grammars by name, and the parts of an engine that know them (grammar.py), timed from outside as all parts are."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ..errors import InputError
+from ..grammar import Automaton, Grammar, GrammarModel, GrammarScheduler, GrammarSlot, JsonSchema
+from ..models import counter
+from .checkpoint import Checkpoint
+from .graphed import GraphedModel, GraphedSlot
+from .timed import TimedModel, TimedScheduler, TimedSlot
+
+NAMES = ("any", "twos", "three")
+
+
+def grammar(name: str, checkpoint: Checkpoint) -> Grammar:
+    """The grammar of that name, for a model's vocabulary.
+
+    Args:
+        name: "any" allows everything, for timing; of the counter's numbers, "twos" allows each two behind the one before,
+            "three" exactly three; any other is the path of a file with a JSON schema.
+
+    Raises:
+        InputError: there is none, the model has no such words, or it cannot be used.
+    """
+    if name not in NAMES:
+        path = Path(name)
+        if not path.is_file():
+            raise InputError(
+                f"unknown grammar {name!r}: give one of {', '.join(NAMES)}, or the path of a file with a JSON schema"
+            )
+        try:
+            schema = path.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"cannot read grammar {name!r}: {error}") from None
+        return JsonSchema(schema, checkpoint.tokenizer(), checkpoint.vocab_size, checkpoint.stop_tokens)
+    if name == "any":
+        return Automaton(checkpoint.vocab_size, [dict.fromkeys(range(checkpoint.vocab_size), 0)])
+    if checkpoint.name != "counter":
+        raise InputError(
+            f"grammar {name!r} is for the counter, not for model {checkpoint.name!r}: give any, or the path of a file "
+            "with a JSON schema"
+        )
+    numbers = range(counter.LARGEST + 1)  # whose token ids are the numbers themselves
+    (end,) = checkpoint.stop_tokens
+    if name == "three":
+        return Automaton(checkpoint.vocab_size, [dict.fromkeys(numbers, place) for place in (1, 2, 3)] + [{}])
+    done = len(numbers) + 1  # state n + 1 is behind the number n
+    after = [{end: done} | ({n + 2: n + 3} if n + 2 in numbers else {}) for n in numbers]
+    return Automaton(checkpoint.vocab_size, [{n: n + 1 for n in numbers}, *after, {}])
+
+
+def grammars(
+    asked: str | Grammar | Sequence[str | Grammar | None] | None, count: int, checkpoint: Checkpoint
+) -> list[Grammar | None]:
+    """A grammar, or None, for each of so many prompts.
+
+    Raises:
+        InputError: one cannot be used, or there are not as many as prompts.
+    """
+    each = [asked] * count if asked is None or isinstance(asked, str) or hasattr(asked, "matcher") else list(asked)
+    if len(each) != count:
+        raise InputError(f"there are {len(each)} grammars for {count} prompts: give one for all, or one for each")
+    made = {name: grammar(name, checkpoint) for name in {name for name in each if isinstance(name, str)}}
+    return [made[one] if isinstance(one, str) else one for one in each]
+
+
+class TimedGrammarScheduler(GrammarScheduler, TimedScheduler):
+    """Timed, with grammars."""
+
+
+class TimedGrammarSlot(GrammarSlot, TimedSlot):
+    """Timed, with masks. To write them can be made to take longer.
+
+    Attributes:
+        mask_work: seconds to add for a batch of that number.
+    """
+
+    mask_work: Callable[[int], float]
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.mask_view = self.device.host_view(self.host_masks)
+        self.device.watch(f"slot {self.name}'s pinned masks", self.host_masks, work=self)
+        self.device.watch(f"slot {self.name}'s masks", self.device_masks, work=self)
+
+    def write_masks(self) -> None:
+        started, batch = self.device.clock(), self.written.batch
+        super().write_masks()
+        if batch.rows and (seconds := self.mask_work(batch.number)):
+            self.device.work(seconds)
+        self.device.spent("masks", started, len(batch.sampled), batch.number, self.name)
+
+
+class TimedGrammarModel(GrammarModel, TimedModel):
+    """Timed, with masks.
+
+    Attributes:
+        mask_work: seconds to add to the masks of a batch of that number, for a grammar that takes longer.
+    """
+
+    slot_class = TimedGrammarSlot
+    mask_work: Callable[[int], float] = staticmethod(lambda number: 0.0)
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.device.watch("the scores", self.scores)
+
+    def make_slot(self, name: str) -> TimedGrammarSlot:
+        slot = super().make_slot(name)
+        slot.mask_work = self.mask_work
+        return slot
+
+
+class GraphedGrammarSlot(TimedGrammarSlot, GraphedSlot):
+    """Padded to a size that has a graph."""
+
+
+class GraphedGrammarModel(TimedGrammarModel, GraphedModel):
+    """A model that launches a batch of decodes as a graph as far as the scores; what samples from them is launched by
+    itself, since that waits for the masks."""
+
+    slot_class = GraphedGrammarSlot
+
+    def capture(self, slot: GraphedGrammarSlot) -> None:
+        self.logits(slot)
+
+    def logits(self, slot: GraphedGrammarSlot) -> None:
+        self.replay(slot, super().logits)

@@ -1,0 +1,75 @@
+"""Chapter 7: grammar; the GPU computes batch N + 1 before the host knows what N + 1 may say.
+
+What changes: a request's grammar says which tokens may come next, as a mask, and the mask for N + 1 needs the token
+that N gives it, on the host. Chapter 5 does not have that when it writes N + 1. So a batch is launched in two: the
+forward pass as far as the scores needs no masks; then N is retired, the masks are written and uploaded, and a sampling
+that heeds them is launched behind.
+
+What it buys: every token is allowed, and bubbles stay away. The host no longer has a whole step of the GPU's to itself:
+it waits for N, takes its tokens in and writes the masks while the forward pass of N + 1 runs. What it does not buy:
+more time than that. Where the masks and the rest of the host's work take longer than the kernels, the GPU waits between
+the scores and the sampling.
+
+A third wait holds the streams in order: sampling waits for the upload of the masks. N is retired before N + 1 is
+downloaded, so one `downloaded` is enough again.
+"""
+
+
+class Engine:
+    """Two batches in flight: the second is computed, and sampled once the host has its masks."""
+
+    def __init__(self, model, scheduler, cuda):
+        self.model, self.scheduler, self.cuda = model, scheduler, cuda
+        self.slot, self.other = model.new_slot(), model.new_slot()
+        self.h2d, self.compute, self.d2h = cuda.Stream(), cuda.Stream(), cuda.Stream()
+        self.uploaded, self.masked = cuda.Event(), cuda.Event()
+        self.computed, self.downloaded = cuda.Event(), cuda.Event()
+        self.in_flight = None                         # the batch on the GPU, and where its tokens will be
+
+    def run(self):
+        """Serves until every request is finished; yields each request as it finishes."""
+        while self.scheduler.has_work() or self.in_flight:
+            yield from self.step()
+
+    def step(self):
+        batch = self.scheduler.schedule()             # N + 1, from counts alone: N is still on the GPU
+        previous, self.in_flight = self.in_flight, None
+        if batch:
+            self.slot.write(batch, masks=False)       # all but the token ids that N has not produced yet, and masks
+            self.launch()
+        finished = self.retire(previous)              # N: its tokens move the grammars on
+        if batch:
+            self.sample(batch)
+        return finished
+
+    def launch(self):
+        with self.cuda.stream(self.h2d):
+            self.slot.upload(non_blocking=True)       # host -> device
+        self.uploaded.record(self.h2d)
+        self.compute.wait_event(self.uploaded)        # or compute would read inputs that are not there yet
+        with self.cuda.stream(self.compute):
+            self.model.carry_over(self.slot, self.other)      # N's tokens -> N + 1's inputs, all on the GPU
+            self.model.logits(self.slot)              # launch the forward pass, as far as the scores
+
+    def retire(self, previous):
+        if not previous:
+            return []
+        batch, tokens = previous
+        self.downloaded.synchronize()                 # or update would read tokens that have not arrived
+        return self.scheduler.update(batch, tokens)   # append, finish, free pages
+
+    def sample(self, batch):
+        self.slot.write_masks()                       # what N's tokens allow next
+        with self.cuda.stream(self.h2d):
+            self.slot.upload_masks(non_blocking=True)
+        self.masked.record(self.h2d)
+        self.compute.wait_event(self.masked)          # or sampling would heed masks that are not there yet
+        with self.cuda.stream(self.compute):
+            self.model.sample(self.slot)              # launch the sampling behind the forward pass
+        self.computed.record(self.compute)
+        self.d2h.wait_event(self.computed)            # or d2h would copy tokens that are not sampled yet
+        with self.cuda.stream(self.d2h):
+            tokens = self.slot.download(non_blocking=True)    # device -> host
+        self.downloaded.record(self.d2h)
+        self.in_flight = batch, tokens
+        self.slot, self.other = self.other, self.slot     # N + 2 may not be written where N + 1 is read
