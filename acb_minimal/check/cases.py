@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 
 from .. import attention  # noqa: F401  (defines torch.ops.acb.paged_attention)
+from ..grammar import Automaton, GrammarRequest
 from ..kv_cache import AttentionLayer
 from ..request import Request
 from ..run.workload import workload
@@ -67,13 +68,17 @@ class Output(NamedTuple):
 NETWORK = Network()
 
 
-def generate(prompt: Sequence[int], new_tokens: int) -> list[int]:
-    """The network's greedy tokens, one at a time, by nothing that an engine uses: no cache, no pages, no batches."""
-    tokens = list(prompt)
+def generate(prompt: Sequence[int], new_tokens: int, grammar: Automaton | None = None) -> list[int]:
+    """The network's greedy tokens, one at a time, by nothing that an engine uses: no cache, pages, batches or masks."""
+    tokens, states, state = list(prompt), grammar.states if grammar else [dict.fromkeys(range(VOCAB), 0)], 0
     for _ in range(new_tokens):
         hidden = NETWORK.tokens[tokens] * NETWORK.places[: len(tokens)]
         seen = torch.softmax(SCALE * hidden @ hidden[-1], 0) @ hidden
-        tokens.append(int(NETWORK.logits(seen).argmax()))
+        scores = NETWORK.logits(seen).tolist()
+        tokens.append(max(states[state], key=scores.__getitem__))
+        state = states[state][tokens[-1]]
+        if not states[state]:
+            break
     return tokens[len(prompt) :]
 
 
@@ -84,11 +89,13 @@ class Prompt(NamedTuple):
         length: tokens of the prompt.
         new_tokens: tokens to generate at most.
         stops_after: after how many of them a stop token ends the request; None: it has no stop token.
+        grammar: what its tokens are held to; None: nothing.
     """
 
     length: int
     new_tokens: int
     stops_after: int | None = None
+    grammar: Automaton | None = None
 
 
 @dataclass(frozen=True)
@@ -116,15 +123,15 @@ class Case:
     @property
     def size(self) -> SlotSize:
         """The largest batch there can be."""
-        return SlotSize(self.max_running, self.max_batch_tokens, self.row_pages or self.pages)
+        return SlotSize(self.max_running, self.max_batch_tokens, self.row_pages or self.pages, VOCAB)
 
     @cached_property
     def served(self) -> list[tuple[list[int], list[int], tuple[int, ...]]]:
         """For each request its prompt, the tokens that are right, and its stop tokens."""
         requests = []
-        for number, (length, new_tokens, stops_after) in enumerate(self.prompts):
+        for number, (length, new_tokens, stops_after, grammar) in enumerate(self.prompts):
             prompt = [(7 * number + 3 * place) % VOCAB for place in range(length)]
-            tokens, stop = generate(prompt, new_tokens), ()
+            tokens, stop = generate(prompt, new_tokens, grammar), ()
             if stops_after is not None:
                 tokens, stop = tokens[:stops_after], (tokens[stops_after - 1],)
             requests.append((prompt, tokens, stop))
@@ -132,10 +139,16 @@ class Case:
 
     def requests(self) -> list[Request]:
         """New requests, to be served; their ids are "0", "1", ... in order."""
-        return [
-            Request(str(number), prompt, asked.new_tokens, stop)
-            for number, ((prompt, _, stop), asked) in enumerate(zip(self.served, self.prompts, strict=True))
-        ]
+        made = []
+        for number, ((prompt, _, stop), asked) in enumerate(zip(self.served, self.prompts, strict=True)):
+            given = str(number), prompt, asked.new_tokens, stop
+            made.append(GrammarRequest(*given, asked.grammar) if asked.grammar else Request(*given))
+        return made
+
+    @property
+    def constrained(self) -> bool:
+        """Whether any request has a grammar."""
+        return any(prompt.grammar for prompt in self.prompts)
 
 
 CASES = (
@@ -153,6 +166,29 @@ CASES = (
         8, 5, 6,
     ),
 )  # fmt: skip
+
+
+
+def near(tokens: int) -> Automaton:
+    """A grammar in which each token is at most 5 behind the one before, around the vocabulary; after so many it ends.
+    So the mask for a token is wrong for nearly all others."""
+    states = [{token: 1 + token for token in range(VOCAB)}]  # state 1 + VOCAB * n + token: that is the token number n
+    for place in range(1, tokens):
+        states += [
+            {(token + step) % VOCAB: 1 + VOCAB * place + (token + step) % VOCAB for step in range(1, 6)}
+            for token in range(VOCAB)
+        ]
+    return Automaton(VOCAB, [*states, *[{}] * VOCAB])
+
+
+NEAR, SHORT = near(8), near(3)
+# For engines that sample by themselves: some requests have a grammar, and some of these end because it does.
+GRAMMAR_CASES = (
+    # One that its grammar ends has a row in flight, and one that is free takes its pages.
+    Case("masks", (Prompt(2, 4, None, SHORT), Prompt(1, 4, None, NEAR), Prompt(2, 3), Prompt(1, 3, 2, NEAR)), 6, 2, 4),
+    # Prompts come in pieces, so that not every row samples, and masks change place.
+    Case("pieces", (Prompt(4, 3, None, NEAR), Prompt(1, 4), Prompt(5, 3, None, SHORT), Prompt(2, 2, 1, NEAR)), 9, 3, 4),
+)
 
 # More batches than the others have, for what an engine does only now and then. Its schedules are too many to explore:
 # it is run under each of the fixed policies. A missing wait shows under any.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..grammar import GrammarRequest
 from ..request import Batch, Request
 from .cases import Case, Output
 from .race_detector import Action, RaceDetector
@@ -93,7 +94,7 @@ class Evidence:
         return (
             self._inputs(made, row, request, start, length)
             or self._cache(made, row, request, start + length)
-            or self._way_home(made, index, token)
+            or (None if isinstance(request, GrammarRequest) else self._way_home(made, index, token))
         )
 
     def _inputs(self, made: Pass, row: int, request: Request, start: int, length: int) -> str | None:
@@ -176,12 +177,14 @@ class Evidence:
     def _note(self, made: Pass) -> str:
         batch = self.batches.get(made.action.batch_number)
         ids = dict(zip(made.sampled.tolist(), made.tokens, strict=True))
-        rows = [row.request.id for row in batch.rows] if batch else []
+        rows = [row.request for row in batch.rows] if batch else []
         told = []
         for row, (first, end) in enumerate(zip(made.starts[:-1].tolist(), made.starts[1:].tolist(), strict=True)):
             if row < len(rows):
                 given = " ".join(map(str, made.ids[first:end].tolist()))
-                told.append(f"{rows[row]}: {given}" + (f" -> {ids[end - 1]}" if end - 1 in ids else ""))
+                # With a grammar, the most likely token may not be the one it got.
+                known = end - 1 in ids and not isinstance(rows[row], GrammarRequest)
+                told.append(f"{rows[row].id}: {given}" + (f" -> {ids[end - 1]}" if known else ""))
         return "; ".join(told)
 
 

@@ -9,10 +9,11 @@ import threading
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 
-from ..errors import InputError
+from ..errors import EngineError, InputError
 from ..kv_cache import KVCache, PagePool
 from ..request import Batch, Request
 from ..run.engines import chapter_path, load_chapter
+from ..run.grammars import TimedGrammarModel, TimedGrammarScheduler
 from ..run.timed import BatchDone, TimedModel, TimedScheduler
 from ..sim.costs import Costs
 from ..sim.device import SimulatedDevice
@@ -44,6 +45,18 @@ class WrongTokenError(Broken):
         super().__init__(f"batch {batch_number} gave request {request} {which}; right is {right}")
 
 
+class IllegalTokenError(Broken):
+    """A token that a request's grammar forbids.
+
+    Attributes:
+        batch_number: of the batch that it came from.
+    """
+
+    def __init__(self, batch_number: int, error: EngineError):
+        self.batch_number = batch_number
+        super().__init__(f"batch {batch_number}: {error}")
+
+
 class YieldError(Broken):
     """A request was not yielded exactly once, when it had its finish_reason."""
 
@@ -71,11 +84,15 @@ class Books:
         self._calls = self._updates = 0
         self._to_yield = {request.id: request for request in case.requests()}
 
-    def scheduler(self, device: SimulatedDevice) -> TimedScheduler:
-        """One that keeps these books, and looks like any other."""
+    def scheduler(self, device: SimulatedDevice, constrained: bool) -> TimedScheduler:
+        """One that keeps these books, and looks like any other.
+
+        Args:
+            constrained: whether it knows grammars.
+        """
         books = self
 
-        class Scheduler(TimedScheduler):
+        class Scheduler(TimedGrammarScheduler if constrained else TimedScheduler):
             def has_work(self) -> bool:
                 books.asked()
                 return super().has_work()
@@ -90,7 +107,10 @@ class Books:
             def update(self, batch: Batch, tokens) -> list[Request]:
                 rows = [batch.rows[index].request for index in batch.sampled]
                 places = [None if request.finish_reason else len(request.generated) for request in rows]
-                finished = super().update(batch, tokens)
+                try:
+                    finished = super().update(batch, tokens)
+                except EngineError as error:
+                    books.illegal(batch, error)
                 books.updated(batch, rows, places)
                 return finished
 
@@ -121,6 +141,11 @@ class Books:
             for row in batch.rows
         )
         self.notes[self.detector.actions[-1].number] = "; ".join(rows)
+
+    def illegal(self, batch: Batch, error: EngineError) -> None:
+        """A token of a batch is one that its request's grammar forbids."""
+        self._found(IllegalTokenError(batch.number, error))
+        raise self.broken
 
     def updated(self, batch: Batch, rows: list[Request], places: list[int | None]) -> None:
         """It has taken in a batch's tokens: the next of each of these requests, at these places.
@@ -167,6 +192,8 @@ class Books:
             never = "" if self._updates else ", and scheduler.update was never called"
             raise Broken(f"run yielded request {request.id} with {what}{never}")
         reason, due = request.finish_reason, "stop" if found[-1] in request.stop_tokens else "length"
+        if due == "length" and len(found) < request.max_new_tokens:
+            due = "grammar"
         if reason != due:
             raise Broken(f"run yielded request {request.id} with finish_reason {reason!r}; right is {due!r}")
 
@@ -285,8 +312,9 @@ def serve(
     device = device or SimulatedDevice(_COSTS, policy, observer=detector)
     books, threads = Books(case, detector, any_tokens), set(threading.enumerate())
     cache = KVCache(NETWORK.layers, case.pages, case.page_size, NETWORK.dtype, device.torch_device)
-    model = TimedModel(NETWORK, NETWORK.layers, cache, case.size, device)
-    scheduler = books.scheduler(device)
+    constrained = case.constrained or hasattr(engine_class, "sample")
+    model = (TimedGrammarModel if constrained else TimedModel)(NETWORK, NETWORK.layers, cache, case.size, device)
+    scheduler = books.scheduler(device, constrained)
     NETWORK.ran = books.evidence.ran
     failure = None
     with closing(model), rules.handed_only():

@@ -27,7 +27,7 @@ from .lines import Line
 from .race_detector import RaceDetector
 
 SETTING = f"as in the workload `demo`, on a {Costs.of(DEMO.scale.model).gpu}"
-PIECES = ("upload", "forward", "replay", "download")
+PIECES = ("upload", "forward", "logits", "sample", "replay", "download")
 SAME = 0.01  # share of a step by which two count as equally fast
 MOST_QUESTIONS = 100
 
@@ -167,7 +167,7 @@ class Pace:
 
         replays = any(span.name == "replay" for span in self.trace.lane("compute"))
         waits_once = round(self.host_waits) <= 1
-        return replays, before("forward", "replay"), before("write"), self.streams > 1, waits_once
+        return replays, before("forward", "logits", "replay"), before("write"), self.streams > 1, waits_once
 
     @property
     def parts(self) -> Breakdown:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from ..errors import InputError
 from ..run.timed import BatchDone
 from ..sim.policies import Eager, Lazy, Random, Timed
-from .cases import CASES, LONG, WIDE
+from .cases import CASES, GRAMMAR_CASES, LONG, WIDE, Case
 from .explorer import Explored, ScheduleExplorer, Script
 from .judge import Outcome, serve
 from .pace import serve_timed
@@ -25,6 +25,11 @@ HARM_SEEDS = 60  # that are tried for a wrong token
 AT_RANDOM = 60  # schedules that are drawn
 SECONDS = 15.0  # for a search
 SLICE = 25  # runs of a case, before it is the next one's turn
+
+
+def cases_of(engine_class: type) -> tuple[Case, ...]:
+    """Those that an engine is tried with: with grammars, if it samples by itself."""
+    return GRAMMAR_CASES if hasattr(engine_class, "sample") else CASES
 
 
 def replay(engine_class: type, seed: str, detector: RaceDetector | None = None, notes: bool = False) -> Outcome:
@@ -50,10 +55,10 @@ def replay(engine_class: type, seed: str, detector: RaceDetector | None = None, 
     large = {case.name: case for case in (WIDE, LONG)}
     if name in large and choices in POLICIES:
         return served(large[name], POLICIES[choices]())
-    cases = {case.name: case for case in CASES}
+    cases, own = {case.name: case for case in (*CASES, *GRAMMAR_CASES)}, cases_of(engine_class)
     if seed.isdecimal():
-        rounds, index = divmod(int(seed), len(CASES))
-        return served(CASES[index], FIXED[rounds]() if rounds < len(FIXED) else Random(int(seed)))
+        rounds, index = divmod(int(seed), len(own))
+        return served(own[index], FIXED[rounds]() if rounds < len(FIXED) else Random(int(seed)))
     digits = choices.split(".") if choices else []
     if name not in cases or not all(digit.isdecimal() for digit in digits):
         raise InputError(f"unknown seed {seed!r}: give a number from 0, or what acb check has printed")
@@ -137,7 +142,8 @@ def search(
     until = time.monotonic() + seconds
     seen: set[tuple[str, int]] = set()
     covered = Covered()
-    explorers = [ScheduleExplorer(engine_class, case) for case in CASES]
+    cases = cases_of(engine_class)
+    explorers = [ScheduleExplorer(engine_class, case) for case in cases]
 
     def found(seed: str | None = None, outcome: Outcome | None = None) -> SearchResult:
         explored = [explorer.explored() for explorer in explorers if explorer.runs]
@@ -146,17 +152,17 @@ def search(
         progress("looking for a wrong token")
         return SearchResult(seed, outcome, len(seen), explored, harm(engine_class, seed, outcome), covered)
 
-    fixed = len(FIXED) * len(CASES)
+    fixed = len(FIXED) * len(cases)
     new = fixed
     for seed in [*map(str, range(fixed)), *LARGE, *map(str, range(fixed, fixed + AT_RANDOM))]:
-        if seed.isdecimal() and int(seed) >= fixed and (time.monotonic() > until or int(seed) - new > len(CASES)):
+        if seed.isdecimal() and int(seed) >= fixed and (time.monotonic() > until or int(seed) - new > len(cases)):
             break  # where there are few, the last of them may not turn up for long
         progress(f"schedule {seed}")
         outcome = replay(engine_class, seed)
         covered.add(outcome.steps)
         if not outcome.clean:
             return found(seed, outcome)
-        case = CASES[int(seed) % len(CASES)].name if seed.isdecimal() else seed.partition(":")[0]
+        case = cases[int(seed) % len(cases)].name if seed.isdecimal() else seed.partition(":")[0]
         if seed.isdecimal() and (case, outcome.schedule) not in seen:
             new = int(seed)
         seen.add((case, outcome.schedule))

@@ -187,13 +187,14 @@ def synchronous(chapter: str) -> type:
 
 
 def retiring_first(chapter: str) -> type:
-    """Chapter 7 with one statement moved: a batch is retired before the next one is launched, not in between.
+    """Chapter 7 with one statement moved: a batch is retired before the next one is scheduled, not while that computes.
 
     Raises:
         InputError: the chapter does not retire between launching and sampling, as that one does.
     """
-    writes, retires = "if batch:\n            self.slot.write", "finished = self.retire(previous)"
-    return changed(chapter, (retires, "pass"), (writes, f"{retires}\n        {writes}"))
+    schedules, retires = "batch = self.scheduler.schedule()", "finished = self.retire(previous)"
+    takes = "previous, self.in_flight = self.in_flight, None"
+    return changed(chapter, (takes, "pass"), (retires, "pass"), (schedules, f"{takes}; {retires}; {schedules}"))
 
 
 def engine(source: str, name: str) -> type:

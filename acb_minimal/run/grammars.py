@@ -17,8 +17,8 @@ def grammar(name: str, checkpoint: Checkpoint) -> Grammar:
     """The grammar of that name, for a model's vocabulary.
 
     Args:
-        name: "any" allows everything, for timing; of the counter's numbers, "twos" allows each two behind the one before,
-            "three" exactly three; any other is the path of a file with a JSON schema.
+        name: "any" allows everything, for timing; of the counter's numbers, "twos" allows those two behind the one
+            before, "three" any three; another name is the path of a file with a JSON schema.
 
     Raises:
         InputError: there is none, the model has no such words, or it cannot be used.

@@ -126,7 +126,7 @@ class Session:
         # An engine that samples by itself is given a model that can, whatever its requests ask for.
         self.constrained = job.grammar is not None or hasattr(self.engine_class, "sample")
         if self.options.mask_work and not self.constrained:
-            raise InputError(f"mask work is {1e3 * self.options.mask_work:g} ms, but there are no masks: give a grammar")
+            raise InputError(f"mask work is {1e3 * self.options.mask_work:g} ms, and no masks are made: give a grammar")
         asked = self._requests(job)
         longest = max((min(r.max_positions, self.checkpoint.max_positions) for r in asked), default=1)
         per_request = PagePool(1, job.page_size).pages_for(max(longest, 1))

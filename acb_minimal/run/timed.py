@@ -51,7 +51,7 @@ class Machine(Device, Protocol):
     def spent(
         self, what: str, since: float, rows: int, batch_number: int | None = None, slot: str | None = None
     ) -> None:
-        """Says that from `since` to now the host has done "schedule", "write", "fill", "masks" or "update" for `rows`."""
+        """Says that since then the host has done "schedule", "write", "fill", "masks" or "update" for `rows`."""
 
     def host_view(self, memory: torch.Tensor) -> np.ndarray:
         """What the host reads and writes a buffer of `pinned` through: the same memory as a NumPy array."""

@@ -3,12 +3,12 @@
 import pytest
 
 from acb_minimal.check import schedules as module
-from acb_minimal.check.cases import CASES, Case, Prompt
+from acb_minimal.check.cases import CASES, GRAMMAR_CASES, Case, Prompt
 from acb_minimal.check.explorer import ScheduleExplorer, Script
 from acb_minimal.check.judge import serve
 from acb_minimal.check.schedules import replay, search
 from acb_minimal.errors import InputError
-from acb_minimal.run.engines import changed, chapter_paths, engine, load_chapter
+from acb_minimal.run.engines import changed, chapter_paths, engine, load_chapter, without
 from acb_minimal.sim.policies import Lazy
 
 TINY = Case("tiny", (Prompt(1, 2),), 4, 1, 1)
@@ -33,7 +33,31 @@ def test_a_chapter_is_clean_under_every_schedule(chapter, case):
     assert explorer.schedules() == 1 if chapter == "ch2_streams" else explorer.schedules() > 60
 
 
-@pytest.mark.parametrize(("chapter", "seeds"), [("ch4", 16), ("ch6", 20)])
+@pytest.mark.slow
+@pytest.mark.parametrize("case", GRAMMAR_CASES, ids=lambda case: case.name)
+def test_chapter_7_is_clean_under_every_schedule(case):
+    explorer = ScheduleExplorer(load_chapter("ch7"), case)
+    assert explorer.follow(5000) is None
+    assert explorer.complete
+
+
+def test_sampling_has_to_wait_for_the_masks():
+    outcome = replay(without("ch7", "self.compute.wait_event(self.masked)"), "2")
+    assert str(outcome.hazards[0]).startswith("the sampling of batch 0 reads slot A's masks; the upload of batch 0 ")
+    assert outcome.hazards[0].edge == ("compute", "h2d")
+
+
+@pytest.mark.parametrize(("chapter", "clean"), [("ch1", True), ("ch4", True), ("ch5", False), ("ch6", False)])
+def test_masks_that_are_written_too_early_are_no_hazard_but_an_illegal_token(chapter, clean):
+    outcome = replay(load_chapter(chapter), "masks:")
+    assert outcome.clean is clean
+    assert not outcome.hazards
+    if not clean:
+        assert outcome.failure == "batch 1: request '0' got token 18 as its number 1: its grammar forbids it"
+        assert outcome.wrong_batch_number == 1
+
+
+@pytest.mark.parametrize(("chapter", "seeds"), [("ch4", 16), ("ch6", 20), ("ch7", 6)])
 def test_a_chapter_is_clean_under_all_policies(chapter, seeds):
     for seed in range(seeds):
         assert replay(load_chapter(chapter), str(seed)).clean
