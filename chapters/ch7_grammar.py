@@ -35,7 +35,7 @@ class Engine:
         batch = self.scheduler.schedule()             # N + 1, from counts alone: N is still on the GPU
         previous, self.in_flight = self.in_flight, None
         if batch:
-            self.slot.write(batch, masks=False)       # all but the token ids that N has not produced yet, and masks
+            self.slot.write(batch, masks=False)       # all but what N has not said yet: token ids, and so masks
             self.launch()
         finished = self.retire(previous)              # N: its tokens move the grammars on
         if batch:
@@ -50,13 +50,6 @@ class Engine:
         with self.cuda.stream(self.compute):
             self.model.carry_over(self.slot, self.other)      # N's tokens -> N + 1's inputs, all on the GPU
             self.model.logits(self.slot)              # launch the forward pass, as far as the scores
-
-    def retire(self, previous):
-        if not previous:
-            return []
-        batch, tokens = previous
-        self.downloaded.synchronize()                 # or update would read tokens that have not arrived
-        return self.scheduler.update(batch, tokens)   # append, finish, free pages
 
     def sample(self, batch):
         self.slot.write_masks()                       # what N's tokens allow next
@@ -73,3 +66,10 @@ class Engine:
         self.downloaded.record(self.d2h)
         self.in_flight = batch, tokens
         self.slot, self.other = self.other, self.slot     # N + 2 may not be written where N + 1 is read
+
+    def retire(self, previous):
+        if not previous:
+            return []
+        batch, tokens = previous
+        self.downloaded.synchronize()                 # or update would read tokens that have not arrived
+        return self.scheduler.update(batch, tokens)   # append, finish, free pages

@@ -70,9 +70,9 @@ def test_a_step_is_short(old, new):
 @pytest.mark.parametrize("new", PART_TWO)
 def test_a_chapter_of_part_two_stands_beside_chapter_5(new):
     five, own = (vars(load_chapter(name)) for name in ("ch5_carry_over", new))
-    assert [name for name in own if name in five] == list(five)  # names and order; a method of its own may follow
+    assert [name for name in own if name in five] == list(five)  # names and order, whatever is between them
     codes = (list(code_lines(ALL[name].read_text(), inner=False).values()) for name in ("ch5_carry_over", new))
-    assert changed_lines(*codes) <= 45
+    assert changed_lines(*codes) <= 40
 
 
 def changed_lines(old: list[str], new: list[str]) -> int:

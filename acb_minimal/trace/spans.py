@@ -39,8 +39,8 @@ class Span:
 
     Attributes:
         lane: who did it.
-        name: on the CPU schedule, write, fill, masks, upload, forward, logits, sample, carry_over, replay, download, wait
-            or update; on the device upload, forward, logits, sample, carry_over, replay or download.
+        name: on the CPU schedule, write, fill, masks, upload, forward, logits, sample, carry_over, replay, download,
+            wait or update; on the device upload, forward, logits, sample, carry_over, replay or download.
         start: seconds.
         end: seconds.
         batch_number: number of the batch, from 0; None for a wait, which may be for anything.
