@@ -1,0 +1,142 @@
+"""Chapter 7: the decode step of an engine that masks, against what its masks take.
+
+    python docs/results/ch7_grammar.py          # on a GPU: makes ch7_grammar.json anew
+    python docs/results/ch7_grammar.py --sim    # a rehearsal on the simulator; stores nothing
+
+Two engines: chapter 7, which retires a batch while the next one computes, and the same with that batch retired first.
+Decodes are launched as graphs as far as the scores; sampling is launched by itself. Real masks are written and
+uploaded in every step, 128,256 bits a row; what a grammar takes to find them is added, busily. K is what a batch
+takes the GPU (its compute spans), H the step less K of the engine that retires first, with no work added.
+
+Then the same engines with masks of a library's, for a JSON schema, if llguidance is installed: M is what they take.
+"""
+
+import json
+import statistics
+import sys
+
+from common import need_gpu, store
+
+from acb_minimal.errors import InputError
+from acb_minimal.grammar import Grammar, JsonSchema
+from acb_minimal.run.checkpoint import Checkpoint
+from acb_minimal.run.engines import load_chapter, retiring_first
+from acb_minimal.run.options import Options
+from acb_minimal.run.session import Session
+from acb_minimal.run.workload import workload
+
+WORKLOADS = ("small", "long")
+MASK_WORK = (0.0, 1e-3, 2e-3, 4e-3, 8e-3, 12e-3, 16e-3)  # seconds added to a step, each in turn
+STEPS, SETTLING = 24, 12  # decode steps with each of them, of which the first are not counted
+COLUMNS = {"workload": "", "masks": "", "M": ".2f", "K": ".2f", "H": ".2f"} | dict.fromkeys(
+    ("retired in between", "max(K, M + H)", "retired first", "max(K, M) + H"), ".2f"
+)
+SCHEMA = {"type": "array", "items": {"type": "object", "properties": {"name": {"type": "string"}},
+                                     "required": ["name"], "additionalProperties": False}}  # fmt: skip
+NOTE = (
+    "ms per decode step, medians. K: kernels of a batch; M: what masks take; H: the rest of the host's work, all three "
+    "of the engine that retires first, H with no mask work added. Of a library's masks M is what it took."
+)
+
+
+class Words:
+    """As many words as a large vocabulary has, as llguidance takes a tokenizer: bytes, then letters and digits, then
+    whatever it takes."""
+
+    eos_token_id, bos_token_id, special_token_ids = 256, None, (256,)
+
+    def __init__(self, count: int):
+        letters = "etaoinsrhldcumfpgwybvkxjqz ETAOINSRHL0123456789"
+        longer = (f"{a}{b}{c}{d}".encode() for a in letters for b in letters for c in letters for d in letters)
+        self.tokens = [*(bytes([byte]) for byte in range(256)), b"<end>"]
+        self.tokens += [next(longer) for _ in range(count - len(self.tokens))]
+
+    def __call__(self, text: bytes) -> list[int]:
+        return list(text)
+
+
+def added(number: int) -> float:
+    """The mask work of a batch of that number."""
+    return MASK_WORK[number // STEPS % len(MASK_WORK)]
+
+
+def run(name: str, checkpoint: Checkpoint, engine: type, grammar: str | Grammar, work, steps: int, device: str):
+    """A session that has served, with a trace, and the number of its first batch that all rows decode in."""
+    load = workload(name)
+    prefills = -(-load.requests * load.prompt_tokens // load.max_batch_tokens)
+    load = load.override(new_tokens=prefills + steps + 2 * STEPS)
+    job = load.job(checkpoint.vocab_size)
+    job = type(job)(**{**vars(job), "grammar": grammar})
+    session = Session(job, engine, checkpoint, device, Options(graphs=True), trace=True)
+    session.mask_work = work
+    session.serve()
+    widest = max(step.rows for step in session.done)
+    first = next(n for n, step in enumerate(session.done) if step.decodes and step.rows == widest)
+    return session, first
+
+
+def step(session: Session, numbers: list[int]) -> float:
+    """Median seconds of these batches' steps."""
+    return statistics.median(session.done[n].time - session.done[n - 1].time for n in numbers)
+
+
+def on_gpu(session: Session, numbers: list[int]) -> float:
+    """Median seconds of the compute spans of these batches."""
+    spans = dict.fromkeys(numbers, 0.0)
+    for span in session.trace.lane("compute"):
+        if span.batch_number in spans:
+            spans[span.batch_number] += span.seconds
+    return statistics.median(spans.values())
+
+
+def masks(session: Session, numbers: list[int]) -> float:
+    """Median seconds that writing the masks of these batches took."""
+    return statistics.median(span.seconds for span in session.trace.lane("CPU")
+                             if span.name == "masks" and span.batch_number in set(numbers))  # fmt: skip
+
+
+def rows(name: str, device: str) -> list[list]:
+    """One workload, with each amount of mask work; and with a library's masks, if it is there."""
+    checkpoint = Checkpoint(workload(name).model)
+    engines = load_chapter("ch7"), retiring_first("ch7")
+    found = []
+
+    def row(kind: str, m: float, k: float, h: float, between: float, first: float) -> None:
+        seconds = m, k, h, between, max(k, m + h), first, max(k, m) + h
+        found.append([name, kind, *(1e3 * each for each in seconds)])
+
+    both = [run(name, checkpoint, e, "any", added, STEPS * len(MASK_WORK), device) for e in engines]
+    start = -(-max(first for _, first in both) // (STEPS * len(MASK_WORK))) * STEPS * len(MASK_WORK)
+    if start + STEPS * len(MASK_WORK) > min(len(session.done) for session, _ in both):
+        start = -(-max(first for _, first in both) // STEPS) * STEPS  # turns in another order do as well
+    turns = {added(n): list(range(n + SETTLING, n + STEPS))
+             for n in range(start, start + STEPS * len(MASK_WORK), STEPS)}  # fmt: skip
+    (between, _), (first, _) = both
+    own, k = masks(first, turns[0.0]), on_gpu(first, turns[0.0])
+    h = step(first, turns[0.0]) - k - own
+    for seconds in MASK_WORK:
+        k = on_gpu(first, turns[seconds])  # contexts grow from turn to turn
+        row("work added", own + seconds, k, h, step(between, turns[seconds]), step(first, turns[seconds]))
+    try:
+        import llguidance
+
+        words = llguidance.LLTokenizer(llguidance.TokenizerWrapper(Words(checkpoint.vocab_size)))
+        schema = JsonSchema(json.dumps(SCHEMA), words, checkpoint.vocab_size, (Words.eos_token_id,))
+    except (ImportError, InputError) as error:
+        print(f"no masks of a library: {error}")
+        return found
+    if device != "sim":  # which computes no tokens for this model, so that no grammar would go on
+        both = [run(name, checkpoint, e, schema, lambda number: 0.0, STEPS, device) for e in engines]
+        numbers = list(range(max(first for _, first in both) + SETTLING, max(first for _, first in both) + STEPS))
+        (between, _), (first, _) = both
+        m = masks(first, numbers)
+        row("JSON schema", m, on_gpu(first, numbers), h, step(between, numbers), step(first, numbers))
+    return found
+
+
+if __name__ == "__main__":
+    simulated = "--sim" in sys.argv
+    if not simulated:
+        need_gpu()
+    table = [row for name in WORKLOADS for row in rows(name, "sim" if simulated else "cuda")]
+    store("ch7_grammar.json", "grammar", "Masks beside the forward pass", COLUMNS, table, NOTE)
