@@ -72,6 +72,7 @@ class Books:
         notes: what there is to tell of the host's actions, by number.
         steps: of each batch that was scheduled; without a time.
         evidence: of what device work was given.
+        calls: how often the engine has asked for work.
     """
 
     def __init__(self, case: Case, detector: RaceDetector, any_tokens: bool = False):
@@ -81,7 +82,7 @@ class Books:
         self.notes: dict[int, str] = {}
         self.steps: list[BatchDone] = []
         self.evidence = Evidence(case, detector)
-        self._calls = self._updates = 0
+        self.calls = self._updates = 0
         self._to_yield = {request.id: request for request in case.requests()}
 
     def scheduler(self, device: SimulatedDevice, constrained: bool) -> TimedScheduler:
@@ -124,8 +125,8 @@ class Books:
 
     def asked(self) -> None:
         """The engine asks whether there is work, or for a batch."""
-        self._calls += 1
-        if self._calls > MOST_CALLS:
+        self.calls += 1
+        if self.calls > MOST_CALLS:
             line = lines.of_engine(sys._getframe(), serve.__code__)
             where = f" ({line.told(self.detector.file)}: {line.text})" if line else ""
             self._found(Broken(f"the engine has looked for work {MOST_CALLS:,} times and is not done{where}"))
@@ -319,7 +320,7 @@ def serve(
     failure = None
     with closing(model), rules.handed_only():
         try:
-            with watchdog(PATIENCE, "the engine", serve.__code__, file), device.engine_code():
+            with watchdog(PATIENCE, "the engine", serve.__code__, file, lambda: books.calls), device.engine_code():
                 engine = engine_class(model, scheduler, device.cuda)
                 detector.name_streams(engine, device.cuda.default_stream())
                 if device.trace is not None:

@@ -38,7 +38,6 @@ def _say(kind: str, value: Any = None) -> None:
     """Tells who has begun an engine's process; there is another one in such a process."""
 
 
-
 class Stopped(BaseException):
     """Raised by a policy that has seen enough of a schedule. Like the others no Exception: engines may not catch it."""
 
@@ -56,15 +55,18 @@ class Hung(Broken):
 
 
 @contextmanager
-def watchdog(seconds: float, what: str, below: CodeType, file: str | None = None) -> Iterator[None]:
-    """Ends what runs inside if it takes longer, wherever it is: in a loop, or waiting for a lock; and if a thread of it
-    ends in an error, for which it might wait in vain. It takes signals, so this holds in the main thread only. Somebody
-    who is in a debugger may take any time, and has these seconds once more afterwards.
+def watchdog(
+    seconds: float, what: str, below: CodeType, file: str | None = None, steps: Callable[[], int] = lambda: 0
+) -> Iterator[None]:
+    """Ends what runs inside if it gets nowhere for so long, wherever it is: in a loop, or waiting for a lock; and if a
+    thread of it ends in an error, for which it might wait in vain. It takes signals, so this holds in the main thread
+    only. Somebody who is in a debugger may take any time, and has these seconds once more afterwards.
 
     Args:
         what: to call it, in the message.
         below: the code that runs it: what has called this is not looked at.
         file: a line of this one is told without its name.
+        steps: how far it has got; who gets further may take more time, for the machine may be a busy one.
 
     Raises:
         Hung: it took longer; the message says in which line it was.
@@ -73,14 +75,15 @@ def watchdog(seconds: float, what: str, below: CodeType, file: str | None = None
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield
         return
-    debugged, before, dead = False, set(sys._current_frames()), []
+    debugged, before, dead, got = False, set(sys._current_frames()), [], steps()
 
     def bark(number: int, frame: FrameType) -> None:
-        nonlocal debugged
+        nonlocal debugged, got
         if dead:
             raise dead.pop()
         was_debugged, debugged = debugged, _in_debugger(frame)
-        if was_debugged or debugged:
+        was, got = got, steps()
+        if was_debugged or debugged or got > was:
             _bite_after(seconds + GRACE)
             _say("alive")
             if not debugged:

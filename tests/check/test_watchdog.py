@@ -129,3 +129,10 @@ def test_a_source_may_be_in_any_encoding_that_it_declares(tmp_path):
     file.write_bytes(b"# -*- coding: latin-1 -*-\n# caf\xe9" + ENGINE.format("1 / 0  # caf\xe9").encode("latin-1"))
     outcome = apart(checking.replayed, str(file), "0", file=str(file))
     assert outcome.failure == "ZeroDivisionError: division by zero (line 8: 1 / 0  # caf\xe9)"
+
+
+def test_a_slow_engine_that_gets_on_is_let_go_on(tmp_path, monkeypatch):
+    """A busy machine is no fault of the engine's."""
+    monkeypatch.setattr(judge, "PATIENCE", 0.3)
+    slow = ENGINE.format("import time").replace("self.slot.upload()", "self.slot.upload(); time.sleep(0.1)")
+    assert replayed(tmp_path, slow).clean
