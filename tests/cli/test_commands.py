@@ -207,5 +207,5 @@ def test_what_is_not_run_names_what_exists():
     "text", ["acb rum ch1", "acb run ch1 --wokload demo", "acb lab hots", "acb run", "acb check ch1 --seconds many"]
 )
 def test_a_wrong_command_does_not_pass_for_one_that_needs_a_gpu(text):
-    with pytest.raises(Exception, match="No such|Missing|valid integer"):
+    with pytest.raises(Exception, match="No such|Missing|valid number"):
         parse_acb(text)
