@@ -166,15 +166,39 @@ def apart(
         if not (pid := os.fork()):
             _work(work, arguments, notes, writer, file)
         writer.close()
+        child = _Child(pid)
         try:
             with shown as progress:
-                answer, doing, status = _listen(pid, reader, progress)
+                answer, doing = _listen(child, reader, progress)
         finally:
-            with suppress(ProcessLookupError, ChildProcessError):
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
+            child.end()
         notes.seek(0)
-        return _result(answer, doing, status, notes.read().decode(errors="replace"), file)
+        return _result(answer, doing, child.status, notes.read().decode(errors="replace"), file)
+
+
+class _Child:
+    """A process that was forked.
+
+    Attributes:
+        status: that it has ended with, as os.waitpid has it; None before. Its number may then be another's.
+    """
+
+    def __init__(self, pid: int):
+        self.pid = pid
+        self.status: int | None = None
+
+    def ended(self, wait: bool = False) -> bool:
+        """Whether it has."""
+        if self.status is None:
+            found, status = os.waitpid(self.pid, 0 if wait else os.WNOHANG)
+            self.status = status if found else None
+        return self.status is not None
+
+    def end(self) -> None:
+        """Ends it, if it has not."""
+        if not self.ended():
+            os.kill(self.pid, signal.SIGKILL)
+            self.ended(wait=True)
 
 
 def _work(work: Callable, arguments: tuple, notes: BinaryIO, writer: Connection, file: str) -> NoReturn:
@@ -215,26 +239,29 @@ def _work(work: Callable, arguments: tuple, notes: BinaryIO, writer: Connection,
         _exit(0)  # whatever threads there are
 
 
-def _listen(pid: int, reader: Connection, progress: Callable[[str], None]) -> tuple[tuple | None, tuple, int]:
-    """What the process has answered, None if nothing; what it was doing; and the status it ended with."""
+def _listen(child: _Child, reader: Connection, progress: Callable[[str], None]) -> tuple[tuple | None, tuple]:
+    """What the process has answered, None if it has ended without; and what it was doing."""
     doing, heard = ("the engine", 0.0), time.monotonic()
     while True:
-        ended, status = os.waitpid(pid, os.WNOHANG)
+        ended = child.ended()
         while reader.poll(0 if ended else 0.2):
             try:
                 kind, value = reader.recv()
-            except EOFError:
-                _, status = os.waitpid(pid, 0) if not ended else (pid, status)
-                return None, doing, status
+            except EOFError:  # it ends, or the engine has closed the pipe
+                until = time.monotonic() + GRACE
+                while not child.ended() and time.monotonic() < until:
+                    time.sleep(0.01)
+                child.end()
+                return None, doing
             heard = time.monotonic()
             if kind == "progress":
                 progress(value)
             elif kind == "doing":
                 doing = value
             elif kind != "alive":
-                return (kind, value), doing, status
+                return (kind, value), doing
         if ended:
-            return None, doing, status
+            return None, doing
         if time.monotonic() - heard > SILENCE:
             raise Broken(f"{doing[0]} has not come to an end, and nothing was heard of it for {SILENCE:g} s")
 

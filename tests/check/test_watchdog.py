@@ -66,6 +66,8 @@ ENDS = {
         "the engine has not come to an end in 0.5 s; it is in line 8: while True: pass",
     "import os, signal; os.kill(os.getpid(), signal.SIGKILL)":
         "the engine: its process was ended by SIGKILL before there was a verdict",
+    "import os, time; os.closerange(3, 256); time.sleep(9)":
+        "the engine: its process was ended by SIGKILL before there was a verdict",
     "import ctypes; ctypes.CDLL(None)._exit(3)": "the engine: its process has ended with status 3 before there was a",
     "import ctypes; ctypes.string_at(0)":
         "was ended by SIGSEGV before there was a verdict; it was in line 7: import ctypes; ctypes.string_at(0)",
