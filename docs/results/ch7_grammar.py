@@ -70,7 +70,7 @@ def run(name: str, checkpoint: Checkpoint, engine: type, grammar: str | Grammar,
     session = Session(job, engine, checkpoint, device, Options(graphs=True), trace=True)
     session.mask_work = work
     session.serve()
-    widest = max(step.rows for step in session.done)
+    widest = max(step.rows for step in session.done if step.decodes)
     first = next(n for n, step in enumerate(session.done) if step.decodes and step.rows == widest)
     return session, first
 
