@@ -2,11 +2,10 @@
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
-from ..measure.result_table import parts_in_ms
-from ..trace.formatting import in_ms
+from ..measure.result_table import STEP, parts_in_ms
+from ..trace.formatting import in_ms, ms, table
 from .judge import Outcome
 from .pace import SETTING, HostWait, Pace
 from .race_detector import NOUNS, Action
@@ -22,19 +21,17 @@ def verdict(chapter: str, found: SearchResult) -> RenderableType:
     )
     if found.outcome is not None:
         return Group(Text(f"{chapter} is not in order."), problem(found.outcome), Text(sizes), again(chapter, found))
-    table = Table(title=f"{chapter}: no hazard, no wrong token", title_justify="left", caption_justify="left")
-    for column in ("case", "different schedules", "states", "runs"):
-        table.add_column(column, justify="left" if column == "case" else "right")
+    made = table(f"{chapter}: no hazard, no wrong token", "case", "different schedules", "states", "runs")
     for case in found.explored:
         count = number(case.schedules)
         every = f"all {count}" if case.complete else f"{count} so far"
-        table.add_row(case.case, every, f"{case.states:,}", f"{case.runs:,}")
+        made.add_row(case.case, every, f"{case.states:,}", f"{case.runs:,}")
     more = "" if all(case.complete for case in found.explored) else " There are more: --seconds 600 goes on for longer."
-    table.caption = (
+    made.caption = (
         "Schedules that meet in the same state go on as one: that is how so many are covered by few runs. "
         f"Run one by one, from start to end, besides: {found.schedules:,} different ones.{more} {sizes}"
     )
-    return table
+    return made
 
 
 def again(chapter: str, found: SearchResult) -> Text:
@@ -83,20 +80,17 @@ def _why(outcome: Outcome) -> str:
 
 def timeline(chapter: str, seed: str, outcome: Outcome) -> RenderableType:
     """What the host and the device did, in the order in which it was done."""
-    table = Table(title=f"{chapter}, seed {seed}: in order of completion", title_justify="left")
-    for column in ("who", "what", "slot", "line"):
-        table.add_column(column, justify="right" if column == "line" else "left", no_wrap=True)
-    table.add_column("requests and tokens", overflow="fold")
+    heads = "who", "what", "slot", "line", "requests and tokens"
+    made = table(f"{chapter}, seed {seed}: in order of completion", *heads, left=3, wraps=True)
     for kind, action in outcome.events:
         if kind == "done":
             who, note = outcome.names[action.actor], outcome.notes.get(action.number)
-            table.add_row(who, str(action), action.slot, _told(action, outcome), note)
-    table.caption = (
+            made.add_row(who, str(action), action.slot, _told(action, outcome), note)
+    made.caption = (
         "Of a batch that is scheduled: each request's tokens, from which position, and its pages. Of a forward pass: "
         "the tokens it was given, and what it sampled behind them. Of an update: the tokens that came home."
     )
-    table.caption_justify = "left"
-    return table if outcome.clean else Group(table, problem(outcome))
+    return made if outcome.clean else Group(made, problem(outcome))
 
 
 def time(mine: Pace, theirs: Pace) -> RenderableType:
@@ -105,26 +99,22 @@ def time(mine: Pace, theirs: Pace) -> RenderableType:
     Args:
         theirs: the chapter's; may be the same.
     """
-    table = Table(title=f"Time of a decode step, {SETTING}", title_justify="left")
-    table.add_column("ms", vertical="bottom")
-    parts = ("step", "kernels", "kernel\ngaps", "launch\ngaps", "bubbles")
-    for column in (*parts, "host\nlaunches", "host waits\na step"):
-        table.add_column(column, justify="right", vertical="bottom")
+    made = table(f"Time of a decode step, {SETTING}", "ms", *STEP, "host\nlaunches", "host waits\na step")
     for pace in (mine,) if mine.file == theirs.file else (mine, theirs):
         times = [*parts_in_ms(pace.parts), in_ms(pace.typical.law.launching)]
-        table.add_row(pace.name, *times, f"{pace.host_waits:.0f}")
-    return Group(table, *_compared(mine, theirs), *(_wait(wait, mine) for wait in mine.waits))
+        made.add_row(pace.name, *times, f"{pace.host_waits:.0f}")
+    return Group(made, *_compared(mine, theirs), *(_wait(wait, mine) for wait in mine.waits))
 
 
 def _compared(mine: Pace, theirs: Pace) -> list[Text]:
     """Whether an engine is as fast as a chapter; nothing if it is the chapter."""
     if mine.file == theirs.file:
         return []
-    more, name = 1e3 * (mine.parts.step - theirs.parts.step), theirs.name
+    more, name = mine.parts.step - theirs.parts.step, theirs.name
     if not mine.as_fast(theirs):
-        text = f"{mine.name} takes {more:.2f} ms a step longer than {name}: {mine.slower(theirs):.0%}."
+        text = f"{mine.name} takes {ms(more)} a step longer than {name}: {mine.slower(theirs):.0%}."
     elif not theirs.as_fast(mine):
-        text = f"{mine.name} takes {-more:.2f} ms a step less than {name}."
+        text = f"{mine.name} takes {ms(-more)} a step less than {name}."
     else:
         text = f"{mine.name} is as fast as {name}."
     if (waits := round(mine.host_waits)) > (fewer := round(theirs.host_waits)):
@@ -135,11 +125,11 @@ def _compared(mine: Pace, theirs: Pace) -> list[Text]:
 def _wait(wait: HostWait, pace: Pace) -> RenderableType:
     """One of the lines in which the host waits."""
     line = f"{wait.line.told(pace.file)}: {wait.line.code}"
-    text = f"waits {1e3 * wait.seconds:.2f} ms a step for the {NOUNS.get(wait.what, wait.what)} of a batch"
+    text = f"waits {ms(wait.seconds)} a step for the {NOUNS.get(wait.what, wait.what)} of a batch"
     if wait.bubble:
         text += (
             "; no other batch has been launched, so the GPU runs dry here: "
-            f"{1e3 * wait.bubble:.2f} ms of bubble a step, and then it waits for the launch of the next one"
+            f"{ms(wait.bubble)} of bubble a step, and then it waits for the launch of the next one"
         )
     elif wait.ahead:
         text += "; another one has been launched behind it"

@@ -150,25 +150,23 @@ def _print_refused(refused: dict[str, str], most: int = 5) -> None:
 
 
 def _print_figures(session, chapter: str) -> None:
-    from rich.table import Table
-
     from ..measure.metrics import Metrics
+    from ..trace.formatting import table
 
     figures = Metrics.of(session)
     decode = figures.ms_per_decode_step
     title = filter(None, (chapter, session.checkpoint.name, session.device.name, str(session.options)))
     console.print(Text(", ".join(title), style="italic"))
-    table = Table(show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
-    table.add_row("requests", f"{figures.requests:,}")
-    table.add_row("prompt tokens", f"{figures.prompt_tokens:,}")
-    table.add_row("new tokens", f"{figures.new_tokens:,}")
-    table.add_row("seconds", f"{figures.seconds:.2f}")
-    table.add_row("new tokens/s", f"{figures.tokens_per_second:,.0f}")
-    table.add_row(f"ms per step (mean of {figures.steps:,})", f"{figures.ms_per_step:.2f}")
-    table.add_row("ms per decode step (median)", "-" if decode is None else f"{decode:.2f}")
-    console.print(table)
+    made = table("", "", "")
+    made.show_header = False
+    made.add_row("requests", f"{figures.requests:,}")
+    made.add_row("prompt tokens", f"{figures.prompt_tokens:,}")
+    made.add_row("new tokens", f"{figures.new_tokens:,}")
+    made.add_row("seconds", f"{figures.seconds:.2f}")
+    made.add_row("new tokens/s", f"{figures.tokens_per_second:,.0f}")
+    made.add_row(f"ms per step (mean of {figures.steps:,})", f"{figures.ms_per_step:.2f}")
+    made.add_row("ms per decode step (median)", "-" if decode is None else f"{decode:.2f}")
+    console.print(made)
 
 
 def _write_json(file: Path, session, chapter: str, completions) -> None:

@@ -16,7 +16,8 @@ from ..run.workload import Job
 from ..sim import policies
 from ..sim.costs import Costs
 from ..sim.device import SimulatedDevice
-from .notebook import machine, plain_table
+from ..trace.formatting import table
+from .notebook import machine
 
 # What the counter is asked. So few run at once, in batches so small, that requests join and leave all the time.
 PAIRS = [(3, 7), (98, 104), (10, 12), (500, 511), (41, 41), (250, 259), (7, 15), (990, 999), (60, 66), (123, 128)]
@@ -33,7 +34,7 @@ PATIENCE = 120  # seconds given to a broken engine on the machine's own device
 def serve(chapter: str) -> Table:
     """A few counter prompts, served on this machine."""
     device = machine()
-    made = plain_table(f"{chapter} on {device.name}", "prompt", "answer", "")
+    made = table(f"{chapter} on {device.name}", "prompt", "answer", "", left=3)
     for pair, text in zip(PAIRS, answers(chapter, device), strict=True):
         made.add_row(counter.prompt(*pair), text, "right" if text == counter.answer(*pair) else "WRONG")
     return made
@@ -63,7 +64,8 @@ def simulate(variants: Mapping[str, str | type]) -> Table:
         variants: chapters or engines, by what to call them.
     """
     checkpoint = Checkpoint("counter")
-    made = plain_table("right answers on a simulated GPU, by schedule", "engine", *SCHEDULES, "for example")
+    heads = "engine", *SCHEDULES, "for example"
+    made = table("right answers on a simulated GPU, by schedule", *heads, left=len(heads))
     for name, engine in variants.items():
         cells, wrong = [], ""
         for schedules in SCHEDULES.values():
@@ -88,7 +90,7 @@ def try_here(name: str, engine: type) -> Table:
     """
     device = machine()
     said = answers_apart(engine) if device.kind == "cuda" else answers(engine, device)
-    made = plain_table(f"right answers on {device.name}", "engine", "right", "for example")
+    made = table(f"right answers on {device.name}", "engine", "right", "for example", left=3)
     made.add_row(name, f"{right(said)} of {len(PAIRS)}", _wrong(said))
     return made
 

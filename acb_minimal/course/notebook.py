@@ -12,8 +12,6 @@ from matplotlib.figure import Figure
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
-from rich import box
-from rich.table import Table
 
 from ..measure.metrics import environment
 from ..run import engines
@@ -61,15 +59,6 @@ def changes(old: str, new: str) -> HTML:
 
 
 # --- presentation ---
-
-
-def plain_table(title: str, *columns: str) -> Table:
-    """An empty table with nothing but a line under its header."""
-    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    made.min_width = len(title)  # or the title would be broken to the width of a narrow table
-    for column in columns:
-        made.add_column(column, no_wrap=True)
-    return made
 
 
 def _code(text: str, language: str) -> HTML:

@@ -18,9 +18,11 @@ from ..run.workload import Workload
 from ..run.workload import workload as find_workload
 from ..sim.costs import Costs
 from ..sim.device import SimulatedDevice
+from ..trace import formatting
+from ..trace.formatting import in_ms, ms, share
 from ..trace.idle import typical_of
 from ..trace.steps import typical_decodes
-from .notebook import machine, picture, plain_table
+from .notebook import machine, picture
 
 
 @dataclass(frozen=True)
@@ -93,27 +95,27 @@ def left_to_gain(profiles: Profiles) -> Markdown:
     """A sentence on the last chapter measured: what it still loses, and what it took off the one before."""
     *before, (name, last) = ((name, profiles[name].breakdown) for name in profiles.of)
     text = (
-        f"**{profiles.title}:** a decode step of {name} takes {_ms(last.step)}, of which the GPU needs "
-        f"{_ms(last.on_gpu)}. Launch gaps are {_share(last.launch_gaps, last.step)} of the step and bubbles "
-        f"{_share(last.bubbles, last.step)}. Without any bubbles it would be "
+        f"**{profiles.title}:** a decode step of {name} takes {ms(last.step)}, of which the GPU needs "
+        f"{ms(last.on_gpu)}. Launch gaps are {share(last.launch_gaps, last.step)} of the step and bubbles "
+        f"{share(last.bubbles, last.step)}. Without any bubbles it would be "
         f"{last.step / (last.step - last.bubbles):.2f} times as fast, without launch gaps as well "
         f"{last.step / last.on_gpu:.2f} times."
     )
     for old, parts in before:
         less = parts.step - last.step
-        text += f" Beside {old}, that is {_ms(abs(less))} {'less' if less >= 0 else 'more'} for a step."
+        text += f" Beside {old}, that is {ms(abs(less))} {'less' if less >= 0 else 'more'} for a step."
     return Markdown(text)
 
 
 def host_work(profiles: Profiles) -> Table:
     """Host time of a batch by what it was for, waits left out, and the bubble before the batch; medians."""
-    made = plain_table(f"host work for a batch, ms: {profiles.title}", "", *profiles.of)
+    made = formatting.table(f"host work for a batch, ms: {profiles.title}", "", *profiles.of)
     medians = {name: host_seconds(profiles[name]) for name in profiles.of}
     for what in dict.fromkeys(what for median in medians.values() for what in median):
-        made.add_row(what, *(f"{1e3 * median[what]:.3f}" if what in median else "" for median in medians.values()))
+        made.add_row(what, *(in_ms(median[what], 3) if what in median else "" for median in medians.values()))
     made.add_section()
     bubbles = (profiles[name].breakdown.bubbles for name in profiles.of)
-    made.add_row("bubble", *(f"{1e3 * seconds:.3f}" for seconds in bubbles))
+    made.add_row("bubble", *(in_ms(seconds, 3) for seconds in bubbles))
     return made
 
 
@@ -173,20 +175,12 @@ def two_by_two(name: str, new_tokens: int, runs: int = 1) -> Table:
         typical = typical_of(run.trace)
         measured[label].append((typical.step, typical.bubbles))
     title = f"{name} ({workload.model}) on {device.name}"
-    made = plain_table(title, "engine", "ms per decode step", "bubbles", "time saved")
-    if runs > 1:
-        made.caption = f"Of {runs} runs each, in turns, the one in the middle."
-        made.caption_justify = "left"
+    said = f"Of {runs} runs each, in turns, the one in the middle." if runs > 1 else ""
+    made = formatting.table(title, "engine", "ms per decode step", "bubbles", "time saved", caption=said)
     middle = {label: sorted(times)[runs // 2] for label, times in measured.items()}
     base, _ = middle["synchronous, eager"]
     for label, (step, bubble) in middle.items():
-        made.add_row(label, f"{1e3 * step:.2f}", f"{bubble / step:.2%}", f"{1 - step / base:.1%}")
+        made.add_row(label, in_ms(step), share(bubble, step), share(base - step, base))
     return made
 
 
-def _ms(seconds: float) -> str:
-    return f"{1e3 * seconds:.3g} ms"
-
-
-def _share(part: float, whole: float) -> str:
-    return f"{max(part, 0.0) / whole:.2%}"

@@ -51,11 +51,13 @@ def table(title: str, *columns: str, left: int = 1, caption: str = "", wraps: bo
         box=box.SIMPLE_HEAD,
         padding=(0, apart - 1, 0, 0),
         show_edge=False,
+        min_width=min(len(title), 80),  # or the title would be broken to the width of a narrow table
     )
+    vertical = "top" if wraps else "bottom"
     for number, column in enumerate(columns):
         last = wraps and number == len(columns) - 1
         justify = "left" if number < left or last else "right"
-        made.add_column(column, justify=justify, no_wrap=not last, overflow="fold", vertical="bottom")
+        made.add_column(column, justify=justify, no_wrap=not last, overflow="fold", vertical=vertical)
     return made
 
 

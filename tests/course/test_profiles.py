@@ -70,4 +70,4 @@ def test_the_run_in_the_middle_of_four_engines_in_turns_counts(monkeypatch):
     assert table.title == "long (llama-3.1-8b) on a GPU"
     assert table.caption == "Of 3 runs each, in turns, the one in the middle."
     _, *columns = (list(column.cells) for column in table.columns)
-    assert columns == [["30.00", "17.00", "15.00", "11.00"], ["10.00%"] * 4, ["0.0%", "43.3%", "50.0%", "63.3%"]]
+    assert columns == [["30.00", "17.00", "15.00", "11.00"], ["10.0%"] * 4, ["0.0%", "43.3%", "50.0%", "63.3%"]]

@@ -3,11 +3,11 @@
 from collections import Counter
 from collections.abc import Mapping
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ...trace.formatting import table
 from .lab import LABS, following
 from .started import Progress
 
@@ -83,8 +83,8 @@ def _sign(progress: Progress | None) -> Text:
 
 
 def _table(title: str, *columns: str) -> Table:
-    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for column in columns:
-        made.add_column(column, justify="right" if column in COUNTS else "left",
-                        no_wrap=column in ("lab", "who", "at", "solved"))  # fmt: skip
+    made = table(title, *columns)
+    for column in made.columns:
+        column.justify = "right" if column.header in COUNTS else "left"
+        column.no_wrap = column.header in ("lab", "who", "at", "solved")
     return made
