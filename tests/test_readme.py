@@ -64,5 +64,30 @@ def test_an_installed_copy_finds_the_chapters(wheel):
     assert said.decode().split() == [str(wheel / "acb_minimal" / "chapters" / "ch1_sync.py"), "Engine"]
 
 
+@pytest.mark.slow
+def test_the_readme_s_first_run_is_what_acb_compare_prints():
+    """Line by line, in this order. Left out are answers, and the table, which has the date."""
+    shown = [line for line in re.search(r"^```text\n(.*?)^```$", README, re.M | re.S)[1].splitlines() if line]
+    environment = os.environ | {"COLUMNS": "80", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "acb_minimal.cli", "compare"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    printed = [line.rstrip() for line in done.stdout.splitlines()]
+    rest = iter(printed)
+    missing = [line for line in shown if line not in rest]
+    assert not missing, f"not printed, or not in this order: {missing[0]!r}"
+    bars = [line for line in printed if line.endswith("x") and "█" in line]
+    assert len(bars) == 6
+    assert set(bars) <= set(shown)
+    assert f"a speedup of {bars[-1].split()[-1][:-1]}" in " ".join(README.split())
+
+
+def test_the_readme_opens_with_the_picture_that_is_drawn_now():
+    sys.path.append(str(ROOT / "docs" / "_site"))
+    import opening
+
+    assert opening.FILE.read_text() == opening.drawn()
+    assert f"**{opening.Course().law('wide', host_work=8.0)['gain']:.2f} times" in README
+
+
 def test_the_readme_s_figures_are_the_stored_ones():
     assert result_table.markdown(load(ROOT / "docs" / "results" / "h200.json")) in README

@@ -1,6 +1,7 @@
 """The figures of the site: what draws each, where what it shows is from, and how it is put into a page.
 
-A figure is drawn when a page asks for it, once: its colours are CSS variables, which the page's palette sets.
+A figure is drawn when a page asks for it, for wide pages and for phones. Its colours are CSS variables, which the
+page's palette sets.
 """
 
 import functools
@@ -11,17 +12,12 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import batching
-import closeup
-import comparisons
 import matplotlib
 import plots
-import regimes
-import roofline
-import unordered
 from matplotlib.figure import Figure
 
 from acb_minimal.measure import result_table
+from acb_minimal.measure.metrics import environment
 from acb_minimal.pictures.theme import DARK, LIGHT, NARROW, WIDTH, Ink, Theme
 from acb_minimal.pictures.timeline import timeline
 from acb_minimal.trace.spans import Trace
@@ -38,6 +34,12 @@ def stored(file: str) -> dict:
     return json.loads((RESULTS / file).read_text())
 
 
+def rows(file: str, name: str) -> list[dict]:
+    """The rows of a stored table, each value by the name of its column."""
+    found = stored(file)[name]
+    return [dict(zip(found["columns"], row, strict=True)) for row in found["rows"]]
+
+
 def origin(facts: dict[str, str]) -> str:
     """Where figures are from, in a line: machine, date, versions, command."""
     told = ("device", "date", "command", "chapter", "prompts")  # in other words, or of a trace and not of its origin
@@ -45,52 +47,41 @@ def origin(facts: dict[str, str]) -> str:
     return f"{facts['device']}, {facts['date']} ({versions}): <code>{facts['command']}</code>"
 
 
+@functools.cache
 def picture(name: str) -> tuple[Callable[..., Figure], str, str]:
-    """What draws a figure of the site, given a `theme` and a `width`; on what it was measured; where it is from. Raises
-    KeyError if there is no such figure."""
+    """What draws a figure of the site, given a `theme` and, mostly, a `width`; on what it was measured; where it is
+    from. Raises KeyError if there is no such figure."""
     kind, _, rest = name.partition("-")
     if kind in ("timeline", "closeup"):
         chrome = stored(f"traces/{rest}.json")
         facts, trace = chrome["otherData"], Trace.of_chrome(chrome)
         device, trace.device = trace.device, ""  # the page says it
-        if kind == "closeup":
-            return functools.partial(closeup.closeup, trace, closed_up(trace)), device, origin(facts)
         first, last = trace.middle(3)
         # The trace ends with `last`; with that one left out, no lane has an end where nothing is known.
-        return functools.partial(timeline, trace, first - 1, last - 1), device, origin(facts)
-    if name in ("regimes", "roofline"):
-        found = result_table.load(RESULTS / f"{name}.json")[name]
-        draw = {"regimes": regimes.regimes, "roofline": roofline.steps}[name]
-        facts = found.environment | {"command": found.command}
-        return functools.partial(draw, comparisons.rows(found)), facts["device"], origin(facts)
-    return {"gains": gains, "unordered": early_download, "batching": steps}[name]()
+        draw = (plots.closeup, trace, first + 1) if kind == "closeup" else (timeline, trace, first - 1, last - 1)
+        return functools.partial(*draw), device, origin(facts)
+    if name == "batching":
+        return plots.batching, "counted, not timed", "What this course's scheduler does with them."
+    if name == "unordered":
+        device = plots.unordered()
+        number = device.trace.middle(1)[0]
+        before = plots.early(device.trace, number - 1) + plots.BEFORE  # for the download to be in the picture
+        draw = functools.partial(plots.closeup, device.trace, number, before=before, wrong="D2H")
+        return draw, device.trace.device, origin(environment(device) | {"command": "mkdocs build"})
+    table, draw = {
+        "gains": ("law", functools.partial(plots.gains, published=published())),
+        "regimes": ("regimes", plots.regimes),
+        "roofline": ("roofline", plots.roofline),
+    }[name]
+    found = stored(f"{table}.json")[table]
+    facts = found["environment"] | {"command": found["command"]}
+    return functools.partial(draw, rows(f"{table}.json", table)), facts["device"], origin(facts)
 
 
-def gains() -> tuple:
-    """The law and what was measured. Of the published run, the share of time without work is taken for H, the rest for
-    K."""
-    found = result_table.load(RESULTS / "law.json")["law"]
-    facts = found.environment | {"command": found.command}
+def published() -> tuple[float, float]:
+    """H / K and speedup of Hugging Face's run: the share of time without work is taken for H, the rest for K."""
     (slow, active), (fast, _) = result_table.PUBLISHED.values()
-    draw = functools.partial(plots.gains, found, (1 / active - 1, slow / fast))
-    return draw, facts["device"], origin(facts)
-
-
-def early_download() -> tuple:
-    trace, facts = unordered.unordered()
-    number = trace.middle(1)[0]
-    before = unordered.early(trace, number - 1) + closeup.BEFORE  # for the download to be in the picture
-    draw = functools.partial(closeup.closeup, trace, number, before=before, wrong="D2H")
-    return draw, trace.device, origin(facts)
-
-
-def steps() -> tuple:
-    return batching.batching, "counted, not timed", "What this course's scheduler does with them."
-
-
-def closed_up(trace: Trace) -> int:
-    """The batch that follows the bubble which a stored trace is shown close up at."""
-    return trace.middle(3)[0] + 1
+    return 1 / active - 1, slow / fast
 
 
 def placed(html: str) -> str:
@@ -100,18 +91,15 @@ def placed(html: str) -> str:
 
 @functools.cache
 def svg(name: str, width: float, told: str) -> str:
-    """A figure as part of a page; `told`: for those who do not see it."""
+    """A figure as part of a page; `told`: for those who do not see it. Empty if it is drawn for wide pages alone."""
     draw, *_ = picture(name)
-    if "width" not in inspect.signature(draw).parameters:
-        if width == NARROW:
-            return ""
-        drawn = draw(theme=in_variables())
-    else:
-        drawn = draw(theme=in_variables(), width=width)
+    sizes = {"width": width} if "width" in inspect.signature(draw).parameters else {}
+    if not sizes and width == NARROW:
+        return ""
     file = io.StringIO()
     # Texts stay texts, in the page's own font; the same picture is the same file.
     with matplotlib.rc_context({"svg.hashsalt": f"{name} {width}", "svg.fonttype": "none"}):
-        drawn.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
+        draw(theme=in_variables(), **sizes).savefig(file, format="svg", metadata={"Date": None}, transparent=True)
     text = file.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)

@@ -19,9 +19,6 @@ from acb_minimal.run.engines import chapter_paths
 
 ROOT = Path(__file__).parents[2]
 templates = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-templates.filters["ms"] = lambda seconds: f"{1e3 * seconds:.2f} ms"
-templates.filters["us"] = lambda seconds: f"{1e6 * seconds:.2f} us"
-templates.filters["percent"] = lambda share, digits=1: f"{share:.{digits}%}".replace("%", " %")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -37,9 +34,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page, config: MkDocsConfig, files: Files) -> str:
-    view = Page(page.file.src_uri)
-    names = {name: getattr(view, name) for name in dir(view) if not name.startswith("_")}
-    return templates.from_string(markdown).render(names)
+    return templates.from_string(markdown).render(Page.names(page.file.src_uri))
 
 
 def on_page_content(content: str, page, config: MkDocsConfig, files: Files) -> None:

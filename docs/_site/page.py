@@ -1,37 +1,39 @@
-"""What a page may call to get Markdown: figures, tables, code and diffs. Values for its sentences are in values.py."""
+"""What a page may call to get Markdown or HTML: the methods of Page, and worked examples."""
 
 import ast
-import json
 import posixpath
 import re
 from pathlib import Path
 
-import comparisons
-import examples
-import first
-import labs
 import notebooks
-import published
+import widgets
 import worked
-from figures import RESULTS, origin, picture, stored
-from path import Path as Course
-from values import Values
-from widgets import source as behind_icon
+from course import Course
+from figures import RESULTS, picture
 
-from acb_minimal.measure import metrics, result_table
+from acb_minimal.course.labs.lab import LABS
 from acb_minimal.run.engines import chapter_path
-from acb_minimal.sim import costs
+from acb_minimal.trace.formatting import markdown
 
 ROOT = Path(__file__).parents[2]
 MARKUP = re.compile(r"""\]\([^)]*\)|[][`*"]""")  # what Markdown adds to a text, and quotes
+WORKED = (worked.written, worked.clocks, worked.problem, worked.handed_on, worked.carried_over)
+SCRIPTS = ("explore-data", "timing", "run", "timeline", "panels", "tour", "explore")
 
 
-class Page(Course, Values):
+class Page(Course):
     """What the page at `uri`, relative to docs/, may call."""
 
     def __init__(self, uri: str):
         self._folder = posixpath.dirname(uri)
         self._served = posixpath.splitext(uri)[0]  # mkdocs rewrites links in Markdown, not those in HTML
+
+    @classmethod
+    def names(cls, uri: str) -> dict:
+        """All that a page may call, by name."""
+        page = cls(uri)
+        methods = {name: getattr(page, name) for name in dir(page) if not name.startswith("_")}
+        return methods | {example.__name__: example for example in WORKED}
 
     def figure(self, name: str, title: str, caption: str) -> str:
         """A figure, titled by its point, with its caption and where it is from."""
@@ -40,110 +42,42 @@ class Page(Course, Values):
         return (
             f'<figure class="picture" markdown>\n<p class="point" markdown="span">{title} <small>{device}</small></p>\n'
             f'<div class="scroll"><!-- picture {name} "{alt}" --></div>\n'
-            f'<figcaption markdown="span">{caption}</figcaption>\n{behind_icon([source])}\n</figure>'
+            f'<figcaption markdown="span">{caption}</figcaption>\n{widgets.source([source])}\n</figure>'
         )
-
-    def table(self, file: str, name: str) -> str:
-        """A stored table, its note and where it is from."""
-        found = result_table.load(RESULTS / file)[name]
-        facts = found.environment | {"command": found.command}
-        return f"{found.markdown()}\n\n{found.note}\n\n{behind_icon([origin(facts)])}"
-
-    def steps(self) -> str:
-        """What a decode step is made of: a column for each workload, a row for each chapter."""
-        return result_table.markdown(metrics.load(RESULTS / "h200.json"))
-
-    def parts(self, *chapters: str) -> str:
-        """What a decode step of these chapters is made of, in ms: a row for each, workload by workload."""
-        lines = ["| workload | chapter | step | kernels | kernel gaps | launch gaps | bubbles |"]
-        lines.append("| --- | --- |" + " ---: |" * 5)
-        for name, entry in stored("h200.json").items():
-            made, load = result_table.breakdowns(entry), entry["workload"]
-            what = f"`{name}`: {load['model']}, {load['max_running']} requests"
-            for stem in (chapter_path(chapter).stem for chapter in chapters):
-                if stem in made:
-                    lines.append(f"| {what} | {stem} | {' | '.join(result_table.parts_in_ms(made[stem]))} |")
-                    what = ""
-        return "\n".join(lines)
-
-    def reports(self) -> str:
-        """What others have published of asynchrony in their engines, as a table."""
-        return published.reports()
-
-    def first_run(self) -> str:
-        """What `acb compare` prints: the block in the README, which a test holds to the command."""
-        return first.block()
-
-    def experiment(self, name: str) -> str:
-        """A script of docs/results/myths and what it printed."""
-        script = RESULTS / "myths" / f"{name}.py"
-        shown = f'```python title="docs/results/myths/{name}.py"\n{script.read_text()}```'
-        facts, _, printed = script.with_suffix(".txt").read_text().partition("\n")
-        return f"{shown}\n\n```text\n{printed}```\n\n{behind_icon([facts])}"
-
-    def source(self, file: str, *names: str) -> str:
-        """Where the figures of a file are from, or of these entries: a line for each machine, day and versions."""
-        commands: dict[tuple, list[str]] = {}
-        for entry in [stored(file)[name] for name in names] or [stored(file)]:
-            commands.setdefault(tuple(entry["environment"].items()), []).append(entry["command"])
-        lines = (origin(dict(facts) | {"command": "</code>, <code>".join(those)}) for facts, those in commands.items())
-        return behind_icon(lines)
-
-    def predictions(self) -> str:
-        """Measured and simulated steps side by side, part by part."""
-        real, simulated = stored("h200.json"), stored("simulated.json")
-        date = json.loads(costs.FILE.read_text())["environment"]["date"]
-        sources = (self.source(file, *simulated) for file in ("h200.json", "simulated.json"))
-        by = behind_icon([f"Simulated by costs that were measured on {date}."])
-        return "\n\n".join([comparisons.predictions(real, simulated), *sources, by])
-
-    def deletion_table(self, chapter: str) -> str:
-        """The same as a table."""
-        return comparisons.deletions(self.deletions(chapter))
-
-    def written(self) -> str:
-        """A batch as a slot holds it, view by view."""
-        return examples.written()
 
     def explore(self, chapter: str, preset: str) -> str:
         """The player, with its dials as in a preset. The page's address keeps its state."""
         there = posixpath.relpath(".", self._served)
-        names = ("explore-data", "timing", "run", "timeline", "panels", "tour", "explore")
-        scripts = (f'<script defer src="{there}/javascripts/{name}.js"></script>' for name in names)
+        scripts = (f'<script defer src="{there}/javascripts/{name}.js"></script>' for name in SCRIPTS)
         stem = chapter_path(chapter).stem
         return (
             f'<div class="explore" data-chapter="{stem}" data-preset="{preset}"><p class="without">Engines are played '
             "here, which takes JavaScript.</p></div>\n" + "\n".join(scripts)
         )
 
-    def clocks(self, chapter: str, *without: str) -> str:
-        """The actions of a chapter's first batch and what is over before each begins."""
-        return examples.clocks(chapter, *without)
-
-    def problem(self, chapter: str, *without: str) -> str:
-        """What `acb check` says of a chapter without these statements."""
-        return examples.problem(chapter, *without)
-
-    def handed_on(self) -> str:
-        """The page of a finished request and its next owner, as chapter 4 ran."""
-        return worked.handed_on()
-
     def labs(self, kind: str) -> str:
-        """The labs of a kind, "build" or "hunt", as a table."""
-        return labs.table(kind)
-
-    def session(self, name: str) -> str:
-        """A terminal session: commands, and what they print."""
-        return labs.session(name)
+        """The labs of a kind, "build" or "hunt": name, what it is about, and the chapter it has to be as fast as."""
+        rows = []
+        for lab in LABS.values():
+            if lab.kind == kind:
+                link = lab.goal and f"[chapter {lab.goal[2:]}](chapters/{chapter_path(lab.goal).stem}.md)"
+                rows.append((f"`{lab.name}`", lab.title, link or "its solution"))
+        return markdown(("lab", "what it is about", "as fast as"), rows, [False] * 3)
 
     def bugs(self) -> str:
-        """What the bugs of the hunts are, folded."""
-        return labs.bugs()
+        """What the bugs of the hunts are called, and where engines in use have had them. Folded: it gives them away."""
+        rows = [
+            (f"`{lab.name}`", lab.found, ", ".join(map("[{}]({})".format, lab.threads, lab.links)))
+            for lab in LABS.values()
+            if lab.kind == "hunt"
+        ]
+        title = '??? failure "What the bugs are, and where they were seen: this gives them away"'
+        table = markdown(("hunt", "the bug", "seen in"), rows, [False] * 3)
+        return "\n".join([title, "", *(f"    {line}" for line in table.splitlines())])
 
-    def chapter(self, name: str) -> str:
-        """All of a chapter's code."""
-        path = chapter_path(name)
-        return f'```python title="chapters/{path.name}" linenums="1"\n{path.read_text()}```'
+    def session(self, name: str) -> str:
+        """Commands in a terminal of 88 columns, and what they print."""
+        return f"```text\n{(RESULTS / 'sessions' / f'{name}.txt').read_text()}```"
 
     def modules(self, folder: str) -> str:
         """A section of the reference for each module of a folder of the package."""
@@ -166,10 +100,7 @@ class Page(Course, Values):
 
     def notebook(self, chapter: str, heading: str) -> str:
         """A section of a chapter's notebook, with what its cells printed and drew."""
-        return notebooks.section(self._notebook(chapter), heading, self._link("figures"))
+        return notebooks.section(self._notebook(chapter), heading, posixpath.relpath("figures", self._folder or "."))
 
     def _notebook(self, chapter: str) -> Path:
         return chapter_path(chapter).with_suffix(".ipynb")
-
-    def _link(self, uri: str) -> str:
-        return posixpath.relpath(uri, self._folder or ".")

@@ -1,30 +1,160 @@
-"""Plots of stored tables: the law of overlap, and whom asynchrony helps."""
+"""The drawings that the site alone has: close-ups of traces, what a scheduler does, plots of stored tables."""
 
+from collections.abc import Sequence
 from itertools import groupby
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
 
-from acb_minimal.measure.result_table import ResultTable
-from acb_minimal.pictures.theme import FONT, LIGHT, WIDTH, Theme, bare_axes
+from acb_minimal.course.counting import PAIRS
+from acb_minimal.kv_cache import PagePool
+from acb_minimal.models import counter
+from acb_minimal.pictures.theme import FONT, LIGHT, WIDTH, Theme, bare_axes, legible, text_width
+from acb_minimal.pictures.timeline import BARS, Lanes, empty
+from acb_minimal.request import Request
+from acb_minimal.run import engines
+from acb_minimal.run.checkpoint import Checkpoint
+from acb_minimal.run.session import Session
+from acb_minimal.run.workload import workload
+from acb_minimal.scheduler import Scheduler
+from acb_minimal.sim.costs import Costs
+from acb_minimal.sim.device import SimulatedDevice
+from acb_minimal.trace.formatting import in_ms
+from acb_minimal.trace.spans import LANES, Trace
+
+# --- close-ups of traces ---
+
+BEFORE, AFTER = 0.3e-3, 1.7e-3  # seconds shown before and after the end of a batch; the same for all, to compare them
+
+
+def closeup(
+    trace: Trace, number: int, *, before: float = BEFORE, theme: Theme = LIGHT, width: float = WIDTH, wrong: str = ""
+) -> Figure:
+    """The end of one batch and the start of batch `number`, with the bubble between the two.
+
+    before  seconds shown before the end of the one
+    wrong   a lane whose work for the one batch comes too early, to be marked
+    """
+    start, bubble = trace.batches()[number][0], trace.bubbles()[number]
+    end = start - bubble
+    lanes = Lanes(empty(theme, "", width), theme, end - before, end + AFTER)
+    for lane in LANES:
+        lanes.draw(lane, trace.lane(lane))
+    lanes.draw_bubbles({number: (end, start)})
+    for span in trace.lane(wrong) if wrong else ():
+        if span.batch_number == number - 1:
+            (left, right), (low, height) = lanes.place(span.start, span.end), BARS[wrong]
+            pad = 3 * lanes.point
+            place = (left - pad, low - 0.03), right - left + 2 * pad, height + 0.06
+            lanes.axes.add_patch(Rectangle(*place, fill=False, edgecolor=theme.bubbles, linewidth=2, zorder=5))
+            lanes.write(right + 8 * pad, lanes.right, low + height / 2, ["too early", "!"], theme.bubbles, "left")
+    return lanes.finish()
+
+
+def unordered() -> SimulatedDevice:
+    """Chapter 2 with its host waits moved to the end of the step, as the simulated GPU has run it."""
+    engine = engines.changed(
+        "ch2",
+        ("self.h2d.synchronize()", "pass"),
+        ("self.compute.synchronize()", "pass"),
+        ("self.d2h.synchronize()", "self.cuda.synchronize()"),
+    )
+    load = workload("wide").override(new_tokens=64)
+    device = SimulatedDevice(Costs.of(load.model), arithmetic=False, trace=True)
+    checkpoint = Checkpoint(load.model)
+    Session(load.job(checkpoint.vocab_size), engine, checkpoint, device).serve()
+    return device
+
+
+def early(trace: Trace, number: int) -> float:
+    """Seconds by which a batch's download begins before the batch has ended on the GPU."""
+    download = next(span for span in trace.lane("D2H") if span.batch_number == number)
+    return trace.batches()[number][1] - download.start
+
+
+# --- continuous batching: steps are counted by the scheduler, nothing is timed ---
+
+PLACES = 4  # requests in a batch at most
+ROW = 0.21  # inches
+
+
+def batching(*, theme: Theme = LIGHT, width: float = WIDTH) -> Figure:
+    """Two panels, a line for each place in the batch: who has it in which step, and which are empty."""
+    numbers = range(len(PAIRS))
+    fixed = served([numbers[first : first + PLACES] for first in numbers[::PLACES]])
+    panels = {"fixed batches": fixed, "continuous batching": served([numbers])}
+    tall = PLACES * ROW
+    figure = Figure((width, 2 * tall + 1.25), facecolor=theme.page)
+    for bottom, (title, steps) in zip((tall + 0.95, 0.5), panels.items(), strict=True):
+        axes = bare_axes(figure, theme, 0.78, bottom, width - 0.78 - 0.3, tall)
+        axes.set_xlim(0, len(fixed))
+        axes.set_ylim(PLACES, 0)
+        axes.set_yticks([PLACES / 2], ["batch"], size=FONT + 1)
+        axes.set_xticks([])
+        taken = sum(map(len, steps)) / (PLACES * len(steps))
+        text = f"{title}: {len(steps)} steps, {100 * taken:.0f} % of the places taken"
+        axes.text(0, -0.25, text, color=theme.ink, size=FONT + 1, weight="bold", va="bottom")
+        draw(axes, theme, steps)
+    axes.set_xticks(range(0, len(fixed) + 1, 5))
+    axes.set_xlabel("steps", color=theme.faint, size=FONT)
+    return figure
+
+
+def served(groups: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The requests, by number, of every step; a group may start once the group before is finished."""
+    scheduler = Scheduler(PagePool(len(PAIRS), 64), PLACES, 64, 1, 64)
+    steps = []
+    for group in groups:
+        for number in group:
+            a, b = PAIRS[number]
+            prompt = [0] * len(counter.prompt(a, b).split())  # a token each
+            scheduler.add(Request(str(number), prompt, b - a + 2))  # the numbers and the end token
+        while scheduler.has_work():
+            batch = scheduler.schedule()
+            steps.append([int(row.request.id) for row in batch.rows])
+            scheduler.update(batch, np.zeros(len(batch.sampled), dtype=int))
+    return steps
+
+
+def draw(axes: Axes, theme: Theme, steps: list[list[int]]) -> None:
+    """A bar for each request, its number inside; the step that takes in its prompt is darker."""
+    places: list[int | None] = [None] * PLACES
+    axes.add_patch(Rectangle((0, 0), len(steps), PLACES, **theme.styles()["wait"]))
+    for step, running in enumerate(steps):
+        places = [number if number in running else None for number in places]
+        for number in running:
+            if number not in places:
+                place = places.index(None)
+                places[place] = number
+                length = sum(number in batch for batch in steps)
+                axes.add_patch(Rectangle((step, place), length, 1, facecolor=theme.kernels, edgecolor=theme.page))
+                axes.add_patch(Rectangle((step, place), 1, 1, facecolor=theme.ink, edgecolor=theme.page))
+                style = {"size": FONT, "ha": "center", "va": "center_baseline"}
+                axes.text(step + 0.5, place + 0.5, str(number + 1), color=theme.page, **style)
+
+
+# --- stored tables ---
 
 LARGEST = 3.0  # H / K at the right end
 
 
-def gains(found: ResultTable, published: tuple[float, float], *, theme: Theme = LIGHT, width: float = WIDTH) -> Figure:
+def gains(
+    rows: list[dict], *, published: tuple[float, float], theme: Theme = LIGHT, width: float = WIDTH
+) -> Figure:
     """Speedup against H / K: the curve of the law where launching is short, and what was measured.
 
     Points of engines that launch kernel by kernel lie on the curve of their own L, drawn faintly for each workload.
 
     Args:
-        found: the table of docs/results/law.json.
+        rows: of the table in law.json.
         published: H / K and speedup of somebody else's run.
     """
     wide = width == WIDTH
     foot, side = (0.6, 2.6) if wide else (1.75, 0.15)
     figure = Figure((width, foot + 3.2), facecolor=theme.page)
     axes = bare_axes(figure, theme, 0.75, foot, width - 0.75 - side, 3.1)
-    rows = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
     axes.set_xlim(0, LARGEST)
     axes.set_ylim(min(row["gain"] for row in rows) - 0.05, 2.08)
     axes.set_yticks([1.0, 1.25, 1.5, 1.75, 2.0])
@@ -50,4 +180,98 @@ def gains(found: ResultTable, published: tuple[float, float], *, theme: Theme = 
     style = {"frameon": False, "fontsize": FONT, "labelcolor": theme.ink, "handletextpad": 0.4, "labelspacing": 0.7}
     place = {"bbox_to_anchor": (1.02, 1.0) if wide else (-0.2, -0.18), "ncols": 1 if wide else 2}
     axes.legend(loc="upper left", columnspacing=0.8, **place, **style)
+    return figure
+
+
+def regimes(rows: list[dict], *, theme: Theme = LIGHT) -> Figure:
+    """A line for each model, with the size of its weights, from the rows of the table in regimes.json."""
+    figure = Figure((WIDTH, 3.2), facecolor=theme.page)
+    axes = bare_axes(figure, theme, 0.75, 0.55, WIDTH - 2.85, 2.5)
+    sizes = sorted({row["rows"] for row in rows})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sizes, map(str, sizes))
+    axes.set_xticks([], minor=True)
+    axes.set_xlim(sizes[0] / 1.1, sizes[-1] * 1.1)
+    axes.set_ylim(0, 110 * max(row["bubbles"] for row in rows))
+    axes.yaxis.set_major_formatter(lambda share, _: f"{share:g} %")
+    axes.grid(axis="y", color=theme.lane, linewidth=1)
+    axes.set_xlabel(f"sequences in a batch, {rows[0]['context']} positions each", color=theme.ink, size=FONT + 1)
+    axes.set_ylabel("bubbles, share of a step", color=theme.ink, size=FONT + 1)
+    for number, name in enumerate(dict.fromkeys(row["model"] for row in rows)):
+        line = [row for row in rows if row["model"] == name]
+        points = [row["rows"] for row in line], [100 * row["bubbles"] for row in line]
+        color = theme.series[number]
+        axes.plot(*points, color=color, marker="osD^"[number], linewidth=1.8, clip_on=False, zorder=3)
+        style = {"color": color, "size": FONT + 1, "va": "center", "annotation_clip": False}
+        end = points[0][-1], points[1][-1]
+        axes.annotate(f"{name}, {line[0]['weights, GB']:.1f} GB", end, (9, 0), textcoords="offset points", **style)
+    return figure
+
+
+PARTS = ("attention", "GEMMs", "rest", "between kernels")
+LEFT, RIGHT, LINE = 1.5, 1.6, 0.26  # inches: before the bars, after them, from line to line
+# Where each column ends, in inches from where the bars begin. What a reader wants first is first: a phone shows that.
+COLUMNS = {"": -0.75, "times floor": -0.15, "kernels": WIDTH - LEFT - 0.75, "ms": WIDTH - LEFT - 0.15}
+
+
+def roofline(rows: list[dict], *, theme: Theme = LIGHT) -> Figure:
+    """A pair of bars for each workload and context against its own floor, so that all are on one scale, short or long.
+
+    The total is as measured. What came out below zero, as time between kernels can, is not drawn.
+
+    Args:
+        rows: of the table in roofline.json: PARTS and the step itself, step after step.
+        theme: its colours.
+    """
+    pairs: dict[tuple, list] = {}
+    for first in range(0, len(rows), len(PARTS) + 1):
+        *parts, step = rows[first : first + len(PARTS) + 1]
+        pairs.setdefault((step["workload"], step["rows"], step["context"]), []).append((parts, step))
+    drawn = [[max(part["ms"], 0) / step["floor, ms"] for part in parts] for p in pairs.values() for parts, step in p]
+    longest, height = 1.02 * max(map(sum, drawn)), LINE * sum(1.5 + len(pair) for pair in pairs.values())
+    figure = Figure((WIDTH, height + 0.95), facecolor=theme.page)
+    axes = bare_axes(figure, theme, LEFT, 0.5, WIDTH - LEFT - RIGHT, height)
+    inch = longest / (WIDTH - LEFT - RIGHT)  # in floors
+    axes.set_xlim(0, longest)
+    axes.set_ylim(height / LINE, 0)
+    axes.set_yticks([])
+    ticks = [tick / 2 for tick in range(int(2 * longest) + 1)]
+    axes.set_xticks(ticks, ["floor" if tick == 1 else f"{tick:g}" for tick in ticks])
+    axes.set_xlabel("times the floor: how long reading what must be read takes at the least", size=FONT)
+    axes.xaxis.label.set_color(theme.faint)
+
+    def write(inches: float, line: float, text: str, **style) -> None:
+        style = {"color": theme.ink, "size": FONT + 1, "va": "center_baseline"} | style
+        axes.text(inches * inch, line, text, **style)
+
+    attention, gemms = theme.slots
+    styles = dict(zip(PARTS, ({"facecolor": attention.fill}, {"facecolor": gemms.fill}, {"facecolor": theme.kernels},
+                              theme.styles()["launch gaps"]), strict=True))  # fmt: skip
+    inks = dict(zip(PARTS, (attention.text, gemms.text, theme.page, ""), strict=True))
+    keys = [Patch(label=part, **style) for part, style in styles.items()]
+    axes.legend(handles=keys, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderpad=0, frameon=False,
+                fontsize=FONT, labelcolor=theme.ink, handlelength=1, handleheight=1)  # fmt: skip
+    for name, right in COLUMNS.items():
+        write(right, -0.5, name, size=FONT, ha="right", weight="bold" if name == "times floor" else "normal")
+    line = 0.7
+    for (load, count, context), pair in pairs.items():
+        write(0, line, f"{load}: {count} rows of {context:,} positions", weight="bold")
+        write(COLUMNS["ms"], line, f"floor {in_ms(pair[0][1]['floor, ms'] / 1e3)}", ha="right", size=FONT)
+        axes.plot([1, 1], [line + 0.5, line + 0.6 + len(pair)], color=theme.ink, linewidth=2.2, zorder=4)
+        for parts, step in pair:
+            line, start = line + 1, 0.0
+            for part in parts:
+                name, length = part["kernels of"], max(part["ms"], 0) / step["floor, ms"]
+                axes.barh(line, length, 0.76, start, **legible(styles[name], 72 * length / inch))
+                end, text = start + length, in_ms(part["ms"] / 1e3)
+                sides = (start, min(end, 1 - 0.04 * inch)), (max(start, 1 + 0.04 * inch), end)  # of the floor's line
+                low, high = max(sides, key=lambda side: side[1] - side[0])
+                if inks[name] and 72 * (high - low) / inch > text_width(text) + 4:
+                    write((low + high) / 2 / inch, line, text, color=inks[name], size=FONT, ha="center")
+                start = end
+            label = "compiled" if step["compiled"] == "yes" else "as it is"
+            cells = label, f"{step['ms'] / step['floor, ms']:.2f}", f"{step['kernels']:,}", in_ms(step["ms"] / 1e3)
+            for (name, right), cell in zip(COLUMNS.items(), cells, strict=True):
+                write(right, line, cell, ha="right", weight="bold" if name == "times floor" else "normal")
+        line += 1.5
     return figure

@@ -1,21 +1,52 @@
-"""A picture is drawn in the page's colours, and shows what the page tells of it."""
+"""A picture is drawn in the page's colours, and shows what the page tells of it; stored tables fit the code."""
 
 import re
 import sys
+from itertools import pairwise
 from pathlib import Path
+
+import pytest
+
+from acb_minimal.check.mutations import mutants
+from acb_minimal.course.counting import PAIRS
+from acb_minimal.pictures.theme import NARROW, WIDTH
+from acb_minimal.run.engines import chapter_paths
 
 sys.path.append(str(Path(__file__).parents[2] / "docs" / "_site"))
 import figures
-import unordered
+import plots
+from measured import Measured
 
-from acb_minimal.pictures.theme import NARROW, WIDTH
+TOKENS = [b - a + 2 for a, b in PAIRS]  # the numbers and the end token
+GROUPS = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
-def test_the_early_download_is_in_the_picture_of_it():
-    draw, *_ = figures.picture("unordered")
+def test_the_early_download_is_in_the_picture_of_it_and_marked():
+    draw, device, _ = figures.picture("unordered")
+    assert "simulated" in device
     trace, number = draw.args
-    assert draw.keywords["before"] > unordered.early(trace, number - 1)
+    spans = {(span.lane, span.name): span for span in trace.spans if span.batch_number == number - 1}
+    forward, download = spans["compute", "forward"], spans["D2H", "download"]
+    assert forward.start < download.end < forward.end
+    assert draw.keywords["before"] > plots.early(trace, number - 1) == forward.end - download.start
     assert "too early" in [text.get_text() for text in draw().axes[0].texts]
+
+
+@pytest.mark.parametrize("groups", [GROUPS, [range(len(PAIRS))]], ids=["fixed", "continuous"])
+def test_every_request_of_the_picture_of_batching_runs_for_as_many_steps_as_it_makes_tokens(groups):
+    steps = plots.served(groups)
+    for number, tokens in enumerate(TOKENS):
+        ran = [step for step, running in enumerate(steps) if number in running]
+        assert len(ran) == tokens
+        assert all(after - before == 1 for before, after in pairwise(ran))
+    assert max(map(len, steps)) == plots.PLACES
+
+
+def test_fixed_batches_wait_and_continuous_ones_do_not():
+    fixed, continuous = plots.served(GROUPS), plots.served([range(len(PAIRS))])
+    assert len(fixed) == sum(max(TOKENS[number] for number in group) for group in GROUPS) > len(continuous)
+    starts = [next(step for step, ran in enumerate(continuous) if number in ran) for number in range(len(PAIRS))]
+    assert all(len(running) == plots.PLACES for running in continuous[: max(starts) + 1])
 
 
 def test_an_origin_is_a_machine_a_day_versions_and_a_command():
@@ -34,3 +65,10 @@ def test_a_picture_has_no_colour_but_the_page_s():
         assert not re.findall(r"#[0-9a-f]{6}", drawn)
         used = set(re.findall(r"var\(--acb-([\w-]+)\)", drawn))
         assert {"a-fill", "bubbles", "ink", "lane"} <= used <= set(re.findall(r"--acb-([\w-]+):", figures.colours()))
+
+
+@pytest.mark.parametrize("chapter", list(chapter_paths())[1:])
+def test_the_stored_mutations_are_of_the_chapter_as_it_is_now(chapter):
+    found = [(simulated["line"], simulated["without"]) for simulated, _ in Measured().mutations(chapter)]
+    assert found == [(mutant.line, mutant.text) for mutant in mutants(chapter)]
+    assert figures.rows("deletions_cuda.json", chapter)[0]["without"] == "as it is"

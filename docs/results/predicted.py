@@ -1,8 +1,8 @@
-"""What `acb idle` foretells from traces of synchronous engines, beside what their asynchronous twins did.
+"""What `acb idle` predicts from traces of synchronous engines, and what their asynchronous twins did.
 
-    python docs/results/foretold.py        # needs no GPU: the traces are in tests/data and docs/results/traces
+    python docs/results/predicted.py        # needs no GPU: the traces are in tests/data and docs/results/traces
 
-Writes foretold.json.
+Writes predicted.json.
 """
 
 import json
@@ -42,8 +42,8 @@ def save(name: str, columns: tuple[str, ...], pairs: list[tuple], environment: d
     """A row for each synchronous engine: its name, its trace, and its twins'."""
     heads = {"synchronous engine": "", "verdict": ""} | dict.fromkeys(columns, ".2f")
     rows = [row(what, *map(report, traces)) for what, *traces in pairs]
-    found = ResultTable("What a synchronous engine foretells, ms", heads, rows, "", environment, "`, `".join(commands))
-    found.save(RESULTS / "foretold.json", name)
+    found = ResultTable("What a synchronous engine predicts, ms", heads, rows, "", environment, "`, `".join(commands))
+    found.save(RESULTS / "predicted.json", name)
 
 
 def row(what: str, before: Report, twin: Report, graphs: Report | None = None) -> list:
