@@ -155,12 +155,12 @@ def test_mask_work_needs_masks():
         Options(mask_work=-1e-3)
 
 
-LONG = workload("small").override(requests=4, max_running=4, prompt_tokens=300, new_tokens=10, grammar="any")
+LONG = workload("small").override(requests=4, max_running=4, prompt_tokens=300, new_tokens=10)
 
 
 def step(engine, mask_work: float) -> float:
     """Seconds of a decode step, decodes launched as graphs; simulated."""
-    options = Options(graphs=True, mask_work=mask_work)
+    options = Options(graphs=True, grammar="any", mask_work=mask_work)
     session = Session(LONG.job(1000), engine, Checkpoint(LONG.model), "sim", options)
     session.serve()
     done = session.done

@@ -72,8 +72,8 @@ def profile(
     if kernels and (device == "sim" or not torch.cuda.is_available()):
         raise InputError(f"cannot write {str(kernels)!r}: there are kernels on a CUDA GPU only")
     changes = {"requests": requests, "prompt_tokens": context, "new_tokens": new_tokens, "max_running": max_running}
-    chosen, checkpoint = choose_workload(workload, ranks, model=model, grammar=grammar, **changes)
-    options = choose_options(host_work, launching, graphs, compile, chosen, device, ranks, mask_work)
+    chosen, checkpoint = choose_workload(workload, ranks, model=model, **changes)
+    options = choose_options(host_work, launching, graphs, compile, chosen, device, ranks, grammar, mask_work)
     (done,), _ = _measure(chosen, device, [chapter], checkpoint, options, {"batches": batches})
     if trace:
         done.trace.save_chrome(own_file(trace))
@@ -126,8 +126,8 @@ def compare(
     if json_file and json_file.exists():
         metrics.load(json_file)  # nothing but results may be overwritten, and now is the time to say so
     changes = {"requests": requests, "prompt_tokens": context, "new_tokens": new_tokens, "max_running": max_running}
-    chosen, checkpoint = choose_workload(workload, ranks, model=model, grammar=grammar, **changes)
-    options = choose_options(host_work, launching, graphs, compile, chosen, device, ranks, mask_work)
+    chosen, checkpoint = choose_workload(workload, ranks, model=model, **changes)
+    options = choose_options(host_work, launching, graphs, compile, chosen, device, ranks, grammar, mask_work)
     method = {"runs": runs, "kernels": kernels, "batches": batches}
     profiles, entry = _measure(chosen, device, chapter or [], checkpoint, options, method)
     for done in profiles if traces else []:

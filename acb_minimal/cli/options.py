@@ -136,6 +136,7 @@ def choose_options(
     workload=None,
     device: str = "auto",
     ranks=None,
+    grammar: str | None = None,
     mask_work: float | None = None,
 ):
     """The Options that the command line asks for.
@@ -148,6 +149,7 @@ def choose_options(
         workload: the Workload that is to be timed, if it is. Its own scale and host work hold on the simulated GPU.
         device: as Session takes it.
         ranks: as Checkpoint takes them.
+        grammar: as Options has it.
         mask_work: milliseconds, or None for none.
 
     Raises:
@@ -162,7 +164,7 @@ def choose_options(
     host_work = own if host_work is None else host_work / 1e3
     launching = None if launching is None else launching / 1e3
     scale, mask_work = timed.scale if timed else None, (mask_work or 0.0) / 1e3
-    return Options(host_work, graphs, scale, compile, gpus, launching, mask_work)
+    return Options(host_work, graphs, scale, compile, gpus, launching, grammar, mask_work)
 
 
 def start_ranks(gpus: int | None, device: str, timeout: float):

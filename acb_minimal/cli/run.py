@@ -67,7 +67,7 @@ def run(
                 raise InputError(f"{name} {value} does not go with --prompt: it describes a workload")
     ranks = start_ranks(gpus, device, rank_timeout)
     if prompt:
-        limits = {"max_new_tokens": new_tokens, "max_running": max_running, "grammar": grammar}
+        limits = {"max_new_tokens": new_tokens, "max_running": max_running}
         job, checkpoint = _job(prompt, "counter" if model is None else model, ranks, limits)
     else:
         chosen, checkpoint = choose_workload(
@@ -78,12 +78,11 @@ def run(
             new_tokens=new_tokens,
             max_running=max_running,
             model=model,
-            grammar=grammar,
         )
         job = chosen.job(checkpoint.vocab_size)
     from ..run.session import Session
 
-    options = choose_options(host_work, launching, graphs, compile, ranks=ranks, mask_work=mask_work)
+    options = choose_options(host_work, launching, graphs, compile, ranks=ranks, grammar=grammar, mask_work=mask_work)
     session = Session(job, chapter, checkpoint, device, options)
     _print_refused(session.refused)
     if not session.requests:

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from ..errors import InputError
+from ..grammar import Grammar
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Options:
         gpus: that share the model.
         launching: seconds that launching a batch of decodes takes on the simulated GPU, kernel by kernel; None: what
             was measured for the model.
+        grammar: what the tokens of all requests are held to, as a Job has it; None: what that says.
         mask_work: seconds added to the writing of a batch's masks, as host_work is: for a grammar that takes longer.
 
     Raises:
@@ -53,6 +55,7 @@ class Options:
     compile: bool = False
     gpus: int = 1
     launching: float | None = None
+    grammar: str | Grammar | None = None
     mask_work: float = 0.0
 
     def __post_init__(self):
@@ -67,6 +70,8 @@ class Options:
         said = [str(self.scale)] if self.scale else []
         if self.host_work:
             said.append(f"{1e3 * self.host_work:g} ms of host work added to every step")
+        if self.grammar is not None:
+            said.append(f"held to grammar {self.grammar!r}" if isinstance(self.grammar, str) else "held to a grammar")
         if self.mask_work:
             said.append(f"{1e3 * self.mask_work:g} ms of work for the masks of every step")
         if self.launching is not None:

@@ -84,6 +84,7 @@ class Session:
         refused: why each of the others cannot be served, by id.
         started: when serving began, in seconds on the device's clock.
         options: what is turned; once a run has begun, `compile` says whether its layers could be compiled.
+        grammar: what tokens are held to, by the job or else by `options`.
         constrained: whether tokens are held to grammars.
         mask_work: seconds to add to the masks of a batch of that number; by default those of `options`.
         progress: is told what goes on before serving begins, and then, by an empty text, that it does. By default,
@@ -124,7 +125,8 @@ class Session:
         self.device = device
         self.refused: dict[str, str] = {}
         # An engine that samples by itself is given a model that can, whatever its requests ask for.
-        self.constrained = job.grammar is not None or hasattr(self.engine_class, "sample")
+        self.grammar = self.options.grammar if job.grammar is None else job.grammar
+        self.constrained = self.grammar is not None or hasattr(self.engine_class, "sample")
         if self.options.mask_work and not self.constrained:
             raise InputError(f"mask work is {1e3 * self.options.mask_work:g} ms, and no masks are made: give a grammar")
         asked = self._requests(job)
@@ -163,7 +165,7 @@ class Session:
     def _requests(self, job: Job) -> list[Request]:
         """A request for each prompt that makes one; why the others do not goes into `refused`."""
         stop_tokens = () if job.ignore_stop else self.checkpoint.stop_tokens
-        made, held = [], grammars(job.grammar, len(job.prompts), self.checkpoint)
+        made, held = [], grammars(self.grammar, len(job.prompts), self.checkpoint)
         for number, (prompt, grammar) in enumerate(zip(job.prompts, held, strict=True)):
             try:
                 ids = self.checkpoint.encode(prompt) if isinstance(prompt, str) else _token_ids(prompt)

@@ -25,7 +25,7 @@ class Job:
         pages: KV pages; by default as many as max_running of the longest request need.
         ignore_stop: generate max_new_tokens for every prompt, whatever the model says.
         grammar: what the tokens are held to (run/grammars.py): a name or a Grammar for all prompts, or one or None for
-            each; None: to nothing.
+            each; None: to what the Options of the run say.
     """
 
     prompts: Sequence[str | Sequence[int]]
@@ -72,7 +72,6 @@ class Workload:
         max_batch_tokens: tokens in a batch at most.
         scale: as what it is timed on the simulated GPU; None: as what it is.
         host_work: seconds of bookkeeping that a step has there besides its own.
-        grammar: as a Job has it.
     """
 
     name: str
@@ -84,7 +83,6 @@ class Workload:
     max_batch_tokens: int
     scale: Scale | None = None
     host_work: float = 0.0
-    grammar: str | None = None
 
     def override(self, **changes) -> "Workload":
         """The workload with every change that is not None.
@@ -108,7 +106,6 @@ class Workload:
             self.max_running,
             self.max_batch_tokens,
             ignore_stop=self.prompt_tokens is not None,
-            grammar=self.grammar,
             **limits,
         )
 

@@ -25,7 +25,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds what is not in docs/: what is played, colours, and the notebooks with their pictures."""
     files.append(File.generated(config, "javascripts/explore-data.js", content=explore.data()))
     files.append(File.generated(config, "stylesheets/colours.css", content=figures.colours()))
-    for stem in chapter_paths():
+    for stem in chapter_paths(None):
         path = ROOT / "chapters" / f"{stem}.ipynb"
         files.append(File.generated(config, f"chapters/{stem}.ipynb", abs_src_path=str(path)))
         for name, picture in notebooks.pictures(path).items():

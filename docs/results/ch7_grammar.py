@@ -65,9 +65,8 @@ def run(name: str, checkpoint: Checkpoint, engine: type, grammar: str | Grammar,
     load = workload(name)
     prefills = -(-load.requests * load.prompt_tokens // load.max_batch_tokens)
     load = load.override(new_tokens=prefills + steps + 2 * STEPS)
-    job = load.job(checkpoint.vocab_size)
-    job = type(job)(**{**vars(job), "grammar": grammar})
-    session = Session(job, engine, checkpoint, device, Options(graphs=True), trace=True)
+    options = Options(graphs=True, grammar=grammar)
+    session = Session(load.job(checkpoint.vocab_size), engine, checkpoint, device, options, trace=True)
     session.mask_work = work
     session.serve()
     widest = max(step.rows for step in session.done if step.decodes)

@@ -20,7 +20,7 @@ from ...run.engines import CHAPTERS, chapter_path, code_lines
 
 FOLDER = CHAPTERS / "labs"
 BUILDERS = ("batch", "streams", "events", "marks", "swap", "ahead", "slots", "carry", "graphs")
-HUNTS = ("haste", "idle", "late", "lucky", "scramble", "scarce", "stutter", "loop")
+HUNTS = ("haste", "idle", "late", "lucky", "scramble", "scarce", "stutter", "loop", "early")
 NAME = re.compile(r"[^\W\d]\w*")
 TELLING = 3  # commented lines of a solution that nobody writes word for word
 
