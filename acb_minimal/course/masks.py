@@ -59,5 +59,5 @@ def beside(name: str, mask_work: Iterable[float]) -> Table:
 def closely(name: str, seconds: float) -> Image:
     """A few steps of chapter 7 with masks that take so many seconds, in time."""
     trace = _served("ch7", name, seconds).trace
-    title = f"{name}, ch7, masks of {1e3 * seconds:g} ms, on {trace.device}"
-    return picture(timeline(trace, *trace.middle(3), title=title), f"Timeline: {title}")
+    title = f"{name}, ch7, masks of {1e3 * seconds:g} ms"
+    return picture(timeline(trace, *trace.middle(3), title=title), f"Timeline: {title}, on {trace.device}")
