@@ -14,8 +14,9 @@ from ..run.engines import load_chapter, retiring_first
 from ..run.options import Options
 from ..run.session import Session
 from ..run.workload import Job, workload
+from ..trace.formatting import in_ms, table
 from ..trace.idle import typical_of
-from .notebook import machine, picture, plain_table
+from .notebook import machine, picture
 
 PAIRS = [(3, 9), (10, 14), (40, 46), (7, 11)]
 
@@ -23,7 +24,7 @@ PAIRS = [(3, 9), (10, 14), (40, 46), (7, 11)]
 def held(grammars: str | Sequence[str | None], *chapters: str | type) -> Table:
     """What four prompts are answered that are held to a grammar each, or all to one, on this machine."""
     checkpoint, asked = Checkpoint("counter"), [counter.prompt(*pair) for pair in PAIRS]
-    made = plain_table(f"held to a grammar, on {machine().name}", "chapter", "; ".join(asked))
+    made = table(f"held to a grammar, on {machine().name}", "chapter", "; ".join(asked), left=2)
     for chapter in chapters:
         job = Job(asked, 20, max_running=3, max_batch_tokens=8, page_size=8, grammar=grammars)
         name = chapter if isinstance(chapter, str) else "variant"
@@ -48,11 +49,11 @@ def beside(name: str, mask_work: Iterable[float]) -> Table:
         name: of the workload; decodes are launched as graphs.
         mask_work: in seconds.
     """
-    made = plain_table("", "masks, ms", "chapter 7, ms per step", "retired first, ms per step")
+    made = table("", "masks, ms", "chapter 7, ms per step", "retired first, ms per step")
     for seconds in mask_work:
         runs = [_served(engine, name, seconds) for engine in (load_chapter("ch7"), retiring_first("ch7"))]
         made.title = f"{name} on {runs[0].trace.device}"
-        made.add_row(f"{1e3 * seconds:g}", *(f"{1e3 * typical_of(run.trace).step:.2f}" for run in runs))
+        made.add_row(f"{1e3 * seconds:g}", *(in_ms(typical_of(run.trace).step) for run in runs))
     return made
 
 
