@@ -76,8 +76,8 @@ class Checkpoint:
             ) from error
         self.dtype = self.config.dtype or torch.float32
         self.bundled = self.random or name == "counter"
-        self.vocab_size, self.max_positions = map(self._size, ("vocab_size", "max_position_embeddings"))
         self.layers, self.weight_bytes = self._probe()
+        self.vocab_size, self.max_positions = map(self._size, ("vocab_size", "max_position_embeddings"))
         self._loaded: dict[torch.device, PreTrainedModel] = {}
 
     def _probe(self) -> tuple[list[AttentionLayer], int]:
