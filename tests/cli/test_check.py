@@ -126,4 +126,4 @@ def test_diff_shows_what_a_chapter_changes(acb):
     assert "--- ch2_streams.py" in done.stdout
     assert "+        self.compute.wait_event(self.uploaded)" in done.stdout
     assert "-        self.compute.synchronize()" in done.stdout
-    assert acb("diff", "ch2", "ch7").stderr.startswith("error: unknown chapter 'ch7': give one of ch1_sync, ")
+    assert acb("diff", "ch2", "ch99").stderr.startswith("error: unknown chapter 'ch99': give one of ch1_sync, ")

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
+from ...run.engines import read_source
 from .lab import LABS, Lab
 
 PRINTED = 10  # lines of an engine that are shown
@@ -63,7 +64,7 @@ def answers(lab: Lab, file: Path, bubbles: list[float], progress: Callable[[str]
     if found.fault is not None:
         yield Answer(first, "looking for a wrong token")
         first = judging.again(file, found.fault)
-    copied = found.passed and lab.copied(file.read_text())
+    copied = found.passed and lab.copied(read_source(file))
     yield Answer(first, found.said, True, found.passed, copied, bubble)
 
 

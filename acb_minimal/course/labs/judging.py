@@ -23,7 +23,7 @@ from ...check.pace import Pace, pace
 from ...check.race_detector import NOUNS
 from ...check.schedules import FIXED, SearchResult, harm, replay, search
 from ...errors import InputError
-from ...run.engines import code_lines, engine
+from ...run.engines import code_lines, engine, read_source
 from .lab import LABS, Lab, changed_lines
 
 PIECES = ("upload", "forward", "download")
@@ -117,7 +117,7 @@ def quick(lab: Lab, file: Path) -> Ruling:
     if mine is not None:
         streams = len({action.actor for _, action in first.events if action.what in PIECES})
         for what, say in asked.items():
-            said = say(lab, mine, streams, file.read_text())
+            said = say(lab, mine, streams, read_source(file))
             judged[what] = not said
             if said:
                 found.append((said[0], Group(Text(f"In order so far, but {said[0]}."), *said[1:])))

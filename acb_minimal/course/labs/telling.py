@@ -8,6 +8,7 @@ from rich.padding import Padding
 from rich.syntax import Syntax
 from rich.text import Text
 
+from ...run.engines import read_source
 from .lab import changed_lines, difference
 from .listing import STUCK
 from .started import Started
@@ -48,7 +49,7 @@ def diff(each: Started) -> RenderableType:
     """From a learner's engine to the goal's, names and comments left out; only of a lab that is solved."""
     if not each.progress.solved:
         return Text(f"{each.lab.name} is not solved yet, and a diff would give it away.")
-    text, name = difference(each.engine.read_text(), each.lab.solution), each.lab.goal_name
+    text, name = difference(read_source(each.engine), each.lab.solution), each.lab.goal_name
     if not text:
         return Text(f"{each.engine} is that of {name}, but for names and comments.")
     return Syntax(f"--- {each.engine}\n+++ {name}\n{text}", "diff", background_color="default")
@@ -56,7 +57,7 @@ def diff(each: Started) -> RenderableType:
 
 def ending(each: Started) -> RenderableType:
     """What is to be known once an engine has passed. Other right ways are written beside it, to run them."""
-    lab, progress, source = each.lab, each.progress, each.engine.read_text()
+    lab, progress, source = each.lab, each.progress, read_source(each.engine)
     if progress.copied:
         what = f"Nothing is wrong with it, but it is a text of ours, word for word: {lab.name} is listed as copied."
         parts = [Text(what, style="bold yellow")]
