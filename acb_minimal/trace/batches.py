@@ -139,8 +139,8 @@ def _sort(steps: list[Step], prompts: list[str]) -> None:
 
 
 def _waits(gpu: Gpu) -> Stretches:
-    """When the thread that launches waited."""
-    rows = np.concatenate((gpu.waits, gpu.recording.blocked()))
+    """When the thread that launches waited. In a trace of ours a call is all that was launched, and none too long."""
+    rows = gpu.waits if gpu.numbered else np.concatenate((gpu.waits, gpu.recording.blocked()))
     rows = rows[gpu.recording.thread[rows] == gpu.thread]
     return Stretches.union(gpu.recording.start[rows], gpu.recording.end[rows])
 

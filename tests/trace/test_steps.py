@@ -86,6 +86,23 @@ def test_a_graph_leaves_a_moment_between_kernels_if_it_is_known_how_many_there_a
     assert 1e3 * typical(trace).as_graphs == pytest.approx(4 + between, abs=0.001)
 
 
+def test_a_forward_pass_is_no_launch_that_blocks_because_the_carry_over_takes_so_much_less():
+    """In a trace of ours both are one call, so the usual one of that name may be the short one."""
+    trace = Trace("a GPU")
+    for number in range(10):
+        start = 0.03 * number
+        for part in range(2):  # more carry-overs than forward passes
+            begin = start + part * 1e-4
+            trace.add("CPU", "carry_over", begin, begin + 1e-4, number)
+            trace.add("compute", "carry_over", begin, begin + 1e-5, number, launched=begin, kernels=1e-5)
+        begin = start + 2e-4
+        trace.add("CPU", "forward", begin, begin + 0.02, number)
+        trace.add("compute", "forward", begin, begin + 0.025, number, launched=begin, kernels=0.02)
+    found = typical(trace)
+    assert found.law.launching == pytest.approx(0.0202)
+    assert found.waiting == 0
+
+
 def test_graphs_win_nothing_where_there_are_graphs():
     for name in WORKLOADS:
         graphs = stored(name, "ch6_cuda_graphs")
