@@ -27,6 +27,8 @@ from .started import Started, furthest, inside, next_after, start
 
 EVERY = 0.1  # seconds between two looks at the file
 PATIENCE = 60.0  # seconds for an answer; a watchdog of the judge's barks earlier, where it can
+# What a judge imports, the model that engines are timed with included.
+PRELOAD = ["__main__", "acb_minimal.course.labs.judging", "transformers.models.llama.modeling_llama"]
 KEYS = {"h": "hint", "l": "list", "r": "reset", "d": "diff", "n": "next", "q": "quit"}
 
 
@@ -37,7 +39,7 @@ class Judge:
         there_is = "forkserver" in multiprocessing.get_all_start_methods()
         self._context = multiprocessing.get_context("forkserver" if there_is else "spawn")
         if there_is:
-            self._context.set_forkserver_preload(["__main__", "acb_minimal.course.labs.judging"])
+            self._context.set_forkserver_preload(PRELOAD)
         self._process = self.pipe = None
 
     def begin(self, each: Started, console: Console) -> None:
@@ -154,6 +156,7 @@ class Watch:
         self.show("" if found.last else found.said)
         if not found.last:
             return
+        self.each = Started(self.each.folder)  # hints may have been asked for elsewhere
         self.each.checked(found.said, found.passed, found.copied, found.bubble)
         if found.passed:
             self.print(telling.ending(self.each))
