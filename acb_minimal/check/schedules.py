@@ -24,7 +24,7 @@ LARGE = tuple(f"{case.name}:{policy}" for case in (WIDE, LONG) for policy in POL
 HARM_SEEDS = 60  # that are tried for a wrong token
 AT_RANDOM = 60  # schedules that are drawn
 SECONDS = 15.0  # for a search
-SLICE = 25  # runs of a case, before it is the next one's turn
+SLICE = 8  # runs of a case, before it is the next one's turn
 
 
 def cases_of(engine_class: type) -> tuple[Case, ...]:

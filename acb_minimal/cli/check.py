@@ -1,8 +1,5 @@
 """`acb check` and `acb diff`: whether an engine is in order, and what sets one apart from another."""
 
-import os
-import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,19 +68,6 @@ def _spinner() -> Iterator[Callable[[str], None]]:
     """Shows what goes on."""
     with console.status("") as status:
         yield status.update
-
-
-def leave(threads: set[threading.Thread], clean: bool) -> None:
-    """Ends the command, with status 1 unless all is `clean`: also if a thread that the engine has begun never ends.
-
-    Args:
-        threads: those that there were before.
-    """
-    sys.stdout.flush()
-    if any(not thread.daemon for thread in set(threading.enumerate()) - threads):
-        os._exit(not clean)  # Python would wait for it
-    if not clean:
-        raise typer.Exit(1)
 
 
 def diff(

@@ -20,8 +20,7 @@ SLOW = ("torch", "transformers", "matplotlib")
 @pytest.fixture
 def lab(acb, tmp_path, monkeypatch):
     """`acb lab` in a folder that is empty at first, with a last word that is short: lab("start", "events") -> Done."""
-    monkeypatch.setattr(judging, "SCHEDULES", 12)
-    monkeypatch.setattr(judging, "RUNS", 2)
+    monkeypatch.setattr(judging, "SECONDS", 0.1)
     monkeypatch.chdir(tmp_path)
     return lambda *arguments: acb("lab", *arguments)
 

@@ -53,8 +53,7 @@ def learners() -> None:
 @pytest.fixture
 def terminal(tmp_path, monkeypatch):
     """A folder to work in, and a terminal of 88 columns, with a last word that is short."""
-    monkeypatch.setattr(judging, "RUNS", 2)
-    monkeypatch.setattr(judging, "SCHEDULES", 12)
+    monkeypatch.setattr(judging, "SECONDS", 0.1)
     monkeypatch.setattr(options.console, "_width", 88)
     monkeypatch.setattr(options.console, "_height", 50)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")

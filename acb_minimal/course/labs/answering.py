@@ -2,11 +2,11 @@
 one that is forked for each version. This file is there at once: torch is loaded when a judge is asked."""
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from io import StringIO
 from multiprocessing.connection import Connection
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import NamedTuple
 
 from rich.console import Console, Group, RenderableType
@@ -45,12 +45,12 @@ def answers(lab: Lab, file: Path, bubbles: list[float], progress: Callable[[str]
         bubbles: those of earlier versions, as shares of a step.
         progress: is told what goes on.
     """
-    import torch
-
     from . import judging, steps
 
-    torch.set_num_threads(1)  # the judge's tensors are so small that threads only get into each other's way
-    found = judging.quick(lab, file)
+    def ask(work: Callable, *more):
+        return judging.in_its_process(work, lab, file, *more, progress=progress)
+
+    found = ask(judging.quick)
     bubble = None if found.pace is None else steps.share(found.pace)
     picture = []
     if found.pace is not None:
@@ -59,11 +59,11 @@ def answers(lab: Lab, file: Path, bubbles: list[float], progress: Callable[[str]
             picture.append(Text(f"Your bubbles so far: {', '.join(f'{each:.0%}' for each in [*bubbles, bubble])}"))
     if found.so_far:
         yield Answer(Group(found.ticks, *picture, Text("\nNothing found so far.")), "more schedules")
-        found, picture = judging.thorough(file, found, progress), []
+        found, picture = ask(judging.thorough, found), []
     first = Group(found.ticks, found.shown, *picture)
     if found.fault is not None:
         yield Answer(first, "looking for a wrong token")
-        first = judging.again(file, found.fault)
+        first = ask(judging.again, found).shown
     copied = found.passed and lab.copied(read_source(file))
     yield Answer(first, found.said, True, found.passed, copied, bubble)
 
@@ -73,13 +73,16 @@ def send(pipe: Connection, name: str, file: Path, bubbles: list[float], width: i
     that the engine has started. What the engine prints is told, too."""
     if hasattr(os, "setpgrp"):
         os.setpgrp()
-    sys.stdout = sys.stderr = printed = StringIO()
     console = Console(file=StringIO(), width=width, color_system=colors, force_terminal=True)
-    for answer in answers(LABS[name], file, bubbles, lambda text: None):
-        lines = printed.getvalue().splitlines()[:PRINTED]
-        printed.truncate(printed.seek(0))
-        with console.capture() as shown:
-            if lines:
-                console.print("Your engine has printed:", *lines, sep="\n  ", highlight=False, markup=False)
-            console.print(answer.shown, highlight=False)
-        pipe.send(answer._replace(shown=shown.get()))
+    with TemporaryFile("w+") as printed:
+        for stream in (1, 2):
+            os.dup2(printed.fileno(), stream)
+        for answer in answers(LABS[name], file, bubbles, lambda text: None):
+            printed.seek(0)
+            lines = printed.read().splitlines()[:PRINTED]
+            printed.truncate(0)
+            with console.capture() as shown:
+                if lines:
+                    console.print("Your engine has printed:", *lines, sep="\n  ", highlight=False, markup=False)
+                console.print(answer.shown, highlight=False)
+            pipe.send(answer._replace(shown=shown.get()))

@@ -9,25 +9,27 @@ import shlex
 import statistics
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+import torch
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from ...check import judge, tables
+from ...check import judge, rules, tables
 from ...check.cases import CASES
 from ...check.pace import Pace, pace
 from ...check.race_detector import NOUNS
 from ...check.schedules import FIXED, SearchResult, harm, replay, search
+from ...check.watchdog import Broken, apart
 from ...errors import InputError
 from ...run.engines import code_lines, engine, read_source
 from .lab import LABS, Lab, changed_lines
 
-PIECES = ("upload", "forward", "download")
 SECONDS = 2.0  # of `thorough`; `acb check` takes more
+Progress = Callable[[str], None]
 MANY = 8  # changed lines that are no rewrite, however small the engine is
 ENDS, ORDER, TOKENS, STEP, ALL = "to the end", "order", "tokens", "step", "schedules"
 
@@ -92,15 +94,34 @@ def _no_bytecode() -> Iterator[None]:
         sys.dont_write_bytecode = before
 
 
-def quick(lab: Lab, file: Path) -> Ruling:
-    """What can be said at once."""
-    asked = _asked(lab)
-    judged: dict[str, bool | None] = dict.fromkeys([ENDS, ORDER, TOKENS, *asked, ALL])
+def in_its_process(work: Callable[..., Ruling], lab: Lab, file: Path, *more, progress: Progress) -> Ruling:
+    """What `work` says of an engine, from a process of its own; also if that was ended, or what judges was changed.
+
+    Args:
+        work: one of the functions below, which takes all of these.
+    """
     try:
-        engine_class, first, fault = load(file), None, None
+        return apart(_fairly, work, lab, file, *more, file=str(file), shown=nullcontext(progress))
+    except (Broken, InputError) as error:
+        return Ruling(_nothing_yet(lab) | {ENDS: False}, _short(str(error)), Text(f"{str(error).removesuffix('.')}."))
+
+
+def _fairly(work: Callable[..., Ruling], *arguments) -> Ruling:
+    torch.set_num_threads(1)  # what is computed is so small that a second one only gets in the way
+    before = rules.snapshot()
+    found = work(*arguments)
+    if changed := rules.changed_since(before):
+        raise Broken(changed)
+    return found
+
+
+def quick(lab: Lab, file: Path, progress: Progress) -> Ruling:
+    """What can be said at once."""
+    asked, judged = _asked(lab), _nothing_yet(lab)
+    try:
+        engine_class, fault = load(file), None
         for seed in map(str, range(len(FIXED) * len(CASES))):
             outcome = replay(engine_class, seed)
-            first = first or outcome
             wrong = outcome.wrong_batch_number is not None
             judged[ORDER] = judged[ORDER] is not False and not outcome.hazards
             judged[TOKENS] = judged[TOKENS] is not False and not wrong
@@ -115,9 +136,8 @@ def quick(lab: Lab, file: Path) -> Ruling:
         return Ruling(judged | {ENDS: False}, _short(str(error)), Text(str(error)))
     found: list[tuple[str, RenderableType]] = []
     if mine is not None:
-        streams = len({action.actor for _, action in first.events if action.what in PIECES})
         for what, say in asked.items():
-            said = say(lab, mine, streams, read_source(file))
+            said = say(lab, mine, read_source(file))
             judged[what] = not said
             if said:
                 found.append((said[0], Group(Text(f"In order so far, but {said[0]}."), *said[1:])))
@@ -128,7 +148,7 @@ def quick(lab: Lab, file: Path) -> Ruling:
     return Ruling(judged, "passed the quick cases", Text("Nothing found by the quick cases."), mine)
 
 
-def thorough(file: Path, found: Ruling, progress: Callable[[str], None] = lambda text: None) -> Ruling:
+def thorough(lab: Lab, file: Path, found: Ruling, progress: Progress) -> Ruling:
     """The last word on an engine that has passed the quick cases.
 
     Args:
@@ -147,10 +167,11 @@ def thorough(file: Path, found: Ruling, progress: Callable[[str], None] = lambda
     return replace(found, judged=found.judged | {ALL: True}, said="solved", shown=Text(text))
 
 
-def again(file: Path, fault: SearchResult) -> Text:
+def again(lab: Lab, file: Path, found: Ruling, progress: Progress) -> Ruling:
     """The command that shows what is not in order: in a schedule with a wrong token, if one is found."""
+    fault = found.fault
     shown = harm(load(file), fault.seed, fault.outcome) if fault.harm is None else fault.harm
-    return tables.again(shlex.quote(str(file)), replace(fault, harm=shown))
+    return replace(found, shown=tables.again(shlex.quote(str(file)), replace(fault, harm=shown)))
 
 
 @cache
@@ -177,6 +198,10 @@ def _faulty(judged: dict[str, bool | None], fault: SearchResult) -> Ruling:
     return Ruling(judged, said, tables.problem(outcome), fault=fault)
 
 
+def _nothing_yet(lab: Lab) -> dict[str, bool | None]:
+    return dict.fromkeys([ENDS, ORDER, TOKENS, *_asked(lab), ALL])
+
+
 # --- what a lab asks for: each says what is not as it should be, and why; nothing if all is ---
 
 
@@ -193,7 +218,7 @@ def _asked(lab: Lab) -> dict[str, Callable]:
     return {what: say for what, say in asked.items() if say}
 
 
-def _forwards(lab: Lab, mine: Pace, streams: int, source: str) -> tuple | None:
+def _forwards(lab: Lab, mine: Pace, source: str) -> tuple | None:
     spans = [span for span in mine.trace.lane("compute") if span.batch_number in mine.decodes]
     count = round(sum(span.name in ("forward", "replay") for span in spans) / len(mine.decodes))
     if count <= 1:
@@ -204,23 +229,23 @@ def _forwards(lab: Lab, mine: Pace, streams: int, source: str) -> tuple | None:
     return f"a step has {count} forward passes, and one is enough", Text(cost)
 
 
-def _streams(lab: Lab, mine: Pace, streams: int, source: str) -> tuple | None:
-    if streams < lab.streams:
-        return (f"upload, forward pass and download are in {streams} of {lab.streams} streams",)
+def _streams(lab: Lab, mine: Pace, source: str) -> tuple | None:
+    if mine.streams < lab.streams:
+        return (f"upload, forward pass and download are in {mine.streams} of {lab.streams} streams",)
 
 
-def _slots(lab: Lab, mine: Pace, streams: int, source: str) -> tuple | None:
+def _slots(lab: Lab, mine: Pace, source: str) -> tuple | None:
     slots = [span.slot for span in mine.trace.lane("H2D") if span.batch_number in mine.decodes]
     if not all(len(set(slots[place : place + lab.slots])) == lab.slots for place in range(len(slots) - lab.slots + 1)):
         return (f"the batches do not take turns with {lab.slots} slots",)
 
 
-def _waits(lab: Lab, mine: Pace, streams: int, source: str) -> tuple | None:
+def _waits(lab: Lab, mine: Pace, source: str) -> tuple | None:
     if (waits := round(mine.host_waits)) > lab.waits:
         return f"the host waits {waits} times in a step, and {_times(lab.waits)} enough", *_lines(mine)
 
 
-def _ahead(lab: Lab, mine: Pace, streams: int, source: str) -> tuple | None:
+def _ahead(lab: Lab, mine: Pace, source: str) -> tuple | None:
     windows = mine.trace.batches()
     spans = [span for span in mine.trace.lane("CPU") if span.batch_number in mine.decodes]
     late = {span.name for span in spans if span.end > windows[span.batch_number - 1][1]}
@@ -229,12 +254,12 @@ def _ahead(lab: Lab, mine: Pace, streams: int, source: str) -> tuple | None:
         return f"it is too late for {which} of the next batch: the GPU is done with this one", *_lines(mine)
 
 
-def _step(lab: Lab, mine: Pace, streams: int, source: str) -> tuple | None:
+def _step(lab: Lab, mine: Pace, source: str) -> tuple | None:
     if not mine.as_fast(theirs := goal_pace(lab.name)):
         return f"a step takes longer than that of {theirs.name}", *_lines(mine)
 
 
-def _rewrite(lab: Lab, mine: Pace, streams: int, source: str) -> tuple | None:
+def _rewrite(lab: Lab, mine: Pace, source: str) -> tuple | None:
     if changed_lines(lab.starter, source) > max(MANY, len(code_lines(lab.starter, comments=False)) // 2):
         return ("it is another engine now: find the bug in the one you were given",)
 
@@ -259,7 +284,7 @@ def _lines(mine: Pace) -> list[Text]:
             text += f"; {later} is not launched yet, so the GPU runs dry: {1e3 * wait.bubble:.2f} ms of bubble a step"
         elif wait.ahead:
             text += f"; {later} is launched already"
-        told.append(Text(f"  {wait.line.told(mine.file)}: {wait.line.text.split('#')[0].strip()}\n    {text}"))
+        told.append(Text(f"  {wait.line.told(mine.file)}: {wait.line.code}\n    {text}"))
     return told
 
 

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Mapping
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from ...trace.formatting import table
@@ -12,7 +11,6 @@ from .lab import LABS, following
 from .started import Progress
 
 HEADINGS = {"build": "Builders: from each chapter to the next", "hunt": "Bug hunts: an engine, and its symptom"}
-COUNTS = ("checks", "hints", "in a row", "how many")
 STUCK = 3  # checks in a row with the same answer
 
 
@@ -22,19 +20,19 @@ def listing(done: Mapping[str, Progress]) -> RenderableType:
     Args:
         done: what `started.furthest` has found.
     """
-    table = _table("Labs", "", "lab", "what it is about", "goal", "checks", "hints")
+    made = table("Labs", "", "lab", "what it is about", "goal", "checks", "hints", left=4)
     for kind, heading in HEADINGS.items():
-        table.add_row("", "", Text(heading, "bold"))
+        made.add_row("", "", Text(heading, "bold"))
         for lab in (lab for lab in LABS.values() if lab.kind == kind):
             progress = done.get(lab.name)
             counts = (progress.checks, progress.hints) if progress else ("", "")
-            table.add_row(_sign(progress), lab.name, lab.title, lab.goal, *map(str, counts))
-        table.add_section()
+            made.add_row(_sign(progress), lab.name, lab.title, lab.goal, *map(str, counts))
+        made.add_section()
     legend = "Goal: the chapter that an engine has to be as fast as. ✓ solved, = copied, … started."
     count = f"{len(solved(done))} of {len(LABS)} are solved here."
     if after := following(None, solved(done)):
         count += f" Next: acb lab watch {after.name}"
-    return Group(table, Text(f"\n{legend}\n{count}"))
+    return Group(made, Text(f"\n{legend}\n{count}"))
 
 
 def solved(done: Mapping[str, Progress]) -> set[str]:
@@ -48,7 +46,8 @@ def report(learners: Mapping[str, Mapping[str, Progress]]) -> RenderableType:
     Args:
         learners: by what to call them, their progress in each lab that they have started.
     """
-    table = _table("Who is where", "who", "solved", "at", "checks", "hints", "what the judge said last", "in a row")
+    columns = "who", "solved", "at", "checks", "hints", "in a row", "what the judge said last"
+    made = table("Who is where", *columns, left=3, wraps=True)
     stuck: Counter[tuple[str, str]] = Counter()
     for who, labs in learners.items():
         count = f"{len(solved(labs))} of {len(LABS)}"
@@ -56,18 +55,20 @@ def report(learners: Mapping[str, Mapping[str, Progress]]) -> RenderableType:
             count += f", {copied} copied"
         at = max((each for each in labs.values() if not each.solved), key=_when, default=None)
         if at is None:
-            table.add_row(who, count, "-", "", "", "all that was started is solved" if labs else "nothing is started")
+            said = "all that was started is solved" if labs else "nothing is started"
+            made.add_row(who, count, "-", "", "", "", said)
             continue
         said = at.said or "nothing is checked yet"
-        table.add_row(who, count, at.lab, str(at.checks), str(at.hints), said, str(at.same or ""))
+        made.add_row(who, count, at.lab, str(at.checks), str(at.hints), str(at.same or ""), said)
         if at.same >= STUCK:
             stuck[at.lab, at.said] += 1
     if not stuck:
-        return Group(table, Text("\nNobody has been told the same three times in a row."))
-    places = _table("Stuck: told the same three times in a row or more", "how many", "at", "what the judge says")
+        return Group(made, Text("\nNobody has been told the same three times in a row."))
+    title = "Stuck: told the same three times in a row or more"
+    places = table(title, "at", "how many", "what the judge says", wraps=True)
     for (lab, said), count in stuck.most_common():
-        places.add_row(str(count), lab, said)
-    return Group(table, Text(), places)
+        places.add_row(lab, str(count), said)
+    return Group(made, Text(), places)
 
 
 def _when(progress: Progress) -> str:
@@ -80,11 +81,3 @@ def _sign(progress: Progress | None) -> Text:
     if progress.copied:
         return Text("=", "yellow")
     return Text("✓", "green") if progress.solved else Text("…", "yellow")
-
-
-def _table(title: str, *columns: str) -> Table:
-    made = table(title, *columns)
-    for column in made.columns:
-        column.justify = "right" if column.header in COUNTS else "left"
-        column.no_wrap = column.header in ("lab", "who", "at", "solved")
-    return made

@@ -1,7 +1,7 @@
 """`acb lab watch`: one process that judges an engine on every save, goes on to the next lab, and listens to keys.
 
-The engine runs in a process of its own, forked from one that has torch loaded, so that an answer takes no imports, and
-whatever the engine does to its process ends there. This one needs no torch: its first screen is there at once.
+The judge is forked from a process that has torch loaded, so that an answer takes no imports; below that the engine has
+one of its own. This one needs no torch: its first screen is there at once.
 """
 
 import datetime
@@ -26,7 +26,6 @@ from .lab import LABS, Lab
 from .started import Started, furthest, inside, next_after, start
 
 EVERY = 0.1  # seconds between two looks at the file
-PATIENCE = 60.0  # seconds for an answer; a watchdog of the judge's barks earlier, where it can
 # What a judge imports, the model that engines are timed with included.
 PRELOAD = ["__main__", "acb_minimal.course.labs.judging", "transformers.models.llama.modeling_llama"]
 KEYS = {"h": "hint", "l": "list", "r": "reset", "d": "diff", "n": "next", "q": "quit"}
@@ -50,7 +49,6 @@ class Judge:
         self._process = self._context.Process(target=send, args=arguments)
         self._process.start()
         theirs.close()
-        self._begun = time.monotonic()
 
     def read(self) -> Answer | None:
         """What has been answered since, if anything has."""
@@ -62,15 +60,10 @@ class Judge:
                 if found.last:
                     self.end()
                 return found
+            return None
         except EOFError:
-            self._process.join()
-            said = f"the engine has ended the process that it ran in, with status {self._process.exitcode}"
-        else:
-            if time.monotonic() - self._begun < PATIENCE:
-                return None
-            said = f"the engine has not come to an end in {PATIENCE:g} s"
-        self.end()
-        return Answer(f"{said[0].upper()}{said[1:]}.", said, last=True)
+            self.end()
+            return Answer("The judge has ended before its time. Save once more.", "no answer", last=True)
 
     def end(self) -> None:
         """Ends what is being judged."""

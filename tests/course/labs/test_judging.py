@@ -23,7 +23,7 @@ def ruled(tmp_path):
     def ask(lab: Lab, source: str) -> tuple[judging.Ruling, str]:
         file = tmp_path / "engine.py"
         file.write_text(source)
-        ruling = judging.quick(lab, file)
+        ruling = judging.quick(lab, file, print)
         console = Console(width=200, file=StringIO())
         console.print(ruling.said, ruling.shown)
         return ruling, " ".join(console.file.getvalue().split())
