@@ -2,6 +2,7 @@
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
 from ..measure.result_table import STEP, parts_in_ms
@@ -80,17 +81,20 @@ def _why(outcome: Outcome) -> str:
 
 def timeline(chapter: str, seed: str, outcome: Outcome) -> RenderableType:
     """What the host and the device did, in the order in which it was done."""
-    heads = "who", "what", "slot", "line", "requests and tokens"
-    made = table(f"{chapter}, seed {seed}: in order of completion", *heads, left=3, wraps=True)
+    table = Table(title=f"{chapter}, seed {seed}: in order of completion", title_justify="left")
+    for column in ("who", "what", "slot", "line"):
+        table.add_column(column, justify="right" if column == "line" else "left", no_wrap=True)
+    table.add_column("requests and tokens", overflow="fold")
     for kind, action in outcome.events:
         if kind == "done":
             who, note = outcome.names[action.actor], outcome.notes.get(action.number)
-            made.add_row(who, str(action), action.slot, _told(action, outcome), note)
-    made.caption = (
+            table.add_row(who, str(action), action.slot, _told(action, outcome), note)
+    table.caption = (
         "Of a batch that is scheduled: each request's tokens, from which position, and its pages. Of a forward pass: "
         "the tokens it was given, and what it sampled behind them. Of an update: the tokens that came home."
     )
-    return made if outcome.clean else Group(made, problem(outcome))
+    table.caption_justify = "left"
+    return table if outcome.clean else Group(table, problem(outcome))
 
 
 def time(mine: Pace, theirs: Pace) -> RenderableType:
