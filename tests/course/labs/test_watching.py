@@ -135,7 +135,7 @@ def test_the_last_one_ends_it(learner):
 def test_keys(learner):
     learner.begin("events")
     assert f"1. {LABS['events'].hints[0]}" in " ".join(learner.presses("h").split())
-    assert "0 of 17 are solved here" in learner.presses("l")
+    assert f"0 of {len(LABS)} are solved here" in learner.presses("l")
     assert "would give it away" in learner.presses("d")
     learner.watch.each.engine.write_text("mine")
     assert "What it was is" in learner.presses("r")
