@@ -34,7 +34,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page, config: MkDocsConfig, files: Files) -> str:
-    return templates.from_string(markdown).render(Page.names(page.file.src_uri))
+    return templates.from_string(markdown).render(Page.names(page.file.src_uri), repository=config.repo_url)
 
 
 def on_page_content(content: str, page, config: MkDocsConfig, files: Files) -> None:
