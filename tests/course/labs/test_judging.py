@@ -55,6 +55,7 @@ STARTERS = {
     "scarce": ("tokens", "batch 1 gave request 0 token"),
     "stutter": ("tokens", "batch 1 gave request 0 token"),
     "loop": ("to the end, order", "writes slot B's inputs; the graph replay of batch 1 reads them"),
+    "early": ("tokens", "its grammar forbids it"),
 }
 
 
