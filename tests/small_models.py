@@ -137,5 +137,6 @@ def save(folder, flaw: str = "", **settings) -> str:
     """A folder with such a model, its weights random."""
     torch.manual_seed(0)
     settings = {"window": 5} | settings if flaw.startswith("window") else settings
-    SmallForCausalLM(SmallConfig(flaw, **settings)).save_pretrained(folder)
+    config = SmallConfig(flaw, **settings)
+    SmallForCausalLM(config).to(config.dtype).save_pretrained(folder)
     return str(folder)

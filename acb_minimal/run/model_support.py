@@ -6,7 +6,6 @@ of that token and its position alone, attention left out; and its own attention 
 """
 
 import inspect
-import math
 import re
 import textwrap
 from collections.abc import Callable, Iterator
@@ -264,16 +263,18 @@ def check_network(network: PreTrainedModel, layers: list[AttentionLayer], vocab:
                 f"logits differ by {distance:.1%})"
             )
     network.set_attn_implementation("eager")
-    theirs = network(input_ids=ids[:1], use_cache=False).logits[0, -2:]
+    theirs = network(input_ids=ids[:1], use_cache=False).logits[0]
     network.set_attn_implementation(ATTENTION)
-    if (distance := _distance(_last_logits(network, layers, ids[0].tolist()), theirs)) > limit:
+    ours = _last_logits(network, layers, ids[0].tolist())
+    # Of most tokens: where weights have 16 bits, one may be sent to another expert by no more than how sums round.
+    if (distance := _distances(ours, theirs[-len(ours) :]).median()) > limit:
         raise UnsupportedModel(
             f"its own attention and ours give different answers (its logits differ by {distance:.1%}): there is more "
             "to it than attention over all positions so far"
         )
 
 
-def _by_place(network: PreTrainedModel, ids: Tensor, max_positions: int) -> Iterator[tuple[float, float]]:
+def _by_place(network: PreTrainedModel, ids: Tensor, max_positions: int) -> Iterator[tuple[Tensor, Tensor | float]]:
     """How far the logits of a few tokens, attention left out, are from those at a batch's start; how far they may be.
 
     A network knows how far along a token is from its position, from a cache, and from where it stands in the batch; a
@@ -290,34 +291,35 @@ def _by_place(network: PreTrainedModel, ids: Tensor, max_positions: int) -> Iter
 
     network.set_attn_implementation(PROBE)
     right, again = logits(ids, near)[:count], logits(ids, near)[:count]
-    yield _distance(logits(ids.flip(0), far)[count:], right), HALF_DISTANCE / 5
+    yield _distances(logits(ids.flip(0), far)[count:], right).max(), HALF_DISTANCE / 5
     told = logits(ids, near, **_full_cache(network, far[0].item()))[:count]
-    yield _distance(told, right), 1e-4 + 4 * _distance(again, right)  # it is the same batch
+    yield _distances(told, right).max(), 1e-4 + 4 * _distances(again, right).max()  # it is the same batch
 
 
 def _last_logits(network: PreTrainedModel, layers: list[AttentionLayer], tokens: list[int]) -> Tensor:
-    """Those of the last two tokens, with our attention: from a batch with all but the last, and one with that."""
+    """Of the second half of the tokens, with our attention: from a batch with the first half, and then a batch each."""
     device = CudaDevice() if network.device.type == "cuda" else CpuDevice()
     cache = KVCache(layers, len(tokens), 1, network.dtype, network.device)
     model = Model(network, layers, cache, SlotSize(1, len(tokens), len(tokens)), device)
-    slot, found = model.new_slot(), []
-    for start, end in ((0, len(tokens) - 1), (len(tokens) - 1, len(tokens))):
+    slot, found, start = model.new_slot(), [], 0
+    for end in range((len(tokens) + 1) // 2, len(tokens) + 1):
         request = Request("", tokens[:end], 1)
         request.pages = list(range(len(tokens)))[::-1]
         slot.write(Batch([Row(request, start, end - start)]))
         slot.upload()
         found.append(model.compute_logits(slot.written.inputs, end - start))
+        start = end
     model.close()
     return torch.cat(found)
 
 
-def _distance(found: Tensor, right: Tensor) -> float:
-    """Between logits, [tokens, vocabulary], as a share of the spread of those that are right."""
-    found, right = found.float(), right.float()
-    distance = ((found - right).norm() / (right - right.mean(-1, keepdim=True)).norm()).item()
-    if not math.isfinite(distance):
+def _distances(found: Tensor, right: Tensor) -> Tensor:
+    """Between logits, [tokens, vocabulary], as a share of the spread of those that are right, token by token."""
+    found, right = found.double(), right.double()
+    distances = (found - right).norm(dim=-1) / (right - right.mean(-1, keepdim=True)).norm(dim=-1)
+    if not distances.isfinite().all():
         raise UnsupportedModel("its logits are NaN, infinite or all the same")
-    return distance
+    return distances.cpu()
 
 
 def in_one_line(error: BaseException) -> str:

@@ -150,6 +150,17 @@ def test_a_model_that_would_answer_something_else_is_refused_once_it_is_loaded(t
     assert small_models.BY_ITS_WEIGHTS[flaw] in one_line(caught)
 
 
+@pytest.mark.parametrize("flaw", ["", *small_models.BY_ITS_WEIGHTS])
+def test_how_sums_of_16_bits_round_is_told_from_a_flaw(tmp_path, flaw):
+    checkpoint = Checkpoint(small_models.save(tmp_path, flaw, dtype=torch.bfloat16))
+    assert checkpoint.dtype == torch.bfloat16
+    if not flaw:
+        assert checkpoint.load(CPU) is not None
+    else:
+        with pytest.raises(InputError, match=small_models.BY_ITS_WEIGHTS[flaw]):
+            checkpoint.load(CPU)
+
+
 def test_what_no_request_can_reach_is_no_reason(tmp_path):
     """Its queries would be scaled from position 256 on: it has no more than 200."""
     assert Checkpoint(small_models.save(tmp_path, "place in cache", positions=200)).load(CPU) is not None
