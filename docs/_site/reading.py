@@ -5,8 +5,10 @@ import re
 
 from bs4 import BeautifulSoup
 
+from acb_minimal.run.engines import chapter_paths
+
 PACE = 155  # words a minute, of prose, code and tables alike: 90 minutes for 14,000
-COURSE = re.compile(r"index\.md|law\.md|chapters/.*\.md")
+COURSE = ("index.md", "law.md", *(f"chapters/{stem}.md" for stem in chapter_paths()))
 MARK = re.compile(r"<!-- minutes (\S*) -->")
 QUERY = re.compile(r'href="([^"]*)" data-query="([^"]*)"|data-query="([^"]*)" href="([^"]*)"')
 LINK = re.compile(r'<a href="([^"]*glossary/)?#([\w-]+)"')
@@ -17,7 +19,7 @@ _meanings: dict[str, str] = {}
 
 def note(uri: str, content: str) -> None:
     """Takes in a page as it is before its theme comes around it."""
-    if COURSE.fullmatch(uri):
+    if uri in COURSE or uri.startswith("chapters/"):
         _words[uri] = words(content)
     if uri == "glossary.md":
         page = BeautifulSoup(content, "html.parser")
@@ -54,4 +56,4 @@ def minutes(uri: str) -> str:
     """The reading time of a page; without one, of all of the course, in tens."""
     if uri:
         return str(round(_words[uri] / PACE))
-    return str(10 * round(sum(_words.values()) / PACE / 10))
+    return str(10 * round(sum(map(_words.get, COURSE)) / PACE / 10))

@@ -134,6 +134,8 @@ class Recorder(RaceDetector):
         super().did(what, batch_number, slot)
         _, action = self.events[-1]
         call = self.calls[self._add(action, {"do": "host", "what": what})]
+        if line := self._line():  # an action has the line that touched anything first: a slot's making, say
+            call["line"] = line.number
         if what in ("write", "fill") and slot in self.slots:
             self.batches[batch_number] = self.slots[slot].batch
             self._note(call, self.slots[slot], "pinned inputs")

@@ -222,6 +222,8 @@ def test_every_chapter_is_played_line_by_line_as_it_is_and_without_each_line(tab
         choice.select_option(line)
         expect(tab.locator(".source li.gone")).to_have_attribute("value", line)
         harmful = player(tab, "run.ordered")
+        schedule = next(number for number, text in enumerate(whole.splitlines(), 1) if ".schedule()" in text)
+        assert player(tab, "run.calls[0].line") == schedule
         expect(tab.locator(".failure .wrong")).to_have_count(int(harmful))
         if harmful:
             player(tab, "zoom(9)")
