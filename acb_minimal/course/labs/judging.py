@@ -181,13 +181,6 @@ def goal_pace(name: str) -> Pace:
     return pace(engine(lab.solution, lab.name), lab.goal_name)
 
 
-@cache
-def pace_before(name: str) -> Pace | None:
-    """How fast a lab's starter is; None if that is not what the lab is about."""
-    lab = LABS[name]
-    return pace(engine(lab.starter, lab.name), "before") if lab.wins else None
-
-
 def _faulty(judged: dict[str, bool | None], fault: SearchResult) -> Ruling:
     outcome = fault.outcome
     if outcome.hazards:

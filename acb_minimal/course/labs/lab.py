@@ -69,7 +69,6 @@ class Lab:
         streams: in how many streams upload, forward pass and download have to be.
         slots: how many slots the batches have to take turns with.
         hidden: host work for the next batch that has to be done while one is on the GPU, by the names of spans.
-        wins: whether it is about time or waits, and not only order.
     """
 
     name: str
@@ -89,7 +88,6 @@ class Lab:
     streams: int = 1
     slots: int = 1
     hidden: tuple[str, ...] = ()
-    wins: bool = True
 
     @classmethod
     def read(cls, name: str) -> "Lab":
