@@ -194,7 +194,7 @@ def test_a_chapter_is_found_by_name_short_name_and_path(tmp_path):
     engine = load_chapter("ch1_sync")
     assert load_chapter("ch1").__doc__ == engine.__doc__
     mine = tmp_path / "mine.py"
-    mine.write_text("class Engine:\n    'mine'\n")
+    mine.write_text("class Engine:\n    'mine'\n\n    def run(self):\n        pass\n")
     assert load_chapter(str(mine)).__doc__ == "mine"
 
 
