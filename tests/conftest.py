@@ -1,9 +1,10 @@
 """What the tests share: tiny random models, transformers' greedy generation as the oracle, a way to serve, the site."""
 
+import contextlib
+import io
 import json
+import logging
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -181,12 +182,28 @@ def made_once(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def site(made_once) -> Site:
+    """Built in this process, which has loaded torch already."""
+
     def build(folder: Path) -> tuple[int, str]:
-        command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder]
-        environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}  # advertising of the theme's
-        root = Path(__file__).parent.parent
-        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
-        return done.returncode, done.stdout + done.stderr
+        os.environ["NO_MKDOCS_2_WARNING"] = "1"  # advertising of the theme's
+        from mkdocs.commands.build import build as make
+        from mkdocs.config import load_config
+        from mkdocs.exceptions import Abort
+
+        root, said = Path(__file__).parent.parent, io.StringIO()
+        handler = logging.StreamHandler(said)
+        handler.setLevel(logging.WARNING)
+        logging.getLogger("mkdocs").addHandler(handler)
+        with contextlib.chdir(root):
+            config = load_config(str(root / "mkdocs.yml"), site_dir=str(folder), strict=True)
+            config.plugins.on_startup(command="build", dirty=False)
+            try:
+                make(config)
+            except Abort as stopped:
+                return stopped.code or 1, f"{said.getvalue()}{stopped}"
+            finally:
+                logging.getLogger("mkdocs").removeHandler(handler)
+        return 0, said.getvalue()
 
     folder, made = made_once("site", build)
     return Site(folder, *made)
