@@ -2,9 +2,12 @@
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from ..grammar import Grammar
+
+if TYPE_CHECKING:  # importing it takes seconds: torch
+    from ..grammar import Grammar
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Options:
     compile: bool = False
     gpus: int = 1
     launching: float | None = None
-    grammar: str | Grammar | None = None
+    grammar: "str | Grammar | None" = None
     mask_work: float = 0.0
 
     def __post_init__(self):

@@ -3,11 +3,14 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from ..grammar import Grammar
 from ..models import counter
 from .options import Scale
+
+if TYPE_CHECKING:  # importing it takes seconds: torch
+    from ..grammar import Grammar
 
 MOST_TOKENS = 65_536  # in a batch
 
@@ -35,7 +38,7 @@ class Job:
     page_size: int = 64
     pages: int | None = None
     ignore_stop: bool = False
-    grammar: str | Grammar | Sequence[str | Grammar | None] | None = None
+    grammar: "str | Grammar | Sequence[str | Grammar | None] | None" = None
 
     def check(self) -> None:
         """Whether batches can be so large.
