@@ -118,10 +118,16 @@ function windowsOf(spans) {
   return ordered;
 }
 
-/* Means over the batches that figures are taken from: what a step takes, by the GPU's clock, and what of it is lost. */
+/* Medians over the typical decodes: what a step takes, by the GPU's clock, and what of it is lost. */
 function figuresOf(recording, spans) {
   const steady = windowsOf(spans).filter(({ batch }) => recording.steady.includes(batch));
-  const mean = (of) => steady.reduce((sum, window) => sum + of(window), 0) / steady.length;
-  const bubbles = mean(({ bubble }) => bubble), gaps = mean(({ start, end, kernels }) => end - start - kernels);
-  return { step: mean(({ start, end }) => end - start) + bubbles, bubbles, gaps };
+  const median = (of) => {
+    const values = steady.map(of).sort((one, other) => one - other), half = values.length / 2;
+    return (values[Math.floor(half)] + values[Math.ceil(half) - 1]) / 2;
+  };
+  return {
+    step: median(({ start, end, bubble }) => end - start + bubble),
+    bubbles: median(({ bubble }) => bubble),
+    gaps: median(({ start, end, kernels }) => end - start - kernels),
+  };
 }
