@@ -132,6 +132,7 @@ def test_the_last_one_ends_it(learner):
     assert "All labs are solved." in learner.text
 
 
+@pytest.mark.slow  # it waits a second for a key that must not come
 def test_keys(learner):
     learner.begin("events")
     assert f"1. {LABS['events'].hints[0]}" in " ".join(learner.presses("h").split())
