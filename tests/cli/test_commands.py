@@ -32,10 +32,7 @@ FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTAL
 
 # What takes long is run smaller, by the same command with the same options.
 SHORTER = {
-    "acb run my_engine.py": "acb run my_engine.py --requests 6",
     "acb check my_engine.py": "acb check my_engine.py --seconds 1",
-    "acb check ch5 --seconds 600": "acb check ch2 --seconds 1",
-    "acb check ch5 --deletions": "acb check ch1 --deletions",
 }
 # What a test cannot do: install, test, serve. That the files and extras that these name exist is tested.
 NOT_RUN = ("python3 -m venv", ". .venv/bin/activate", "pip install", "pytest", "jupyter lab", "mkdocs serve",
