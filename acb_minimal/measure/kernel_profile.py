@@ -1,7 +1,8 @@
 """Runs a few batches of a workload under torch's profiler, in a process of its own.
 
-It is a process of its own because the profiler slows launches, and the slowness stays: a process in which it has run
-once launches kernels more slowly ever after. Of what runs here, only the kernels' own times are good for anything.
+It is a process of its own because the profiler slows launches, and the slowness can stay: on some machines a process in
+which it has run launches kernels more slowly ever after (docs/myths.md). Of what runs here, only the kernels' own
+times are good for anything.
 Several runs may share the process, which then loads the model once.
 """
 
