@@ -53,7 +53,7 @@ class Device(Protocol):
         """Launches device work on the current stream.
 
         Args:
-            what: "forward" or "carry_over"; "logits" or "sample", where these are two.
+            what: "forward" or "carry_over"; "count", "logits" or "sample", where these are by themselves.
             work: what it is for; looked at again when a graph with it in it is replayed for another batch.
             run: the work itself.
         """

@@ -15,7 +15,7 @@ import torch
 
 from .device import Device
 from .errors import EngineError, InputError
-from .model import Model
+from .model import SplitModel
 from .request import Batch, FinishReason, Request
 from .scheduler import Scheduler
 from .slot import IOSlot, SlotSize
@@ -235,38 +235,19 @@ class GrammarSlot(IOSlot):
         self.device.copy("h2d", self.device_masks[:rows], self.host_masks[:rows], non_blocking, self)
 
 
-class GrammarModel(Model):
-    """A model that samples only what the masks in a slot allow. Its forward pass comes in two: what needs no masks, and
-    what does.
-
-    Attributes:
-        scores: of each sampled row's next token, as `logits` leaves them to `sample`: [rows, vocabulary].
-    """
+class GrammarModel(SplitModel):
+    """A model that samples only what the masks in a slot allow: its forward pass needs no masks, its sampling does."""
 
     slot_class = GrammarSlot
 
     def __init__(self, network, layers, cache, size: SlotSize, device: Device):
         super().__init__(network, layers, cache, size, device)
-        where = device.torch_device if network is not None else "meta"
-        dtype = torch.promote_types(cache.keys[0].dtype, torch.float32)
-        self.scores = torch.zeros(size.rows, size.vocab, dtype=dtype, device=where)
-        self._bits = torch.tensor([1 << bit for bit in range(8)], dtype=torch.uint8, device=where)
+        self._bits = torch.tensor([1 << bit for bit in range(8)], dtype=torch.uint8, device=self._where)
 
     def forward(self, slot: GrammarSlot) -> None:
         """Both, one after the other, for an engine that has its masks on the device already."""
         self.logits(slot)
         self.sample(slot)
-
-    def logits(self, slot: GrammarSlot) -> None:
-        """Runs the slot's batch as far as the scores of each sampled row's next token."""
-        written = slot.written
-        inputs, longest, scores = written.inputs, written.batch.max_query_len, self.scores[: len(written.outputs)]
-
-        @torch.inference_mode()
-        def work() -> None:
-            scores.copy_(self.compute_logits(inputs, longest))
-
-        self.device.compute("logits", slot, work)
 
     def sample(self, slot: GrammarSlot) -> None:
         """Writes each sampled row's most likely token that its mask allows to `slot.written.outputs`."""

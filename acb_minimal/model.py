@@ -150,3 +150,29 @@ class Model:
             ids.copy_(torch.where(source >= 0, tokens[source.clamp(min=0)], ids))
 
         self.device.compute("carry_over", slot, work)
+
+
+class SplitModel(Model):
+    """A model whose forward pass comes in two, for whoever has something to do in between: as far as the scores, and
+    what samples from them.
+
+    Attributes:
+        scores: of each sampled row's next token, as `logits` leaves them to `sample`: [rows, vocabulary].
+    """
+
+    def __init__(self, network, layers, cache, size: SlotSize, device: Device):
+        super().__init__(network, layers, cache, size, device)
+        self._where = device.torch_device if network is not None else torch.device("meta")
+        dtype = torch.promote_types(cache.keys[0].dtype, torch.float32)
+        self.scores = torch.zeros(size.rows, size.vocab, dtype=dtype, device=self._where)
+
+    def logits(self, slot: IOSlot) -> None:
+        """Runs the slot's batch as far as the scores of each sampled row's next token."""
+        written = slot.written
+        inputs, longest, scores = written.inputs, written.batch.max_query_len, self.scores[: len(written.outputs)]
+
+        @torch.inference_mode()
+        def work() -> None:
+            scores.copy_(self.compute_logits(inputs, longest))
+
+        self.device.compute("logits", slot, work)

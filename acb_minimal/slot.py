@@ -23,12 +23,14 @@ class SlotSize(NamedTuple):
         tokens: tokens of all rows.
         pages: KV pages of one row.
         vocab: token ids are below it; 0 where nobody asks.
+        biases: scores of one row that a request may change by name.
     """
 
     rows: int
     tokens: int
     pages: int
     vocab: int = 0
+    biases: int = 0
 
 
 class Inputs(NamedTuple):
@@ -115,7 +117,10 @@ class IOSlot:
         name: a letter, to tell it from others.
         unknown: for each token id that the last `write` did not know: its index in `input_ids`, its request and its
             position there.
+        results: int32 numbers that come back for each row that samples; the token is the first.
     """
+
+    results = 1
 
     def __init__(self, size: SlotSize, page_size: int, scratch_page: int, device: Device, name: str = "A"):
         """
@@ -129,7 +134,7 @@ class IOSlot:
         self.device, self.name = device, name
         self.host_buffer = device.pinned(Inputs.numel(size))
         self.device_buffer = torch.zeros_like(self.host_buffer, device=device.torch_device)
-        self.host_tokens = device.pinned(size.rows)
+        self.host_tokens = device.pinned(self.results * size.rows)
         self.device_tokens = torch.zeros_like(self.host_tokens, device=device.torch_device)
         self.host_inputs = Inputs.cut(self.host_buffer.numpy(), size)
         self.device_inputs = Inputs.cut(self.device_buffer, size)

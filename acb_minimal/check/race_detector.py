@@ -34,7 +34,7 @@ HOST = 0
 OWN = "its own code"  # what the host does that is no part's
 NOT_ITS_OWN = ("builtins", "collections", "numpy", "torch", __name__.partition(".")[0])  # packages of others' classes
 NOUNS = {"forward": "forward pass", "logits": "forward pass", "sample": "sampling", "carry_over": "carry-over",
-         "replay": "graph replay"}  # fmt: skip
+         "count": "counting", "replay": "graph replay"}  # fmt: skip
 
 
 @dataclass(slots=True)

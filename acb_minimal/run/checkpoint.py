@@ -25,6 +25,7 @@ from ..errors import InputError
 from ..kv_cache import AttentionLayer
 from ..model import ATTENTION
 from ..models import counter
+from ..sampling import Sampling
 from . import model_support, shards
 from .model_support import UnsupportedModel, in_one_line
 from .ranks import Ranks
@@ -191,6 +192,18 @@ class Checkpoint:
             return ()
         eos = self._generation.eos_token_id
         return () if eos is None else (eos,) if isinstance(eos, int) else tuple(eos)
+
+    @cached_property
+    def sampling(self) -> Sampling:
+        """How its tokens are chosen unless a run says otherwise: as transformers' `generate` would, but for the noise.
+
+        Raises:
+            InputError: its generation config asks for values that make no sense.
+        """
+        try:
+            return Sampling() if self.random else model_support.sampling(self._generation)
+        except InputError as error:
+            raise self._wrong(f"its generation config cannot be obeyed: {error}") from error
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """What its texts are made of.

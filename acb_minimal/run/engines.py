@@ -87,6 +87,17 @@ def load_chapter(name: str) -> type:
     return found
 
 
+def samples(engine_class: type) -> bool:
+    """Whether an engine samples by itself, as chapter 7 does: then it needs a model with masks."""
+    return hasattr(engine_class, "sample")
+
+
+def keeps_state(engine_class: type) -> bool:
+    """Whether an engine asks its model for the state of sampling, as chapter 8 does: then it needs one that has it."""
+    methods = [each for kind in engine_class.__mro__ for each in vars(kind).values()]
+    return any("new_state" in method.__code__.co_names for method in methods if hasattr(method, "__code__"))
+
+
 def diff(old: str, new: str) -> str:
     """The unified diff from one chapter to another, each by name, short name or path, without docstrings; a hunk is
     headed by the lines it begins at alone.

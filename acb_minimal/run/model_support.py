@@ -1,4 +1,4 @@
-"""Whether a transformers model would be served the tokens that its own greedy `generate` gives.
+"""Whether a transformers model would be served the tokens that its own `generate` gives, or such as it draws.
 
 What is not known to be served right is refused, by name. A network's config and generation config say much. A forward
 pass without data shows what its attention is asked for. Once its weights are there, what it makes of a token must come
@@ -26,6 +26,7 @@ from ..device import CudaDevice
 from ..kv_cache import AttentionLayer, KVCache
 from ..model import ATTENTION, Model
 from ..request import Batch, Request, Row
+from ..sampling import Sampling
 from ..sim.device import CpuDevice
 from ..slot import SlotSize
 
@@ -34,18 +35,21 @@ PROBE = "acb_probe"
 # What a generation config may say, whatever the value: obeyed, or of no effect on the likeliest token.
 HARMLESS = {
     "pad_token_id", "bos_token_id", "decoder_start_token_id", "max_length", "max_new_tokens", "do_sample",
-    "temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff", "early_stopping",
+    "temperature", "top_k", "top_p", "repetition_penalty", "min_new_tokens", "early_stopping",
     "length_penalty", "use_cache", "max_cache_len", "low_memory", "disable_compile", "compile_config",
     "prefill_chunk_size", "continuous_batching_config", "return_dict_in_generate", "output_scores", "output_logits",
     "output_attentions", "output_hidden_states", "num_assistant_tokens", "num_assistant_tokens_schedule",
     "assistant_confidence_threshold", "assistant_lookbehind", "target_lookbehind", "max_matching_ngram_size",
     "transformers_version", "_from_model_config",
 }  # fmt: skip
+# What does nothing to the likeliest token, but changes what is drawn.
+DRAWN = {"min_p": [0.0], "top_h": [], "typical_p": [1.0], "epsilon_cutoff": [0.0], "eta_cutoff": [0.0]}
+TOP_K = 50  # transformers' own, where tokens are drawn and nothing is said of it
 # And what it may say with these values, which ask for nothing. Any other may be None or False.
 NEUTRAL = {
-    "repetition_penalty": [1.0], "encoder_repetition_penalty": [1.0], "guidance_scale": [1.0], "num_beams": [1],
+    "encoder_repetition_penalty": [1.0], "guidance_scale": [1.0], "num_beams": [1],
     "num_beam_groups": [1], "num_return_sequences": [1], "diversity_penalty": [0.0], "penalty_alpha": [0.0],
-    "no_repeat_ngram_size": [0], "encoder_no_repeat_ngram_size": [0], "min_length": [0], "min_new_tokens": [0],
+    "no_repeat_ngram_size": [0], "encoder_no_repeat_ngram_size": [0], "min_length": [0],
     "assistant_ensemble_weight": [0.0], "suppress_tokens": [[]], "begin_suppress_tokens": [[]],
     "cache_implementation": ["dynamic", "static", "offloaded", "offloaded_static", "sliding_window", "hybrid"],
 }  # fmt: skip
@@ -168,13 +172,15 @@ def _reasons(config: PretrainedConfig) -> Iterator[str]:
 
 
 def check_generation(config: GenerationConfig) -> None:
-    """Whether a generation config leaves it at the likeliest token, whatever came before it.
+    """Whether a generation config asks for nothing that is not built in.
 
     Raises:
-        UnsupportedModel: it asks for something that is not known to do so.
+        UnsupportedModel: it asks for something that is not known to be.
     """
     for name, value in config.to_dict().items():
         known = value is None or value is False or name in HARMLESS or value in NEUTRAL.get(name, ())
+        if name in DRAWN:
+            known = value is None or not config.do_sample or value in DRAWN[name]
         if name == "eos_token_id":  # obeyed
             known = value is None or all(type(each) is int for each in (value if isinstance(value, list) else [value]))
         if not known:
@@ -182,6 +188,23 @@ def check_generation(config: GenerationConfig) -> None:
                 f"its generation config has {name} = {value!r}, which this engine does not obey (take it out of "
                 "generation_config.json, or of config.json if there is none, to be served without)"
             )
+
+
+def sampling(config: GenerationConfig) -> Sampling:
+    """What a generation config asks for, with what transformers' `generate` takes where it says nothing.
+
+    Raises:
+        InputError: a value makes no sense.
+    """
+
+    def asked(name: str, otherwise):
+        value = getattr(config, name, None)
+        return otherwise if value is None else value
+
+    whatever = {"repetition_penalty": asked("repetition_penalty", 1.0), "min_tokens": asked("min_new_tokens", 0)}
+    if not config.do_sample:
+        return Sampling(**whatever)
+    return Sampling(asked("temperature", 1.0), asked("top_k", TOP_K), asked("top_p", 1.0), **whatever)
 
 
 def attention_layers(model: PreTrainedModel) -> list[AttentionLayer]:

@@ -8,6 +8,7 @@ from ..errors import InputError
 
 if TYPE_CHECKING:  # importing it takes seconds: torch
     from ..grammar import Grammar
+    from ..sampling import Sampling
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Options:
             was measured for the model.
         grammar: what the tokens of all requests are held to, as a Job has it; None: what that says.
         mask_work: seconds added to the writing of a batch's masks, as host_work is: for a grammar that takes longer.
+        sampling: how the tokens of all requests are chosen; None: as the model's generation config says.
 
     Raises:
         InputError: host_work, launching or mask_work is no such time, or launching is given together with graphs.
@@ -60,6 +62,7 @@ class Options:
     launching: float | None = None
     grammar: "str | Grammar | None" = None
     mask_work: float = 0.0
+    sampling: "Sampling | None" = None
 
     def __post_init__(self):
         times = ("host work", self.host_work), ("launching", self.launching), ("mask work", self.mask_work)
@@ -77,6 +80,8 @@ class Options:
             said.append(f"held to grammar {self.grammar!r}" if isinstance(self.grammar, str) else "held to a grammar")
         if self.mask_work:
             said.append(f"{1e3 * self.mask_work:g} ms of work for the masks of every step")
+        if self.sampling is not None:
+            said.append(f"sampled with {self.sampling}")
         if self.launching is not None:
             said.append(f"decodes launched in {1e3 * self.launching:g} ms")
         if self.graphs:

@@ -9,7 +9,6 @@ from functools import partial
 import torch
 
 from ..errors import EngineError, InputError
-from ..grammar import GrammarRequest
 from ..kv_cache import KVCache, PagePool
 from ..request import FinishReason, Request
 from ..slot import SlotSize
@@ -18,11 +17,11 @@ from .checkpoint import Checkpoint
 from .compile import compile_decodes, run_plain, warm_up_compiled
 from .devices import check_device, check_gpu, open_device
 from .engines import load_chapter
-from .grammars import GraphedGrammarModel, TimedGrammarModel, TimedGrammarScheduler, grammars
-from .graphed import GraphedModel
 from .options import Options
+from .parts import choose_parts
 from .ranks import Watch
-from .timed import BatchDone, Machine, TimedModel, TimedScheduler
+from .stops import StopTexts
+from .timed import BatchDone, Machine, TimedModel
 from .warm_up import warm_up
 from .workload import Job
 
@@ -41,6 +40,7 @@ class Completion:
         finish_reason: "stop" for a stop token, "length" for as many tokens as were asked for, "grammar"
             where its grammar allowed no more.
         error: why it was not served.
+        logprobs: of each token, by the model alone; None where its Sampling does not ask.
     """
 
     id: str
@@ -48,6 +48,7 @@ class Completion:
     text: str | None
     finish_reason: FinishReason | None
     error: str | None = None
+    logprobs: list[float] | None = None
 
 
 def generate(
@@ -65,7 +66,7 @@ def generate(
 
     Args:
         options: what to turn for this run.
-        limits: the other fields of a Job: max_running, pages, grammar and so on.
+        limits: the other fields of a Job: sampling, stop, max_running, pages, grammar and so on.
 
     Raises:
         InputError: the chapter, model, device or a limit cannot be used at all; before any work.
@@ -84,8 +85,7 @@ class Session:
         refused: why each of the others cannot be served, by id.
         started: when serving began, in seconds on the device's clock.
         options: what is turned; once a run has begun, `compile` says whether its layers could be compiled.
-        grammar: what tokens are held to, by the job or else by `options`.
-        constrained: whether tokens are held to grammars.
+        parts: the kinds that it is made of.
         mask_work: seconds to add to the masks of a batch of that number; by default those of `options`.
         progress: is told what goes on before serving begins, and then, by an empty text, that it does. By default,
             nobody is.
@@ -124,10 +124,10 @@ class Session:
             device = open_device(device, self.checkpoint, trace, self.options)
         self.device = device
         self.refused: dict[str, str] = {}
-        # An engine that samples by itself is given a model that can, whatever its requests ask for.
-        self.grammar = self.options.grammar if job.grammar is None else job.grammar
-        self.constrained = self.grammar is not None or hasattr(self.engine_class, "sample")
-        if self.options.mask_work and not self.constrained:
+        self.parts = choose_parts(self.engine_class, job, self.options, self.checkpoint)
+        stops = [job.stop] if isinstance(job.stop, str) else job.stop
+        self.stops = StopTexts(stops, self.checkpoint.tokenizer() and self.checkpoint.decode if stops else str)
+        if self.options.mask_work and not self.parts.constrained:
             raise InputError(f"mask work is {1e3 * self.options.mask_work:g} ms, and no masks are made: give a grammar")
         asked = self._requests(job)
         longest = max((min(r.max_positions, self.checkpoint.max_positions) for r in asked), default=1)
@@ -138,7 +138,7 @@ class Session:
         self._watch = Watch(ranks) if ranks else None
         if ranks and self.trace:
             self.trace.rank = ranks.rank
-        scheduler = TimedGrammarScheduler if self.constrained else TimedScheduler
+        scheduler = self.stops.heeded(self.parts.scheduler)
         self.scheduler = (self._watch.watched(scheduler) if self._watch else scheduler)(
             self.pool,
             job.max_running,
@@ -156,7 +156,8 @@ class Session:
             except InputError as error:
                 self.refused[request.id] = str(error)
         pages = min(per_request, self.pool.num_pages)
-        self.size = SlotSize(job.max_running, job.max_batch_tokens, pages, self.checkpoint.vocab_size)
+        biases = self.parts.biases(self.requests)
+        self.size = SlotSize(job.max_running, job.max_batch_tokens, pages, self.checkpoint.vocab_size, biases)
         check = partial(check_gpu, self.checkpoint, self.pool, self.device)
         ranks.agree(check, (job, self.options, self.checkpoint.name)) if ranks else check()
         self.mask_work: Callable[[int], float] = lambda number: self.options.mask_work
@@ -165,12 +166,11 @@ class Session:
     def _requests(self, job: Job) -> list[Request]:
         """A request for each prompt that makes one; why the others do not goes into `refused`."""
         stop_tokens = () if job.ignore_stop else self.checkpoint.stop_tokens
-        made, held = [], grammars(self.grammar, len(job.prompts), self.checkpoint)
-        for number, (prompt, grammar) in enumerate(zip(job.prompts, held, strict=True)):
+        made = []
+        for number, (prompt, given) in enumerate(zip(job.prompts, self.parts.each, strict=True)):
             try:
                 ids = self.checkpoint.encode(prompt) if isinstance(prompt, str) else _token_ids(prompt)
-                asked = str(number), ids, job.max_new_tokens, stop_tokens
-                made.append(GrammarRequest(*asked, grammar) if grammar else Request(*asked))
+                made.append(self.parts.request(str(number), ids, job.max_new_tokens, stop_tokens, *given))
             except InputError as error:
                 self.refused[str(number)] = f"request {str(number)!r}: {error}"
             except TypeError:
@@ -220,8 +220,7 @@ class Session:
             self.progress("")
             self.started = self.device.begin()
             for request in self._once(self._yielded(engine)):
-                tokens = request.generated
-                yield Completion(request.id, tokens, self.checkpoint.decode(tokens), request.finish_reason)
+                yield self._completion(request)
             self.device.finish()
             if self.trace:
                 self.trace.told(self.done)
@@ -230,6 +229,11 @@ class Session:
             torch.set_num_threads(threads)
             self.scheduler.abort()  # nothing is left to abort unless the run was cut short
             model.close()
+
+    def _completion(self, request: Request) -> Completion:
+        text, logprobs = self.checkpoint.decode(request.generated), getattr(request, "logprobs", None)
+        text = text and self.stops.cut(text)
+        return Completion(request.id, request.generated, text, request.finish_reason, logprobs=logprobs or None)
 
     def _yielded(self, engine: object) -> Iterator[Request]:
         """What an engine yields, one at a time: who takes it is no engine's code."""
@@ -279,12 +283,10 @@ class Session:
             (compile_decodes if self.options.compile else run_plain)(network)
         where = self.device.torch_device if self.device.arithmetic else "meta"
         cache = KVCache(layers, pages, page_size, self.checkpoint.dtype, where)
-        if not self.constrained:
-            kind = GraphedModel if self.options.graphs else TimedModel
-            return kind(network, layers, cache, self.size, self.device)
-        kind = GraphedGrammarModel if self.options.graphs else TimedGrammarModel
-        model = kind(network, layers, cache, self.size, self.device)
-        model.mask_work = self.mask_work
+        kind, told = self.parts.model[self.options.graphs], self.parts.asked(self.requests)
+        model = kind(network, layers, cache, self.size, self.device, *told)
+        if self.parts.constrained:
+            model.mask_work = self.mask_work
         return model
 
 

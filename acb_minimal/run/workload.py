@@ -11,6 +11,7 @@ from .options import Scale
 
 if TYPE_CHECKING:  # importing it takes seconds: torch
     from ..grammar import Grammar
+    from ..sampling import Sampling
 
 MOST_TOKENS = 65_536  # in a batch
 
@@ -29,6 +30,9 @@ class Job:
         ignore_stop: generate max_new_tokens for every prompt, whatever the model says.
         grammar: what the tokens are held to (run/grammars.py): a name or a Grammar for all prompts, or one or None for
             each; None: to what the Options of the run say.
+        sampling: how tokens are chosen: for all prompts, or one or None for each; None: as the Options of the run say,
+            or else the model's generation config.
+        stop: texts; an answer ends before the first of them.
     """
 
     prompts: Sequence[str | Sequence[int]]
@@ -39,6 +43,8 @@ class Job:
     pages: int | None = None
     ignore_stop: bool = False
     grammar: "str | Grammar | Sequence[str | Grammar | None] | None" = None
+    sampling: "Sampling | Sequence[Sampling | None] | None" = None
+    stop: Sequence[str] = ()
 
     def check(self) -> None:
         """Whether batches can be so large.

@@ -16,9 +16,9 @@ from ..request import Batch
 from .simulator import Cost
 
 FILE = Path(__file__).with_name("costs.json")
-# Not measured, but taken to cost as much as something that was: sampling has as many kernels as the carry-over (what
-# its bytes take is left out), a mask is copied to its row as a token id is.
-TAKEN_AS = {"logits": "forward", "sample": "carry_over", "masks": "fill"}
+# Not measured, but taken to cost as much as something that was: sampling and counting have as many kernels as the
+# carry-over, or a few more (what their bytes take is left out), a mask is copied to its row as a token id is.
+TAKEN_AS = {"logits": "forward", "sample": "carry_over", "count": "carry_over", "masks": "fill"}
 COMPILED = "compiled"  # in the entry of a model: the same figures with its linears joined and much of it compiled
 
 

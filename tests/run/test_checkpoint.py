@@ -8,13 +8,15 @@ import small_models
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from acb_minimal.errors import InputError
 from acb_minimal.models import counter
 from acb_minimal.run import model_support
 from acb_minimal.run.checkpoint import CONFIGS, SHAPES, Checkpoint
-from acb_minimal.run.session import Session
+from acb_minimal.run.session import Session, generate
 from acb_minimal.run.workload import Job
+from acb_minimal.sampling import Sampling
 
 CPU = torch.device("cpu")
 
@@ -249,7 +251,7 @@ def edit(file, **settings) -> None:
 
 @pytest.mark.parametrize(
     "setting",
-    [{"repetition_penalty": 1.1}, {"suppress_tokens": [3]}, {"min_new_tokens": 4}, {"num_beams": 4},
+    [{"suppress_tokens": [3]}, {"min_length": 4}, {"num_beams": 4}, {"no_repeat_ngram_size": 2},
      {"stop_strings": ["a. b"]}, {"max_time": 3.0}, {"token_healing": True}, {"dola_layers": "high"},
      {"force_words_ids": [[1]]}, {"use_mtp": True}, {"is_assistant": True}, {"prompt_lookup_num_tokens": 3},
      {"cache_implementation": "quantized"}, {"eos_token_id": "2"}, {"what_nobody_knows": 1}],
@@ -265,11 +267,53 @@ def test_what_a_generation_config_says_and_is_not_known_to_be_harmless_is_refuse
 
 def test_what_config_json_says_counts_where_there_is_no_generation_config(copy):
     """As it does to `generate`; and as to that, not where there is one."""
-    edit(copy / "config.json", repetition_penalty=1.7)
-    assert Checkpoint(str(copy)) is not None
+    edit(copy / "config.json", repetition_penalty=1.7, num_beams=3)
+    assert Checkpoint(str(copy)).sampling == Sampling()
     (copy / "generation_config.json").unlink()
-    with pytest.raises(InputError, match="its generation config has repetition_penalty = 1.7"):
+    with pytest.raises(InputError, match="its generation config has num_beams = 3"):
         Checkpoint(str(copy))
+    edit(copy / "config.json", num_beams=1)
+    assert Checkpoint(str(copy)).sampling == Sampling(repetition_penalty=1.7)
+
+
+@pytest.mark.parametrize(
+    ("settings", "asked"),
+    [
+        ({"temperature": 0.6, "top_k": 20, "do_sample": False}, Sampling()),
+        ({"do_sample": True}, Sampling(1.0, 50)),  # transformers' own, where nothing is said
+        ({"do_sample": True, "temperature": 0.6, "top_k": 0, "top_p": 0.9}, Sampling(0.6, 0, 0.9)),
+        ({"repetition_penalty": 1.2, "min_new_tokens": 3}, Sampling(repetition_penalty=1.2, min_tokens=3)),
+    ],
+)
+def test_what_a_generation_config_asks_of_sampling_is_obeyed(copy, settings, asked):
+    edit(copy / "generation_config.json", **settings)
+    assert Checkpoint(str(copy)).sampling == asked
+
+
+@pytest.mark.parametrize("setting", [{"min_p": 0.1}, {"typical_p": 0.5}, {"epsilon_cutoff": 1e-3}, {"top_h": 0.5}])
+def test_what_changes_draws_alone_is_refused_where_tokens_are_drawn(copy, setting):
+    edit(copy / "generation_config.json", **setting)
+    assert Checkpoint(str(copy)).sampling == Sampling()
+    edit(copy / "generation_config.json", do_sample=True)
+    (name, value), = setting.items()
+    with pytest.raises(InputError, match=f"its generation config has {name} = {value}"):
+        Checkpoint(str(copy))
+
+
+def test_penalties_of_a_generation_config_give_the_tokens_of_generate(copy):
+    edit(copy / "generation_config.json", repetition_penalty=3.0, min_new_tokens=9)
+    checkpoint = Checkpoint(str(copy))
+    network, ids = AutoModelForCausalLM.from_pretrained(copy), torch.tensor([checkpoint.encode("count 3 to 7")])
+    right = network.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=14)[0, ids.shape[1] :].tolist()
+    (done,) = generate("count 3 to 7", "ch5", checkpoint, "cpu", 14)
+    assert done.tokens == right
+    assert len(right) >= 9
+
+
+def test_a_generation_config_that_makes_no_sense_is_told_in_one_line(copy):
+    edit(copy / "generation_config.json", repetition_penalty=500.0)
+    with pytest.raises(InputError, match="cannot be obeyed: repetition_penalty is 500.0; it must be from 0.01 to 100"):
+        _ = Checkpoint(str(copy)).sampling
 
 
 def test_settings_that_change_nothing_are_no_reason(copy):

@@ -1,0 +1,92 @@
+"""Which kinds of parts a run needs: plain ones, those that know grammars, or those that sample as requests ask for."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from ..errors import InputError
+from ..grammar import GrammarRequest
+from ..request import Request
+from ..sampling import Asked, Sampling, SamplingRequest
+from .checkpoint import Checkpoint
+from .engines import keeps_state, samples
+from .grammars import GraphedGrammarModel, TimedGrammarModel, TimedGrammarScheduler, grammars
+from .graphed import GraphedModel
+from .options import Options
+from .samplers import GraphedSamplingModel, TimedSamplingModel, TimedSamplingScheduler
+from .timed import TimedModel, TimedScheduler
+from .workload import Job
+
+
+class Parts(NamedTuple):
+    """The kinds of parts.
+
+    Attributes:
+        request: what each is made as.
+        scheduler: of them.
+        model: that runs them; the second launches decodes as graphs.
+        each: what each request is given besides, one by one.
+        grammar: what tokens are held to; None: nothing.
+    """
+
+    request: Callable[..., Request]
+    scheduler: type[TimedScheduler]
+    model: tuple[type[TimedModel], type[TimedModel]]
+    each: Sequence[tuple]
+    grammar: object = None
+
+    @property
+    def constrained(self) -> bool:
+        """Whether tokens are held to grammars, or could be."""
+        return self.scheduler is TimedGrammarScheduler
+
+    def asked(self, requests: Sequence[Request]) -> tuple[Asked, ...]:
+        """What a model is told besides."""
+        return (Asked.by(requests),) if self.scheduler is TimedSamplingScheduler else ()
+
+    @staticmethod
+    def biases(requests: Sequence[Request]) -> int:
+        """How many scores one of these changes by name, at most."""
+        return max((len(request.biases) for request in requests if isinstance(request, SamplingRequest)), default=0)
+
+
+def choose_parts(engine: type, job: Job, options: Options, checkpoint: Checkpoint) -> Parts:
+    """The parts for an engine that is to serve a job. An engine that asks for none, whose requests do not either, gets
+    those that know of nothing: they cost nothing.
+
+    Raises:
+        InputError: a grammar or a sampling cannot be used, or they do not go together.
+    """
+    count = len(job.prompts)
+    grammar = options.grammar if job.grammar is None else job.grammar
+    sampling = options.sampling if job.sampling is None else job.sampling
+    if sampling is None and grammar is None and not samples(engine):
+        sampling = checkpoint.sampling
+    each = samplings(sampling, count)
+    if all(one.greedy for one in each) and not keeps_state(engine):
+        if grammar is None and not samples(engine):
+            return Parts(Request, TimedScheduler, (TimedModel, GraphedModel), [()] * count)
+        held = [(one,) if one else () for one in grammars(grammar, count, checkpoint)]
+        return Parts(_held, TimedGrammarScheduler, (TimedGrammarModel, GraphedGrammarModel), held, grammar)
+    if grammar is not None:
+        raise InputError("a grammar and sampling do not go together: masks are applied by one model, draws by another")
+    if samples(engine):
+        raise InputError(f"{next(one for one in each if not one.greedy)}: chapter 7 takes the likeliest token allowed")
+    kinds = TimedSamplingModel, GraphedSamplingModel
+    return Parts(SamplingRequest, TimedSamplingScheduler, kinds, [(one,) for one in each])
+
+
+def _held(*asked) -> Request:
+    """A request, with a grammar behind all else if it has one."""
+    return GrammarRequest(*asked) if len(asked) > 4 else Request(*asked)
+
+
+def samplings(asked: Sampling | Sequence[Sampling | None] | None, count: int) -> list[Sampling]:
+    """A Sampling for each of so many prompts.
+
+    Raises:
+        InputError: there are not as many as prompts.
+    """
+    each = [asked] * count if asked is None or isinstance(asked, Sampling) else list(asked)
+    if len(each) != count:
+        raise InputError(f"there are {len(each)} samplings for {count} prompts: give one for all, or one for each")
+    return [one or Sampling() for one in each]

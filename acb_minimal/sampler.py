@@ -1,0 +1,184 @@
+"""The parts of an engine that sample as requests ask for: what lies on the GPU for that, and what is done with it.
+
+What sampling has to know of a request is on the GPU: how often each token was in its prompt and its answer so far, a
+row for every running request. A batch counts its own inputs before it samples. With carry-over every earlier token has
+been an input by then, on the GPU; on the host, the newest has not arrived.
+"""
+
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from . import draw
+from .device import Device
+from .model import SplitModel
+from .request import Batch
+from .sampling import Asked, SamplingRequest
+from .slot import IOSlot, SlotSize
+
+WIDTH = 9  # numbers of a row's settings before those of its biases, three for each
+
+
+class SamplingSlot(IOSlot):
+    """An I/O slot with settings for each row of its batch: in a pinned buffer of its own, with a twin on the device."""
+
+    results = 2  # the token, and how likely it was
+
+    def __init__(self, size: SlotSize, page_size: int, scratch_page: int, device: Device, name: str = "A"):
+        super().__init__(size, page_size, scratch_page, device, name)
+        shape = size.rows, WIDTH + 3 * size.biases
+        self.host_settings = device.pinned(shape[0] * shape[1]).view(shape)
+        self.device_settings = torch.zeros_like(self.host_settings, device=device.torch_device)
+        self.settings_view = self.host_settings.numpy()
+        nobody = SamplingRequest("", [], 0)
+        nobody.take(size.rows)  # the row behind those of requests
+        self._nobody = nobody.settings
+        self._settings = [np.zeros(0)] * size.rows  # those that each row of the buffer has
+        self._changed = True
+
+    def write(self, batch: Batch) -> None:
+        """As IOSlot has it. A request keeps its settings: they are written when it takes a row of the batch."""
+        super().write(batch)
+        each = [getattr(row.request, "settings", self._nobody) for row in batch.rows] + [self._nobody] * batch.padding
+        for index, settings in enumerate(each):
+            if self._settings[index] is not settings:
+                self.settings_view[index] = 0
+                self.settings_view[index, : len(settings)] = settings
+                self._settings[index] = settings
+                self._changed = True
+
+    def upload(self, non_blocking: bool = False) -> None:
+        """As IOSlot has it; settings go along if any have changed."""
+        super().upload(non_blocking)
+        if self._changed:
+            self.device.copy("h2d", self.device_settings, self.host_settings, non_blocking, self)
+            self._changed = False
+
+    def download(self, non_blocking: bool = False) -> np.ndarray:
+        """As IOSlot has it, but int32 [2, len(batch.sampled)]: tokens, and the bits of log probabilities (float32)."""
+        count = len(super().download(non_blocking))
+        return self.token_view.reshape(2, -1)[:, :count]
+
+
+class State(NamedTuple):
+    """What sampling knows of the requests that run, on the device. One serves all slots: a batch goes on from the last.
+
+    Attributes:
+        counts: how often each token was in the prompt [0] and in the answer [1] of the request that has the row; int32
+            [2, rows + 1, vocabulary], the last row for padding. Without a vocabulary where nobody asks for penalties.
+    """
+
+    counts: torch.Tensor
+
+
+class SamplingModel(SplitModel):
+    """A model that samples as requests ask for: it counts a batch's inputs, computes the scores, and draws.
+
+    Attributes:
+        asked: what any request asks for.
+    """
+
+    slot_class = SamplingSlot
+
+    def __init__(self, network, layers, cache, size: SlotSize, device: Device, asked: Asked = Asked()):  # noqa: B008
+        super().__init__(network, layers, cache, size, device)
+        self.asked = asked
+        # On a GPU each of some forty operations would read and write all scores; compiled, they are two kernels.
+        self._choose = torch.compile(choose, dynamic=True) if self._where.type == "cuda" else choose
+
+    def new_state(self) -> State:
+        """Counts of nothing."""
+        shape = 2, self.size.rows + 1, self.size.vocab if self.asked.penalties else 0
+        return State(torch.zeros(shape, dtype=torch.int32, device=self._where))
+
+    @cached_property
+    def state(self) -> State:
+        """That of `forward`."""
+        return self.new_state()
+
+    def forward(self, slot: SamplingSlot) -> None:
+        """All three, one after the other, for an engine that keeps no state of its own."""
+        self.count(slot, self.state)
+        self.logits(slot)
+        self.sample(slot, self.state)
+
+    def count(self, slot: SamplingSlot, state: State) -> None:
+        """Counts the inputs of the slot's batch, each in its request's row. A row is cleared where a request begins."""
+        inputs, counts = slot.written.inputs, state.counts
+        settings = slot.device_settings[: len(inputs.seq_lens)]
+        if not self.asked.penalties:
+            return
+
+        @torch.inference_mode()
+        def work() -> None:
+            _, rows, vocab_size = counts.shape
+            owner, prompt_len = settings[:, 0].long(), settings[:, 1]
+            begins = inputs.positions[inputs.query_starts[:-1]] == 0
+            counts.index_fill_(1, torch.where(begins, owner, rows - 1), 0)
+            row = row_of(inputs.query_starts, len(inputs.input_ids))
+            answer = inputs.positions >= prompt_len[row]
+            places = (answer * rows + owner[row]) * vocab_size + inputs.input_ids
+            counts.view(-1).scatter_add_(0, places, torch.ones_like(places, dtype=counts.dtype))
+
+        self.device.compute("count", slot, work)
+
+    def sample(self, slot: SamplingSlot, state: State) -> None:
+        """Draws each sampled row's next token from its scores, to `slot.written.outputs`."""
+        inputs, outputs = slot.written.inputs, slot.written.outputs
+        settings = slot.device_settings[: len(inputs.seq_lens)]
+        logprobs = slot.device_tokens.view(2, -1)[1, : len(outputs)].view(torch.float32)
+        scores = self.scores[: len(outputs)]
+
+        @torch.inference_mode()
+        def work() -> None:
+            row = torch.searchsorted(inputs.query_starts[1:], inputs.sampling_rows, right=True)
+            positions = inputs.seq_lens[row]  # of the tokens to be drawn
+            tokens, likely = self._choose(scores, settings[row], state.counts, positions, self.asked)
+            outputs.copy_(tokens)
+            if likely is not None:
+                logprobs.copy_(likely)
+
+        self.device.compute("sample", slot, work)
+
+
+def row_of(query_starts: torch.Tensor, tokens: int) -> torch.Tensor:
+    """The row of a batch that each of its tokens is in: int64 [tokens]."""
+    return torch.searchsorted(query_starts[1:], torch.arange(tokens, device=query_starts.device), right=True)
+
+
+def choose(
+    scores: torch.Tensor, settings: torch.Tensor, counts: torch.Tensor, positions: torch.Tensor, asked: Asked
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The token that each row draws, and its log probability before anything was done to the scores.
+
+    Args:
+        scores: [rows, vocabulary].
+        settings: as a slot has them, int32 [rows, any].
+        counts: of a State.
+        positions: of the tokens to be drawn, int32 [rows].
+        asked: what of it is looked at.
+
+    Returns:
+        int64 [rows], and [rows] or None if nobody asks.
+    """
+    owner, parts = settings[:, 0].long(), settings.view(torch.float32)
+    mine = draw.Settings(settings[:, 2], parts[:, 4], settings[:, 3], *parts[:, 5:WIDTH].unbind(1))
+    changed = scores
+    if asked.biases:
+        ids, values, until = settings[:, WIDTH::3].long(), parts[:, WIDTH + 1 :: 3], settings[:, WIDTH + 2 :: 3]
+        added = torch.where(positions[:, None] < until, values, 0)
+        changed = changed.scatter_add(1, ids, added.to(changed.dtype))
+    if asked.penalties:
+        changed = draw.penalised(changed, *counts[:, owner], mine)
+    if asked.noise:
+        changed = draw.warmed(changed, mine)
+        if asked.cuts:
+            changed = draw.cut(changed, mine)
+        tokens = draw.drawn(changed, mine, positions)
+    else:
+        tokens = changed.argmax(-1)
+    if not asked.logprobs:
+        return tokens, None
+    return tokens, scores.gather(1, tokens[:, None])[:, 0] - scores.logsumexp(-1)
