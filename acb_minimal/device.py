@@ -5,7 +5,7 @@ current stream. The devices that need no GPU (sim/device.py) queue them, or run 
 ran when wraps a device (run/timed.py); nothing here does.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
 import torch
@@ -49,6 +49,18 @@ class Device(Protocol):
     ) -> None:
         """Copies on the current stream, by one of the two copy engines; the host waits unless `non_blocking`."""
 
+    def index(self, numbers: Sequence[int]) -> torch.Tensor:
+        """Takes numbers to the device, on the current stream: int64. The host does not wait."""
+
+    def swap(self, engine: Literal["h2d", "d2h"], run: Callable[[], None], nbytes: int, calls: int) -> None:
+        """Launches copies of KV pages on the current stream; the host does not wait.
+
+        Args:
+            run: the copies themselves.
+            nbytes: of them all.
+            calls: how many the host makes to launch them.
+        """
+
     def compute(self, what: str, work: Work, run: Callable[[], None]) -> None:
         """Launches device work on the current stream.
 
@@ -72,6 +84,13 @@ class CudaDevice:
         self, engine: str, target: torch.Tensor, source: torch.Tensor, non_blocking: bool, work: Work | None = None
     ) -> None:
         target.copy_(source, non_blocking=non_blocking)
+
+    def index(self, numbers: Sequence[int]) -> torch.Tensor:
+        # Pinned memory of its own, which torch does not hand out again before the copy is done.
+        return torch.tensor(numbers).pin_memory().to(self.torch_device, non_blocking=True)
+
+    def swap(self, engine: str, run: Callable[[], None], nbytes: int, calls: int) -> None:
+        run()
 
     def compute(self, what: str, work: Work, run: Callable[[], None]) -> None:
         run()

@@ -20,26 +20,30 @@ class Request:
         max_new_tokens: tokens to generate at most.
         stop_tokens: token ids that end the request; the one that did is kept as its last token.
         tokens: prompt, then every generated token the host has seen.
+        prefill_len: positions to compute before the next token is sampled: of the prompt; of one that begins again
+            (preemption.py), of what it had generated as well.
         scheduled: positions handed to batches so far; it can run ahead of `tokens`, because a batch may be scheduled
             before the token it starts from has come back from the GPU.
         source: index of its newest sampled token among those of the last batch it was scheduled in.
         pages: KV cache pages held, in order of position.
+        berth: where in host memory its keys and values are while they are not in the cache (preemption.py); else None.
         finish_reason: None until finished: "stop" for a stop token, "length" for max_new_tokens,
             "grammar" where its grammar allows no other.
     """
 
-    __slots__ = ("id", "prompt_len", "max_new_tokens", "stop_tokens", "tokens", "scheduled", "source", "pages",
-                 "finish_reason")  # fmt: skip
+    __slots__ = ("id", "prompt_len", "max_new_tokens", "stop_tokens", "tokens", "prefill_len", "scheduled", "source",
+                 "pages", "berth", "finish_reason")  # fmt: skip
 
     def __init__(self, id: str, prompt: Sequence[int], max_new_tokens: int, stop_tokens: Sequence[int] = ()):
         self.id = id
         self.tokens = [operator.index(token) for token in prompt]  # NumPy's integers too; TypeError for anything else
-        self.prompt_len = len(self.tokens)
+        self.prompt_len = self.prefill_len = len(self.tokens)
         self.max_new_tokens = max_new_tokens
         self.stop_tokens = frozenset(stop_tokens)
         self.scheduled = 0
         self.source = -1
         self.pages: list[int] = []
+        self.berth: int | None = None
         self.finish_reason: FinishReason | None = None
 
     @property
@@ -54,9 +58,12 @@ class Request:
 
     @property
     def unscheduled(self) -> int:
-        """Positions that can go into the next batch: what is left of the prompt, then one token at a time."""
-        if self.scheduled < self.prompt_len:
-            return self.prompt_len - self.scheduled
+        """Positions that can go into the next batch: what is left to prefill, then one token at a time; none while its
+        keys and values are not in the cache."""
+        if self.berth is not None:
+            return 0
+        if self.scheduled < self.prefill_len:
+            return self.prefill_len - self.scheduled
         return 1 if self.scheduled < self.max_positions else 0
 
     def check(self, vocab_size: int, max_positions: int) -> None:
@@ -99,8 +106,8 @@ class Row(NamedTuple):
 
     @property
     def samples(self) -> bool:
-        """Whether it produces a token: not if it stops short of the end of its prompt."""
-        return self.start + self.length >= self.request.prompt_len
+        """Whether it produces a token: not if it stops short of the end of what is to prefill."""
+        return self.start + self.length >= self.request.prefill_len
 
 
 @dataclass(frozen=True)

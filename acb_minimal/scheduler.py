@@ -22,7 +22,11 @@ class Scheduler:
     Attributes:
         waiting: requests that have not been admitted, in arrival order.
         running: requests that have, in the order of admission.
+        moves: what an engine is to copy between the cache and host memory once it has this schedule (preemption.py):
+            None: nothing ever.
     """
+
+    moves: tuple | None = None
 
     def __init__(
         self, pool: PagePool, max_running: int, max_batch_tokens: int, vocab_size: int, max_positions: int
@@ -85,16 +89,18 @@ class Scheduler:
         for request in self.running:
             rows.add(request)
         while rows.budget and self.waiting and len(self.running) < self.max_running:
-            request = self.waiting[0]
-            pages = self.pool.allocate(self.pool.pages_for(request.max_positions))
-            if pages is None:
+            if not self.admit(self.waiting[0]):
                 break  # a smaller request further back must not overtake, or a large one might wait for ever
-            request.pages = pages
             self.running.append(self.waiting.popleft())
-            rows.add(request)
+            rows.add(self.running[-1])
         batch = Batch(rows.rows, self._next_number) if rows.rows else None
         self._next_number += batch is not None
         return batch
+
+    def admit(self, request: Request) -> bool:
+        """Gives the request the pages to run with; False, and none, if there are not enough."""
+        request.pages = self.pool.allocate(self.pool.pages_for(request.max_positions)) or []
+        return bool(request.pages)
 
     def update(self, batch: Batch, tokens: np.ndarray) -> list[Request]:
         """Takes in the tokens of a batch. A finished request's pages are free at once.

@@ -140,7 +140,7 @@ class IOSlot:
         self.device_inputs = Inputs.cut(self.device_buffer, size)
         self.token_view = self.host_tokens.numpy()
         self._written: Written | None = None
-        self._table_owners: list[Request | None] = [None] * size.rows
+        self._tables: list[tuple[list[int] | None, int]] = [(None, 0)] * size.rows  # whose pages, and how many of them
         self.unknown: list[tuple[int, Request, int]] = []
 
     @property
@@ -187,14 +187,17 @@ class IOSlot:
         self._written = Written(batch, inputs, self.device_tokens[: len(sampled)])
 
     def _write_page_table(self, batch: Batch) -> None:
-        """A request keeps its pages for life: its table row is written when it takes the row, not per step."""
+        """A request's pages are written when it takes the row, and those it is given later when it has them, not per
+        step. Pages that are given anew are a new list."""
         for index, row in enumerate(batch.rows):
-            if self._table_owners[index] is not row.request:
-                self.host_inputs.page_table[index, : len(row.request.pages)] = row.request.pages
-                self._table_owners[index] = row.request
+            pages, (owner, written) = row.request.pages, self._tables[index]
+            first = written if owner is pages else 0
+            if owner is not pages or written < len(pages):
+                self.host_inputs.page_table[index, first : len(pages)] = pages[first:]
+                self._tables[index] = pages, len(pages)
         for index in range(len(batch.rows), len(batch.rows) + batch.padding):
             self.host_inputs.page_table[index, 0] = self.scratch_page
-            self._table_owners[index] = None
+            self._tables[index] = None, 0
 
     def _write_ids(self, batch: Batch) -> None:
         """Token ids, 0 where the host does not know one, and where the device finds those."""

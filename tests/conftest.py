@@ -23,9 +23,11 @@ from transformers import AutoModelForCausalLM
 
 from acb_minimal.kv_cache import KVCache, PagePool
 from acb_minimal.model import Model
+from acb_minimal.preemption import SwappingModel
 from acb_minimal.request import Request
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.engines import load_chapter
+from acb_minimal.run.preempting import MODES, moves
 from acb_minimal.run.timed import Machine
 from acb_minimal.scheduler import Scheduler
 from acb_minimal.sim.device import CpuDevice
@@ -117,15 +119,21 @@ class Harness:
         pages=64,
         max_running=4,
         max_batch_tokens=32,
+        preempt=None,
     ) -> Scheduler:
         """Serves all requests; request i is added once `arrivals[i]` others have finished (default: 0)."""
         device = device or CpuDevice()
         pool = PagePool(pages, page_size)
-        scheduler = Scheduler(pool, max_running, max_batch_tokens, VOCAB, self.checkpoint.max_positions)
+        kind = MODES[preempt] if preempt else Scheduler
+        scheduler = kind(pool, max_running, max_batch_tokens, VOCAB, self.checkpoint.max_positions)
         cache = KVCache(self.checkpoint.layers, pages, page_size, self.checkpoint.dtype, device.torch_device)
         size = SlotSize(max_running, max_batch_tokens, pages)
-        model = Model(self.network, self.checkpoint.layers, cache, size, device)
-        engine = load_chapter(chapter)(model, scheduler, device.cuda)
+        engine_class = load_chapter(chapter)
+        parts = self.network, self.checkpoint.layers, cache, size, device
+        model = (SwappingModel if moves(engine_class) else Model)(*parts)
+        if preempt == "swap":
+            model.make_berths(scheduler.berths.num_pages)
+        engine = engine_class(model, scheduler, device.cuda)
         queue = sorted(zip(arrivals or [0] * len(requests), range(len(requests)), strict=True))
         finished = 0
         while queue or scheduler.has_work():

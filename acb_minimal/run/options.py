@@ -49,6 +49,8 @@ class Options:
         grammar: what the tokens of all requests are held to, as a Job has it; None: what that says.
         mask_work: seconds added to the writing of a batch's masks, as host_work is: for a grammar that takes longer.
         sampling: how the tokens of all requests are chosen; None: as the model's generation config says.
+        pages: KV pages; None: what a Job says.
+        preempt: what becomes of a request that gives way, as a Job has it; None: what that says.
 
     Raises:
         InputError: host_work, launching or mask_work is no such time, or launching is given together with graphs.
@@ -63,6 +65,8 @@ class Options:
     grammar: "str | Grammar | None" = None
     mask_work: float = 0.0
     sampling: "Sampling | None" = None
+    pages: int | None = None
+    preempt: str | None = None
 
     def __post_init__(self):
         times = ("host work", self.host_work), ("launching", self.launching), ("mask work", self.mask_work)
@@ -82,6 +86,10 @@ class Options:
             said.append(f"{1e3 * self.mask_work:g} ms of work for the masks of every step")
         if self.sampling is not None:
             said.append(f"sampled with {self.sampling}")
+        if self.pages is not None:
+            said.append(f"{self.pages:,} KV pages")
+        if self.preempt is not None:
+            said.append(f"pages on demand ({self.preempt})")
         if self.launching is not None:
             said.append(f"decodes launched in {1e3 * self.launching:g} ms")
         if self.graphs:

@@ -1,7 +1,7 @@
 """Puts an engine together (chapter, model, device) and runs requests through it: the Python entry point."""
 
 import gc
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,11 +19,12 @@ from .devices import check_device, check_gpu, open_device
 from .engines import load_chapter
 from .options import Options
 from .parts import choose_parts
+from .preempting import mode_of, model_for, scheduler_for
 from .ranks import Watch
 from .stops import StopTexts
 from .timed import BatchDone, Machine, TimedModel
 from .warm_up import warm_up
-from .workload import Job
+from .workload import Job, token_ids
 
 # Bytes of weights below which a second thread of the CPU only gets in the way: of this run, and of all others.
 SMALL = 64 << 20
@@ -66,7 +67,7 @@ def generate(
 
     Args:
         options: what to turn for this run.
-        limits: the other fields of a Job: sampling, stop, max_running, pages, grammar and so on.
+        limits: the other fields of a Job: sampling, stop, max_running, pages, preempt, grammar and so on.
 
     Raises:
         InputError: the chapter, model, device or a limit cannot be used at all; before any work.
@@ -86,6 +87,7 @@ class Session:
         started: when serving began, in seconds on the device's clock.
         options: what is turned; once a run has begun, `compile` says whether its layers could be compiled.
         parts: the kinds that it is made of.
+        preempt: what becomes of a request that gives way, by the job or else by `options`; None: none ever does.
         mask_work: seconds to add to the masks of a batch of that number; by default those of `options`.
         progress: is told what goes on before serving begins, and then, by an empty text, that it does. By default,
             nobody is.
@@ -129,16 +131,17 @@ class Session:
         self.stops = StopTexts(stops, self.checkpoint.tokenizer() and self.checkpoint.decode if stops else str)
         if self.options.mask_work and not self.parts.constrained:
             raise InputError(f"mask work is {1e3 * self.options.mask_work:g} ms, and no masks are made: give a grammar")
+        self.preempt = mode_of(job, self.options, self.engine_class, self.parts)
         asked = self._requests(job)
         longest = max((min(r.max_positions, self.checkpoint.max_positions) for r in asked), default=1)
         per_request = PagePool(1, job.page_size).pages_for(max(longest, 1))
         pages = per_request * max(job.max_running, 1) if job.pages is None else job.pages
-        self.pool = PagePool(pages, job.page_size)
+        self.pool = PagePool(pages if self.options.pages is None else self.options.pages, job.page_size)
         ranks = self.checkpoint.ranks
         self._watch = Watch(ranks) if ranks else None
         if ranks and self.trace:
             self.trace.rank = ranks.rank
-        scheduler = self.stops.heeded(self.parts.scheduler)
+        scheduler = self.stops.heeded(scheduler_for(self.parts.scheduler, self.preempt, job.berths))
         self.scheduler = (self._watch.watched(scheduler) if self._watch else scheduler)(
             self.pool,
             job.max_running,
@@ -169,7 +172,7 @@ class Session:
         made = []
         for number, (prompt, given) in enumerate(zip(job.prompts, self.parts.each, strict=True)):
             try:
-                ids = self.checkpoint.encode(prompt) if isinstance(prompt, str) else _token_ids(prompt)
+                ids = self.checkpoint.encode(prompt) if isinstance(prompt, str) else token_ids(prompt)
                 made.append(self.parts.request(str(number), ids, job.max_new_tokens, stop_tokens, *given))
             except InputError as error:
                 self.refused[str(number)] = f"request {str(number)!r}: {error}"
@@ -283,19 +286,10 @@ class Session:
             (compile_decodes if self.options.compile else run_plain)(network)
         where = self.device.torch_device if self.device.arithmetic else "meta"
         cache = KVCache(layers, pages, page_size, self.checkpoint.dtype, where)
-        kind, told = self.parts.model[self.options.graphs], self.parts.asked(self.requests)
-        model = kind(network, layers, cache, self.size, self.device, *told)
+        kind = model_for(self.parts.model[self.options.graphs], self.engine_class)
+        model = kind(network, layers, cache, self.size, self.device, *self.parts.asked(self.requests))
         if self.parts.constrained:
             model.mask_work = self.mask_work
+        if self.preempt == "swap":
+            model.make_berths(self.scheduler.berths.num_pages)
         return model
-
-
-def _token_ids(prompt: Sequence[int]) -> Sequence[int]:
-    """The prompt, if it is no text in disguise and has an order.
-
-    Raises:
-        TypeError: it is not a sequence of token ids.
-    """
-    if isinstance(prompt, bytes | bytearray | Mapping | Set) or any(isinstance(token, bool) for token in prompt):
-        raise TypeError
-    return prompt

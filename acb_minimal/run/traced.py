@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import torch
 
 from ..device import Work
-from ..trace.spans import COPIES, ENGINES, Trace, number_of
+from ..trace.spans import COPIES, ENGINES, SWAPS, Trace, number_of
 from .clocks import host_times, moment
 from .timed import TimedCudaDevice
 
@@ -74,6 +74,10 @@ class TracedCudaDevice(TimedCudaDevice):
         if not non_blocking:  # all that a blocking copy from pinned memory is, but visible to the trace
             with self.waiting():
                 torch.cuda.current_stream().synchronize()
+
+    def swap(self, engine: str, run: Callable[[], None], nbytes: int, calls: int) -> None:
+        with self.launching(engine, SWAPS[engine], None):
+            run()
 
     def compute(self, what: str, work: Work, run: Callable[[], None]) -> None:
         with self.launching("compute", what, work):

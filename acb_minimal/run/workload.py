@@ -1,7 +1,7 @@
 """The named workloads: which model, how many requests, how long. Seeded, so that every run serves the same requests."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,9 @@ class Job:
         max_batch_tokens: tokens in a batch at most.
         page_size: positions per KV page.
         pages: KV pages; by default as many as max_running of the longest request need.
+        preempt: "recompute" or "swap": requests are given pages as they fill them, and this becomes of one that gives
+            way (preemption.py); None: what the Options of the run say.
+        berths: requests for whose pages there is host memory, with "swap"; by default a quarter of max_running.
         ignore_stop: generate max_new_tokens for every prompt, whatever the model says.
         grammar: what the tokens are held to (run/grammars.py): a name or a Grammar for all prompts, or one or None for
             each; None: to what the Options of the run say.
@@ -41,6 +44,8 @@ class Job:
     max_batch_tokens: int = 2048
     page_size: int = 64
     pages: int | None = None
+    preempt: str | None = None
+    berths: int | None = None
     ignore_stop: bool = False
     grammar: "str | Grammar | Sequence[str | Grammar | None] | None" = None
     sampling: "Sampling | Sequence[Sampling | None] | None" = None
@@ -158,3 +163,14 @@ def workload(name: str) -> Workload:
     if name not in WORKLOADS:
         raise InputError(f"unknown workload {name!r}: the workloads are {', '.join(WORKLOADS)}")
     return WORKLOADS[name]
+
+
+def token_ids(prompt: Sequence[int]) -> Sequence[int]:
+    """The prompt, if it is no text in disguise and has an order.
+
+    Raises:
+        TypeError: it is not a sequence of token ids.
+    """
+    if isinstance(prompt, bytes | bytearray | Mapping | Set) or any(isinstance(token, bool) for token in prompt):
+        raise TypeError
+    return prompt

@@ -1,14 +1,14 @@
 """The devices that need no GPU: the simulated one, and the CPU by itself. Both are machines (run/timed.py)."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
 
 from ..device import Work
-from ..trace.spans import COPIES, Trace
+from ..trace.spans import COPIES, SWAPS, Trace
 from .costs import Costs, Shape
 from .cuda import SimulatedCuda
 from .engine_code import engine_code
@@ -103,6 +103,18 @@ class SimulatedDevice:
             work=work,
         )
 
+    def index(self, numbers: Sequence[int]) -> torch.Tensor:
+        return torch.tensor(numbers)
+
+    def swap(self, engine: str, run: Callable[[], None], nbytes: int, calls: int) -> None:
+        self.simulator.submit(
+            SWAPS[engine],
+            engine,
+            run if self.arithmetic else lambda: None,
+            lambda: Cost(self.costs.copy(engine, nbytes)),
+            calls * self.costs.copy_launch,
+        )
+
     def compute(self, what: str, work: Work, run: Callable[[], None]) -> None:
         self.simulator.submit(
             what,
@@ -182,6 +194,12 @@ class CpuDevice(RealTime):
         self, engine: str, target: torch.Tensor, source: torch.Tensor, non_blocking: bool, work: Work | None = None
     ) -> None:
         self.simulator.submit(COPIES[engine], engine, lambda: target.copy_(source), wait=not non_blocking)
+
+    def index(self, numbers: Sequence[int]) -> torch.Tensor:
+        return torch.tensor(numbers)
+
+    def swap(self, engine: str, run: Callable[[], None], nbytes: int, calls: int) -> None:
+        self.simulator.submit(SWAPS[engine], engine, run)
 
     def compute(self, what: str, work: Work, run: Callable[[], None]) -> None:
         self.simulator.submit(what, "compute", run)

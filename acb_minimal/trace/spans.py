@@ -21,9 +21,10 @@ LANES: tuple[Lane, ...] = ("CPU", "H2D", "compute", "D2H")
 ENGINES: dict[str, Lane] = {"h2d": "H2D", "compute": "compute", "d2h": "D2H"}
 LAUNCHES = ("carry_over", "count", "forward", "logits", "sample", "replay")  # what work on the compute engine is called
 COPIES = {"h2d": "upload", "d2h": "download"}
+SWAPS = {"h2d": "swap_in", "d2h": "swap_out"}  # of KV pages
 # In the categories of torch's profiler: which call of CUDA's a span on the CPU stands for, and what a copy is called.
 CALLS = {"wait": "cudaStreamSynchronize", "replay": "cudaGraphLaunch"}
-CALLS |= dict.fromkeys(("upload", "download"), "cudaMemcpyAsync")
+CALLS |= dict.fromkeys((*COPIES.values(), *SWAPS.values()), "cudaMemcpyAsync")
 MEMCPY = {"H2D": "Memcpy HtoD (Pinned -> Device)", "D2H": "Memcpy DtoH (Device -> Pinned)"}
 HOST, GPU = 1, 0  # processes
 
@@ -40,10 +41,11 @@ class Span:
     Attributes:
         lane: who did it.
         name: on the CPU schedule, write, fill, masks, upload, forward, logits, sample, carry_over, replay, download,
-            wait or update; on the device upload, forward, logits, sample, carry_over, replay or download.
+            swap_out, swap_in, wait or update; on the device upload, forward, logits, sample, carry_over, replay,
+            download, swap_out or swap_in.
         start: seconds.
         end: seconds.
-        batch_number: number of the batch, from 0; None for a wait, which may be for anything.
+        batch_number: number of the batch, from 0; None for a wait, which may be for anything, and for a swap.
         slot: the slot's letter; None if no slot is involved.
         launched: when the host launched it, of what a device did.
         kernels: seconds of it in which a kernel runs, in the compute lane and where that is known.

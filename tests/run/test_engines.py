@@ -107,7 +107,7 @@ def test_text_is_replaced():
     [
         (lambda: without("ch1", "self.compute"), "'ch1' has no simple statement that begins with 'self.compute'"),
         (lambda: changed("ch2", ("synchronize", "x")), "'ch2' has 'synchronize' 4 times; a change needs it once"),
-        (lambda: without("ch9", "pass"), "unknown chapter 'ch9'"),
+        (lambda: without("ch99", "pass"), "unknown chapter 'ch99'"),
         (lambda: without("ch1", "class"), "'ch1' has no simple statement that begins with 'class'"),
         (lambda: synchronous("ch4"), "'ch4' has 'previous, self.in_flight = self.in_flight, None' 0 times; a change"),
     ],

@@ -1,0 +1,58 @@
+"""Pages on demand (preemption.py) as an option of any run: the parts for it, timed from outside as all parts are."""
+
+from ..errors import InputError
+from ..preemption import PreemptingScheduler, SwappingModel, SwappingScheduler
+from ..sampling import SamplingScheduler
+from .options import Options
+from .parts import Parts
+from .timed import TimedModel, TimedScheduler
+from .workload import Job
+
+MODES = {"recompute": PreemptingScheduler, "swap": SwappingScheduler}
+
+
+def mode_of(job: Job, options: Options, engine_class: type, parts: Parts) -> str | None:
+    """What becomes of a request that gives way; None: none ever does.
+
+    Raises:
+        InputError: there is no such mode, or these do not go together with it.
+    """
+    preempt = options.preempt if job.preempt is None else job.preempt
+    if preempt is not None and preempt not in MODES:
+        raise InputError(f"unknown preempt mode {preempt!r}: the modes are {' and '.join(MODES)}")
+    if preempt == "swap" and not moves(engine_class):
+        raise InputError("preempt is 'swap', and this engine copies no pages: give recompute, or take chapter ch9")
+    if preempt == "swap" and issubclass(parts.scheduler, SamplingScheduler):
+        raise InputError("preempt is 'swap', and what a request has sampled by is not copied: give recompute")
+    return preempt
+
+
+def moves(engine_class: type) -> bool:
+    """Whether an engine copies pages, as chapter 9 does: it is given a model that can, whatever is asked for."""
+    return hasattr(engine_class, "move")
+
+
+def scheduler_for(kind: type[TimedScheduler], preempt: str | None, berths: int | None = None) -> type[TimedScheduler]:
+    """That kind of scheduler, but pages are given on demand, unless `preempt` is None.
+
+    Args:
+        berths: as a Job has it.
+    """
+    own = {"num_berths": berths}
+    return type(f"Preempting{kind.__name__}", (kind, MODES[preempt]), own) if preempt else kind
+
+
+def model_for(kind: type[TimedModel], engine_class: type) -> type[TimedModel]:
+    """That kind of model, but able to copy pages, if the engine does."""
+    return type(f"Swapping{kind.__name__}", (TimedSwappingModel, kind), {}) if moves(engine_class) else kind
+
+
+class TimedSwappingModel(SwappingModel, TimedModel):
+    """Timed, and the host's memory for pages has names."""
+
+    def make_berths(self, count: int) -> None:
+        super().make_berths(count)
+        layers = len(self.cache.keys)
+        for number, berths in enumerate(self.berths):
+            what = "keys" if number < layers else "values"
+            self.device.watch(f"the pinned {what} of layer {number % layers}", berths)
