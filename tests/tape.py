@@ -76,7 +76,7 @@ def check(report: Report, runs: list[tuple[float, float]]) -> None:
     pieces = [(a, b, any(s <= a and b <= e for s, e in runs)) for a, b in pairwise(edges)]
     assert report.window == pytest.approx((end - start) / 1e6)
     assert report.kernel_seconds == pytest.approx(sum(b - a for a, b, runs in pieces if runs) / 1e6)
-    idle = [report.bubbles, report.launch_gaps, report.kernel_gaps]
+    idle = [report.bubbles, report.launch_gaps, report.kernel_gaps, report.copies, report.stalls]
     gaps = sum(not runs for _, _, runs in pieces)
     assert gaps <= sum(each.count for each in idle) <= 2 * gaps  # a launch gap can have two parts
     assert report.kernel_seconds + sum(each.seconds for each in idle) == pytest.approx(report.window, abs=1e-12)

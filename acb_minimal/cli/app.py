@@ -15,6 +15,8 @@ from ..errors import EngineError, InputError, RankError
 from ..run import ranks
 from . import check, idle, lab, measure, run
 
+INTERNAL = 70  # the status of an error that is ours, as sysexits.h has it: 1 says something of what was looked at
+
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
@@ -61,7 +63,7 @@ def main() -> None:
             time.sleep(ranks.GRACE)
         where = traceback.extract_tb(error.__traceback__)[-1]
         text = " ".join(str(error).split())
-        _fail(f"{_rank()}{type(error).__name__}: {text} ({where.filename}:{where.lineno})", 1)
+        _fail(f"{_rank()}{type(error).__name__}: {text} ({where.filename}:{where.lineno})", INTERNAL)
 
 
 def _fail(message: str, status: int) -> None:

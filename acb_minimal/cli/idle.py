@@ -8,7 +8,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..errors import InputError
-from .options import check_plot, check_writable, console, draw
+from .options import check_apart, check_plot, check_writable, console, draw
 
 EXPOSED = "Exit with status 1 if the GPU waits for the host longer than this share of a steady step, 0 to 1."
 
@@ -34,9 +34,10 @@ def idle(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all of it to this file.")] = None,
 ) -> None:
     """Does an engine overlap? How long the GPU of a trace waits for the host in a steady step, and why."""
-    check_writable(annotate, "--annotate")
-    check_writable(json_file, "--json")
     check_plot(plot)
+    for file, option in ((annotate, "--annotate"), (json_file, "--json"), (plot, "--plot")):
+        check_writable(file, option)
+        check_apart(file, option, traces)
     if fail_above is not None and not 0 <= fail_above <= 1:
         raise InputError(f"--fail-above is {fail_above:g}; it must be from 0 to 1")
     if step_ms is not None and step_ms <= 0:
@@ -47,15 +48,15 @@ def idle(
         raise InputError(f"--plot, --annotate and --step-ms are for one trace, not for {len(traces)}")
 
     from ..trace import idle, tables, tracks
-    from ..trace.spans import Trace
 
     recordings = [_read(path) for path in traces]
-    if annotate and isinstance(recordings[0], Trace):
+    if annotate and recordings[0].told:
         raise InputError(f"{str(traces[0])!r} is a trace of ours: it has its batches already")
     found = [idle.analyse(recording, begin, end, step_ms and step_ms / 1e3) for recording in recordings]
     reports = [report for those in found for report in those]
-    ranks = [getattr(recording, "rank", None) for recording in recordings]
-    many = len(traces) > 1 and None not in ranks and len(set(ranks)) == len(ranks)
+    ranks = [recording.rank for recording in recordings]
+    of_one_run = None not in ranks and len(set(ranks)) == len(ranks) and len({size for _, size in ranks}) == 1
+    many = len(traces) > 1 and of_one_run
     if len(traces) > 2 and not many:
         raise InputError(f"{len(traces)} traces, and not of different ranks of one run: give two to compare them")
     if len(traces) == 2 and not many:
@@ -63,7 +64,7 @@ def idle(
         reports = found[1]
     else:
         names = [
-            f"rank {rank}, {report.name}" if many else report.name
+            f"rank {rank[0]}, {report.name}" if many else report.name
             for rank, those in zip(ranks, found, strict=True)
             for report in those
         ]

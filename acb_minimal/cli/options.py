@@ -94,6 +94,20 @@ def check_writable(file: Path | None, option: str) -> None:
         raise InputError(f"cannot write {str(file)!r}: it is not permitted; give another file with {option}")
 
 
+def check_apart(file: Path | None, option: str, sources: list[Path]) -> None:
+    """Whether a file that is to be written is none of those that are read, and no pipe or device.
+
+    Raises:
+        InputError: it is, under whatever name.
+    """
+    if file is None or not file.exists():
+        return
+    if any(source.exists() and file.samefile(source) for source in sources):
+        raise InputError(f"{option} {str(file)!r} is a trace that is read: give another file")
+    if not file.is_file():
+        raise InputError(f"cannot write {str(file)!r}: {option} takes the path of a file, not of a pipe or a device")
+
+
 def check_folder(folder: Path | None, option: str) -> None:
     """Whether files can be written into a folder; None is none to write into.
 

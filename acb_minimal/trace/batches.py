@@ -15,16 +15,18 @@ from .torch_profiler import CALLS, Recording
 
 MORE = 1.5  # times the kernels of the usual batch: there are prompts in it
 CLOCKS = 1_000  # ns by which the clocks of host and GPU may disagree
-SMALL = 0.1  # of the usual number of kernels: no batch, but a piece of the next one, cut off by a wait for an upload
-ALIKE = 0.05  # by which the numbers of kernels of two batches of a kind may differ
-PIECES = 8  # most waits in a step that are looked for
+LATE = np.iinfo(np.int64).max
 ONE_TIME = (
     "StreamBeginCapture|GraphInstantiate|ModuleLoad|LibraryLoad|(?:cuda|hip)Malloc$|Compiler|Lazy Function|"
     "Module Loading|dynamo_timed|triton.*compile"
 )
 PROFILERS_OWN = "Buffer|Flush|Instrumentation"
 PROMPT = "(?i)context_[1-9]|prefill|extend"  # as vLLM and SGLang name a batch that has prompts in it
-COMMUNICATION = "(?i)nccl|rccl|all_?reduce|all_?gather|reduce_?scatter|all_?to_?all|multimem"
+DECODE = r"(?i)context_0\(|\bdecode\b"  # and one that has none
+COMMUNICATION = (
+    "(?i)nccl|rccl|all_?reduce|all_?gather|reduce_?scatter|all_?to_?all|multimem|cross_device_reduce|deep_ep|nvshmem|"
+    "mscclpp|symm_mem|userbuffers"
+)
 
 
 class Batches(NamedTuple):
@@ -35,56 +37,60 @@ class Batches(NamedTuple):
         waits: when the host waited.
         for_tokens: when it waited for tokens, as far as can be told, rather than for an upload.
         launching: when it launched.
+        decodes: whether the trace says which batches are of decodes alone; else most are taken for what they are alike.
     """
 
     steps: list[Step]
     waits: Stretches
     for_tokens: Stretches
     launching: Stretches
+    decodes: bool
 
 
 def of_gpu(gpu: Gpu) -> Batches:
     """A batch goes on until the host is done with one, and launches again."""
-    work, recording = gpu.work, gpu.recording
-    opens = np.append(0, np.flatnonzero(gpu.ended))
-    called, launched = np.minimum.reduceat(work.called, opens), np.maximum.reduceat(work.returned, opens)
+    work, recording, pieces = gpu.work, gpu.recording, gpu.pieces
+    order = np.argsort(pieces.batch, kind="stable")
+    first = np.flatnonzero(np.append(True, np.diff(pieces.batch[order]) != 0))
+    called, launched = pieces.main, np.maximum.reduceat(work.returned[order], first)
     waits = _waits(gpu)
-    launching = Stretches.union(called, launched).shared(waits.outside(int(called.min()), int(launched.max())))
-    first = opens
-    if not gpu.numbered:
-        first = opens[_first_pieces(np.diff(np.append(opens, len(work.row))), called, launched)]
-    called, launched = np.minimum.reduceat(work.called, first), np.maximum.reduceat(work.returned, first)
-    end = gpu.reach[np.append(first[1:], len(work.row)) - 1]
+    launching = _launching(gpu, waits)
+    start = np.minimum.reduceat(np.where(work.called < called[pieces.batch], LATE, work.start)[order], first)
+    end = np.maximum.accumulate(np.maximum.reduceat(work.end[order], first))
     since = np.append(work.start[0], end[:-1])
-    bubble, launch_gaps, kernel_gaps = (gpu.kind(kind).between(since, end) for kind in KINDS)
-    running = end - since - bubble - launch_gaps - kernel_gaps
-    known = np.logical_and.reduceat(work.running >= 0, first)
+    bubble, launch_gaps, kernel_gaps, copies, stalled = (gpu.kind(kind).between(since, end) for kind in KINDS)
+    running = end - since - bubble - launch_gaps - kernel_gaps - copies - stalled
+    known = np.logical_and.reduceat((work.running >= 0)[order], first)
     if gpu.numbered:
-        inside, gaps = (np.add.reduceat(each, first) for each in (work.end - work.start - work.running, work.gaps))
+        idle = work.end - work.start - work.running
+        inside, gaps = (np.add.reduceat(each[order], first) for each in (idle, work.gaps))
         running, kernel_gaps, launch_gaps = running - inside, kernel_gaps + gaps, launch_gaps + inside - gaps
     after = np.append(called[0], launched[:-1])  # the host had launched the batch before
     began, launches = np.append(called[0], called[:-1]), np.append(0, launching.between(called, launched)[:-1])
     waiting, talk = waits.between(began, called), communication(gpu)
-    counted = np.logical_and.reduceat(work.count >= 0, first)
-    told = [recording.told.get(row, {}) for row in work.row[first].tolist()]
+    counted = np.logical_and.reduceat((work.count >= 0)[order], first)
+    told = [recording.told.get(row, {}) for row in work.row[order][first].tolist()]
+    graph = recording.named("GraphLaunch", work.call) & work.known
     columns = {
-        "number": work.batch[first] if gpu.numbered else np.arange(len(first)),
-        "start": work.start[first],
+        "number": work.batch[order][first] if gpu.numbered else np.arange(len(first)),
+        "start": start,
         "end": end,
         "length": end - since,
         "kernels": np.where(known, running, None),
         "kernel_gaps": np.where(known, kernel_gaps, None),
         "launch_gaps": np.where(known, launch_gaps, None),
         "bubble": bubble,
+        "copies": copies,
+        "stalled": stalled,
         "called": called,
         "launched": launched,
         "launching": launches,
         "host": np.maximum(called - began - launches - waiting, 0),
         "waiting": waiting,
         "ready": _ready(gpu, called, end),
-        "first": np.maximum(work.start[first] - np.maximum(called, since), 0),
-        "count": np.where(counted, np.add.reduceat(work.count, first), None),
-        "graph": np.logical_or.reduceat(recording.named("GraphLaunch", work.call) & work.known, first),
+        "first": np.maximum(start - np.maximum(called, since), 0),
+        "count": np.where(counted, np.add.reduceat(work.count[order], first), None),
+        "graph": np.logical_or.reduceat(graph[order], first),
         "rows": np.array([args.get("rows") for args in told], dtype=object),
         "one_time": np.array(_during(recording, None, ONE_TIME, after, launched)),
         "profiler": _overhead(recording).between(after, launched),
@@ -93,15 +99,28 @@ def of_gpu(gpu: Gpu) -> Batches:
     }
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
     steps = [Step(**dict(zip(columns, row, strict=True))) for row in rows]
-    found = Batches(steps, waits, _for_tokens(gpu), launching)
+    prompts = _during(recording, "user_annotation", PROMPT, called, launched)
+    says = all("decodes" in args for args in told)
+    named = says or any(prompts) or any(_during(recording, "user_annotation", DECODE, called, launched))
+    found = Batches(steps, waits, _for_tokens(gpu), launching, named)
     for before, step in pairwise(steps):
         step.ahead = not _waited(found, before, step) if len(waits.start) else step.called < before.end
-    if all("decodes" in args for args in told):
+    if says:
         for step, args in zip(steps, told, strict=True):
             step.sort = "decode" if args["decodes"] else "prompt"
     else:
-        _sort(steps, _during(recording, "user_annotation", PROMPT, called, launched))
+        _sort(steps, prompts)
     return found
+
+
+def _launching(gpu: Gpu, waits: Stretches) -> Stretches:
+    """When the host launched, piece by piece; what only gets a batch ready is not of its launches."""
+    work, pieces = gpu.work, gpu.pieces
+    order = np.argsort(pieces.piece, kind="stable")
+    first = np.flatnonzero(np.append(True, np.diff(pieces.piece[order]) != 0))
+    began = np.maximum(work.called, pieces.main[pieces.batch])
+    began, ended = np.minimum.reduceat(began[order], first), np.maximum.reduceat(work.returned[order], first)
+    return Stretches.union(began, ended).shared(waits.outside(int(work.called.min()), int(work.returned.max())))
 
 
 def _waited(found: Batches, before: Step, step: Step) -> bool:
@@ -139,20 +158,29 @@ def _sort(steps: list[Step], prompts: list[str]) -> None:
 
 
 def _waits(gpu: Gpu) -> Stretches:
-    """When the thread that launches waited. In a trace of ours a call is all that was launched, and none too long."""
+    """When a thread that launches waited, and no other of those launched. In a trace of ours a call is all that was
+    launched, and none too long."""
     rows = gpu.waits if gpu.numbered else np.concatenate((gpu.waits, gpu.recording.blocked()))
-    rows = rows[gpu.recording.thread[rows] == gpu.thread]
-    return Stretches.union(gpu.recording.start[rows], gpu.recording.end[rows])
+    rows = rows[np.isin(gpu.recording.thread[rows], gpu.threads)]
+    waits = Stretches.union(gpu.recording.start[rows], gpu.recording.end[rows])
+    if len(gpu.threads) > 1:
+        calls = gpu.recording.rows(*CALLS)
+        calls = np.setdiff1d(calls[np.isin(gpu.recording.thread[calls], gpu.threads)], rows)
+        calls = Stretches.union(gpu.recording.start[calls], gpu.recording.end[calls])
+        waits = waits.shared(calls.outside(int(waits.start[0]), int(waits.end[-1]))) if len(waits.start) else waits
+    return waits
 
 
 def _for_tokens(gpu: Gpu) -> Stretches:
-    """When that thread waited with a copy to the host as the last copy it had launched."""
-    rows = gpu.waits[gpu.recording.thread[gpu.waits] == gpu.thread]
+    """When such a thread waited with a copy to the host as the last copy it had launched, or in a call that copies."""
+    recording, rows = gpu.recording, gpu.waits
+    rows = rows[np.isin(recording.thread[rows], gpu.threads)]
     if len(gpu.downloads.row):
-        start = gpu.recording.start[rows]
+        start = recording.start[rows]
         last = [_latest(np.sort(copies.called), start) for copies in (gpu.downloads, gpu.uploads)]
-        rows = rows[last[0] >= last[1]]
-    return Stretches.union(gpu.recording.start[rows], gpu.recording.end[rows])
+        copied = recording.copied_by_waiting()
+        rows = np.concatenate((rows[last[0] >= last[1]], copied[np.isin(recording.thread[copied], gpu.threads)]))
+    return Stretches.union(recording.start[rows], recording.end[rows])
 
 
 def _latest(times: np.ndarray, moments: np.ndarray) -> np.ndarray:
@@ -165,50 +193,6 @@ def _ready(gpu: Gpu, called: np.ndarray, end: np.ndarray) -> np.ndarray:
     ready, of = end.copy(), np.searchsorted(called, gpu.downloads.called, side="right") - 1
     np.maximum.at(ready, of[of >= 0], gpu.downloads.end[of >= 0])
     return ready
-
-
-def _first_pieces(sizes: np.ndarray, called: np.ndarray, launched: np.ndarray) -> np.ndarray:
-    """The pieces that begin a batch, of those between which the host was done with something.
-
-    A wait for an upload cuts a batch as well, a few kernels into it. So a piece belongs to the next one if it has less
-    than a tenth as many kernels as the usual one, which is the one that a kernel picked at random is most likely in.
-    And where a pattern of pieces comes again and again, each is a batch that begins after the longest pause.
-
-    Args:
-        sizes: kernels of each piece. int [pieces].
-        called: when the host began to launch each. int64 [pieces].
-        launched: when it was through. int64 [pieces].
-    """
-    ordered = np.sort(sizes)
-    usual = ordered[np.searchsorted(np.cumsum(ordered), ordered.sum() / 2)]
-    small = sizes < SMALL * usual
-    small[-1] = False
-    begins = np.flatnonzero(np.append(True, ~small[:-1]))
-    sizes = np.add.reduceat(sizes, begins)
-    period = _period(sizes)
-    if period == 1:
-        return begins
-    pause = called[begins[1:]] - launched[begins[1:] - 1]
-    phase = max(range(1, period + 1), key=lambda phase: np.median(pause[phase - 1 :: period])) % period
-    opening = np.median(sizes[phase::period])
-    return begins[np.append(0, np.flatnonzero(_alike(sizes[1:], opening)) + 1)]
-
-
-def _period(sizes: np.ndarray) -> int:
-    """After how many pieces their sizes come again, where one seldom is like the one before; else 1."""
-    for period in range(1, PIECES + 1):
-        if len(sizes) < 4 * period:
-            break
-        share = _alike(sizes[period:], sizes[:-period]).mean()
-        if period == 1 and share >= 0.5:
-            break
-        if period > 1 and share >= 0.8:
-            return period
-    return 1
-
-
-def _alike(sizes: np.ndarray, others) -> np.ndarray:
-    return np.abs(sizes - others) <= ALIKE * np.maximum(sizes, others)
 
 
 def _during(recording: Recording, category: str | None, pattern: str, start: np.ndarray, end: np.ndarray) -> list[str]:

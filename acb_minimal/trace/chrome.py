@@ -1,4 +1,8 @@
-"""Reads a trace in Chrome's format event by event: one of any size needs only the memory of what is kept of it."""
+"""Reads a trace in Chrome's format event by event: one of any size needs only the memory of what is kept of it.
+
+Time and memory grow with the size of a file, not with what is odd in it: what comes before the events, and one event,
+may be so long and no longer.
+"""
 
 import gzip
 import io
@@ -11,8 +15,8 @@ from pathlib import Path
 
 from ..errors import InputError
 
-PIECE = 1 << 22  # characters that are read at a time
-LONGEST = 1 << 26  # characters of an event; what is longer is damaged
+PIECE = 1 << 20  # characters that are read at a time
+LONGEST = 1 << 24  # characters of an event, and of all that is no event; what is longer is no trace
 LIST = re.compile(r'"traceEvents"\s*:\s*\[')
 BETWEEN = re.compile(r"[\s,]*")
 
@@ -50,34 +54,36 @@ class ChromeFile:
             raise InputError(f"{str(self.path)!r} is not a trace in JSON or gzipped JSON: {error}") from error
 
     def _events(self, file: io.BufferedReader) -> Iterator[dict]:
-        read, decode = self._reader(file), json.JSONDecoder(strict=False).raw_decode
-        text = read()
-        while not (begin := _beginning(text)) and (more := read()):
-            text += more
-        if not begin:
+        read, decode, count = self._reader(file), json.JSONDecoder(strict=False).raw_decode, 0
+        text, position = _head(read)
+        if not position:
             json.loads(text, strict=False)
             raise InputError(
                 f"there is no trace in {str(self.path)!r}: it needs a list of events, or one as 'traceEvents'"
             )
-        before, position = text[: begin - 1], begin
+        other = [text[: position - 1], "[]"]
         while True:
             position = BETWEEN.match(text, position).end()
             if text[position : position + 1] == "]":
                 break
             try:
                 event, position = decode(text, position)
-            except json.JSONDecodeError:  # for want of its end, most likely
-                if len(text) - position > LONGEST or not (more := read()):
-                    raise
-                text, position = text[position:] + more, 0
-                continue
+            except json.JSONDecodeError as error:  # for want of its end, most likely
+                if len(text) - position < LONGEST and (more := read()):
+                    text, position = text[position:] + more, 0
+                    continue
+                where = f"event {count} of {str(self.path)!r}"
+                if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated"):
+                    raise InputError(f"{where} is cut short: the file ends in it") from error
+                raise InputError(f"{where} is not valid JSON: {error.msg}") from error
+            count += 1
             if isinstance(event, dict):
                 yield event
-        rest = [text[position + 1 :]]
-        while more := read():
-            rest.append(more)
-        if before.strip():
-            self.header = json.loads("".join([before, "[]", *rest]), strict=False)
+        other.append(text[position + 1 :])
+        while (more := read()) and sum(map(len, other)) < LONGEST:
+            other.append(more)
+        if other[0].strip() and not more:
+            self.header = json.loads("".join(other), strict=False)
 
     def _reader(self, file: io.BufferedReader) -> Callable[[], str]:
         size = self.path.stat().st_size
@@ -98,16 +104,21 @@ def with_events(source: Path, target: Path, events: list[dict]) -> None:
     old = (gzip.open if zipped else open)(source, "rt", **as_it_is)
     new = (gzip.open if target.suffix == ".gz" else open)(target, "wt", **as_it_is)
     with old, new:
-        text = old.read(PIECE)
-        while not (begin := _beginning(text)):
-            text += old.read(PIECE)
+        text, begin = _head(lambda: old.read(PIECE))
         new.write(text[:begin] + "".join(json.dumps(event) + ",\n" for event in events) + text[begin:])
         shutil.copyfileobj(old, new, PIECE)
 
 
-def _beginning(text: str) -> int:
-    """Where the first event may begin; 0 if the list is not there, or not yet."""
-    if bare := re.match(r"\s*\[", text):
-        return bare.end()
-    found = LIST.search(text)
-    return found.end() if found else 0
+def _head(read: Callable[[], str]) -> tuple[str, int]:
+    """What a file begins with, and where in that the first event may begin; 0 if there is no list of events."""
+    text, looked, characters = "", 0, 0
+    while more := read():
+        if (characters := characters + len(more)) > LONGEST:
+            return "{}", 0
+        text = text.lstrip() + more
+        if bare := re.match(r"\s*\[", text):
+            return text, bare.end()
+        if found := LIST.search(text, looked):
+            return text, found.end()
+        looked = max(len(text) - 100, 0)  # the key may be cut in two
+    return text, 0

@@ -5,14 +5,18 @@ to the last is in a gap, and the launch of the kernel that ends a gap tells what
 
     kernel gap   its call had returned 10 us before the gap began, or had launched other kernels before: the GPU had
                  work, and took its time. So it does between any two kernels: under 2 us the host is not at fault.
-    bubble       between the call before and this one, the host was done with a batch: it returned from a wait, or
-                 launched a copy of tokens to the host. Every engine has such a copy once for every batch, and an
-                 asynchronous one has it between the launches of two batches too, though it waits elsewhere.
+    bubble       the host was done with something just before that launch, or only gets the next batch ready with it
+                 (pieces.py says which launches are of which batch).
     launch gap   any other: the host was in the middle of launching a batch.
 
-Of waits, only those of the thread that launches count: what a second thread waits for says nothing about the first.
-Its copies count if the first launches none. A kernel whose launch is not in the trace is taken to be launched as late
-as can be: as it starts, or by the next known launch on its stream.
+A gap that goes on for long after that call had returned is not the host's from then on, and one before work that was
+queued is not the GPU's own if it is long:
+
+    copy         a copy from the host or to it runs: most likely the kernel waits for that.
+    stall        nothing does. Events are missing, or the GPU waits for something that is in no trace of one process.
+
+A kernel whose launch is not in the trace is taken to be launched as late as can be: as it starts, or by the next known
+launch on its stream.
 
 Between two kernels that are queued a GPU takes its time, about as long every time. As long it would have taken in a
 launch gap as well, had the host been faster: that much of each is a kernel gap.
@@ -31,14 +35,17 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ..errors import InputError
-from .breakdown import inside
+from .pieces import Pieces, numbered, pieces
 from .stretches import Stretches
 from .torch_profiler import CALLS, Recording
+from .work import Work
 
-Kind = Literal["bubble", "launch gap", "kernel gap"]
-KINDS: tuple[Kind, ...] = ("bubble", "launch gap", "kernel gap")
+Kind = Literal["bubble", "launch gap", "kernel gap", "copy", "stall"]
+KINDS: tuple[Kind, ...] = ("bubble", "launch gap", "kernel gap", "copy", "stall")
 SHORT = 2_000  # ns: no longer does a GPU take from one kernel to the next when both are queued
 ON_ITS_WAY = 10_000  # ns: a call that returned later than this before a gap may not have reached the GPU by then
+PASSING = 0.05  # of the launches: so many make a thread one that launches
+LONG = 50_000  # ns: no kernel that is launched takes longer until it runs, and no GPU from one to the next
 
 
 class Idle(NamedTuple):
@@ -51,97 +58,6 @@ class Idle(NamedTuple):
 
     seconds: float
     count: int
-
-
-@dataclass(frozen=True)
-class Work:
-    """Kernels, or copies, of one GPU by start. Times are nanoseconds, int64 [work].
-
-    Attributes:
-        row: in the recording. int [work].
-        start: on the GPU.
-        end: on the GPU.
-        called: when the call that launched it began.
-        returned: when that call ended.
-        thread: that made the call; -1 if not known. int [work].
-        known: whether the call is in the trace. bool [work].
-        first: whether it is the first of those that the call launched: a graph has many. bool [work].
-        call: row of the call; -1 if not known. int [work].
-        batch: number of the batch, in a trace of ours; else -1. int [work].
-        running: how long kernels run in it: all of its time, but in a trace of ours. -1 if not known.
-        gaps: how long it is in kernel gaps inside; -1 if not known.
-        count: kernels in it; -1 if not known. int [work].
-    """
-
-    row: np.ndarray
-    start: np.ndarray
-    end: np.ndarray
-    called: np.ndarray
-    returned: np.ndarray
-    thread: np.ndarray
-    known: np.ndarray
-    first: np.ndarray
-    call: np.ndarray
-    batch: np.ndarray
-    running: np.ndarray
-    gaps: np.ndarray
-    count: np.ndarray
-
-    @classmethod
-    def of(cls, recording: Recording, rows: np.ndarray, calls: dict[int, int]) -> "Work":
-        """
-        Args:
-            rows: of one GPU.
-            calls: row of the call with each correlation number.
-        """
-        rows = rows[np.argsort(recording.start[rows], kind="stable")]
-        start, end, numbers = recording.start[rows], recording.end[rows], recording.correlation[rows]
-        call = np.array([calls.get(number, -1) for number in numbers.tolist()], dtype=int)
-        known = call >= 0
-        # No call is later than what it launched; but two clocks differ, and two processes may use one correlation id.
-        called = np.where(known, np.minimum(recording.start[call], start), start)
-        returned = np.where(known, recording.end[call], start)
-        thread = np.where(known, recording.thread[call], -1)
-        if known.any():
-            thread[~known] = np.bincount(thread[known]).argmax()
-        if not known.all():
-            streams = recording.stream[rows]
-            for stream in np.unique(streams[~known]):
-                at = np.flatnonzero(streams == stream)
-                latest = np.minimum.accumulate(called[at][::-1])[::-1]  # a stream runs in the order of launching
-                called[at] = np.where(known[at], called[at], latest)
-                returned[at] = np.where(known[at], returned[at], latest)
-        first = numbers == 0
-        first[np.unique(numbers, return_index=True)[1]] = True
-        batch, running, gaps, count = np.full(len(rows), -1), end - start, np.zeros_like(start), np.ones_like(rows)
-        for index in np.flatnonzero(np.isin(rows, list(recording.told))).tolist():
-            args, length = recording.told[rows[index]], int(running[index])
-            graph = known[index] and "Graph" in recording.text(call[index])
-            batch[index], count[index] = args["batch"], args.get("kernel_count", -1)
-            running[index] = gaps[index] = -1
-            if "kernels" in args:
-                times = (None if us is None else us / 1e6 for us in (args["kernels"], args.get("kernel_gaps")))
-                parts = inside(length / 1e9, *times, args.get("kernel_count"), graph)
-                running[index], gaps[index] = (round(1e9 * seconds) for seconds in parts)
-        return cls(rows, start, end, called, returned, thread, known, first, call, batch, running, gaps, count)
-
-    def follows_end(self, downloads: "Work", wait_end: np.ndarray, wait_thread: np.ndarray) -> np.ndarray:
-        """Whether the host was done with a batch between the last launch before this one and this one. bool [work].
-
-        Args:
-            downloads: copies to the host.
-            wait_end: when each wait of the host returned. int64 [waits].
-            wait_thread: which thread waited. int [waits].
-        """
-        latest, ended = np.maximum.accumulate(self.called), np.zeros(len(self.called), dtype=bool)
-        for thread in np.unique(self.thread):
-            own = downloads.thread == thread
-            copies = downloads.called[own] if own.any() else downloads.called
-            waits = wait_end[wait_thread == thread] if len(downloads.called) else wait_end
-            ends = np.sort(np.concatenate((copies, waits - 1)))  # a wait may return in the nanosecond of the next call
-            mine = np.flatnonzero(self.thread[1:] == thread) + 1
-            ended[mine] = np.searchsorted(ends, self.called[mine]) > np.searchsorted(ends, latest[mine - 1])
-        return ended
 
 
 @dataclass(frozen=True)
@@ -170,27 +86,35 @@ class Gpu:
         return bool((self.work.batch >= 0).any())
 
     @cached_property
-    def ended(self) -> np.ndarray:
-        """Whether the host was done with a batch just before it launched each piece of work. bool [work]."""
+    def pieces(self) -> Pieces:
+        """Which work is of which batch."""
         if self.numbered:
-            return np.append(False, np.diff(self.work.batch) != 0)
-        waits = self.waits
-        return self.work.follows_end(self.downloads, self.recording.end[waits], self.recording.thread[waits])
-
-    @property
-    def told_apart(self) -> str:
-        """What tells batches apart."""
-        if self.numbered:
-            return "their numbers"
-        if len(self.downloads.start):
-            return "copies to the host and waits"
-        return "waits" if len(self.waits) else "nothing"
+            return numbered(self.work.batch, self.work.called)
+        return pieces(self.recording, self.work, self.downloads, self.waits)
 
     @cached_property
-    def thread(self) -> int:
-        """The thread that launches most; -1 if no launch is known."""
-        known = self.work.thread[self.work.known]
-        return int(np.bincount(known).argmax()) if len(known) else -1
+    def threads(self) -> np.ndarray:
+        """The threads that launch kernels, the one that launches most first; none if no launch is known. int [threads].
+
+        One that launches a few in passing is none of them.
+        """
+        count = np.bincount(self.work.thread[self.work.known], minlength=1)
+        some = np.flatnonzero(count >= max(PASSING * count.sum(), 1))
+        return some[np.argsort(-count[some], kind="stable")]
+
+    @cached_property
+    def processes(self) -> list:
+        """Those whose threads launch on it, or that make a call with the number of one of its launches."""
+        recording, calls = self.recording, self.recording.rows(*CALLS)
+        calls = calls[np.isin(recording.correlation[calls], recording.correlation[self.work.row])]
+        threads = np.unique(recording.thread[calls[recording.correlation[calls] > 0]])
+        return sorted({recording.threads[thread][0] for thread in threads}, key=str)
+
+    @cached_property
+    def copies(self) -> Stretches:
+        """When a copy to the host or from it runs."""
+        both = self.downloads, self.uploads
+        return Stretches.union(*(np.concatenate([getattr(each, edge) for each in both]) for edge in ("start", "end")))
 
     @cached_property
     def reach(self) -> np.ndarray:
@@ -207,31 +131,75 @@ class Gpu:
         """All of them, in order."""
         return Stretches(self.reach[self.by - 1], self.work.start[self.by])
 
+    def waited_for(self, idle: Stretches) -> np.ndarray:
+        """The thread whose launch ended the gap that each stretch is in. int [stretches]."""
+        return self.work.thread[self.by[np.searchsorted(self.gaps.start, idle.start, side="right") - 1]]
+
     @cached_property
     def kinds(self) -> np.ndarray:
-        """What each gap was: an index into KINDS. int [gaps]."""
+        """What each gap was to begin with: an index into KINDS. int [gaps]."""
         start, length = self.gaps.start, self.gaps.end - self.gaps.start
         queued = (self.work.returned[self.by] <= start - ON_ITS_WAY) | ~self.work.first[self.by] | (length < SHORT)
         if self.numbered:
-            queued &= ~self.ended[self.by]
-        return np.where(queued, 2, np.where(self.ended[self.by], 0, 1))
+            queued &= ~self.pieces.opens[self.by]
+        return np.where(queued, 2, np.where(self.pieces.opens[self.by], 0, 1))
 
     @cached_property
     def own(self) -> int:
         """Nanoseconds from one kernel to the next if both are queued and not of a graph: the median; 0 without any."""
-        eager = (self.kinds == 2) & self.work.first[self.by]
-        return int(np.median((self.gaps.end - self.gaps.start)[eager])) if eager.any() else 0
+        length = self.gaps.end - self.gaps.start
+        eager = (self.kinds == 2) & self.work.first[self.by] & (length < LONG)
+        return int(np.median(length[eager])) if eager.any() else 0
+
+    @cached_property
+    def _parts(self) -> dict[Kind, Stretches]:
+        """The gaps, cut by what they were."""
+        start, end, host = self.gaps.start, self.gaps.end, self.kinds < 2
+        late = np.maximum(start, np.where(host, self.work.returned[self.by] + ON_ITS_WAY, start))
+        late = np.where((end - late > LONG) & (not self.numbered), late, end)  # from then on it was not for the launch
+        copied = (late < end) & (2 * self.copies.between(late, end) >= end - late)
+        waited = np.where(self.kinds == 1, np.maximum(late - self.own * (late == end), start), late)
+
+        def some(at: np.ndarray, begin: np.ndarray, stop: np.ndarray) -> Stretches:
+            at = at & (stop > begin)
+            return Stretches(begin[at], stop[at])
+
+        return {
+            "bubble": some(self.kinds == 0, start, late),
+            "launch gap": some(self.kinds == 1, start, waited),
+            "kernel gap": some(self.kinds > 0, np.where(self.kinds == 1, waited, start), late),
+            "copy": some(copied, late, end),
+            "stall": some(~copied, late, end),
+        }
 
     def kind(self, kind: Kind) -> Stretches:
         """The gaps of one kind. Of a launch gap, the last moment is the GPU's own: it would take that in any case."""
-        start, end, launch = self.gaps.start, self.gaps.end, self.kinds == 1
-        waited = np.where(launch, np.maximum(end - self.own, start), start)  # until then, for its launch
-        if kind == "launch gap":
-            end = waited
-        elif kind == "kernel gap":
-            start = waited
-        at = (self.kinds == KINDS.index(kind)) | (launch & (kind == "kernel gap"))
-        return Stretches(start[at & (end > start)], end[at & (end > start)])
+        return self._parts[kind]
+
+    @cached_property
+    def idle_while_waited_for(self) -> tuple[int, int]:
+        """Nanoseconds in which nothing runs, copies too, while the host waits for it: the longest such time, and all of
+        them. Of a whole trace the longest is some tens of microseconds: what waits was woken by then."""
+        waits = self.waits[np.isin(self.recording.thread[self.waits], self.threads)]
+        waits = Stretches.union(self.recording.start[waits], self.recording.end[waits])
+        length = self.gaps.shared(self.copies.outside(int(self.work.start[0]), int(self.reach[-1]))).shared(waits)
+        length = length.end - length.start
+        return (int(length.max()), int(length[length > LONG].sum())) if len(length) else (0, 0)
+
+    @cached_property
+    def overlap(self) -> tuple[int, int]:
+        """The longest time by which a kernel runs into the next on its stream, in nanoseconds, and its row; of kernels
+        of one graph it is not known what comes after what."""
+        longest = 0, -1
+        for stream in np.unique(self.recording.stream[self.work.row]):
+            at = np.flatnonzero(self.recording.stream[self.work.row] == stream)
+            if len(at) < 2 or self.numbered:
+                continue
+            over = self.work.end[at[:-1]] - self.work.start[at[1:]]
+            over[(self.work.call[at[:-1]] == self.work.call[at[1:]]) & self.work.known[at[:-1]]] = 0
+            place = int(over.argmax())
+            longest = max(longest, (int(over[place]), int(self.work.row[at[place]])))
+        return longest
 
     @property
     def idle_inside(self) -> np.ndarray | None:
@@ -243,7 +211,7 @@ class Gpu:
     def idle(self, kind: Kind) -> Idle | None:
         """How much the gaps of one kind are, and how many; None if the trace cannot tell."""
         gaps, idle = self.kind(kind), self.idle_inside
-        if kind == "bubble":
+        if kind not in ("launch gap", "kernel gap"):
             return Idle(gaps.seconds, len(gaps.start))
         if idle is None:
             return None

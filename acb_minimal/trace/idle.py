@@ -11,16 +11,20 @@ from functools import cached_property
 from pathlib import Path
 from statistics import median
 
+import numpy as np
+
 from ..errors import EngineError, InputError
 from . import host, verdict
-from .batches import of_gpu
+from .batches import communication, of_gpu
 from .chrome import ChromeFile
 from .gaps import Gpu, Idle, gpus
 from .host import Doing
 from .spans import Trace
 from .steps import SORTS, Sort, Typical, typical_decodes
-from .torch_profiler import DEVICE, HOST, Recording
+from .torch_profiler import CALLS, DEVICE, HOST, OLD, OTHERS, Recording
 from .verdict import Verdict
+
+LONGEST = 5  # gaps that are shown where there is no verdict
 
 
 class Report:
@@ -32,8 +36,9 @@ class Report:
         kernels: how many there are, memsets and copies within devices included; launches, in a trace of ours.
         found: its batches, and when the host waited and launched.
         steps: all of them; the first batch has none.
-        chosen: those of the typical decodes. What is before the first step is not known: a recording begins anywhere.
-        typical: what these have in common; None if there are none.
+        chosen: the typical ones. What is before the first step is not known: a recording begins anywhere.
+        about: what these are.
+        typical: what they have in common; None if there are none.
     """
 
     def __init__(self, gpu: Gpu, step: float | None = None):
@@ -45,6 +50,11 @@ class Report:
         self.name, self.kernels, self.found = gpu.name, len(gpu.work.row), of_gpu(gpu)
         self.steps = self.found.steps[1:]
         self.chosen = [self.steps[place] for place in typical_decodes(self.steps)]
+        self.about = "decodes" if self.found.decodes else "steps"
+        if not self.chosen:  # in every step there are prompts
+            alike = [step for step, before in zip(self.steps[1:], self.steps, strict=False) if step.sort == before.sort]
+            self.chosen = [step for step in alike if step.sort == "prompt"]
+            self.about = "steps with prompts"
         self.typical = Typical.of(self.chosen) if self.chosen else None
 
     @property
@@ -79,9 +89,54 @@ class Report:
         return self.gpu.idle("kernel gap")
 
     @property
+    def copies(self) -> Idle:
+        """Gaps in which what was launched waits for a copy."""
+        return self.gpu.idle("copy")
+
+    @property
+    def stalls(self) -> Idle:
+        """Gaps in which what was launched waits for something that is not in the trace."""
+        return self.gpu.idle("stall")
+
+    @property
+    def talk(self) -> tuple[float, float]:
+        """Seconds in which a kernel talks to other GPUs, and of that without another kernel."""
+        return tuple(each.seconds for each in communication(self.gpu))
+
+    @property
+    def graphs(self) -> int:
+        """How many graphs are launched."""
+        calls = np.unique(self.gpu.work.call[self.gpu.work.known])
+        return int(self.gpu.recording.named("GraphLaunch", calls).sum())
+
+    @property
+    def covered(self) -> float:
+        """Share of the window, 0 to 1, that the typical steps are."""
+        return sum(step.length for step in self.chosen) / 1e9 / self.window if self.window else 0.0
+
+    @property
+    def bracket(self) -> bool:
+        """Whether how much the profiler slowed the host is not known, but that it did."""
+        return not self.gpu.numbered and self._step is None
+
+    @cached_property
+    def least(self) -> float:
+        """How many times as long the host takes without the profiler as with it: at least, if that is not known."""
+        if self.gpu.numbered or self.typical is None:
+            return 1.0
+        if self._step is not None:
+            return self.typical.without_profiler.factor_for(self._step)
+        return host.least(self.gpu, self.found, self.chosen)
+
+    @property
+    def longest(self) -> list[tuple[float, float, str, str]]:
+        """The longest gaps, see host.longest."""
+        return host.longest(self.gpu, LONGEST)
+
+    @property
     def batches(self) -> int | None:
         """How many were told apart; None if nothing tells them apart."""
-        return None if self.gpu.told_apart == "nothing" else len(self.found.steps)
+        return len(self.found.steps) if self.gpu.pieces.told else None
 
     @property
     def assumed(self) -> float:
@@ -111,13 +166,15 @@ class Report:
 
     @cached_property
     def verdict(self) -> Verdict | None:
-        """On the typical decodes; None if there are refusals."""
-        checked = self.gpu.numbered or self._step is not None
-        return None if self.refusals else verdict.verdict(self.typical, verdict.signs(self.gpu), checked)
+        """On the typical steps; None if there are refusals."""
+        if self.refusals:
+            return None
+        return verdict.verdict(self.typical, verdict.signs(self.gpu), self.least, self.bracket, self.about)
 
     def figures(self) -> dict:
         """All figures, for JSON; times in seconds."""
         parts = {"bubbles": self.bubbles, "launch_gaps": self.launch_gaps, "kernel_gaps": self.kernel_gaps}
+        parts |= {"copies": self.copies, "stalls": self.stalls}
         typical, law = self.typical, self.typical and self.typical.law
         return {
             "name": self.name,
@@ -126,10 +183,15 @@ class Report:
             "kernel_seconds": self.kernel_seconds,
             **{name: idle and idle._asdict() for name, idle in parts.items()},
             "batches": self.batches,
-            "told_apart": self.gpu.told_apart,
+            "graphs": self.graphs,
+            "communication": self.talk,
+            "told_apart": self.gpu.pieces.by,
             "assumed": self.assumed,
             "lost": self.lost,
             "steps": {sort: {"count": count, "median": length} for sort, (count, length) in self.sorts.items()},
+            "about": self.about,
+            "covered": self.covered,
+            "host_takes": [self.least, 1.0],
             "typical": typical
             and asdict(typical)
             | {name: getattr(typical, name) for name in ("idle", "hidden", "as_graphs", "holds")}
@@ -150,10 +212,18 @@ def read(path: Path, progress: Callable[[float], None] = lambda share: None) -> 
         InputError: there is no such file, it holds no trace, or nothing in it ran on a GPU.
     """
     file = ChromeFile(path, progress)
-    recording = Recording.of(file.events())
+    try:
+        recording = Recording.of(file.events())
+    except InputError as error:
+        raise InputError(str(error) if repr(str(path)) in str(error) else f"{str(path)!r}: {error}") from error
     recording.header.update(file.header)
+    others = [OTHERS[begin] for begin in OTHERS for each in recording.other if each.startswith(begin)]
+    if others and not len(recording.rows(*CALLS)):
+        raise InputError(f"{str(path)!r} was recorded on {others[0]}: only traces of CUDA and ROCm can be read")
     if len(recording.rows(*DEVICE)):
         return recording
+    if recording.other & set(OLD):
+        raise InputError(f"{str(path)!r} is as torch up to 1.10 wrote traces: record it with a newer one")
     if len(recording.rows(*HOST)):
         raise InputError(f"{str(path)!r} has no GPU activity: was it recorded without ProfilerActivity.CUDA?")
     raise InputError(f"there is no trace of a GPU in {str(path)!r}: looked for events of category {', '.join(DEVICE)}")

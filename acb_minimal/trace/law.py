@@ -18,6 +18,8 @@ from dataclasses import dataclass
 
 from .formatting import ms
 
+PARTS = 64  # in which a range of speeds of the host is looked at
+
 
 @dataclass(frozen=True)
 class Law:
@@ -49,6 +51,23 @@ class Law:
     def speedup(self) -> float:
         """Of the asynchronous one over the synchronous one: from 1 to 2, but for the ramp."""
         return self.synchronous / self.asynchronous
+
+    def scaled(self, factor: float) -> "Law":
+        """The same with a host that takes so many times as long for all it does."""
+        return Law(self.on_gpu, factor * self.launching, factor * self.host, factor * self.ramp)
+
+    def speedups(self, least: float) -> tuple[float, float]:
+        """The least and the greatest speedup, for a host that takes from `least` to 1 times as long."""
+        found = [self.scaled(least + (1 - least) * part / PARTS).speedup for part in range(PARTS + 1)]
+        return min(found), max(found)
+
+    def factor_for(self, synchronous: float) -> float:
+        """How many times as long the host takes if a synchronous step takes so many seconds; from 0 to 1."""
+        low, high = 0.0, 1.0
+        for _ in range(40):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self.scaled(middle).synchronous < synchronous else (low, middle)
+        return high
 
     def __str__(self) -> str:
         bound = self.launching >= self.on_gpu

@@ -7,7 +7,7 @@ An asynchronous engine launches a batch before it has waited for the one before.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Literal, Protocol
 
@@ -35,6 +35,8 @@ class Step:
         kernel_gaps: since then, with none running though the next one was queued; likewise.
         launch_gaps: since then, in which the GPU waited for launches; likewise.
         bubble: since then, in which it waited for the host to be done with a batch.
+        copies: since then, in which what was launched waited for a copy.
+        stalled: since then, in which it waited for something that is not in the trace.
         called: when the host began to launch it.
         launched: when the host had launched all of it.
         launching: L: how long it launched the batch before, without what it waited meanwhile.
@@ -61,6 +63,8 @@ class Step:
     kernel_gaps: int | None
     launch_gaps: int | None
     bubble: int
+    copies: int
+    stalled: int
     called: int
     launched: int
     launching: int
@@ -124,6 +128,8 @@ class Typical:
         law: K, L and H, and the ramp. Without `parts`, K is all the time that a batch is on the GPU.
         step: its length.
         bubbles: in which no batch is on the GPU.
+        copies: in which what was launched waits for a copy.
+        stalled: in which it waits for something that is not in the trace.
         waiting: of the host.
         communication: of the kernels, with one running that talks to other GPUs.
         alone: of that, with no other kernel beside it.
@@ -138,6 +144,8 @@ class Typical:
     law: Law
     step: float
     bubbles: float
+    copies: float
+    stalled: float
     waiting: float
     communication: float
     alone: float
@@ -153,7 +161,8 @@ class Typical:
             return median(times) / 1e9
 
         known = [step for step in steps if step.on_gpu is not None]
-        bubbles, window = middle(step.bubble for step in steps), middle(step.length - step.bubble for step in steps)
+        bubbles, copies = middle(step.bubble for step in steps), middle(step.copies for step in steps)
+        stalled, window = middle(step.stalled for step in steps), middle(_window(step) for step in steps)
         ramp, on_gpu, parts = middle(step.first for step in steps), window, None
         if known:
             counts = [step.count for step in known]
@@ -164,14 +173,17 @@ class Typical:
         law = Law(on_gpu, middle(step.launching for step in steps), middle(step.host for step in steps), ramp)
         longest = ODD * median(step.length for step in steps)
         usual = [step for step in steps if step.length <= longest]
-        windows = [(step.on_gpu, step.length - step.bubble) for step in usual]
+        windows = [(step.on_gpu, _window(step)) for step in usual]
         busy = sum(min(1e9 * on_gpu if known else own, own) if k is None else k for k, own in windows)
+        busy += sum(step.copies + step.stalled for step in usual)  # the host is not waited for
         return cls(
             count=len(steps),
             parts=parts,
             law=law,
-            step=window + bubbles,
+            step=window + bubbles + copies + stalled,
             bubbles=bubbles,
+            copies=copies,
+            stalled=stalled,
             waiting=middle(step.waiting for step in steps),
             communication=middle(step.communication for step in steps),
             alone=middle(step.alone for step in steps),
@@ -200,7 +212,20 @@ class Typical:
         return max(self.parts.kernels + GRAPH_GAP * count, self.law.host)
 
     @property
+    def without_profiler(self) -> Law:
+        """The law with K as it is without a profiler: under it, a graph has longer gaps between its kernels."""
+        if not self.graph or self.parts is None or not self.parts.kernel_count:
+            return self.law
+        gaps = min(self.parts.kernel_gaps, GRAPH_GAP * self.parts.kernel_count)
+        return replace(self.law, on_gpu=self.parts.kernels + gaps)
+
+    @property
     def holds(self) -> bool:
         """Whether a step is as long as the law says: of synchronous steps, asynchronous ones, or some of either."""
         shortest, longest = sorted((self.law.asynchronous, self.law.synchronous))
         return (1 - FITS) * shortest <= self.step <= (1 + FITS) * longest
+
+
+def _window(step: Step) -> int:
+    """Nanoseconds that its batch is on the GPU and runs, or waits for launches of its own."""
+    return step.length - step.bubble - step.copies - step.stalled

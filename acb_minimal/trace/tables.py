@@ -13,6 +13,10 @@ from .verdict import Verdict
 
 MOST = 8  # lines of what the host did
 CALLED = {"decode": "decodes", "prompt": "prompts, mixed", "set-up": "set-up"}
+ALIKE = {"decode": "alike", "prompt": "longer", "set-up": "set-up"}  # where the trace does not say
+COPIES, STALLS = "waits for copies", "waits, unexplained"
+FEW = 0.5  # share of the trace: typical steps that are less of it are said to be
+MODELS = 0.15  # by which K of two traces may differ, and the one foretell the other
 
 
 def render(report: Report, name: str = "") -> Group:
@@ -23,17 +27,21 @@ def render(report: Report, name: str = "") -> Group:
         if report.sorts:
             parts.append(_sorts(report))
     if report.verdict:
-        parts.append(_typical(report.typical))
+        parts.append(_typical(report))
         if report.doing:
             parts.append(_doing(report))
-        parts.append(_verdict(report.verdict))
+        few = f"Of {report.covered:.0%} of the trace: " if report.covered < FEW else ""
+        parts.append(_verdict(report.verdict, few))
+    elif not report.lost:
+        parts.append(_longest(report))
     parts += [Text(f"{name}, no verdict from this trace: {reason}") for reason in report.refusals]
     return Group(*(line for part in parts for line in (part, "")))
 
 
 def _whole(report: Report, name: str) -> Table:
     batches = "" if report.batches is None else f", {report.batches:,} batches"
-    caption = f"Batches are told apart by {report.gpu.told_apart}."
+    graphs = f"{report.graphs:,} graphs are launched." if report.graphs else "No graph is launched."
+    caption = f"Batches are told apart by {report.gpu.pieces.by}. {graphs}"
     if report.assumed:
         caption += f" The launch of {report.assumed:.1%} of kernels is not in the trace: taken as late as can be."
     heads = "all of it", "time", "share", "count"
@@ -41,11 +49,23 @@ def _whole(report: Report, name: str) -> Table:
     on_gpu = "kernels" if report.launch_gaps is not None else "a batch on the GPU"
     rows = {on_gpu: Idle(report.kernel_seconds, report.kernels), "kernel gaps": report.kernel_gaps}
     rows |= {"launch gaps": report.launch_gaps, "bubbles": report.bubbles}
+    rows |= {name: idle for name, idle in ((COPIES, report.copies), (STALLS, report.stalls)) if idle.count}
     for what, idle in rows.items():
         if idle is None:
             made.add_row(what, "not in this trace", "", "")
             continue
         made.add_row(what, duration(idle.seconds), share(idle.seconds, report.window), f"{idle.count:,}")
+    if (talk := report.talk)[0]:
+        made.add_row("communication", duration(talk[0]), share(talk[0], report.window), "")
+        made.add_row("  with nothing beside", duration(talk[1]), share(talk[1], report.window), "")
+    return made
+
+
+def _longest(report: Report) -> Table:
+    made = table("The longest gaps", "at", "length", "the GPU", "the host, most of the time", left=0, wraps=True)
+    made.columns[2].justify = "left"
+    for begin, length, host, gpu in report.longest:
+        made.add_row(f"{begin:.6f} s", duration(length), gpu, Text(host))
     return made
 
 
@@ -54,12 +74,14 @@ def _sorts(report: Report) -> Table:
     for sort in SORTS:
         if sort in report.sorts:
             count, length = report.sorts[sort]
-            made.add_row(CALLED[sort], f"{count:,}", ms(length, 3))
+            made.add_row((CALLED if report.found.decodes else ALIKE)[sort], f"{count:,}", ms(length, 3))
     return made
 
 
-def _typical(typical: Typical) -> Table:
-    made = table(f"Typical decodes: medians of {typical.count:,} steps", "a step", "time", "share")
+def _typical(report: Report) -> Table:
+    typical = report.typical
+    head = f"Typical {report.about}: medians of {typical.count:,} steps, {report.covered:.0%} of the trace"
+    made = table(head, "a step", "time", "share")
     for name, seconds in parts(typical).items():
         made.add_row(name, ms(seconds, 3), share(seconds, typical.step))
     made.add_row("launched ahead", "", _ahead(typical))
@@ -76,6 +98,8 @@ def parts(typical: Typical) -> dict[str, float]:
     rows, made, law = {"step": typical.step}, typical.parts, typical.law
     if made:
         rows |= {"  kernels": made.kernels, "  kernel gaps": made.kernel_gaps, "  launch gaps": made.launch_gaps}
+    rows |= {f"  {COPIES}": typical.copies} if typical.copies else {}
+    rows |= {f"  {STALLS}": typical.stalled} if typical.stalled else {}
     rows |= {"  bubbles": typical.bubbles, "K, kernels and their gaps" if made else "K, or longer": law.on_gpu}
     if typical.communication:
         rows |= {"  communication": typical.communication, "  communication exposed": typical.alone}
@@ -101,7 +125,7 @@ def _doing(report: Report) -> Table:
 def side_by_side(names: list[str], reports: list[Report]) -> Group:
     """Several GPUs, a line each, and which of them is the slowest."""
     caption = "Talk: kernels that talk to other GPUs. Alone: with no other kernel beside them."
-    made = table("Typical decodes, medians", "", "step", "K", "talk", "alone", "GPU waits", caption=caption)
+    made = table("Typical steps, medians", "", "step", "K", "talk", "alone", "GPU waits", caption=caption)
     for name, report in zip(names, reports, strict=True):
         typical = None if report.refusals else report.typical
         times = typical and (typical.step, typical.law.on_gpu, typical.communication, typical.alone, typical.idle)
@@ -131,7 +155,7 @@ def compare(before: Report, after: Report) -> Group:
     for report in (before, after):
         if report.refusals:
             raise InputError(f"nothing to compare: {report.refusals[0]}")
-    made = table("Typical decodes, medians", "a step", "before", "after", "change")
+    made = table("Typical steps, medians", "a step", "before", "after", "change")
     old, new = parts(before.typical), parts(after.typical)
     for name in old | new:
         pair = old.get(name, 0.0), new.get(name, 0.0)
@@ -143,7 +167,11 @@ def compare(before: Report, after: Report) -> Group:
     foretold = before.typical.as_graphs if graphs_are_new else before.typical.law.asynchronous
     if before.typical.ahead < 0.5 <= after.typical.ahead:
         takes, off = after.typical.step, after.typical.step / foretold - 1
-        texts.append(Text(f"Foretold from before: {ms(foretold, 3)} a step; it takes {ms(takes, 3)} ({off:+.1%})."))
+        k = [report.typical.law.on_gpu for report in (before, after)]
+        if abs(k[1] / k[0] - 1) > MODELS and not graphs_are_new:
+            texts.append(Text(f"Nothing is foretold: K differs by {k[1] / k[0] - 1:+.0%}, so these are two loads."))
+        else:
+            texts.append(Text(f"Foretold from before: {ms(foretold, 3)} a step; it takes {ms(takes, 3)} ({off:+.1%})."))
     return Group(made, "", *texts)
 
 

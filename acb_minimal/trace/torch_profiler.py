@@ -3,6 +3,7 @@
 A trace of ours (spans.py) is written likewise, but for one thing: in it a kernel is all that a call launched, which is
 many kernels, and has arguments that say which batch it was for and what of its time they run."""
 
+import json
 import re
 from array import array
 from collections.abc import Iterable
@@ -15,6 +16,8 @@ from ..errors import InputError
 DEVICE = ("kernel", "gpu_memset", "gpu_memcpy")
 CALLS = ("cuda_runtime", "cuda_driver")
 HOST = (*CALLS, "cpu_op", "user_annotation", "python_function")
+OTHERS = {"mtia": "MTIA", "xpu": "XPU", "hpu": "HPU", "privateuse1": "PrivateUse1"}  # what begins their categories
+OLD = ("Kernel", "Memcpy", "Runtime", "Operator")  # torch up to 1.10
 CATEGORIES = (*DEVICE, *HOST, "overhead", "Trace")  # overhead is the profiler's own or the driver's
 NUMBER = {category: number for number, category in enumerate(CATEGORIES)}
 TOO_LATE = 2.0**52  # microseconds: a float of this size counts in whole ones
@@ -22,6 +25,7 @@ WAIT = "Synchronize|[Mm]emcpy(?!.*Async)"
 ASLEEP = r"built-in (?:method|function) (?:acquire|sleep|select|poll|recv\w*|wait)\b"
 BLOCKED = 10  # times as long as the usual call of its name, and at least
 SHORTEST_BLOCKED = 100_000  # ns
+AT_ONCE = 20_000  # ns: a copy that the host does not wait for takes the call no longer
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,13 @@ class Recording:
         name: index into `names`. int32 [events].
         start: nanoseconds from `zero`, so that parts add up exactly. int64 [events].
         end: likewise.
-        thread: a number for each thread of each process. int32 [events].
+        thread: index into `threads`. int32 [events].
         correlation: what a call has in common with what it launched; 0 if not known. int64 [events].
         gpu: index into `gpus`, -1 for what the host did. int16 [events].
         stream: a number for each stream of each GPU, -1 for what the host did. int32 [events].
+        threads: process and thread of each, as the file has them.
         told: by row, the arguments of the kernels of a trace of ours.
+        other: categories that it knows nothing of.
         header: what the file says beside its events.
     """
 
@@ -55,7 +61,9 @@ class Recording:
     correlation: np.ndarray
     gpu: np.ndarray
     stream: np.ndarray
+    threads: list[tuple]
     told: dict[int, dict] = field(default_factory=dict)
+    other: set[str] = field(default_factory=set)
     header: dict = field(default_factory=dict)
 
     @classmethod
@@ -65,54 +73,53 @@ class Recording:
         Raises:
             InputError: an event lacks what it must have, or its times are too large to tell microseconds apart.
         """
-        try:
-            return cls._of(events)
-        except InputError:
-            raise
-        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-            what = f"{type(error).__name__}: {error}"
-            raise InputError(f"an event of this trace is not as it should be: {what}") from error
-
-    @classmethod
-    def _of(cls, events: Iterable[dict]) -> "Recording":
-        zero, told = None, {}
+        zero, told, other = None, {}, set()
         names, threads, gpus, streams = {}, {}, {}, {}
         columns = {name: array(kind) for name, kind in zip(COLUMNS, "biqqiqhi", strict=True)}
         add = [column.append for column in columns.values()]
-        for event in events:
+        for place, event in enumerate(events):
             category = event.get("cat")
-            if event.get("ph") != "X" or not isinstance(category, str) or category not in NUMBER:
+            if event.get("ph") != "X" or not isinstance(category, str):
                 continue
-            time, length, args = event["ts"], event.get("dur") or 0, event.get("args") or {}
-            if zero is None:
-                zero = time
-            if isinstance(time, float) and not abs(time) < TOO_LATE:
-                raise InputError(f"a time of this trace is {time:g} us: a float that large does not count microseconds")
-            start = round(1000 * (time - zero))
-            gpu = stream = -1
-            if category in DEVICE:
-                which = args.get("device", event.get("pid"))
-                gpu = gpus.setdefault(which, len(gpus))
-                if category == "kernel" and "batch" in args:
-                    told[len(columns["start"])] = args
-                stream = streams.setdefault((which, args.get("stream", event.get("tid"))), len(streams))
-            values = (
-                NUMBER[category],
-                names.setdefault(event["name"], len(names)),
-                start,
-                start + max(round(1000 * length), 0),
-                threads.setdefault((event.get("pid"), event.get("tid")), len(threads)),
-                args.get("correlation") or 0,
-                gpu,
-                stream,
-            )
-            for append, value in zip(add, values, strict=True):
-                append(value)
-        arrays = {name: np.array(column) for name, column in columns.items()}
+            if category not in NUMBER:
+                other.add(category)
+                continue
+            try:
+                time, length, args, name = event["ts"], event.get("dur") or 0, event.get("args") or {}, event["name"]
+                if isinstance(time, float) and not abs(time) < TOO_LATE:
+                    raise ValueError(f"its time is {time:g} us: a float that large does not count microseconds")
+                if not isinstance(name, str):
+                    raise ValueError(f"its name is {name!r}, not text")
+                if zero is None:
+                    zero = time
+                start = round(1000 * (time - zero))
+                gpu = stream = -1
+                if category in DEVICE:
+                    which = args.get("device", event.get("pid"))
+                    gpu = gpus.setdefault(which, len(gpus))
+                    if category == "kernel" and "batch" in args:
+                        told[len(columns["start"])] = args
+                    stream = streams.setdefault((which, args.get("stream", event.get("tid"))), len(streams))
+                values = (
+                    NUMBER[category],
+                    names.setdefault(name, len(names)),
+                    start,
+                    start + max(round(1000 * length), 0),
+                    threads.setdefault((event.get("pid"), event.get("tid")), len(threads)),
+                    _whole(args.get("correlation") or 0),
+                    gpu,
+                    stream,
+                )
+                for append, value in zip(add, values, strict=True):
+                    append(value)
+            except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+                what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+                raise InputError(f"event {place} is not as it should be: {what}: {json.dumps(event)[:100]}") from error
+        arrays = {name: np.frombuffer(column, column.typecode) for name, column in columns.items()}
         first = int(arrays["start"].min()) if len(arrays["start"]) else 0
-        arrays["start"] -= first
-        arrays["end"] -= first
-        return cls((zero or 0) + first / 1000, list(names), [f"GPU {gpu}" for gpu in gpus], **arrays, told=told)
+        arrays["start"], arrays["end"] = arrays["start"] - first, arrays["end"] - first
+        made = (zero or 0) + first / 1000, list(names), [f"GPU {gpu}" for gpu in gpus]
+        return cls(*made, **arrays, threads=list(threads), told=told, other=other)
 
     def rows(self, *categories: str) -> np.ndarray:
         """The rows of these categories, in order. int [rows]."""
@@ -126,11 +133,12 @@ class Recording:
         """The name of a row."""
         return self.names[self.name[row]]
 
-    def calls(self) -> dict[int, int]:
-        """The row of the call with each correlation number."""
+    def calls(self) -> tuple[np.ndarray, np.ndarray]:
+        """The correlation numbers of calls, in order, and the row of the call with each."""
         rows = self.rows(*CALLS)
         rows = rows[self.correlation[rows] != 0]
-        return dict(zip(self.correlation[rows].tolist(), rows.tolist(), strict=True))
+        numbers, last = np.unique(self.correlation[rows][::-1], return_index=True)
+        return numbers, rows[::-1][last]
 
     def work(self) -> np.ndarray:
         """The rows of what keeps a GPU busy: kernels, memsets and copies within devices. int [rows].
@@ -164,12 +172,33 @@ class Recording:
             same = self.name[calls] == name
             blocked[same] = length[same] > max(BLOCKED * np.median(length[same]), SHORTEST_BLOCKED)
         frames = self.rows("python_function")
-        return np.sort(np.concatenate((calls[blocked], frames[self.named(ASLEEP, frames)])))
+        slept = frames[self.named(ASLEEP, frames)]
+        return np.unique(np.concatenate((calls[blocked], slept, self.copied_by_waiting())))
+
+    def copied_by_waiting(self) -> np.ndarray:
+        """The rows of calls that copied to the host and returned when that was done: `.item()`, `.cpu()`. int [rows].
+
+        They are called asynchronous, and are not, where the memory is not pinned.
+        """
+        copies, (numbers, rows) = self.copies(to_host=True), self.calls()
+        copies = copies[np.isin(self.correlation[copies], numbers)]
+        calls = rows[np.searchsorted(numbers, self.correlation[copies])]
+        waited = (self.end[calls] >= self.end[copies]) & (self.end[calls] - self.start[calls] > AT_ONCE)
+        return np.unique(calls[waited & self.named("Async", calls)])
 
     @property
-    def rank(self) -> int | None:
-        """Of the process, among those of one run; None if the trace does not say."""
-        return (self.header.get("distributedInfo") or {}).get("rank")
+    def rank(self) -> tuple[int, int] | None:
+        """Of the process, among how many of one run; None if the trace does not say."""
+        told = self.header.get("distributedInfo")
+        rank, size = (told.get(name) for name in ("rank", "world_size")) if isinstance(told, dict) else (None, None)
+        return None if rank is None else (rank, size)
+
+
+def _whole(number) -> int:
+    """Of a correlation number: some tools write whole ones as floats."""
+    if isinstance(number, float) and not number.is_integer():
+        raise ValueError(f"its correlation is {number!r}, no whole number")
+    return int(number)
 
 
 COLUMNS = ("category", "name", "start", "end", "thread", "correlation", "gpu", "stream")

@@ -45,7 +45,7 @@ def test_an_error_in_an_engine_is_one_line_that_says_where(acb, tmp_path, monkey
         "        yield 1 // 0\n"
     )
     done = acb("run", mine, "--prompt", "count 1 to 2")
-    assert done.returncode == 1
+    assert done.returncode == 70
     assert done.stderr == f"error: ZeroDivisionError: integer division or modulo by zero ({mine}:5)\n"
     monkeypatch.setenv("ACB_TRACEBACK", "1")
     assert "Traceback" in acb("run", mine, "--prompt", "count 1 to 2").stderr

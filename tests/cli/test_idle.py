@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,44 @@ def test_everything_is_written_that_is_asked_for(acb, before, tmp_path):
     assert b"acb_idle" in gzip.decompress(files["gz"].read_bytes())
 
 
+@pytest.mark.parametrize("option", ["--annotate", "--json"])
+@pytest.mark.parametrize("link", ["", "hard", "symbolic"])
+def test_a_trace_is_never_written_over(acb, before, tmp_path, option, link):
+    target, held = tmp_path / "link.json", Path(before).read_bytes()
+    if link == "hard":
+        target.hardlink_to(before)
+    elif link:
+        target.symlink_to(before)
+    else:
+        target = Path(before)
+    done = acb("idle", before, option, str(target))
+    assert (done.returncode, Path(before).read_bytes()) == (2, held)
+    assert f"{option} {str(target)!r} is a trace that is read: give another file" in done.stderr
+
+
+def test_a_pipe_is_no_file_to_write(acb, before, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    done = acb("idle", before, "--annotate", str(tmp_path / "pipe"))
+    assert (done.returncode, "not of a pipe or a device" in done.stderr) == (2, True)
+
+
+def test_a_step_without_the_profiler_closes_the_bracket(acb, before):
+    assert "the speedup is foretold as 1.44 to 1.58" in " ".join(acb("idle", before).stdout.split())
+    done = acb("idle", before, "--step-ms", "0.45")
+    assert "instead of 0.450 ms: a speedup of" in " ".join(done.stdout.split())
+
+
+def test_a_refusal_shows_what_is_known(acb, tmp_path):
+    done = acb("idle", saved(tmp_path / "short.json", sync(4)))
+    assert "The longest gaps" in done.stdout
+    assert "Record some tens of steps" in " ".join(done.stdout.split())
+
+
+def test_nothing_is_foretold_between_two_loads(acb, before, tmp_path):
+    done = acb("idle", before, saved(tmp_path / "other.json", asynchronous(8, length=90)))
+    assert "Nothing is foretold: K differs by +350%, so these are two loads." in " ".join(done.stdout.split())
+
+
 @pytest.mark.parametrize(("share", "status"), [("0.6", 1), ("0.61", 0)])
 def test_ci_fails_above_a_share(acb, before, share, status):
     assert acb("idle", before, "--fail-above", share).returncode == status
@@ -51,7 +90,7 @@ def test_ci_fails_above_a_share(acb, before, share, status):
 def test_ci_fails_without_a_verdict_too(acb, tmp_path):
     done = acb("idle", saved(tmp_path / "short.json", sync(2)), "--fail-above", "0.9")
     assert done.returncode == 2
-    assert "no verdict from the trace of GPU 0: it has 0 decodes" in done.stderr
+    assert "no verdict from the trace of GPU 0: it has 0 steps" in done.stderr
 
 
 def test_two_traces_are_compared_and_ci_looks_at_the_second(acb, before, after):

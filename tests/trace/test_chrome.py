@@ -49,7 +49,7 @@ OTHER = {
 NO_TRACE = {
     "empty": (b"", "is not a trace in JSON"),
     "text": (b"not JSON", "is not a trace in JSON"),
-    "cut short": (b'{"traceEvents": [', "is not a trace in JSON"),
+    "cut short": (b'{"traceEvents": [', "is cut short: the file ends in it"),
     "deep": (b"[" * 200_000, "is not a trace in JSON"),
     "empty gzip": (b"\x1f\x8b", "cut short"),
     "gzip cut short": (gzip.compress(json.dumps(trace_of(sync())).encode())[:-200], "cut short"),

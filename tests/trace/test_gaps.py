@@ -19,7 +19,7 @@ def test_a_synchronous_engine_has_a_bubble_before_every_batch_but_the_first(eage
     assert (report.bubbles.count, us(report.bubbles.seconds)) == (4, 4 * (1 + 2 + 300 + LATENCY))
     assert report.launch_gaps.count == report.kernel_gaps.count == 0
     assert report.batches == 5
-    assert report.gpu.told_apart == "copies to the host and waits"
+    assert report.gpu.pieces.by == "copies to the host and waits"
 
 
 def test_a_synchronous_engine_bound_by_launches_has_both_kinds_of_gaps():
@@ -74,7 +74,7 @@ def test_waits_of_any_thread_tell_batches_apart_where_nothing_is_copied_to_the_h
         tape.graph(20, 20)
         tape.wait(tape.free[0], tid=2)
     report = tape.report()
-    assert (report.bubbles.count, report.batches, report.gpu.told_apart) == (4, 5, "waits")
+    assert (report.bubbles.count, report.batches, report.gpu.pieces.by) == (4, 5, "waits")
 
 
 @pytest.mark.parametrize("name", ["cudaMemcpy", "cudaDeviceSynchronize", "cuStreamSynchronize", "hipEventSynchronize"])
@@ -94,7 +94,7 @@ def test_a_call_that_does_not_wait_ends_none(name):
         tape.wait(tape.free[0], name)
     report = tape.report()
     assert (report.bubbles.count, report.launch_gaps.count) == (0, 2)
-    assert (report.batches, report.gpu.told_apart) == (None, "nothing")
+    assert (report.batches, report.gpu.pieces.by) == (None, "nothing")
 
 
 def test_a_wait_for_an_upload_is_a_bubble_but_no_batch():
@@ -122,7 +122,7 @@ def test_a_copy_in_a_graph_ends_the_batch_of_that_graph():
         tape.on_gpu("gpu_memcpy", "Memcpy DtoH (Device -> Pinned)", tape.free[0], tape.free[0] + 2, tape.correlation)
         tape.now = tape.free[0] + 2  # the host looks at the memory until it has changed
     report = tape.report()
-    assert (report.bubbles.count, report.batches, report.gpu.told_apart) == (3, 4, "copies to the host and waits")
+    assert (report.bubbles.count, report.batches, report.gpu.pieces.by) == (3, 4, "copies to the host and waits")
 
 
 def test_a_gap_before_work_that_was_queued_is_the_devices_own():

@@ -36,7 +36,7 @@ def test_a_trace_of_ours_gives_the_bubbles_that_trace_has(chapter, tmp_path):
     bubbles = trace.bubbles()
     assert report.bubbles.seconds == pytest.approx(sum(bubbles.values()), abs=1e-6)
     assert 1 - report.bubbles.seconds / report.window == pytest.approx(trace.active(), abs=1e-6)
-    assert (report.batches, report.gpu.told_apart) == (len(trace.batches()), "their numbers")
+    assert (report.batches, report.gpu.pieces.by) == (len(trace.batches()), "their numbers")
     for part, seconds in (("kernels", report.kernel_seconds), ("kernel_gaps", report.kernel_gaps.seconds)):
         assert seconds == pytest.approx(sum(getattr(span, part) for span in trace.lane("compute")), abs=1e-6)
     idle = report.bubbles.seconds + report.launch_gaps.seconds + report.kernel_gaps.seconds
@@ -152,7 +152,7 @@ def test_two_traces_are_put_side_by_side_with_what_was_foretold():
     assert "step 0.507 ms 0.354 ms -30.2%" in text
     assert "launched ahead 0% 100%" in text
     assert "Foretold from before: 0.353 ms a step; it takes 0.354 ms" in text
-    with pytest.raises(InputError, match="nothing to compare: it has 0 decodes"):
+    with pytest.raises(InputError, match="nothing to compare: it has 0 steps"):
         tables.compare(sync(8).report(), sync(2).report())
 
 
