@@ -5,7 +5,7 @@
 FOLDER is `python` in a checkout of github.com/sgl-project/mini-sglang (20fcd7f), MODEL qwen3-8b or llama-3.2-1b, with
 random weights. It needs flashinfer-python 0.5.3, whose kernels the first run compiles. Both loops run in one process,
 in turns, on one loaded model: prompts of 1,024 random tokens, 160 new tokens, greedy, CUDA graphs. The result is put
-under MODEL into mini_sglang.json beside this file; --trace writes a trace of torch's profiler for each loop.
+under MODEL into mini_sglang.json beside this file; --trace writes a trace of torch's profiler for each loop instead.
 
 K is from the first to the last kernel of a batch in the normal loop, L the host's time to launch it, H the rest of the
 normal loop's step less what the host waits. Of each step the host's time is split by method; medians of decode steps.
@@ -26,6 +26,7 @@ from types import SimpleNamespace
 
 FILE = Path(__file__).with_suffix(".json")
 PROMPT, NEW, TURNS, SETTLING = 1024, 160, 3, 20
+PROFILED = 8, 28  # decode steps: from one to the other
 CONFIGS = Path(__file__).parents[2] / "acb_minimal/models/configs"
 ROWS = {"qwen3-8b": (8, 32, 128, 256), "llama-3.2-1b": (32, 128, 256)}
 LOOPS = ("normal", "overlap")
@@ -72,12 +73,14 @@ class Steps:
         rows: of the batches that count.
         seconds: of each, by stage, without what the host waited; "wait" is that.
         events: around each batch, on its stream.
+        profiler: of torch, for PROFILED of them; or None.
     """
 
     def __init__(self, llm):
         import torch
 
         self.rows, self.seconds, self.events, self.waited = 0, [], [], 0.0
+        self.profiler = None
         self.now: dict[str, float] = {}
         synchronize = torch.cuda.Event.synchronize
 
@@ -98,6 +101,8 @@ class Steps:
             if counts:
                 self.seconds.append(self.now)
                 self.now = {}
+                if self.profiler and len(self.seconds) in PROFILED:
+                    (self.profiler.start, self.profiler.stop)[PROFILED.index(len(self.seconds))]()
                 events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
                 events[0].record(stream)
             began, waited = time.perf_counter(), self.waited
@@ -161,6 +166,12 @@ def main() -> None:
 
     llm = load(asked.model)
     steps, points = Steps(llm), []
+    if asked.trace:
+        rows = 128 if asked.model == "llama-3.2-1b" else 32
+        with torch.inference_mode():
+            for loop in LOOPS:
+                trace(llm, steps, loop, rows, asked.trace / f"mini_sglang_{asked.model}_{loop}.json.gz")
+        os._exit(0)  # its own end waits for processes that were never started
     with torch.inference_mode():
         for rows in ROWS[asked.model]:
             for loop in LOOPS:  # compiles and warms up what this size needs
@@ -188,19 +199,17 @@ def main() -> None:
     }  # fmt: skip
     stored = json.loads(asked.out.read_text()) if asked.out.exists() else {}
     asked.out.write_text(json.dumps(stored | {asked.model: entry}, indent=1) + "\n")
-    if asked.trace:
-        rows = 128 if asked.model == "llama-3.2-1b" else 32
-        for loop in LOOPS:
-            trace(llm, steps, loop, rows, asked.trace / f"mini_sglang_{asked.model}_{loop}.json.gz")
-    os._exit(0)  # its own end waits for processes that were never started
+    os._exit(0)
 
 
 def trace(llm, steps: Steps, loop: str, rows: int, file: Path) -> None:
-    """A short run under torch's profiler: 16 new tokens after prompts of 512."""
+    """Some decode steps of a short run under torch's profiler."""
     from torch.profiler import ProfilerActivity, profile
 
-    with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as profiler:
-        measure(llm, steps, loop, rows, 9, new=16, prompt=512)
+    measure(llm, steps, loop, rows, 0, new=8, prompt=512)
+    steps.profiler = profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU])
+    measure(llm, steps, loop, rows, 9, new=PROFILED[1] + 4, prompt=512)
+    profiler, steps.profiler = steps.profiler, None
     plain = file.with_suffix("")
     profiler.export_chrome_trace(str(plain))
     file.write_bytes(gzip.compress(plain.read_bytes(), 9))
