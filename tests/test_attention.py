@@ -223,6 +223,7 @@ class Layer(nn.Module):
         return self.project(op(self.project(query), key, value, self.key_cache, self.value_cache, *rest))
 
 
+@pytest.mark.slow  # inductor compiles
 def test_compiled_layers_share_one_graph_that_copies_no_cache():
     from torch._dynamo.testing import CompileCounterWithBackend
     from torch._inductor.utils import run_and_get_code

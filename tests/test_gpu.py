@@ -5,9 +5,7 @@ import random
 import pytest
 import torch
 
-from acb_minimal.errors import InputError
 from acb_minimal.models import counter
-from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.engines import chapter_paths
 from acb_minimal.run.session import Session
 from acb_minimal.run.workload import Job, workload
@@ -55,9 +53,3 @@ def test_a_forward_pass_never_makes_the_host_wait():
             torch.cuda.set_sync_debug_mode("default")
         session.scheduler.update(batch, slot.download())
     session.scheduler.abort()
-
-
-def test_a_pool_too_large_for_the_gpu_is_refused_before_the_model_is_loaded(monkeypatch):
-    monkeypatch.setattr(Checkpoint, "load", lambda *_: pytest.fail("the model was loaded"))
-    with pytest.raises(InputError, match="too little GPU memory: 100000000 KV pages take"):
-        Session(Job([[1]], pages=100_000_000), model="llama-3.2-1b", device="cuda")

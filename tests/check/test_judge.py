@@ -127,13 +127,6 @@ def test_a_host_that_does_not_wait_for_its_tokens_is_told_both_lines(chapter):
     assert f"line {hazard.second.line.number}: return self.scheduler.update(" in said
 
 
-@pytest.mark.parametrize("seed", [str(seed) for seed in range(12)])
-@pytest.mark.parametrize("chapter", UNAWAITED)
-def test_that_it_does_not_wait_is_found_whether_or_not_it_was_in_time(chapter, seed):
-    hazards = map(str, replay(UNAWAITED[chapter], seed).hazards)
-    assert any("the host (update, " in hazard and " reads slot A's pinned outputs" in hazard for hazard in hazards)
-
-
 def test_what_was_queued_when_the_run_was_cut_short_counts():
     """Lazily the upload never runs before the forward pass that needs it: it would not have been seen."""
     without = changed("ch5", ("self.compute.wait_event(self.uploaded)", "pass"))

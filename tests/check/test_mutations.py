@@ -72,16 +72,6 @@ def test_it_is_missed(mutant):
                 assert str(finding.hazard).endswith(f"; nothing makes {waits} wait for {awaited}")
 
 
-def test_every_other_line_keeps_its_place():
-    for _, mutant in ALL:
-        before = chapter_paths()[mutant.chapter].read_text().splitlines()
-        after = mutant.source.splitlines()
-        assert len(before) == len(after)
-        assert [number for number, pair in enumerate(zip(before, after, strict=True), 1) if pair[0] != pair[1]] == [
-            mutant.line
-        ]
-
-
 MINE = '''
 class Engine:
     def step(self):
@@ -119,19 +109,6 @@ def test_a_bubble_grows_when_the_host_waits_for_the_batch_it_has_just_launched()
     retire = "return self.retire(previous)"
     slower = changed("ch6", (retire, f"self.compute.synchronize(); {retire}"))
     assert bubble(changed("ch6")) < 1e-6 < 50e-6 < bubble(slower)
-
-
-@pytest.mark.parametrize(
-    ("finding", "caught"),
-    [
-        (Finding(), None),
-        (Finding(failure="an error"), "tokens"),
-        (Finding(bubble=5e-6, bubble_before=5e-6), None),
-        (Finding(bubble=9e-6, bubble_before=5e-6), "bubble"),
-    ],
-)
-def test_what_a_finding_is_caught_by(finding, caught):
-    assert finding.caught == caught
 
 
 def row(chapter: str, text: str, monkeypatch) -> dict:

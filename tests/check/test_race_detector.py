@@ -329,14 +329,6 @@ def test_what_needs_no_wait_is_left_alone(program, policy):
     assert on.hazards() == []
 
 
-def test_graphs_with_pools_of_their_own_do_not_share_what_lies_in_between():
-    on = Machine()
-    replays = on.captured(object()), on.captured(object())
-    on.replay(replays[0], on.compute)
-    on.replay(replays[1], on.h2d)
-    assert not any("pool" in hazard for hazard in on.hazards())
-
-
 def test_a_page_s_last_writer_is_told_from_its_last_reader():
     """The second request only reads page 3 when the first has not written it: then there is nothing to find."""
     on = Machine()

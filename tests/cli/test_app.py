@@ -17,6 +17,7 @@ SLOW = ("torch", "transformers", "matplotlib")
         (("run", "ch1", "--max-running", "100000"), "max_running is 100000"),
         (("compare", "--plot", "steps.txt"), "cannot draw"),
         (("diff", "ch1", "ch2"), "ch2_streams"),
+        (("lab",), "are solved here"),
     ],
     ids=" ".join,
 )

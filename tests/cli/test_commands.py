@@ -30,10 +30,6 @@ ROOT = Path(__file__).parents[2]
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
-# What takes long is run smaller, by the same command with the same options.
-SHORTER = {
-    "acb check my_engine.py": "acb check my_engine.py --seconds 1",
-}
 # What a test cannot do: install, test, serve. That the files and extras that these name exist is tested.
 NOT_RUN = ("python3 -m venv", ". .venv/bin/activate", "pip install", "pytest", "jupyter lab", "mkdocs serve",
            "acb lab watch")  # fmt: skip
@@ -84,9 +80,16 @@ def commands(fence: Fence) -> list[Command]:
 
 
 FENCES = [fence for file in DOCS for fence in fences(file)]
-IN_SHELL = [fence for fence in FENCES if fence.language == "sh"]
-IN_PYTHON = [fence for fence in FENCES if fence.language == "python"]
-COMMANDS = [command for fence in IN_SHELL for command in commands(fence)]
+COMMANDS = [command for fence in FENCES if fence.language == "sh" for command in commands(fence)]
+
+
+IN_SHELL = [
+    # Those of README.md are run after every change.
+    pytest.param(fence, id=fence.place, marks=() if fence.place.startswith("README") else pytest.mark.slow)
+    for fence in FENCES
+    if fence.language == "sh"
+]
+IN_PYTHON = [pytest.param(fence, id=fence.place) for fence in FENCES if fence.language == "python"]
 
 
 @pytest.fixture
@@ -116,10 +119,10 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 def smaller(text: str) -> str:
-    """What is run in place of a command."""
-    if text.startswith(("acb compare", "acb profile")) and "|" not in text and text not in SHORTER:
+    """What is run in place of a command that takes long: the same with fewer requests, or less time."""
+    if text.startswith(("acb compare", "acb profile")) and "|" not in text:
         return f"{text} --requests 6 --new-tokens 8"
-    return SHORTER.get(text, text)
+    return f"{text} --seconds 1" if text == "acb check my_engine.py" else text
 
 
 @cache
@@ -143,30 +146,29 @@ def run_in_shell(text: str, status: int) -> None:
     assert done.returncode == status, f"{text}: status {done.returncode}\n{done.stdout}{done.stderr}"
 
 
-def parse_acb(text: str) -> None:
-    """As `acb` itself parses it; nothing is done then. Raises for an unknown command, option or kind of value."""
-    groups = [command := typer.main.get_command(app.app)]
+def test_every_acb_command_is_one_that_there_is():
+    """Those that need a GPU are only parsed: an unknown command or option, or a wrong kind of value, raises."""
+    groups = [acb := typer.main.get_command(app.app)]
     for group in groups:
         group.callback = lambda **_: None
         groups += getattr(group, "commands", {}).values()
-    command.main(shlex.split(text)[1:], standalone_mode=False)
+    for command in COMMANDS:
+        if command.text.startswith("acb ") and command.is_run:
+            acb.main(shlex.split(command.text.partition("|")[0])[1:], standalone_mode=False)
 
 
-@pytest.mark.parametrize("fence", IN_SHELL, ids=[fence.place for fence in IN_SHELL])
+@pytest.mark.parametrize("fence", IN_SHELL)
 def test_every_command_does_what_it_should(fence, folder):
     for command in commands(fence):
-        if command.needs_gpu:
-            if command.text.startswith("acb "):
-                parse_acb(command.text)
-        elif command.is_run:
+        if command.is_run and not command.needs_gpu:
             text = smaller(command.text)
             run = run_acb if re.fullmatch(r"acb [^|<>;&$]*", text) else run_in_shell
-            if re.match(r"acb (compare|bench|run|results|check) [^.]*$", text):
+            if re.match(r"acb (compare|run|results|check) [^.]*$", text):
                 run = run_once
             run(text, command.status)
 
 
-@pytest.mark.parametrize("fence", IN_PYTHON, ids=[fence.place for fence in IN_PYTHON])
+@pytest.mark.parametrize("fence", IN_PYTHON)
 def test_every_program_runs(fence, folder):
     """A program begins with an import; what does not is a piece of one, and is only parsed."""
     ast.parse(fence.text)
@@ -174,19 +176,6 @@ def test_every_program_runs(fence, folder):
         program = folder / "program.py"
         program.write_text(fence.text)
         runpy.run_path(str(program), run_name="__main__")
-
-
-def test_all_code_is_in_a_language_that_is_tested():
-    known = ("sh", "python", "text", "bash", "py")  # the last two: of other engines, which cannot be run here
-    others = [f"{place}: {language!r}" for place, language, _ in FENCES if language not in known]
-    assert not others
-
-
-def test_what_is_run_smaller_is_the_same_command():
-    assert set(SHORTER) <= {command.text for command in COMMANDS}
-    for text, shorter in SHORTER.items():
-        assert shorter.split()[:2] == text.split()[:2]
-        assert set(re.findall(r"--\S+", text)) <= set(re.findall(r"--\S+", shorter))
 
 
 def test_what_is_not_run_names_what_exists():
@@ -198,11 +187,3 @@ def test_what_is_not_run_names_what_exists():
         if not command.is_run:
             for path in re.findall(r"(?<=\s)(?!-|\.venv)[\w./-]+/[\w./-]+|\S+\.py\b", command.text):
                 assert (ROOT / path).exists(), command.text
-
-
-@pytest.mark.parametrize(
-    "text", ["acb rum ch1", "acb run ch1 --wokload demo", "acb lab hots", "acb run", "acb check ch1 --seconds many"]
-)
-def test_a_wrong_command_does_not_pass_for_one_that_needs_a_gpu(text):
-    with pytest.raises(Exception, match="No such|Missing|valid number"):
-        parse_acb(text)

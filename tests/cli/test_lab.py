@@ -3,8 +3,6 @@
 import os
 import re
 import shlex
-import subprocess
-import sys
 
 import pytest
 import typer
@@ -13,8 +11,6 @@ from acb_minimal.cli import app
 from acb_minimal.course.labs import judging, telling, watching
 from acb_minimal.course.labs.lab import LABS
 from acb_minimal.course.labs.started import Started, start
-
-SLOW = ("torch", "transformers", "matplotlib")
 
 
 @pytest.fixture
@@ -45,23 +41,6 @@ def test_the_list_names_all_labs_and_says_how_far_one_is(lab, tmp_path):
         assert re.search(r"^= +batch .*1 +0", shown, re.M)
         assert re.search(r"^… +slots .*0 +0", shown, re.M)
         assert f"2 of {len(LABS)} are solved here. Next: acb lab watch streams" in words(shown)
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    ["start events", *(pytest.param(each, marks=pytest.mark.slow) for each in ("", "hint events", "report ."))],
-)
-def test_what_judges_nothing_does_not_wait_for_torch(arguments, tmp_path):
-    start(LABS["events"], tmp_path / ("events" if arguments.startswith("hint") else "other"))
-    code = (
-        "import sys; from acb_minimal.cli.app import main\n"
-        "try: main()\n"
-        f"finally: print([name for name in {SLOW} if name in sys.modules])"
-    )
-    command = [sys.executable, "-c", code, "lab", *arguments.split()]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_a_watch_begins_with_what_is_not_solved_or_was_asked_for(lab, tmp_path, monkeypatch):
@@ -148,15 +127,6 @@ def test_reset_says_where_the_old_engine_is(lab, tmp_path):
     said = words(lab("reset", "events").stdout)
     assert said == "events/engine.py is the starter again. What it was is events/engine.1.py now."
     assert (tmp_path / "events" / "engine.1.py").read_text() == "mine"
-
-
-def test_a_report_over_several_folders(lab, tmp_path):
-    for who in ("ada", "max"):
-        lab("start", "events", "--into", f"class/{who}/events")
-    lab("hint", "class/max/events")
-    shown = words(lab("report", "class/ada", "class/max").stdout)
-    assert f"class/ada 0 of {len(LABS)} events 0 0 nothing is checked yet" in shown
-    assert f"class/max 0 of {len(LABS)} events 0 1 nothing is checked yet" in shown
 
 
 @pytest.mark.parametrize(

@@ -6,25 +6,21 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from acb_minimal.models import counter
-from acb_minimal.run.engines import chapter_paths
+from acb_minimal.run.compile import COMPILE
 
 
-def process(*arguments) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "acb_minimal.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""})
-
-
+@pytest.mark.slow
 def test_prompts_are_answered_and_a_table_ends_the_run():
     """In a process: nothing but the answers may reach stdout, and nothing at all stderr."""
-    done = process("run", "ch1_sync", "--prompt", "count 3 to 7", "--prompt", "count 998 to 999")
+    command = [sys.executable, "-m", "acb_minimal.cli", "run", "ch1_sync", "--prompt", "count 3 to 7"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""})
     assert done.returncode == 0, done.stderr
-    assert "count 3 to 7 -> 3 4 5 6 7\n" in done.stdout
-    assert "count 998 to 999 -> 998 999\n" in done.stdout
+    assert done.stdout.startswith("count 3 to 7 -> 3 4 5 6 7\n")
     for row in ("requests", "new tokens", "seconds", "new tokens/s", "ms per step"):
         assert row in done.stdout
-    assert "$" not in done.stdout  # nobody said what an hour costs
     assert done.stderr == ""  # no progress bar and no noise where there is no terminal
 
 
@@ -61,17 +57,19 @@ def test_a_workload_of_token_ids_runs_with_every_override(acb):
     assert "15" in done.stdout  # 3 requests of exactly 5 new tokens: stop tokens are ignored
 
 
-@pytest.mark.parametrize("chapter", chapter_paths())
 @pytest.mark.parametrize("device", ["sim", "cpu"])
-def test_every_chapter_runs_without_a_gpu(acb, chapter, device):
-    done = acb("run", chapter, "--device", device, "--prompt", "count 3 to 7")
+def test_a_chapter_runs_without_a_gpu(acb, device):
+    done = acb("run", "ch6", "--device", device, "--prompt", "count 3 to 7")
     assert done.returncode == 0, done.stderr
     assert "count 3 to 7 -> 3 4 5 6 7\n" in done.stdout
     assert ("simulated H200" in done.stdout) == (device == "sim")
 
 
-def test_a_compiled_run_says_so_and_answers_the_same(acb):
+def test_a_compiled_run_says_so_and_answers_the_same(acb, monkeypatch):
+    """All of torch.compile but the compiler."""
+    monkeypatch.setitem(COMPILE, "backend", "eager")
     done = acb("run", "ch6", "--compile", "--device", "cpu", "--max-running", "1", "--prompt", "count 3 to 7")
+    torch._dynamo.reset()
     assert done.returncode == 0, done.stderr
     assert "count 3 to 7 -> 3 4 5 6 7\nch6, counter, CPU, compiled\n" in done.stdout
 
@@ -80,20 +78,22 @@ def test_a_compiled_run_says_so_and_answers_the_same(acb):
     ("arguments", "message"),
     [
         (("ch0",), "unknown chapter 'ch0': give one of ch1_sync"),
-        (("ch1", "--workload", "huge"), "unknown workload 'huge': the workloads are demo, long, wide, small, headline"),
-        (("ch1", "--model", ""), "unknown model ''"),
         (("ch1", "--model", "", "--prompt", "count 1 to 2"), "unknown model ''"),
-        (("ch1", "--model", "nope"), "unknown model 'nope': not one of counter, llama-3.1-8b"),
         (("ch1", "--device", "tpu"), "unknown device 'tpu': the devices are auto, cuda, sim, cpu"),
         (("ch1", "--device", "cuda"), "device 'cuda' is not available here: torch finds no CUDA GPU; use sim"),
         (("ch1", "--requests", "0"), "requests is 0; it must be at least 1"),
-        (("ch1", "--context", "9"), "workload 'demo' has prompts of text: a context length does not apply to it"),
-        (("ch1", "--max-running", "0"), "max_running is 0; it must be at least 1"),
         (("ch1", "--prompt", "count 1 to 2", "--workload", "demo"), "--workload demo does not go with --prompt"),
         (("ch1", "--json", "/no/such/folder/x.json"), "cannot write '/no/such/folder/x.json'"),
         (("ch1", "--prompt", "hi", "--model", "llama-3.2-1b"), "has random weights and no tokenizer"),
+        # These would take more memory than there is, and first of all minutes.
+        (("ch1", "--max-running", 10**9), "max_running is 1000000000; it must be at most 64: a batch has no more"),
+        (("ch1", "--workload", "long", "--context", 10**8), "100000000 prompt + 256 new tokens are past the model's"),
+        (("ch1", "--gpus", "0"), "--gpus is 0; it must be at least 1"),
+        (("ch1", "--gpus", "2"), "2 GPUs go with device cuda or cpu, not with 'auto': the simulated GPU is alone"),
+        (("ch1", "--gpus", "2", "--device", "cuda"), "device 'cuda' is not available here"),
+        (("ch1", "--gpus", "2", "--device", "cpu", "--rank-timeout", "0"), "--rank-timeout is 0; it must be a number"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
 )
 def test_bad_input_is_one_line(acb, arguments, message):
     done = acb("run", *arguments)
@@ -103,42 +103,8 @@ def test_bad_input_is_one_line(acb, arguments, message):
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--max-running", 10**9), "max_running is 1000000000; it must be at most 64: a batch has no more tokens"),
-        (("--prompt", "count 1 to 2", "--max-running", 10**9), "max_running is 1000000000; it must be at most 2048"),
-        (("--workload", "long", "--context", 10**8), "100000000 prompt + 256 new tokens are past the model's 131072"),
-    ],
-    ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
-)
-def test_what_no_model_could_use_is_refused_before_anything_is_made_for_it(acb, arguments, message):
-    """All of these would take more memory than there is, and first of all minutes."""
-    done = acb("run", "ch1", *arguments)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert message in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--gpus", "0"), "--gpus is 0; it must be at least 1"),
-        (("--gpus", "2"), "2 GPUs go with device cuda or cpu, not with 'auto': the simulated GPU is alone"),
-        (("--gpus", "2", "--device", "sim"), "2 GPUs go with device cuda or cpu, not with 'sim'"),
-        (("--gpus", "2", "--device", "cuda"), "device 'cuda' is not available here"),
-        (("--gpus", "2", "--device", "cpu", "--rank-timeout", "0"), "--rank-timeout is 0; it must be a number"),
-    ],
-)
-def test_gpus_that_are_not_there_are_refused_before_any_rank_is_started(acb, arguments, message):
-    done = acb("run", "ch1", *arguments)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
-
-
 def test_one_gpu_is_a_run_like_any_other(acb):
-    assert acb("run", "ch1", "--gpus", "1", "--device", "cpu", "--prompt", "count 3 to 7").stdout.startswith("count 3")
+    assert acb("run", "ch1", "--gpus", "1", "--prompt", "count 3 to 7").stdout.startswith("count 3 to 7 -> 3 4 5 6 7")
 
 
 def test_all_requests_refused(acb):

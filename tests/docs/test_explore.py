@@ -153,20 +153,6 @@ def test_a_stream_that_waits_names_the_record_it_waits_for(tab):
     expect(tab.locator(".chip.record.lit")).to_have_text("record computed")
 
 
-def test_the_timeline_is_dragged(tab):
-    box = tab.locator(".timeline").first.bounding_box()
-    middle = box["y"] + box["height"] / 2
-    tab.mouse.move(box["x"] + box["width"] * 0.3, middle)
-    tab.mouse.down()
-    first = player(tab, "state.t")
-    tab.mouse.move(box["x"] + box["width"] * 0.8, middle)
-    tab.mouse.up()
-    second = player(tab, "state.t")
-    assert second - first == pytest.approx(0.5 * box["width"] / (box["width"] - 70) * player(tab, "span"), rel=0.02)
-    tab.mouse.move(box["x"] + box["width"] * 0.5, middle)
-    assert player(tab, "state.t") == second
-
-
 def test_a_bar_marks_its_line_and_a_line_its_bars(tab):
     forwards = [each for each in tab.locator(".bar[data-lane=compute]").all() if each.bounding_box()["width"] > 20]
     bar = sorted(forwards, key=lambda each: each.bounding_box()["x"])[1]  # the first may begin left of what is shown
@@ -180,18 +166,6 @@ def test_a_bar_marks_its_line_and_a_line_its_bars(tab):
     lit = tab.locator(".bar.lit")
     assert {each.get_attribute("data-line") for each in lit.all()} == {line}
     assert lit.count() > 2
-
-
-def test_every_dial_changes_the_step_of_chapter_1(tab):
-    """With launching as long as the kernels and the ramp, so that each of them counts."""
-    go(tab, "?chapter=ch1_sync&K=10&L=11&H=2&R=1&simple=0")
-    for dial, more in {"L": 11.5, "K": 10.7, "R": 2.0, "H": 2.5}.items():
-        before = tab.locator(".figures").inner_text()
-        slider = tab.locator(f".dial input[type=range][aria-label^='{dial},']")
-        for _ in range(round(10 * (more - player(tab, f"state.{dial}")))):
-            slider.press("ArrowRight")
-        assert player(tab, f"state.{dial}") == pytest.approx(more)
-        assert tab.locator(".figures").inner_text() != before
 
 
 def test_the_figures_are_those_of_the_law(tab):
@@ -257,20 +231,6 @@ def test_an_address_leads_to_the_moment_it_was_taken_at(tab):
     found = player(tab, "state")
     assert found == state  # its moment too: rounded, it could be before the event that it is of
     assert line_of_host(tab) == line
-
-
-def test_an_address_that_makes_no_sense_is_taken_for_what_it_can_be(tab):
-    go(tab, "?chapter=ch9&K=-5&L=x&H=1e9&without=3&t=-1&preset=none")
-    state = player(tab, "state")
-    assert (state["chapter"], state["without"], state["t"]) == ("ch1_sync", None, 0)
-    assert (state["K"], state["H"]) == (0.1, 60)
-
-
-def test_the_table_has_the_spans_of_the_timeline(tab):
-    tab.get_by_text("All of it as a table").click()
-    rows = [row.split("\t") for row in tab.locator(".spans tbody").inner_text().split("\n")]
-    assert len(rows) == player(tab, "run.spans.length")
-    assert {row[0] for row in rows} == {"CPU", "H2D", "compute", "D2H"}
 
 
 def test_a_chapter_leads_to_its_engine(reader):

@@ -42,23 +42,6 @@ def test_every_request_of_the_picture_of_batching_runs_for_as_many_steps_as_it_m
     assert max(map(len, steps)) == plots.PLACES
 
 
-def test_fixed_batches_wait_and_continuous_ones_do_not():
-    fixed, continuous = plots.served(GROUPS), plots.served([range(len(PAIRS))])
-    assert len(fixed) == sum(max(TOKENS[number] for number in group) for group in GROUPS) > len(continuous)
-    starts = [next(step for step, ran in enumerate(continuous) if number in ran) for number in range(len(PAIRS))]
-    assert all(len(running) == plots.PLACES for running in continuous[: max(starts) + 1])
-
-
-def test_an_origin_is_a_machine_a_day_versions_and_a_command():
-    facts = figures.stored("traces/wide-ch1_sync.json")["otherData"]
-    said = figures.origin(facts)
-    assert said.startswith(f"{facts['device']}, {facts['date']} (python ")
-    assert said.endswith(f": <code>{facts['command']}</code>")
-    assert f"torch {facts['torch']}" in said
-    assert "prompts" not in said
-    assert "chapter" not in said
-
-
 def test_a_picture_has_no_colour_but_the_page_s():
     for width in (WIDTH, NARROW):
         drawn = figures.svg("timeline-wide-ch1_sync", width, "told")

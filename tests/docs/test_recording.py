@@ -77,13 +77,6 @@ def test_a_schedule_that_goes_wrong_has_the_two_that_race_and_the_wrong_token():
     assert any(last["answers"][id] != made["right"][id][: len(last["answers"][id])] for id in last["answers"])
 
 
-def test_every_call_of_a_schedule_has_a_line():
-    (mutant,) = (each for each in mutants("ch4") if each.text.startswith("self.downloaded.synchronize"))
-    made = record_schedule(mutant.engine(), "4")
-    assert all(made["calls"][number]["line"] for number in made["happened"] if number >= 0)
-    assert ~made["hazard"]["calls"][0] in made["happened"]
-
-
 def test_a_wait_for_an_event_that_was_never_recorded_is_on_nothing():
     made = record_schedule(without("ch3", "self.uploaded.record"), "4")
     (wait, *_) = (call for call in made["calls"] if call["do"] == "wait" and call["on"] is None)

@@ -4,9 +4,6 @@ import re
 import sys
 from pathlib import Path
 
-import pytest
-from bs4 import BeautifulSoup
-
 from acb_minimal.slot import Inputs
 
 sys.path.append(str(Path(__file__).parents[2] / "docs" / "_site"))
@@ -46,13 +43,6 @@ def test_a_wait_takes_over_what_the_record_knows():
     assert known < number
 
 
-def test_a_problem_names_the_missing_wait():
-    assert "nothing makes compute wait for h2d" in " ".join(worked.problem("ch3", WAIT).split())
-    assert max(map(len, worked.problem("ch3", WAIT).splitlines())) <= 92
-    with pytest.raises(ValueError, match="nothing is wrong"):
-        worked.problem("ch3")
-
-
 def test_a_dead_row_writes_to_the_page_before_its_new_owner_does_and_nobody_reads_what_it_wrote():
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in worked.handed_on().splitlines()[2:]]
     dead = next(number for number, (_, written, _) in enumerate(lines) if written.startswith("`3 to 4`, dead,"))
@@ -67,19 +57,3 @@ def test_a_dead_row_writes_to_the_page_before_its_new_owner_does_and_nobody_read
         assert reads == last  # and what came before, itself has written
         assert reads < left or first <= left <= last
     assert last == left
-
-
-def test_the_example_of_a_carry_over_is_the_one_that_the_page_tells():
-    outputs, inputs = BeautifulSoup(worked.carried_over(), "html.parser").find_all("table")
-    assert (outputs.caption.text, inputs.caption.text) == ("Batch 3, outputs", "Batch 4, inputs")
-    rows = [[cell.text for cell in row.find_all("td")] for row in outputs.find_all("tr")[1:]]
-    assert [request for _, request, _ in rows] == ["3 to 4", "10 to 14", "7 to 9", "50 to 54"]
-    assert [token for *_, token in rows][1:] == ["13", "end", "53"]
-    assert [row.find("s") is not None for row in outputs.find_all("tr")[1:]] == [True, False, False, False]
-    assert [[cell.text for cell in row.find_all("td")] for row in inputs.find_all("tr")[1:]] == [
-        ["10 to 14", "0", "1", "13"],
-        ["7 to 9", "0", "2", "end"],
-        ["50 to 54", "0", "3", "53"],
-        *(["20 to 24", word, "-1", word] for word in ("count", "20", "to", "24")),
-    ]
-    assert worked.served("ch5").sampled[2][0] == "end"

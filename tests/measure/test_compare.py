@@ -2,7 +2,6 @@
 
 import gzip
 import json
-from concurrent.futures import Executor, Future
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import accumulate
@@ -19,7 +18,6 @@ from acb_minimal.measure.kernel_profile import kernel_runs, sample, with_kernels
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.engines import chapter_path, chapter_paths
 from acb_minimal.run.options import Options
-from acb_minimal.run.ranks import Ranks
 from acb_minimal.run.session import Completion
 from acb_minimal.run.timed import BatchDone
 from acb_minimal.run.workload import workload as find_workload
@@ -140,32 +138,6 @@ def test_the_batches_shown_are_those_whose_kernels_are_known():
     assert replace(done, trace=few).shown(6) == (123, 125)
 
 
-class Here(Executor):
-    """A process that is none: what it is given runs here."""
-
-    runs = ended = 0
-
-    def submit(self, call, *arguments):
-        self.runs += 1
-        done = Future()
-        done.set_result(call(*arguments))
-        return done
-
-    def shutdown(self, wait=True, **options):
-        self.ended += 1
-
-
-def test_several_profiles_share_a_process_and_ranks_do_not(monkeypatch):
-    monkeypatch.setattr(kernel_profile, "_profile", lambda *each: each[-1].write_text("{}"))
-    shared, own = Here(), Here()
-    monkeypatch.setattr(kernel_profile, "apart", lambda: own)
-    ranks = Ranks(0, 2, 0, timeout=1.0)
-    monkeypatch.setattr(ranks, "again", lambda: ranks)
-    for with_ranks in (None, None, ranks):
-        assert kernel_profile.profiled(DEMO, CH1, range(3), Options(), with_ranks, shared) == "{}"
-    assert (shared.runs, shared.ended, own.runs, own.ended) == (2, 0, 1, 1)
-
-
 @pytest.mark.parametrize(
     ("ms", "kept"), [([3.0], 3.0), ([5.0, 3.0, 4.0], 4.0), ([5.0, 3.0, 4.0, 6.0, 7.0], 5.0), ([None] * 3, None)]
 )
@@ -253,11 +225,6 @@ def test_a_sample_is_in_a_row_nearest_to_the_median_and_from_the_middle_half():
 def test_some_run_is_in_the_middle(runs):
     with pytest.raises(InputError, match=f"runs is {runs}; it must be an odd number"):
         Method(runs=runs)
-
-
-def test_some_batch_is_profiled():
-    with pytest.raises(InputError, match="batches is 0; it must be 1 or more"):
-        Method(batches=0)
 
 
 def test_same_is_the_share_of_tokens_that_agree_place_by_place():

@@ -21,7 +21,7 @@ def model():
 
 def test_it_counts(model, tokenizer):
     edges = [(0, 0), (0, 1), (0, 100), (899, 999), (998, 999), (999, 999)]
-    mistakes, margin = check(model, tokenizer, edges + random.Random(1).choices(all_pairs(), k=300))
+    mistakes, margin = check(model, tokenizer, edges + random.Random(1).choices(all_pairs(), k=60))
     assert not mistakes
     assert margin > 1  # float32 sums in another order differ by far less
 

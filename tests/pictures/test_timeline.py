@@ -21,7 +21,7 @@ def kernels_unknown(trace: Trace) -> Trace:
     return Trace("NVIDIA H200", [replace(span, kernels=None) for span in trace.spans])
 
 
-@pytest.fixture(scope="module", params=["demo ch1", "demo ch5", "demo ch6", "small ch3", "small ch4", "small ch6"])
+@pytest.fixture(scope="module", params=["demo ch5", "small ch4", "small ch6"])
 def run(request) -> Trace:
     """Of a simulated run: the counter's short steps or a Llama's long ones."""
     name, chapter = request.param.split()
@@ -47,17 +47,6 @@ def test_every_span_is_a_bar_from_its_start_to_its_end():
     low, high = figure.axes[0].get_xlim()
     assert low < 0 < 33.055 < high  # to the end of the last download
     assert -low < 0.5 > high - 33.055
-
-
-def test_the_lanes_lie_apart_from_the_host_down_to_the_way_back():
-    figure = timeline(made(), 0, 2)
-    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == list(LANES)
-    places = [
-        [(bar.get_y(), bar.get_y() + bar.get_height()) for bar in bars(figure, f"{lane} ")] for lane in reversed(LANES)
-    ]
-    tops = [max(top for _, top in lane) for lane in places]
-    bottoms = [min(bottom for bottom, _ in lane) for lane in places]
-    assert all(top < bottom for top, bottom in zip(tops, bottoms[1:], strict=False))
 
 
 def test_a_window_holds_all_of_its_batches_and_what_else_happens_meanwhile():
@@ -118,7 +107,7 @@ def test_where_kernels_are_unknown_a_bar_is_whole_and_the_picture_says_so():
 
 def test_the_texts_of_a_timeline_can_be_read(run):
     end = max(run.batches())
-    for first, last in (0, 2), (end - 4, end - 2), (0, end), (end // 2, end // 2):
+    for first, last in (0, 2), (0, end), (end // 2, end // 2):
         check_texts(timeline(run, first, last, title="a title"))
     check_texts(timeline(kernels_unknown(run), 2, 5))
 

@@ -98,10 +98,6 @@ class Engine:
 """
 
 
-def test_text_is_replaced():
-    assert answers(changed("ch1", ("self.slot.upload()", "self.slot.upload(non_blocking=False)")), "timed")
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [

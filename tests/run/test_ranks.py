@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import FAMILIES, VOCAB
+from tiny import FAMILIES, VOCAB
 from transformers import AutoModelForCausalLM
 
 from acb_minimal import generate

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from acb_minimal import generate
-from acb_minimal.errors import InputError
+from acb_minimal.errors import EngineError, InputError
 from acb_minimal.measure.metrics import Metrics
 from acb_minimal.model import Model
 from acb_minimal.models import counter
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.devices import WORKSPACE, check_device, check_gpu, open_device
-from acb_minimal.run.engines import load_chapter
+from acb_minimal.run.engines import changed, load_chapter
 from acb_minimal.run.session import Session
 from acb_minimal.run.workload import Job
 from acb_minimal.sim.device import SimulatedDevice
@@ -212,6 +212,24 @@ def test_a_chapter_that_cannot_be_imported_is_an_error_in_one_line(tmp_path, sou
     with pytest.raises(InputError, match=message) as caught:
         load_chapter(str(mine))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("yields", "message"),
+    [
+        ("yield from self.step()[:0]", "the engine stopped without yielding 4 requests, request '0' first"),
+        ("yield from self.step()[:1]", "the engine stopped without yielding 3 requests, request '1' first"),
+        ("yield from self.step() * 2", "the engine yielded request '0' twice"),
+        (
+            "yield from [row.request for row in self.scheduler.schedule().rows]; return",
+            "the engine yielded request '0' before it was finished",
+        ),
+    ],
+)
+def test_an_engine_that_does_not_yield_each_request_once_is_an_error(yields, message):
+    engine = changed("ch1", ("yield from self.step()", yields))
+    with pytest.raises(EngineError, match=message):
+        Session(Job([[1]] * 4, 3, ignore_stop=True), engine, device="sim").serve()
 
 
 def test_two_sessions_cannot_be_served_in_turns_by_one_network():

@@ -3,11 +3,10 @@
 import json
 
 import pytest
-from rich.console import Console
 
-from acb_minimal.course.labs import listing, started, telling
+from acb_minimal.course.labs import started, telling
 from acb_minimal.course.labs.lab import LABS
-from acb_minimal.course.labs.started import Progress, Started, furthest, inside, next_after, open_lab, start
+from acb_minimal.course.labs.started import Started, furthest, inside, next_after, open_lab, start
 from acb_minimal.errors import InputError
 from acb_minimal.run.engines import engine
 
@@ -147,33 +146,6 @@ def test_of_a_lab_that_was_started_twice_the_better_counts(tmp_path):
     second.checked("nothing makes compute wait for h2d", False)
     assert furthest(inside(tmp_path))["events"] == first.progress
     assert furthest(inside(first.folder))["events"] == first.progress
-
-
-def test_a_class_is_shown_with_those_who_are_stuck(tmp_path, capsys):
-    race = "nothing makes compute wait for h2d"
-    learners = {
-        "ada": {"streams": Progress("streams", "1", 2, 0, "solved", 1, "2", "2"),
-                "events": Progress("events", "3", 4, 1, race, 3, "4")},
-        "joe": {"streams": Progress("streams", "1", 2, 0, "solved", 1, "2", "2", copied=True)},
-        "max": {"events": Progress("events", "3", 9, 4, race, 5, "4")},
-        "eva": {"events": Progress("events", "3", 1, 0, race, 1, "4")},
-        "tom": {"slots": Progress("slots", "1")},
-        "kim": {},
-        "lea": {"streams": Progress("streams", "1", 2, 0, "solved", 1, "2", "2")},
-    }  # fmt: skip
-    Console(width=120).print(listing.report(learners))
-    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    for line in (
-        f"joe 1 of {len(LABS)}, 1 copied - all that was started is solved",
-        f"ada 1 of {len(LABS)} events 4 1 3 {race}",
-        f"max 0 of {len(LABS)} events 9 4 5 {race}",
-        f"eva 0 of {len(LABS)} events 1 0 1 {race}",
-        f"tom 0 of {len(LABS)} slots 0 0 nothing is checked yet",
-        f"kim 0 of {len(LABS)} - nothing is started",
-        f"lea 1 of {len(LABS)} - all that was started is solved",
-        f"events 2 {race}",
-    ):
-        assert line in lines
 
 
 def test_who_is_told_the_same_again_and_again_is_told_of_hints_while_there_are_some(events):
