@@ -144,12 +144,15 @@ class Course(Measured):
         )
 
     def calculator(self) -> str:
-        """Fields for K, L and H, and what the law says of them."""
-        fields = "".join(
-            f'<label>{name} <input type="number" min="0" step="any" value="{value}" data-time="{name}"> ms</label>'
-            for name, value in (("K", 12), ("L", 0.1), ("H", 3))
-        )
-        return f'<div class="calculator" markdown="0">{fields}<output></output></div>\n'
+        """Fields for K, L and H, or for a step and the share of it in which the GPU is active, and what the law says."""
+
+        def field(name: str, value: float, unit: str, label: str = "") -> str:
+            entry = f'<input type="number" min="0" step="any" value="{value}" data-time="{name}">'
+            return f"<label>{label or name} {entry} {unit}</label>"
+
+        times = "".join(field(name, value, "ms") for name, value in (("K", 12), ("L", 0.1), ("H", 3)))
+        whole = field("step", 15, "ms", "or: a synchronous step") + field("active", 80, "%", "GPU active")
+        return f'<div class="calculator" markdown="0"><p>{times}</p><p>{whole}</p><output></output></div>\n'
 
 
 def repeated(bars: list[tuple], length: float) -> list[tuple]:

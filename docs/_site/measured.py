@@ -1,16 +1,20 @@
 """Tables of what was measured or simulated, drawn from docs/results, each with where it is from."""
 
+import io
 import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import widgets
 from figures import RESULTS, origin, rows, stored
+from rich.console import Console
 
 from acb_minimal.measure import metrics, result_table
 from acb_minimal.run.engines import chapter_path, chapter_paths
 from acb_minimal.trace.breakdown import PARTS
 from acb_minimal.trace.formatting import in_ms, markdown
+from acb_minimal.trace.idle import analyse, read
+from acb_minimal.trace.tables import render
 
 LOADS = {"wide": "8B, 384 requests", "small": "1B, 128 requests", "long": "8B, 32 requests of 4,000 tokens"}
 OTHER = "another-h200.json"
@@ -32,6 +36,21 @@ class Measured:
         """A stored table, its note and where it is from."""
         found = result_table.load(RESULTS / file)[name]
         return f"{found.markdown()}\n\n{found.note}\n\n{self.source(file, name)}"
+
+    def switch(self, model: str) -> str:
+        """What other teams' switches are worth on a model: the least speedup and the greatest."""
+        found = result_table.load(RESULTS / "switches.json")["switches"]
+        speedups = [row[list(found.columns).index("speedup")] for row in found.rows if row[1] == model]
+        return f"{min(speedups):.2f} to {max(speedups):.2f} times"
+
+    def idle(self, trace: str) -> str:
+        """What `acb idle` prints of a trace in tests/data."""
+        path = Path(__file__).parents[2] / "tests" / "data" / trace
+        (report,) = analyse(read(path))
+        console = Console(width=80, file=io.StringIO(), record=True)
+        console.print(render(report))
+        printed = "\n".join(line.rstrip() for line in console.export_text().splitlines())
+        return f"```text\n$ acb idle tests/data/{trace}\n{printed.rstrip()}\n```"
 
     def first_run(self) -> str:
         """What `acb compare` prints: the block in the README, which a test holds to the command."""

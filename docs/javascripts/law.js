@@ -36,9 +36,15 @@ class LawCurve {
 for (const root of document.querySelectorAll(".calculator")) {
   const curve = new LawCurve(), output = root.querySelector("output");
   root.append(curve.svg);
-  const say = () => {
-    const field = (name) => [name, Math.max(0, root.querySelector(`[data-time=${name}]`).value || 0)];
-    const times = Object.fromEntries(["K", "L", "H"].map(field)), { K, L, H } = times;
+  const input = (name) => root.querySelector(`[data-time=${name}]`);
+  const field = (name) => [name, Math.max(0, input(name).value || 0)];
+  const short = (value) => `${+value.toFixed(3)}`;
+  const say = (event) => {
+    const { K, L, H, step, active } = Object.fromEntries(["K", "L", "H", "step", "active"].map(field));
+    if (["step", "active"].includes(event?.target.dataset.time)) return saySteps(step, Math.min(active, 100) / 100);
+    const times = { K, L, H };
+    input("step").value = short(Math.max(K, L) + H);
+    input("active").value = short(100 * K / (Math.max(K, L) + H || 1));
     const { synchronous, asynchronous } = lawOf(times);
     if (!K) return;
     const why = L >= K ? "Launching takes longer than the batch: make L short first, with graphs."
@@ -48,6 +54,20 @@ for (const root of document.querySelectorAll(".calculator")) {
       make("b", {}, `${asynchronous.toFixed(2)} ms`), ": a speedup of ",
       make("b", {}, (synchronous / asynchronous).toFixed(2)), `. ${why}`);
     curve.show(times);
+  };
+  /* From a step and the share of it that the GPU is active: K and H follow; L may be anything up to K. */
+  const saySteps = (step, active) => {
+    const K = step * active, H = step - K;
+    input("K").value = short(K);
+    input("H").value = short(H);
+    input("L").value = 0;
+    if (!K) return;
+    const speedup = step / Math.max(K, H);
+    output.replaceChildren(
+      "A speedup of ", make("b", {}, `1.00 to ${speedup.toFixed(2)}`), ", the more the less time launching takes: K is ",
+      `${K.toFixed(2)} ms, H ${H.toFixed(2)} ms, and L is not known. Whatever it is, never more than 1 / ${active.toFixed(2)} = `,
+      make("b", {}, (1 / active).toFixed(2)), ".");
+    curve.show({ K, L: 0, H });
   };
   root.addEventListener("input", say);
   say();

