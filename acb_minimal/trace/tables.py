@@ -106,7 +106,7 @@ def parts(typical: Typical) -> dict[str, float]:
     rows |= {"L, launching": law.launching, "H, the host's rest": law.host, "host waits": typical.waiting}
     rows |= {"GPU waits: host exposed": typical.idle, "host hidden": typical.hidden}
     rows |= {"all of it hidden": law.asynchronous}
-    return rows | ({"and launched as graphs": typical.as_graphs} if made else {})
+    return rows | ({"and launched as graphs": typical.as_graphs} if made and not typical.graph else {})
 
 
 def _doing(report: Report) -> Table:

@@ -58,6 +58,21 @@ def test_a_term_is_found_by_searching(reader, view):
 
 
 @pytest.mark.parametrize("view", [("desktop", "light")], ids="-".join)
+def test_the_calculator_takes_three_times_or_a_step_and_a_share(reader, view):
+    reader.open("law/")
+    box = reader.tab.locator(".calculator")
+    field, said = lambda name: box.locator(f"[data-time={name}]"), box.locator("output")
+    field("H").fill("6")
+    expect(said).to_contain_text("a speedup of 1.50")
+    assert (field("step").input_value(), field("active").input_value()) == ("18", "66.667")
+    field("step").fill("10")
+    field("active").fill("76")
+    expect(said).to_contain_text("A speedup of 1.00 to 1.32")
+    expect(said).to_contain_text("never more than 1 / 0.76 = 1.32")
+    assert (field("K").input_value(), field("H").input_value()) == ("7.6", "2.4")
+
+
+@pytest.mark.parametrize("view", [("desktop", "light")], ids="-".join)
 def test_every_page_fits_the_window_also_when_it_gets_narrow(reader, site):
     """The six chapters are opened above. A palette changes no width."""
     files = sorted(Path(site.folder).rglob("index.html"))
