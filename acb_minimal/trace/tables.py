@@ -168,7 +168,9 @@ def compare(before: Report, after: Report) -> Group:
     if before.typical.ahead < 0.5 <= after.typical.ahead:
         takes, off = after.typical.step, after.typical.step / foretold - 1
         k = [report.typical.law.on_gpu for report in (before, after)]
-        if abs(k[1] / k[0] - 1) > MODELS and not graphs_are_new:
+        if before.name != after.name:
+            texts.append(Text(f"Nothing is foretold from {before.name} to {after.name}."))
+        elif abs(k[1] / k[0] - 1) > MODELS and not graphs_are_new:
             texts.append(Text(f"Nothing is foretold: K differs by {k[1] / k[0] - 1:+.0%}, so these are two loads."))
         else:
             texts.append(Text(f"Foretold from before: {ms(foretold, 3)} a step; it takes {ms(takes, 3)} ({off:+.1%})."))

@@ -144,7 +144,7 @@ class Course(Measured):
         )
 
     def calculator(self) -> str:
-        """Fields for K, L and H, or for a step and the share of it in which the GPU is active, and what the law says."""
+        """Fields for K, L and H, or for a step and the GPU's active share of it; and what the law says of them."""
 
         def field(name: str, value: float, unit: str, label: str = "") -> str:
             entry = f'<input type="number" min="0" step="any" value="{value}" data-time="{name}">'
