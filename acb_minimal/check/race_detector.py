@@ -31,7 +31,7 @@ from .lines import Line
 from .memory import AccessMode, Memories, Memory
 
 HOST = 0
-OWN = "its own code"  # what the host does that is no part's
+OWN, SET_UP = "its own code", "set-up"  # what the host does that is no part's, and what is told of by none
 NOT_ITS_OWN = ("builtins", "collections", "numpy", "torch", __name__.partition(".")[0])  # packages of others' classes
 NOUNS = {"forward": "forward pass", "logits": "forward pass", "sample": "sampling", "carry_over": "carry-over",
          "count": "counting", "replay": "graph replay"}  # fmt: skip
@@ -280,7 +280,11 @@ class RaceDetector(Observer):
             self._access(action, watched, pieces, writes)
 
     def did(self, what: str, batch_number: int | None, slot: str | None) -> None:
-        if self._host_action is None or self._host_action.what == OWN:
+        pending = self._host_action
+        if pending is not None and not pending.what and pending.line != self._line(1):
+            pending.what = SET_UP  # it is of what the engine called before, and nobody has anything to say of it
+            self.events.remove(("done", pending))
+        if pending is None or pending.what:
             self._host_action = self._act(None, what, batch_number, slot)
             self.events.append(("done", self._host_action))
         # Named only now, when the host says what it was for.
