@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-import tomllib
 import zipfile
 from pathlib import Path
 
@@ -25,15 +24,6 @@ def test_ci_runs_the_readme_s_test_command():
     assert commands[1] in lines
     assert commands[1].endswith("pytest")
     assert lines.index(".venv/bin/pytest -m slow") > lines.index(commands[1])
-
-
-def test_the_weekly_job_installs_the_lowest_versions_that_are_allowed():
-    """What `.ci/run lowest` takes from pyproject.toml: the lower end of each dependency's range."""
-    (script,) = re.findall(r"< <\((sed .*)\)$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
-    said = subprocess.check_output(["bash", "-c", script], cwd=ROOT, text=True).split()
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert said == [re.sub(r"^(\w+)>=([\d.]+)(,.*)?$", r"\1==\2", each) for each in project["dependencies"]]
-    assert "lowest" in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
 
 
 def test_every_path_in_the_readme_exists():

@@ -119,8 +119,9 @@ def kernel_runs(recording: Recording, but: str | None = None) -> dict[tuple[int,
 def sample(done: Sequence[BatchDone], count: int) -> range:
     """The numbers of so many batches in a row that stand for all typical decodes; fewer if there are not so many.
 
-    A host can be slow for tens of batches on end, so they are those whose steps are nearest to the median; and kernels
-    take longer as contexts grow, so they are from the middle half, if that has so many.
+    Of such rows it is the one with the fewest batches that are no typical decodes; kernels take longer as contexts grow,
+    so then the one that is in the middle half, if that has so many; a host can be slow for tens of batches on end, so
+    then the one whose steps are nearest to the median.
 
     Args:
         done: the batches of a run that has typical decodes.
@@ -131,9 +132,14 @@ def sample(done: Sequence[BatchDone], count: int) -> range:
     median = statistics.median(took[number] for number in decodes)
     middle = decodes[len(decodes) // 4 : len(decodes) - len(decodes) // 4]
     among = middle if len(middle) >= count else decodes
-    firsts = among[: max(len(among) - count + 1, 1)]
+    firsts = decodes[: max(len(decodes) - count + 1, 1)]
     windows = [range(first, min(first + count, decodes[-1] + 1)) for first in firsts]
-    return min(windows, key=lambda window: statistics.fmean(abs(took[number] - median) for number in window))
+
+    def unlike(window: range) -> tuple[int, int, float]:
+        distance = statistics.fmean(abs(took[number] - median) for number in window)
+        return len(set(window).difference(decodes)), len(set(window).difference(among)), distance
+
+    return min(windows, key=unlike)
 
 
 def with_kernels(trace: Trace, kernel_trace: str) -> Trace:

@@ -66,42 +66,6 @@ def test_a_builder_from_its_start(lab, tmp_path):
     assert f"2. {LABS['streams'].hints[1]}" in words(lab("hint", "streams").stdout)
 
 
-@pytest.mark.slow
-def test_a_builder_that_is_solved(lab, tmp_path):
-    lab("start", "streams")
-    mine = re.sub(r" +#.*", "", LABS["streams"].solution.replace("self.h2d", "self.up").partition('"""\n\n\n')[2])
-    (tmp_path / "streams" / "engine.py").write_text(mine)
-    solved = lab("check", "streams")
-    assert solved.returncode == 0, solved.stderr
-    text = words(solved.stdout)
-    assert "7 of 7: to the end ✓" in text
-    assert "streams is solved, with 1 check and no hints." in text
-    assert all(way.says in text for way in LABS["streams"].others)
-    assert "acb check streams/other_2.py" in text
-    assert text.endswith("Next: acb lab watch events")
-    assert Started(tmp_path / "streams").progress.solved
-    assert "is that of ch2_streams, but for names and comments" in lab("diff", "streams").stdout
-
-
-@pytest.mark.slow
-def test_a_bug_hunt_says_what_races_and_in_the_end_what_it_was(lab, tmp_path):
-    lab("start", "haste")
-    failed = lab("check", "haste")
-    assert failed.returncode == 1
-    text = words(failed.stdout)
-    assert "nothing makes the host wait for h2d" in text
-    assert "self.slot.fill() # the token ids that N has produced" in text
-    assert "What it can do: batch 1 gave request" in text
-    assert "See this schedule: acb check haste/engine.py --replay" in text
-    assert LABS["haste"].found not in text
-
-    (tmp_path / "haste" / "engine.py").write_text(LABS["haste"].solution.replace(", solved", ", mine"))
-    text = words(lab("check", "haste").stdout)
-    assert "haste is solved, with 2 checks and no hints. A pinned buffer is written again" in text
-    assert "You changed 1 line; the smallest fix known changes 1." in text
-    assert all(link in text for link in LABS["haste"].links)
-
-
 @pytest.mark.parametrize(
     ("name", "options"),
     [

@@ -221,6 +221,13 @@ def test_a_sample_is_in_a_row_nearest_to_the_median_and_from_the_middle_half():
     assert (sample(few, 5), sample(few, 6), sample(few, 24)) == (range(4, 9), range(5, 11), range(2, 11))
 
 
+def test_a_sample_has_no_batch_with_prompts_in_it_where_so_many_decodes_are_in_a_row():
+    """They are in rows of 3, 3 and 6, and those with prompts take as long."""
+    steps = [BatchDone(float(number), 2, 2, number not in (0, 6, 12)) for number in range(20)]
+    assert typical_decodes(steps) == [2, 3, 4, 8, 9, 10, 14, 15, 16, 17, 18, 19]
+    assert [sample(steps, count) for count in (3, 6)] == [range(8, 11), range(14, 20)]
+
+
 @pytest.mark.parametrize("runs", [0, -1, 2])
 def test_some_run_is_in_the_middle(runs):
     with pytest.raises(InputError, match=f"runs is {runs}; it must be an odd number"):

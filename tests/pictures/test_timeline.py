@@ -121,14 +121,6 @@ def test_what_a_bar_is_stands_in_it_or_beside_it(run):
     assert any(f"{number} {letter}" in text for letter in letters for text in written(timeline(run, number, number)))
 
 
-def test_short_spans_and_host_work_are_not_covered_by_their_neighbours():
-    figure = timeline(made(), 0, 2)
-    above = [patch.get_gid() for patch in figure.axes[0].patches if patch.get_gid()]
-    assert {patch.get_zorder() for patch in bars(figure, "CPU")} == {2}  # so what is added later is on top
-    order = ["CPU wait None None", "CPU forward 1 B", "CPU upload 0 A", "CPU schedule 1 None", "CPU update 0 None"]
-    assert [above.index(name) for name in order] == sorted(above.index(name) for name in order)
-
-
 def test_where_there_is_no_room_for_a_text_there_is_none():
     trace = Trace("crowded")
     for number in range(80):

@@ -19,6 +19,7 @@ from tiny import FAMILIES, VOCAB
 from transformers import AutoModelForCausalLM
 
 from acb_minimal import generate
+from acb_minimal.cli import app
 from acb_minimal.cli.options import start_ranks
 from acb_minimal.errors import InputError, RankError
 from acb_minimal.request import Batch, Request, Row
@@ -133,20 +134,20 @@ class Engine(load_chapter("ch6")):
 
 @on_two_ranks
 @pytest.mark.parametrize(
-    ("what", "line"),
+    ("what", "status", "line"),
     [
-        ("os.kill(os.getpid(), signal.SIGKILL)", "error: rank 1 was ended by SIGKILL"),
-        ("raise ValueError('no good')", "error: rank 1: ValueError: no good (PLACE:9)"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", 1, "error: rank 1 was ended by SIGKILL"),
+        ("raise ValueError('no good')", app.INTERNAL, "error: rank 1: ValueError: no good (PLACE:9)"),
     ],
     ids=["is killed", "fails"],
 )
-def test_a_rank_that_is_lost_ends_the_run_with_one_line_that_names_it(tmp_path, what, line):
+def test_a_rank_that_is_lost_ends_the_run_with_one_line_that_names_it(tmp_path, what, status, line):
     engine = tmp_path / "engine.py"
     engine.write_text(ENGINE.format(what=what))
     options = ["--gpus", "2", "--device", KIND, "--requests", "8"]
     command = [sys.executable, "-m", "acb_minimal.cli", "run", engine, *options]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.returncode == 1
+    assert done.returncode == status
     assert done.stderr.splitlines()[-1:] == [line.replace("PLACE", str(engine))]
 
 
