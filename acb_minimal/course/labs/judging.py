@@ -213,7 +213,7 @@ def _asked(lab: Lab) -> dict[str, Callable]:
 
 def _forwards(lab: Lab, mine: Pace, source: str) -> tuple | None:
     spans = [span for span in mine.trace.lane("compute") if span.batch_number in mine.decodes]
-    count = round(sum(span.name in ("forward", "replay") for span in spans) / len(mine.decodes))
+    count = round(sum(span.name in ("forward", "logits", "replay") for span in spans) / len(mine.decodes))
     if count <= 1:
         return None
     busy = mine.parts.step - mine.parts.bubbles
@@ -260,7 +260,7 @@ def _rewrite(lab: Lab, mine: Pace, source: str) -> tuple | None:
 def _lines(mine: Pace) -> list[Text]:
     """The lines in which the host waits, for which batch, and what that costs."""
     host = mine.trace.lane("CPU")
-    launched = [span for span in host if span.name in ("forward", "replay")]
+    launched = [span for span in host if span.name in ("forward", "logits", "replay")]
     # How many batches have been launched behind the one whose tokens are taken in.
     behind = statistics.median_low(
         max(each.batch_number for each in launched if each.start < span.start) - span.batch_number

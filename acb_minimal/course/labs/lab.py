@@ -19,8 +19,8 @@ from ...errors import InputError
 from ...run.engines import CHAPTERS, chapter_path, code_lines
 
 FOLDER = CHAPTERS / "labs"
-BUILDERS = ("batch", "streams", "events", "marks", "swap", "ahead", "slots", "carry", "graphs")
-HUNTS = ("haste", "idle", "late", "lucky", "scramble", "scarce", "stutter", "loop", "early")
+BUILDERS = ("batch", "streams", "events", "marks", "swap", "ahead", "slots", "carry", "graphs", "masks", "held")
+HUNTS = ("haste", "idle", "late", "lucky", "scramble", "scarce", "stutter", "loop", "early", "unseen")
 NAME = re.compile(r"[^\W\d]\w*")
 TELLING = 3  # commented lines of a solution that nobody writes word for word
 

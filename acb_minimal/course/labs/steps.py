@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from ...check.pace import SETTING, Pace
+from ...trace.spans import LAUNCHES
 
 WIDTH = 44  # characters, of the longest step
 WORK = ("▄", "cyan")
 SIGNS = {  # what a span is drawn as; any other is work
     "wait": ("·", "dim"),
-    **dict.fromkeys(("carry_over", "forward", "replay", "upload", "download"), ("▒", "blue")),
+    **dict.fromkeys((*LAUNCHES, "upload", "download"), ("▒", "blue")),
 }
 BATCH, BUBBLE = ("█", "green"), ("░", "red")
 

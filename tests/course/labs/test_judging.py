@@ -47,6 +47,8 @@ STARTERS = {
     "slots": ("ahead, step", "it is too late for `schedule` and `write` of the next batch"),
     "carry": ("step", "a step takes longer than that of ch5_carry_over"),
     "graphs": ("step", "a step takes longer than that of ch6_cuda_graphs"),
+    "masks": ("tokens", "its grammar forbids it"),
+    "held": ("step", "a step takes longer than that of ch7_grammar"),
     "haste": ("order, tokens", "the host (fill, batch 1) writes slot B's pinned inputs; the upload of batch 1 reads"),
     "idle": ("step", "for the download of batch N; N + 1 is not launched yet, so the GPU runs dry"),
     "late": ("step", "for the download of batch N + 1, and takes in the tokens of N; N + 2 is not launched yet"),
@@ -56,6 +58,7 @@ STARTERS = {
     "stutter": ("tokens", "batch 1 gave request 0 token"),
     "loop": ("to the end, order", "writes slot B's inputs; the graph replay of batch 1 reads them"),
     "early": ("tokens", "its grammar forbids it"),
+    "unseen": ("order, tokens", "the upload of batch 0 writes them"),
 }
 
 
