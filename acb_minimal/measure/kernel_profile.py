@@ -119,9 +119,9 @@ def kernel_runs(recording: Recording, but: str | None = None) -> dict[tuple[int,
 def sample(done: Sequence[BatchDone], count: int) -> range:
     """The numbers of so many batches in a row that stand for all typical decodes; fewer if there are not so many.
 
-    Of such rows it is the one with the fewest batches that are no typical decodes; kernels take longer as contexts grow,
-    so then the one that is in the middle half, if that has so many; a host can be slow for tens of batches on end, so
-    then the one whose steps are nearest to the median.
+    Of all rows it is the one with the fewest batches that are no typical decodes. Kernels take longer as contexts grow,
+    so then the one in the middle half, if that has so many. A host can be slow for tens of batches on end, so then the
+    one whose steps are nearest to the median.
 
     Args:
         done: the batches of a run that has typical decodes.

@@ -226,7 +226,7 @@ def test_a_model_whose_heads_the_gpus_do_not_divide_is_refused():
 def test_each_rank_is_said_to_hold_its_part():
     whole, half = Checkpoint("llama-3.1-8b"), Checkpoint("llama-3.1-8b", Ranks(0, 2, 0, 1.0))
     assert [layer.kv_heads for layer in half.layers] == [4] * 32
-    assert half.weight_bytes == pytest.approx(whole.weight_bytes / 2, rel=0.01)
+    assert 0.5 <= half.weight_bytes / whole.weight_bytes < 0.54  # transformers 5.17 leaves the embedding whole
 
 
 def test_a_launcher_that_started_fewer_ranks_is_not_overruled(monkeypatch):
