@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from acb_minimal.check.cases import NETWORK
 from acb_minimal.errors import EngineError, InputError
-from acb_minimal.grammar import Automaton, GrammarModel, JsonSchema, bits
+from acb_minimal.grammar import Automaton, GrammarModel, JsonSchema, Walk, bits
 from acb_minimal.kv_cache import KVCache
 from acb_minimal.models import counter
 from acb_minimal.run.checkpoint import Checkpoint
@@ -30,6 +30,7 @@ from acb_minimal.slot import SlotSize
 CHECKPOINT = Checkpoint("counter")
 PROMPTS = [counter.prompt(*pair) for pair in ((3, 9), (10, 13), (40, 44), (100, 112), (7, 8))]
 GRAMMARS = ["twos", None, "three", "twos", None]
+TABLES = [each and f"table:{each}" for each in GRAMMARS]
 SAID = ["3 5 7 9", "10 11 12 13", "40 41 42", "100 102 104 106 108 110 112", "7 8"]
 ENDS = ["stop", "stop", "grammar", "stop", "stop"]
 
@@ -76,10 +77,10 @@ def test_the_most_likely_allowed_token_is_sampled(vocab_size, rows, seed):
     assert slot.device_tokens.tolist() == right
 
 
-def served(chapter, policy=None, seed=0, **options) -> list[tuple[str, str]]:
+def served(chapter, policy=None, seed=0, grammars=GRAMMARS, **options) -> list[tuple[str, str]]:
     """What became of PROMPTS, which have to share pages and rows."""
     device = SimulatedDevice(Costs.of("counter"), policy and named(policy, seed))
-    job = Job(PROMPTS, 20, max_running=3, max_batch_tokens=6, page_size=4, grammar=GRAMMARS)
+    job = Job(PROMPTS, 20, max_running=3, max_batch_tokens=6, page_size=4, grammar=grammars)
     done = Session(job, chapter, CHECKPOINT, device, Options(**options)).serve()
     return [(completion.text, completion.finish_reason) for completion in done]
 
@@ -107,14 +108,37 @@ def test_a_grammar_that_asks_only_how_many_tokens_there_were_can_be_early():
     assert sorted((one.text, one.finish_reason) for one in done) == [("10 11 12", "grammar"), ("3 4 5", "grammar")]
 
 
+@pytest.mark.parametrize(("chapter", "policy"), [("ch5", "timed"), ("ch5", "lazy"), ("ch6", "lazy"), ("ch5", "random")])
+def test_a_table_on_the_device_needs_nothing_of_the_host(chapter, policy, monkeypatch):
+    """Tokens as chapter 1 has them with masks, in a loop that writes none."""
+    monkeypatch.setattr(Walk, "fill", None)
+    assert served(chapter, policy, grammars=TABLES) == RIGHT
+
+
+@pytest.mark.parametrize(
+    ("chapter", "says"),
+    [("ch1", "for an engine that carries tokens over: chapters 5 and 6"), ("ch7", "chapters 5 and 6")],
+)
+def test_a_table_is_refused_where_no_token_is_carried_over(chapter, says):
+    with pytest.raises(InputError, match=says):
+        Session(Job(PROMPTS[:2], grammar="table:twos"), chapter, CHECKPOINT, "sim")
+
+
+def test_a_table_has_a_limit(monkeypatch):
+    monkeypatch.setattr("acb_minimal.grammar_table.MOST_BYTES", 1 << 20)
+    with pytest.raises(InputError, match=r"a grammar table of 1,00\d states and .* it must be at most 1"):
+        list(generate(PROMPTS[:2], "ch5", device="sim", grammar="table:twos"))
+
+
 def test_retiring_first_is_right_too():
     assert served(retiring_first("ch7"), "lazy") == RIGHT
 
 
-def test_graphs_go_as_far_as_the_scores(monkeypatch):
+@pytest.mark.parametrize(("chapter", "grammars"), [("ch7", GRAMMARS), ("ch5", TABLES)])
+def test_graphs_go_as_far_as_the_scores_and_with_a_table_to_the_end(chapter, grammars, monkeypatch):
     replays, replay = [], CUDAGraph.replay
     monkeypatch.setattr(CUDAGraph, "replay", lambda graph: (replays.append(graph), replay(graph)))
-    assert served("ch7", graphs=True) == RIGHT
+    assert served(chapter, graphs=True, grammars=grammars) == RIGHT
     assert len(replays) > 8
 
 

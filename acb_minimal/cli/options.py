@@ -38,7 +38,8 @@ GrammarName = Annotated[
     typer.Option(
         "--grammar",
         metavar="NAME",
-        help="Hold the tokens to a grammar: any, twos, three (of the counter), or a file with a JSON schema.",
+        help="Hold the tokens to a grammar: any, twos, three (of the counter), or a file with a JSON schema; "
+        "table:NAME follows it on the GPU.",
     ),
 ]
 MaskWork = Annotated[

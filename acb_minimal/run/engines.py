@@ -94,8 +94,18 @@ def samples(engine_class: type) -> bool:
 
 def keeps_state(engine_class: type) -> bool:
     """Whether an engine asks its model for the state of sampling, as chapter 8 does: then it needs one that has it."""
+    return _names(engine_class, "new_state")
+
+
+def carries_over(engine_class: type) -> bool:
+    """Whether tokens stay on the device from batch to batch, as from chapter 5 on."""
+    return _names(engine_class, "carry_over")
+
+
+def _names(engine_class: type, name: str) -> bool:
+    """Whether any method of an engine has an attribute of that name."""
     methods = [each for kind in engine_class.__mro__ for each in vars(kind).values()]
-    return any("new_state" in method.__code__.co_names for method in methods if hasattr(method, "__code__"))
+    return any(name in method.__code__.co_names for method in methods if hasattr(method, "__code__"))
 
 
 def diff(old: str, new: str) -> str:

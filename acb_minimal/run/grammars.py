@@ -5,12 +5,14 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..grammar import Automaton, Grammar, GrammarModel, GrammarScheduler, GrammarSlot, JsonSchema
+from ..grammar_table import TableModel, TableSlot
 from ..models import counter
 from .checkpoint import Checkpoint
 from .graphed import GraphedModel, GraphedSlot
 from .timed import TimedModel, TimedScheduler, TimedSlot
 
 NAMES = ("any", "twos", "three")
+TABLE = "table:"  # before a name: followed by a table on the device, not by masks of the host's
 
 
 def grammar(name: str, checkpoint: Checkpoint) -> Grammar:
@@ -65,6 +67,15 @@ def grammars(
     return [made[one] if isinstance(one, str) else one for one in each]
 
 
+def without_table(asked):
+    """What is asked for as `grammars` takes it, without TABLE before a name; and whether that was there."""
+    names = [asked] if isinstance(asked, str) else asked if isinstance(asked, list | tuple) else []
+    if not any(isinstance(name, str) and name.startswith(TABLE) for name in names):
+        return asked, False
+    each = [name.removeprefix(TABLE) if isinstance(name, str) else name for name in names]
+    return each[0] if isinstance(asked, str) else each, True
+
+
 class TimedGrammarScheduler(GrammarScheduler, TimedScheduler):
     """Timed, with grammars."""
 
@@ -110,6 +121,37 @@ class TimedGrammarModel(GrammarModel, TimedModel):
         slot = super().make_slot(name)
         slot.mask_work = self.mask_work
         return slot
+
+
+class TimedTableSlot(TableSlot, TimedSlot):
+    """Timed, with states on the device."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.state_view = self.device.host_view(self.host_states)
+        self.device.watch(f"slot {self.name}'s pinned states", self.host_states, work=self)
+        held = ("uploaded states", self.device_states), ("states", self.before), ("new states", self.after)
+        for what, memory in held:
+            self.device.watch(f"slot {self.name}'s {what}", memory, work=self)
+
+
+class TimedTableModel(TableModel, TimedModel):
+    """Timed, with a table of grammars."""
+
+    slot_class = TimedTableSlot
+
+
+class GraphedTableSlot(TimedTableSlot, GraphedSlot):
+    """Padded to a size that has a graph."""
+
+
+class GraphedTableModel(TimedTableModel, GraphedModel):
+    """A model with such a table that launches a batch of decodes as a graph."""
+
+    slot_class = GraphedTableSlot
+
+    def forward(self, slot: GraphedTableSlot) -> None:
+        self.replay(slot, super().forward)
 
 
 class GraphedGrammarSlot(TimedGrammarSlot, GraphedSlot):

@@ -5,11 +5,20 @@ from typing import NamedTuple
 
 from ..errors import InputError
 from ..grammar import GrammarRequest
+from ..grammar_table import Tables
 from ..request import Request
 from ..sampling import Asked, Sampling, SamplingRequest
 from .checkpoint import Checkpoint
-from .engines import keeps_state, samples
-from .grammars import GraphedGrammarModel, TimedGrammarModel, TimedGrammarScheduler, grammars
+from .engines import carries_over, keeps_state, samples
+from .grammars import (
+    GraphedGrammarModel,
+    GraphedTableModel,
+    TimedGrammarModel,
+    TimedGrammarScheduler,
+    TimedTableModel,
+    grammars,
+    without_table,
+)
 from .graphed import GraphedModel
 from .options import Options
 from .samplers import GraphedSamplingModel, TimedSamplingModel, TimedSamplingScheduler
@@ -26,6 +35,7 @@ class Parts(NamedTuple):
         model: that runs them; the second launches decodes as graphs.
         each: what each request is given besides, one by one.
         grammar: what tokens are held to; None: nothing.
+        table: whether by a table on the device.
     """
 
     request: Callable[..., Request]
@@ -33,14 +43,17 @@ class Parts(NamedTuple):
     model: tuple[type[TimedModel], type[TimedModel]]
     each: Sequence[tuple]
     grammar: object = None
+    table: bool = False
 
     @property
     def constrained(self) -> bool:
-        """Whether tokens are held to grammars, or could be."""
-        return self.scheduler is TimedGrammarScheduler
+        """Whether tokens are held to masks, or could be."""
+        return self.scheduler is TimedGrammarScheduler and not self.table
 
-    def asked(self, requests: Sequence[Request]) -> tuple[Asked, ...]:
+    def asked(self, requests: Sequence[Request], vocab_size: int) -> tuple[Asked | Tables, ...]:
         """What a model is told besides."""
+        if self.table:
+            return (Tables(requests, vocab_size),)
         return (Asked.by(requests),) if self.scheduler is TimedSamplingScheduler else ()
 
     @staticmethod
@@ -65,7 +78,12 @@ def choose_parts(engine: type, job: Job, options: Options, checkpoint: Checkpoin
     if all(one.greedy for one in each) and not keeps_state(engine):
         if grammar is None and not samples(engine):
             return Parts(Request, TimedScheduler, (TimedModel, GraphedModel), [()] * count)
+        grammar, table = without_table(grammar)
         held = [(one,) if one else () for one in grammars(grammar, count, checkpoint)]
+        if table:
+            if samples(engine) or not carries_over(engine):
+                raise InputError("a table of a grammar is for an engine that carries tokens over: chapters 5 and 6")
+            return Parts(_held, TimedGrammarScheduler, (TimedTableModel, GraphedTableModel), held, grammar, True)
         return Parts(_held, TimedGrammarScheduler, (TimedGrammarModel, GraphedGrammarModel), held, grammar)
     if grammar is not None:
         raise InputError("a grammar and sampling do not go together: masks are applied by one model, draws by another")

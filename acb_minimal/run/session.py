@@ -287,7 +287,8 @@ class Session:
         where = self.device.torch_device if self.device.arithmetic else "meta"
         cache = KVCache(layers, pages, page_size, self.checkpoint.dtype, where)
         kind = model_for(self.parts.model[self.options.graphs], self.engine_class)
-        model = kind(network, layers, cache, self.size, self.device, *self.parts.asked(self.requests))
+        asked = self.parts.asked(self.requests, self.checkpoint.vocab_size)
+        model = kind(network, layers, cache, self.size, self.device, *asked)
         if self.parts.constrained:
             model.mask_work = self.mask_work
         if self.preempt == "swap":

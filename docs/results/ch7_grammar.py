@@ -29,13 +29,16 @@ WORKLOADS = ("small", "long")
 MASK_WORK = (0.0, 1e-3, 2e-3, 4e-3, 8e-3, 12e-3, 16e-3)  # seconds added to a step, each in turn
 STEPS, SETTLING = 24, 12  # decode steps with each of them, of which the first are not counted
 COLUMNS = {"workload": "", "masks": "", "M": ".2f", "K": ".2f", "H": ".2f"} | dict.fromkeys(
-    ("retired in between", "max(K, M + H)", "retired first", "max(K, M) + H"), ".2f"
+    ("retired in between", "max(K, M + H)", "the host waits", "retired first", "max(K, M) + H"), ".2f"
 )
+WAYS = {"chapter 5, no grammar": ("ch5", None), "chapter 5, a table on the GPU": ("ch5", "table:any"),
+        "chapter 7, masks of the host's": ("ch7", "any")}  # fmt: skip
 SCHEMA = {"type": "array", "items": {"type": "object", "properties": {"name": {"type": "string"}},
                                      "required": ["name"], "additionalProperties": False}}  # fmt: skip
 NOTE = (
     "ms per decode step, medians. K: kernels of a batch; M: what masks take; H: the rest of the host's work, all three "
-    "of the engine that retires first, H with no mask work added. Of a library's masks M is what it took."
+    "of the engine that retires first, H with no mask work added. Of a library's masks M is what it took. The host "
+    "waits: for the tokens of a batch, after its masks were written, when N is retired in between."
 )
 
 
@@ -94,14 +97,34 @@ def masks(session: Session, numbers: list[int]) -> float:
                              if span.name == "masks" and span.batch_number in set(numbers))  # fmt: skip
 
 
+def waiting(session: Session, numbers: list[int]) -> float:
+    """Median seconds that the host waited from the masks of these batches to the tokens."""
+    spans, waited = session.trace.lane("CPU"), []
+    written = {span.batch_number: span.end for span in spans if span.name == "masks"}
+    taken = {span.batch_number: span.start for span in spans if span.name == "update"}
+    for n in numbers:
+        waits = (span.seconds for span in spans if span.name == "wait" and written[n] <= span.start < taken[n])
+        waited.append(sum(waits))
+    return statistics.median(waited)
+
+
+def followed(name: str, device: str) -> list:
+    """One workload, by who follows the grammar."""
+    checkpoint, found = Checkpoint(workload(name).model), [name]
+    for chapter, grammar in WAYS.values():
+        session, first = run(name, checkpoint, load_chapter(chapter), grammar, lambda number: 0.0, STEPS, device)
+        found.append(1e3 * step(session, list(range(first + SETTLING, first + STEPS))))
+    return found
+
+
 def rows(name: str, device: str) -> list[list]:
     """One workload, with each amount of mask work; and with a library's masks, if it is there."""
     checkpoint = Checkpoint(workload(name).model)
     engines = load_chapter("ch7"), retiring_first("ch7")
     found = []
 
-    def row(kind: str, m: float, k: float, h: float, between: float, first: float) -> None:
-        seconds = m, k, h, between, max(k, m + h), first, max(k, m) + h
+    def row(kind: str, m: float, k: float, h: float, between: float, waits: float, first: float) -> None:
+        seconds = m, k, h, between, max(k, m + h), waits, first, max(k, m) + h
         found.append([name, kind, *(1e3 * each for each in seconds)])
 
     both = [run(name, checkpoint, e, "any", added, STEPS * len(MASK_WORK), device) for e in engines]
@@ -115,7 +138,8 @@ def rows(name: str, device: str) -> list[list]:
     h = step(first, turns[0.0]) - k - own
     for seconds in MASK_WORK:
         k = on_gpu(first, turns[seconds])  # contexts grow from turn to turn
-        row("work added", own + seconds, k, h, step(between, turns[seconds]), step(first, turns[seconds]))
+        waits = waiting(between, turns[seconds])
+        row("work added", own + seconds, k, h, step(between, turns[seconds]), waits, step(first, turns[seconds]))
     try:
         import llguidance
 
@@ -129,7 +153,8 @@ def rows(name: str, device: str) -> list[list]:
         numbers = list(range(max(first for _, first in both) + SETTLING, max(first for _, first in both) + STEPS))
         (between, _), (first, _) = both
         m = masks(first, numbers)
-        row("JSON schema", m, on_gpu(first, numbers), h, step(between, numbers), step(first, numbers))
+        waits = waiting(between, numbers)
+        row("JSON schema", m, on_gpu(first, numbers), h, step(between, numbers), waits, step(first, numbers))
     return found
 
 
@@ -137,5 +162,9 @@ if __name__ == "__main__":
     simulated = "--sim" in sys.argv
     if not simulated:
         need_gpu()
-    table = [row for name in WORKLOADS for row in rows(name, "sim" if simulated else "cuda")]
+    machine = "sim" if simulated else "cuda"
+    table = [row for name in WORKLOADS for row in rows(name, machine)]
     store("ch7_grammar.json", "grammar", "Masks beside the forward pass", COLUMNS, table, NOTE)
+    table = [followed(name, machine) for name in WORKLOADS]
+    title, columns = "Who follows the grammar, ms per decode step", {"workload": ""} | dict.fromkeys(WAYS, ".2f")
+    store("ch7_grammar.json", "followed", title, columns, table, "Decodes are launched as graphs.")
