@@ -70,10 +70,22 @@ def cut(scores: Tensor, settings: Settings) -> Tensor:
     top_k, top_p = settings.top_k[:, None], settings.top_p[:, None]
     in_k = (top_k == 0) | (rank < top_k)
     parts = torch.where(in_k, (ordered - ordered[:, :1]).exp() * FINEST, 0).long()
-    before = parts.cumsum(1) - parts
+    before = torch.ops.acb.sums_before(parts)
     in_p = (top_p >= 1) | (before < (top_p.double() * parts.sum(1, keepdim=True)).long().clamp(min=1))
     lowest = torch.where(in_k & in_p, ordered, torch.inf).amin(1, keepdim=True)
     return torch.where(scores < lowest, -torch.inf, scores)
+
+
+@torch.library.custom_op("acb::sums_before", mutates_args=())
+def sums_before(parts: Tensor) -> Tensor:
+    """Of each number in a row, the sum of those before it; int64 [rows, any]. An operation of its own, for
+    torch.compile to leave alone: that of torch 2.11 fails at such sums of long rows."""
+    return parts.cumsum(1) - parts
+
+
+@sums_before.register_fake
+def _(parts: Tensor) -> Tensor:
+    return torch.empty_like(parts)
 
 
 def hashed(seeds: Tensor, positions: Tensor, vocab_size: int) -> Tensor:

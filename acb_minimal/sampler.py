@@ -16,7 +16,7 @@ from .device import Device
 from .model import SplitModel
 from .request import Batch
 from .sampling import Asked, SamplingRequest
-from .slot import IOSlot, SlotSize
+from .slot import Inputs, IOSlot, SlotSize
 
 WIDTH = 9  # numbers of a row's settings before those of its biases, three for each
 
@@ -85,8 +85,6 @@ class SamplingModel(SplitModel):
     def __init__(self, network, layers, cache, size: SlotSize, device: Device, asked: Asked = Asked()):  # noqa: B008
         super().__init__(network, layers, cache, size, device)
         self.asked = asked
-        # On a GPU each of some forty operations would read and write all scores; compiled, they are two kernels.
-        self._choose = torch.compile(choose, dynamic=True) if self._where.type == "cuda" else choose
 
     def new_state(self) -> State:
         """Counts of nothing."""
@@ -115,14 +113,17 @@ class SamplingModel(SplitModel):
         def work() -> None:
             _, rows, vocab_size = counts.shape
             owner, prompt_len = settings[:, 0].long(), settings[:, 1]
-            begins = inputs.positions[inputs.query_starts[:-1]] == 0
-            counts.index_fill_(1, torch.where(begins, owner, rows - 1), 0)
+            counts.index_fill_(1, torch.where(self.begins(inputs), owner, rows - 1), 0)
             row = row_of(inputs.query_starts, len(inputs.input_ids))
             answer = inputs.positions >= prompt_len[row]
             places = (answer * rows + owner[row]) * vocab_size + inputs.input_ids
             counts.view(-1).scatter_add_(0, places, torch.ones_like(places, dtype=counts.dtype))
 
         self.device.compute("count", slot, work)
+
+    def begins(self, inputs: Inputs) -> torch.Tensor:
+        """Which rows of a batch are the first of their requests: bool [rows]."""
+        return inputs.positions[inputs.query_starts[:-1]] == 0
 
     def sample(self, slot: SamplingSlot, state: State) -> None:
         """Draws each sampled row's next token from its scores, to `slot.written.outputs`."""
@@ -135,12 +136,16 @@ class SamplingModel(SplitModel):
         def work() -> None:
             row = torch.searchsorted(inputs.query_starts[1:], inputs.sampling_rows, right=True)
             positions = inputs.seq_lens[row]  # of the tokens to be drawn
-            tokens, likely = self._choose(scores, settings[row], state.counts, positions, self.asked)
+            tokens, likely = self.choose(scores, settings[row], state.counts, positions)
             outputs.copy_(tokens)
             if likely is not None:
                 logprobs.copy_(likely)
 
         self.device.compute("sample", slot, work)
+
+    def choose(self, scores, settings, counts, positions) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """As the function of that name has it."""
+        return choose(scores, settings, counts, positions, self.asked)
 
 
 def row_of(query_starts: torch.Tensor, tokens: int) -> torch.Tensor:

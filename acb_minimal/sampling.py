@@ -74,8 +74,12 @@ class Sampling:
         return (self.repetition_penalty, self.presence_penalty, self.frequency_penalty) != (1, 0, 0)
 
     def __str__(self) -> str:
-        changed = {name: value for name, value in vars(self).items() if value != getattr(Sampling(), name)}
-        return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in changed.items())
+        told = []
+        for name, value in vars(self).items():
+            if value != getattr(Sampling(), name):
+                bias = [f"{token}={added:g}" for token, added in value.items()] if name == "logit_bias" else []
+                told.append(" ".join([name.replace("_", " "), *(bias or ([] if value is True else [f"{value:g}"]))]))
+        return ", ".join(told) or "the likeliest token"
 
 
 def _check(name: str, value: float, least: float, most: float, otherwise: str = "") -> None:

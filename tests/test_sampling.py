@@ -27,6 +27,7 @@ from acb_minimal.request import Batch, Row
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.options import Options
 from acb_minimal.run.session import Session, generate
+from acb_minimal.run.stops import StopTexts
 from acb_minimal.run.workload import Job
 from acb_minimal.sampler import SamplingModel
 from acb_minimal.sampling import Asked, Sampling, SamplingRequest
@@ -213,12 +214,12 @@ def right() -> dict[int, tuple]:
     return alone()
 
 
-LATER = itertools.product(("ch1", "ch2", "ch3", "ch4", "ch5", "ch6"), ("lazy", "random"))
+LATER = itertools.product(("ch1", "ch2", "ch3", "ch4", "ch5", "ch6", "ch8"), ("lazy", "random"))
 OTHERS = [pytest.param(*each, marks=pytest.mark.slow) for each in LATER]
 
 
 @pytest.mark.parametrize(
-    ("chapter", "policy"), [("ch1", None), ("ch5", None), ("ch6", None), *OTHERS]
+    ("chapter", "policy"), [("ch1", None), ("ch5", None), ("ch6", None), ("ch8", None), *OTHERS]
 )
 def test_a_request_draws_the_same_in_every_chapter_as_alone(chapter, policy, right):
     for seed in range(1 if policy != "random" else 6):
@@ -231,8 +232,19 @@ def test_a_request_draws_the_same_whoever_is_beside_it(right):
     assert served("ch6", max_running=5, max_batch_tokens=40, page_size=16) == right
 
 
+def test_who_gives_way_and_comes_back_draws_the_same(right):
+    """All its tokens are inputs once more, and counted once more, in whatever row it gets."""
+    assert served("ch5", max_running=5, max_batch_tokens=6, preempt="recompute", pages=8) == right
+
+
 def test_graphs_change_nothing(right):
     assert served("ch5", graphs=True) == right
+    assert served("ch8", graphs=True) == right
+
+
+def test_chapter_8_needs_no_sampling():
+    done = (Session(Job(PROMPTS), chapter, CHECKPOINT, "sim").serve() for chapter in ("ch5", "ch8"))
+    assert len({tuple(one.text for one in completions) for completions in done}) == 1
 
 
 def test_seeds_differ_and_logprobs_are_of_the_tokens():
@@ -288,4 +300,89 @@ def test_what_a_model_cannot_is_told_of_the_request():
 def test_greedy_requests_cost_nothing():
     session = Session(Job(PROMPTS, sampling=[None, Sampling(top_k=3), Sampling(seed=4), None, None]), "ch5", CHECKPOINT)
     assert type(session.requests[0]).__name__ == "Request"
-    assert not isinstance(session.load_model(), SamplingModel)
+    with closing(session.load_model()) as model:
+        assert not isinstance(model, SamplingModel)
+
+
+def test_settings_are_told_by_what_differs():
+    asked = Sampling(0.8, seed=7, logit_bias={9: 2.5, 3: -1.0}, logprobs=True)
+    assert str(asked) == "temperature 0.8, seed 7, logit bias 9=2.5 3=-1, logprobs"
+    assert str(Sampling()) == "the likeliest token"
+    assert str(Options(sampling=asked, mistake="kept-rows")).endswith("logprobs, with the mistake kept-rows")
+
+
+# --------------------------------------------------------------------------------------------------------- mistakes
+
+
+def mistaken(chapter: str, name: str | None, prompts: list[str], sampling: Sampling, **limits) -> list[str]:
+    job = Job(prompts, 8, sampling=sampling, **limits)
+    return [one.text for one in Session(job, chapter, CHECKPOINT, "sim", Options(mistake=name)).serve()]
+
+
+def test_penalties_that_the_host_counts_are_a_token_late_where_it_is_a_token_behind():
+    asked = ["count 10 to 12"], Sampling(presence_penalty=40, logit_bias={9: 25})
+    assert mistaken("ch5", None, *asked) == ["9 10 11 12"]
+    for chapter in ("ch1", "ch2", "ch3", "ch4"):
+        assert mistaken(chapter, "host-counts", *asked) == ["9 10 11 12"]
+    for chapter in ("ch5", "ch8"):
+        assert mistaken(chapter, "host-counts", *asked) == ["9 9 10 11 12"]
+
+
+def test_noise_of_one_generator_depends_on_who_else_is_there():
+    asked, drawn = Sampling(temperature=3, seed=7), "3 4 5 6 24 25 226 356"
+    both = ["count 10 to 12", "count 3 to 7"]
+    assert mistaken("ch5", None, both[1:], asked) == mistaken("ch5", "batch-generator", both[1:], asked) == [drawn]
+    assert mistaken("ch5", None, both, asked)[1] == drawn
+    assert mistaken("ch5", "batch-generator", both, asked)[1] != drawn
+
+
+def test_a_row_that_is_not_cleared_punishes_the_next_request():
+    asked = ["count 3 to 7"] * 2, Sampling(presence_penalty=40)
+    assert mistaken("ch5", None, *asked, max_running=1) == ["3 4 5 6 7"] * 2
+    first, second = mistaken("ch5", "kept-rows", *asked, max_running=1)
+    assert first == "3 4 5 6 7" != second
+
+
+def test_mistakes_are_made_in_sampling():
+    with pytest.raises(InputError, match="the mistake 'kept-rows' is one of sampling, and all tokens are"):
+        mistaken("ch5", "kept-rows", PROMPTS, Sampling())
+    with pytest.raises(InputError, match="unknown mistake 'late': give one of host-counts, batch-generator, kept-rows"):
+        mistaken("ch5", "late", PROMPTS, EACH[0])
+
+
+# ------------------------------------------------------------------------------------------------------- stop texts
+
+
+@pytest.mark.parametrize("chapter", ["ch1", "ch4", "ch5", "ch6", "ch7", "ch8"])
+def test_an_answer_ends_before_a_stop_text(chapter):
+    session = Session(Job(["count 3 to 9", "count 40 to 43"], stop=[" 6", "3 44"]), chapter, CHECKPOINT, "sim")
+    one, other = session.serve()
+    assert (one.text, one.tokens, one.finish_reason) == ("3 4 5", [3, 4, 5, 6], "stop")
+    assert (other.text, other.finish_reason) == ("40 41 42 43", "stop")
+    assert session.pool.num_free == session.pool.num_pages
+
+
+def test_a_stop_text_leaves_a_dead_row_where_the_next_batch_is_launched_already():
+    batches = {}
+    for chapter in ("ch1", "ch5"):
+        session = Session(Job(["count 3 to 9"], stop=" 6"), chapter, CHECKPOINT, "sim")
+        session.serve()
+        batches[chapter] = len(session.done)
+    assert batches == {"ch1": 4, "ch5": 5}
+
+
+def test_a_stop_text_may_lie_in_several_tokens():
+    said = {1: "a", 2: "bc", 3: "", 4: "d"}
+    stops = StopTexts(["cd", "zzz"], lambda tokens: "".join(said[token] for token in tokens))
+    assert not stops.found([1, 2])
+    assert stops.found([1] * 50 + [2, 3, 4])
+    assert stops.cut("abcda") == "ab"
+    assert stops.cut("abc") == "abc"
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"), [([""], "the stop text is ''; it must"), ([3], "the stop text is 3; it must have at least one")]
+)
+def test_a_stop_text_has_a_character(texts, said):
+    with pytest.raises(InputError, match=said):
+        Session(Job(PROMPTS, stop=texts), "ch5", CHECKPOINT, "sim")

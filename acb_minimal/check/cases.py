@@ -16,7 +16,9 @@ from ..grammar import Automaton, GrammarRequest
 from ..kv_cache import AttentionLayer
 from ..request import Request
 from ..run.workload import workload
+from ..sampling import Sampling, SamplingRequest
 from ..slot import SlotSize
+from . import drawing
 
 VOCAB, WIDTH, POSITIONS, SCALE = 31, 4, 64, 0.1
 
@@ -68,13 +70,18 @@ class Output(NamedTuple):
 NETWORK = Network()
 
 
-def generate(prompt: Sequence[int], new_tokens: int, grammar: Automaton | None = None) -> list[int]:
-    """The network's greedy tokens, one at a time, by nothing that an engine uses: no cache, pages, batches or masks."""
+def generate(
+    prompt: Sequence[int], new_tokens: int, grammar: Automaton | None = None, sampling: Sampling | None = None
+) -> list[int]:
+    """The network's tokens, one at a time, by nothing that an engine uses: no cache, pages, batches, masks, counts."""
     tokens, states, state = list(prompt), grammar.states if grammar else [dict.fromkeys(range(VOCAB), 0)], 0
     for _ in range(new_tokens):
         hidden = NETWORK.tokens[tokens] * NETWORK.places[: len(tokens)]
         seen = torch.softmax(SCALE * hidden @ hidden[-1], 0) @ hidden
         scores = NETWORK.logits(seen).tolist()
+        if sampling:
+            tokens.append(drawing.drawn(scores, tokens, len(prompt), sampling))
+            continue
         tokens.append(max(states[state], key=scores.__getitem__))
         state = states[state][tokens[-1]]
         if not states[state]:
@@ -90,12 +97,14 @@ class Prompt(NamedTuple):
         new_tokens: tokens to generate at most.
         stops_after: after how many of them a stop token ends the request; None: it has no stop token.
         grammar: what its tokens are held to; None: nothing.
+        sampling: how they are chosen; None: each is the likeliest.
     """
 
     length: int
     new_tokens: int
     stops_after: int | None = None
     grammar: Automaton | None = None
+    sampling: Sampling | None = None
 
 
 @dataclass(frozen=True)
@@ -123,32 +132,45 @@ class Case:
     @property
     def size(self) -> SlotSize:
         """The largest batch there can be."""
-        return SlotSize(self.max_running, self.max_batch_tokens, self.row_pages or self.pages, VOCAB)
+        biases = max(len(prompt.sampling.logit_bias) if prompt.sampling else 0 for prompt in self.prompts)
+        return SlotSize(self.max_running, self.max_batch_tokens, self.row_pages or self.pages, VOCAB, biases)
 
     @cached_property
     def served(self) -> list[tuple[list[int], list[int], tuple[int, ...]]]:
         """For each request its prompt, the tokens that are right, and its stop tokens."""
         requests = []
-        for number, (length, new_tokens, stops_after, grammar) in enumerate(self.prompts):
+        for number, (length, new_tokens, stops_after, grammar, sampling) in enumerate(self.prompts):
             prompt = [(7 * number + 3 * place) % VOCAB for place in range(length)]
-            tokens, stop = generate(prompt, new_tokens, grammar), ()
+            tokens, stop = generate(prompt, new_tokens, grammar, sampling), ()
             if stops_after is not None:
                 tokens, stop = tokens[:stops_after], (tokens[stops_after - 1],)
             requests.append((prompt, tokens, stop))
         return requests
 
-    def requests(self) -> list[Request]:
-        """New requests, to be served; their ids are "0", "1", ... in order."""
+    def requests(self, sampled: bool = False) -> list[Request]:
+        """New requests, to be served; their ids are "0", "1", ... in order.
+
+        Args:
+            sampled: whether they are for parts that sample as asked for.
+        """
         made = []
         for number, ((prompt, _, stop), asked) in enumerate(zip(self.served, self.prompts, strict=True)):
             given = str(number), prompt, asked.new_tokens, stop
-            made.append(GrammarRequest(*given, asked.grammar) if asked.grammar else Request(*given))
+            if sampled:
+                made.append(SamplingRequest(*given, asked.sampling))
+            else:
+                made.append(GrammarRequest(*given, asked.grammar) if asked.grammar else Request(*given))
         return made
 
     @property
     def constrained(self) -> bool:
         """Whether any request has a grammar."""
         return any(prompt.grammar for prompt in self.prompts)
+
+    @property
+    def sampled(self) -> bool:
+        """Whether any request says how its tokens are chosen."""
+        return any(prompt.sampling for prompt in self.prompts)
 
 
 CASES = (
@@ -189,6 +211,29 @@ GRAMMAR_CASES = (
     # Prompts come in pieces, so that not every row samples, and masks change place.
     Case("pieces", (Prompt(4, 3, None, NEAR), Prompt(1, 4), Prompt(5, 3, None, SHORT), Prompt(2, 2, 1, NEAR)), 9, 3, 4),
 )
+
+# Tokens that are liked, and come again as often as penalties let them; each draw has a seed of its own.
+LIKED = {3: 3.0, 8: 2.5, 20: 2.5}
+DRAWS = tuple(
+    Sampling(0.7, seed=seed, frequency_penalty=penalty, logit_bias=LIKED)
+    for seed, penalty in ((24, 2.0), (25, 1.5), (27, 2.0))
+)
+REPEATS = Sampling(repetition_penalty=2.0, frequency_penalty=0.5, logit_bias=LIKED)
+# For engines that keep the state of sampling.
+SAMPLING_CASES = (
+    # A row on the device is taken again, by a request whose first batch is behind one in flight that counts there.
+    Case(
+        "draws",
+        (Prompt(2, 4, 2, None, DRAWS[0]), Prompt(1, 4, None, None, DRAWS[1]), Prompt(1, 3, None, None, REPEATS)),
+        6, 2, 3,
+    ),
+    # Prompts are counted piece by piece, and one request asks for nothing.
+    Case(
+        "pieces-drawn",
+        (Prompt(4, 2, None, None, REPEATS), Prompt(1, 4, None, None, DRAWS[2]), Prompt(3, 2)),
+        8, 3, 4,
+    ),
+)  # fmt: skip
 
 # More batches than the others have, for what an engine does only now and then. Its schedules are too many to explore:
 # it is run under each of the fixed policies. A missing wait shows under any.

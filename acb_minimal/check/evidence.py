@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..grammar import GrammarRequest
 from ..request import Batch, Request
+from ..sampling import SamplingRequest
 from .cases import Case, Output
 from .race_detector import Action, RaceDetector
 
@@ -60,6 +60,7 @@ class Evidence:
         self.batches: dict[int, Batch] = {}
         self.passes: dict[int, Pass] = {}  # the newest of each batch, by its number
         self._written: dict[int, list[tuple[Pass, int]]] = defaultdict(list)  # by position in the cache
+        self._counts: dict[int, np.ndarray] = {}  # by batch number: those that each row was drawn with
         self._count = 0
 
     def scheduled(self, batch: Batch) -> None:
@@ -76,6 +77,11 @@ class Evidence:
         self.passes[made.action.batch_number] = made
         for token, place in enumerate(made.kv_slots.tolist()):
             self._written[place].append((made, token))
+
+    def drew(self, settings: torch.Tensor, counts: torch.Tensor) -> None:
+        """Rows have been drawn, by these settings and counts (sampler.choose), as part of the device work."""
+        owners = settings.numpy()[:, 0]
+        self._counts[self.detector.running.batch_number] = counts.numpy()[:, owners].copy()
 
     def why(self, batch: Batch, index: int, token: int) -> str | None:
         """What has made a batch's token wrong, as far as its inputs, its cache or its way home say that.
@@ -94,7 +100,7 @@ class Evidence:
         return (
             self._inputs(made, row, request, start, length)
             or self._cache(made, row, request, start + length)
-            or (None if isinstance(request, GrammarRequest) else self._way_home(made, index, token))
+            or (self._way_home(made, index, token) if _likeliest(request) else self._counted(batch, index))
         )
 
     def _inputs(self, made: Pass, row: int, request: Request, start: int, length: int) -> str | None:
@@ -161,6 +167,23 @@ class Evidence:
         whose = self._whose(number, token) or self._whose(number - 1, token)
         return f"the GPU has sampled {tokens[index]} for it; what came to the host is another token{whose}"
 
+    def _counted(self, batch: Batch, index: int) -> str | None:
+        """Which token a row's counts have not as often as its request."""
+        if batch.number not in self._counts or not self._counts[batch.number].size:
+            return None
+        request, start, length, _ = batch.rows[batch.sampled[index]]
+        tokens = self.right[int(request.id)][: start + length]
+        for name, part, counts in zip(
+            ("prompt", "answer"), (tokens[: request.prompt_len], tokens[request.prompt_len :]),
+            self._counts[batch.number][:, index], strict=True,
+        ):  # fmt: skip
+            right = np.bincount(part, minlength=len(counts))
+            for token in np.flatnonzero(counts != right)[:1]:
+                which = "0, the placeholder," if token == 0 and name == "answer" else f"token {token}"
+                what = f"counted {_times(counts[token])} in its {name}; right is {_times(right[token])}"
+                return f"request {request.id} was drawn with {which} {what}"
+        return None
+
     def _whose(self, number: int, token: int) -> str:
         """Whose token of a batch that is, if it can be told."""
         made, batch = self.passes.get(number), self.batches.get(number)
@@ -182,10 +205,18 @@ class Evidence:
         for row, (first, end) in enumerate(zip(made.starts[:-1].tolist(), made.starts[1:].tolist(), strict=True)):
             if row < len(rows):
                 given = " ".join(map(str, made.ids[first:end].tolist()))
-                # With a grammar, the most likely token may not be the one it got.
-                known = end - 1 in ids and not isinstance(rows[row], GrammarRequest)
+                known = end - 1 in ids and _likeliest(rows[row])
                 told.append(f"{rows[row].id}: {given}" + (f" -> {ids[end - 1]}" if known else ""))
         return "; ".join(told)
+
+
+def _likeliest(request: Request) -> bool:
+    """Whether the token that it gets is the one with the highest score: not with a grammar, or as it may ask for."""
+    return type(request) is Request or isinstance(request, SamplingRequest) and request.sampling.greedy
+
+
+def _times(count: int) -> str:
+    return ("not at all", "once", "twice")[count] if count < 3 else f"{count} times"
 
 
 def _span(places: list[int]) -> str:

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from ..errors import EngineError, InputError
 from ..kv_cache import KVCache, PagePool
 from ..request import Batch, Request
-from ..run.engines import chapter_path, load_chapter
+from ..run.engines import chapter_path, keeps_state, load_chapter, samples
 from ..run.grammars import TimedGrammarModel, TimedGrammarScheduler
+from ..run.samplers import TimedSamplingModel, TimedSamplingScheduler
 from ..run.timed import BatchDone, TimedModel, TimedScheduler
+from ..sampling import Asked
 from ..sim.costs import Costs
 from ..sim.device import SimulatedDevice
 from ..sim.policies import Lazy
@@ -75,7 +77,7 @@ class Books:
         calls: how often the engine has asked for work.
     """
 
-    def __init__(self, case: Case, detector: RaceDetector, any_tokens: bool = False):
+    def __init__(self, case: Case, detector: RaceDetector, any_tokens: bool = False, sampled: bool = False):
         self.case, self.detector, self.any_tokens = case, detector, any_tokens
         self.right = [tokens for _, tokens, _ in case.served]
         self.broken: Broken | None = None
@@ -83,17 +85,14 @@ class Books:
         self.steps: list[BatchDone] = []
         self.evidence = Evidence(case, detector)
         self.calls = self._updates = 0
-        self._to_yield = {request.id: request for request in case.requests()}
+        self.requests = case.requests(sampled)
+        self._to_yield = {request.id: request for request in self.requests}
 
-    def scheduler(self, device: SimulatedDevice, constrained: bool) -> TimedScheduler:
-        """One that keeps these books, and looks like any other.
-
-        Args:
-            constrained: whether it knows grammars.
-        """
+    def scheduler(self, device: SimulatedDevice, kind: type[TimedScheduler]) -> TimedScheduler:
+        """One of that kind that keeps these books, and looks like any other."""
         books = self
 
-        class Scheduler(TimedGrammarScheduler if constrained else TimedScheduler):
+        class Scheduler(kind):
             def has_work(self) -> bool:
                 books.asked()
                 return super().has_work()
@@ -311,11 +310,20 @@ def serve(
     detector = detector or RaceDetector()
     detector.file, detector.below = file, serve.__code__
     device = device or SimulatedDevice(_COSTS, policy, observer=detector)
-    books, threads = Books(case, detector, any_tokens), set(threading.enumerate())
+    sampled, constrained = case.sampled or keeps_state(engine_class), case.constrained or samples(engine_class)
+    if sampled and constrained:
+        raise InputError(f"case {case.name!r} is not for this engine: it asks for what the engine cannot be asked for")
+    books, threads = Books(case, detector, any_tokens, sampled), set(threading.enumerate())
     cache = KVCache(NETWORK.layers, case.pages, case.page_size, NETWORK.dtype, device.torch_device)
-    constrained = case.constrained or hasattr(engine_class, "sample")
-    model = (TimedGrammarModel if constrained else TimedModel)(NETWORK, NETWORK.layers, cache, case.size, device)
-    scheduler = books.scheduler(device, constrained)
+    given = NETWORK, NETWORK.layers, cache, case.size, device
+    if sampled:
+        model, kind = TimedSamplingModel(*given, Asked.by(books.requests)), TimedSamplingScheduler
+        model.told = books.evidence.drew
+    elif constrained:
+        model, kind = TimedGrammarModel(*given), TimedGrammarScheduler
+    else:
+        model, kind = TimedModel(*given), TimedScheduler
+    scheduler = books.scheduler(device, kind)
     NETWORK.ran = books.evidence.ran
     failure = None
     with closing(model), rules.handed_only():

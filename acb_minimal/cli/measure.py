@@ -35,6 +35,7 @@ from .options import (
     print_answer,
     start_ranks,
 )
+from .sampling import Asked, parse_sampling
 
 Device = Annotated[str, typer.Option(help="auto, cuda or sim.")]
 Batches = Annotated[int, typer.Option(min=1, help="On a GPU, so many typical batches run under torch's profiler.")]
@@ -53,6 +54,7 @@ def profile(
     launching: Launching = None,
     grammar: GrammarName = None,
     mask_work: MaskWork = None,
+    sampling: Asked = None,
     graphs: Graphs = False,
     compile: Compile = False,
     gpus: Gpus = None,
@@ -73,7 +75,8 @@ def profile(
         raise InputError(f"cannot write {str(kernels)!r}: there are kernels on a CUDA GPU only")
     changes = {"requests": requests, "prompt_tokens": context, "new_tokens": new_tokens, "max_running": max_running}
     chosen, checkpoint = choose_workload(workload, ranks, model=model, **changes)
-    options = choose_options(host_work, launching, graphs, compile, chosen, device, ranks, grammar, mask_work)
+    sampled = parse_sampling(sampling, checkpoint)
+    options = choose_options(host_work, launching, graphs, compile, chosen, device, ranks, grammar, mask_work, sampled)
     (done,), _ = _measure(chosen, device, [chapter], checkpoint, options, {"batches": batches})
     if trace:
         done.trace.save_chrome(own_file(trace))
@@ -98,6 +101,7 @@ def compare(
     launching: Launching = None,
     grammar: GrammarName = None,
     mask_work: MaskWork = None,
+    sampling: Asked = None,
     graphs: Graphs = False,
     compile: Compile = False,
     gpus: Gpus = None,
@@ -127,7 +131,8 @@ def compare(
         metrics.load(json_file)  # nothing but results may be overwritten, and now is the time to say so
     changes = {"requests": requests, "prompt_tokens": context, "new_tokens": new_tokens, "max_running": max_running}
     chosen, checkpoint = choose_workload(workload, ranks, model=model, **changes)
-    options = choose_options(host_work, launching, graphs, compile, chosen, device, ranks, grammar, mask_work)
+    sampled = parse_sampling(sampling, checkpoint)
+    options = choose_options(host_work, launching, graphs, compile, chosen, device, ranks, grammar, mask_work, sampled)
     method = {"runs": runs, "kernels": kernels, "batches": batches}
     profiles, entry = _measure(chosen, device, chapter or [], checkpoint, options, method)
     for done in profiles if traces else []:

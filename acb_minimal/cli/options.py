@@ -153,6 +153,8 @@ def choose_options(
     ranks=None,
     grammar: str | None = None,
     mask_work: float | None = None,
+    sampling=None,
+    mistake: str | None = None,
 ):
     """The Options that the command line asks for.
 
@@ -166,6 +168,8 @@ def choose_options(
         ranks: as Checkpoint takes them.
         grammar: as Options has it.
         mask_work: milliseconds, or None for none.
+        sampling: as Options has it.
+        mistake: likewise.
 
     Raises:
         InputError: they make no sense.
@@ -179,7 +183,7 @@ def choose_options(
     host_work = own if host_work is None else host_work / 1e3
     launching = None if launching is None else launching / 1e3
     scale, mask_work = timed.scale if timed else None, (mask_work or 0.0) / 1e3
-    return Options(host_work, graphs, scale, compile, gpus, launching, grammar, mask_work)
+    return Options(host_work, graphs, scale, compile, gpus, launching, grammar, mask_work, sampling, mistake=mistake)
 
 
 def start_ranks(gpus: int | None, device: str, timeout: float):

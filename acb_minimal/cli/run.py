@@ -37,6 +37,20 @@ from .options import (
     print_answer,
     start_ranks,
 )
+from .sampling import (
+    FrequencyPenalty,
+    LogitBias,
+    Logprobs,
+    MinTokens,
+    Mistake,
+    PresencePenalty,
+    RepetitionPenalty,
+    Seed,
+    Temperature,
+    TopK,
+    TopP,
+    choose_sampling,
+)
 
 
 def run(
@@ -58,6 +72,18 @@ def run(
     gpus: Gpus = None,
     rank_timeout: RankTimeout = RANK_TIMEOUT,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write figures and tokens to this file.")] = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    seed: Seed = None,
+    repetition_penalty: RepetitionPenalty = None,
+    presence_penalty: PresencePenalty = None,
+    frequency_penalty: FrequencyPenalty = None,
+    logit_bias: LogitBias = None,
+    min_tokens: MinTokens = None,
+    logprobs: Logprobs = False,
+    stop: Annotated[list[str] | None, typer.Option(help="End an answer before this text; repeatable.")] = None,
+    mistake: Mistake = None,
 ) -> None:
     """Serve prompts, or a workload, through one chapter's engine."""
     check_writable(json_file, "--json")
@@ -68,7 +94,7 @@ def run(
     ranks = start_ranks(gpus, device, rank_timeout)
     if prompt:
         limits = {"max_new_tokens": new_tokens, "max_running": max_running}
-        job, checkpoint = _job(prompt, "counter" if model is None else model, ranks, limits)
+        job, checkpoint = _job(prompt, "counter" if model is None else model, ranks, limits | {"stop": stop or []})
     else:
         chosen, checkpoint = choose_workload(
             "demo" if workload is None else workload,
@@ -79,10 +105,18 @@ def run(
             max_running=max_running,
             model=model,
         )
-        job = chosen.job(checkpoint.vocab_size)
+        job = chosen.job(checkpoint.vocab_size, stop=stop or [])
     from ..run.session import Session
 
-    options = choose_options(host_work, launching, graphs, compile, ranks=ranks, grammar=grammar, mask_work=mask_work)
+    sampling = choose_sampling(
+        checkpoint, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, repetition_penalty=repetition_penalty,
+        presence_penalty=presence_penalty, frequency_penalty=frequency_penalty, logit_bias=logit_bias,
+        min_tokens=min_tokens, logprobs=logprobs,
+    )  # fmt: skip
+    options = choose_options(
+        host_work, launching, graphs, compile, ranks=ranks, grammar=grammar, mask_work=mask_work, sampling=sampling,
+        mistake=mistake,
+    )  # fmt: skip
     session = Session(job, chapter, checkpoint, device, options)
     _print_refused(session.refused)
     if not session.requests:
@@ -95,6 +129,9 @@ def run(
             asked = job.prompts[int(completion.id)]
             if completion.text is not None and isinstance(asked, str):
                 print_answer(asked, completion.text, whole=bool(prompt))
+            if completion.logprobs:
+                told = " ".join(f"{each:.2f}" for each in completion.logprobs)
+                console.print(f"log probabilities: {told}", highlight=False, soft_wrap=True)
             finished()
     _print_figures(session, chapter)
     if json_file and is_first():

@@ -51,6 +51,7 @@ class Options:
         sampling: how the tokens of all requests are chosen; None: as the model's generation config says.
         pages: KV pages; None: what a Job says.
         preempt: what becomes of a request that gives way, as a Job has it; None: what that says.
+        mistake: that is made in sampling, by name (run/mistakes.py); None: none.
 
     Raises:
         InputError: host_work, launching or mask_work is no such time, or launching is given together with graphs.
@@ -67,6 +68,7 @@ class Options:
     sampling: "Sampling | None" = None
     pages: int | None = None
     preempt: str | None = None
+    mistake: str | None = None
 
     def __post_init__(self):
         times = ("host work", self.host_work), ("launching", self.launching), ("mask work", self.mask_work)
@@ -90,6 +92,8 @@ class Options:
             said.append(f"{self.pages:,} KV pages")
         if self.preempt is not None:
             said.append(f"pages on demand ({self.preempt})")
+        if self.mistake:
+            said.append(f"with the mistake {self.mistake}")
         if self.launching is not None:
             said.append(f"decodes launched in {1e3 * self.launching:g} ms")
         if self.graphs:

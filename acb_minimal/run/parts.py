@@ -20,6 +20,7 @@ from .grammars import (
     without_table,
 )
 from .graphed import GraphedModel
+from .mistakes import mistaken
 from .options import Options
 from .samplers import GraphedSamplingModel, TimedSamplingModel, TimedSamplingScheduler
 from .timed import TimedModel, TimedScheduler
@@ -76,6 +77,8 @@ def choose_parts(engine: type, job: Job, options: Options, checkpoint: Checkpoin
         sampling = checkpoint.sampling
     each = samplings(sampling, count)
     if all(one.greedy for one in each) and not keeps_state(engine):
+        if options.mistake:
+            raise InputError(f"the mistake {options.mistake!r} is one of sampling, and all tokens are the likeliest")
         if grammar is None and not samples(engine):
             return Parts(Request, TimedScheduler, (TimedModel, GraphedModel), [()] * count)
         grammar, table = without_table(grammar)
@@ -89,7 +92,7 @@ def choose_parts(engine: type, job: Job, options: Options, checkpoint: Checkpoin
         raise InputError("a grammar and sampling do not go together: masks are applied by one model, draws by another")
     if samples(engine):
         raise InputError(f"{next(one for one in each if not one.greedy)}: chapter 7 takes the likeliest token allowed")
-    kinds = TimedSamplingModel, GraphedSamplingModel
+    kinds = (mistaken(options.mistake),) * 2 if options.mistake else (TimedSamplingModel, GraphedSamplingModel)
     return Parts(SamplingRequest, TimedSamplingScheduler, kinds, [(one,) for one in each])
 
 

@@ -1,9 +1,38 @@
 """The parts of an engine that sample (sampling.py, sampler.py), timed from outside as all parts are."""
 
-from ..sampler import SamplingModel, SamplingSlot, State
+import sys
+from collections.abc import Callable
+from functools import cache
+
+import torch
+
+from ..sampler import SamplingModel, SamplingSlot, State, choose
 from ..sampling import SamplingScheduler
+from .compile import RECOMPILE_LIMIT
 from .graphed import GraphedModel, GraphedSlot
 from .timed import TimedModel, TimedScheduler, TimedSlot
+
+
+@cache
+def compiled() -> Callable:
+    """`choose`, compiled for a GPU: each of its some forty operations would read and write every score. What is asked
+    for decides what is compiled; the number of rows does not."""
+    from torch._dynamo.exc import TorchDynamoException  # here: importing it takes a while
+
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
+    made = torch.compile(choose, dynamic=True)
+
+    def chosen(*given):
+        nonlocal made
+        try:
+            return made(*given)
+        except TorchDynamoException as error:
+            told = " ".join(str(error).split())[:200]
+            print(f"note: sampling cannot be compiled and runs operation by operation ({told})", file=sys.stderr)
+            made = choose
+            return choose(*given)
+
+    return chosen
 
 
 class TimedSamplingScheduler(SamplingScheduler, TimedScheduler):
@@ -21,13 +50,23 @@ class TimedSamplingSlot(SamplingSlot, TimedSlot):
 
 
 class TimedSamplingModel(SamplingModel, TimedModel):
-    """Timed, with counts."""
+    """Timed, with counts.
+
+    Attributes:
+        told: is told, on the device, by which settings and counts a batch is drawn. By default, nobody is.
+    """
 
     slot_class = TimedSamplingSlot
+    told: Callable[[torch.Tensor, torch.Tensor], None] = staticmethod(lambda settings, counts: None)
 
     def __init__(self, *args):
         super().__init__(*args)
         self.device.watch("the scores", self.scores)
+
+    def choose(self, scores, settings, counts, positions):
+        self.told(settings, counts)
+        chosen = compiled() if scores.device.type == "cuda" else choose
+        return chosen(scores, settings, counts, positions, self.asked)
 
     def new_state(self) -> State:
         state = super().new_state()

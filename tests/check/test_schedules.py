@@ -3,7 +3,7 @@
 import pytest
 
 from acb_minimal.check import schedules as module
-from acb_minimal.check.cases import CASES, GRAMMAR_CASES, Case, Prompt
+from acb_minimal.check.cases import CASES, GRAMMAR_CASES, SAMPLING_CASES, Case, Prompt
 from acb_minimal.check.explorer import ScheduleExplorer, Script
 from acb_minimal.check.judge import serve
 from acb_minimal.check.schedules import replay, search
@@ -57,7 +57,56 @@ def test_masks_that_are_written_too_early_are_no_hazard_but_an_illegal_token(cha
         assert outcome.wrong_batch_number == 1
 
 
-@pytest.mark.parametrize(("chapter", "seeds"), [("ch4", 16), ("ch6", 20), ("ch7", 6)])
+@pytest.mark.slow
+@pytest.mark.parametrize("case", SAMPLING_CASES, ids=lambda case: case.name)
+def test_chapter_8_is_clean_under_every_schedule(case):
+    explorer = ScheduleExplorer(load_chapter("ch8"), case)
+    assert explorer.follow(5000) is None
+    assert explorer.complete
+
+
+COUNT, STATE = "self.model.count(self.slot, self.state)", "self.model.sample(self.slot, self.state)"
+CARRY = "self.model.carry_over(self.slot, self.other)"
+NEW = "self.state = model.new_state()"
+
+
+@pytest.mark.parametrize(
+    ("changes", "hazard", "why"),
+    [
+        ([(COUNT, "pass")], None, "request 0 was drawn with token 0 counted not at all in its prompt; right is once"),
+        ([(CARRY, "pass"), (COUNT, f"{COUNT}; {CARRY}")], None,
+         "request 0 was drawn with 0, the placeholder, counted once in its answer; right is not at all"),
+        ([(COUNT, "pass"), (STATE, f"{STATE}; {COUNT}")], None,
+         "request 0 was drawn with token 3 counted not at all in its answer; right is once"),
+        ([(NEW, f"{NEW}; self.another = model.new_state()"),
+          ("self.slot, self.other = self.other, self.slot", "self.slot, self.other = self.other, self.slot; "
+                                                            "self.state, self.another = self.another, self.state")],
+         None, "request 1 was drawn with token 7 counted not at all in its prompt; right is once"),
+        ([("            " + COUNT, f"            with self.cuda.stream(self.d2h): {COUNT}")],
+         "the counting of batch 0 reads slot A's inputs; the upload of batch 0 writes them; nothing makes d2h wait for "
+         "h2d", None),
+    ],
+    ids=["none", "before the carry-over", "behind the draw", "a state for each slot", "on another stream"],
+)  # fmt: skip
+def test_what_is_counted_when_and_where_is_needed(changes, hazard, why):
+    outcome = replay(changed("ch8", *changes), "0")
+    assert (str(outcome.hazards[0]) if outcome.hazards else None) == hazard
+    assert outcome.why == why
+
+
+@pytest.mark.parametrize("chapter", ["ch1", "ch4", "ch5", "ch6"])
+def test_other_chapters_draw_the_same_by_the_parts_they_are_given(chapter):
+    for case in SAMPLING_CASES:
+        assert replay(load_chapter(chapter), f"{case.name}:").clean
+
+
+@pytest.mark.parametrize(("chapter", "case"), [("ch7", "draws"), ("ch8", "masks")])
+def test_a_case_that_asks_for_what_an_engine_has_not_is_refused(chapter, case):
+    with pytest.raises(InputError, match=f"case '{case}' is not for this engine"):
+        replay(load_chapter(chapter), f"{case}:")
+
+
+@pytest.mark.parametrize(("chapter", "seeds"), [("ch4", 16), ("ch6", 20), ("ch7", 6), ("ch8", 6)])
 def test_a_chapter_is_clean_under_all_policies(chapter, seeds):
     for seed in range(seeds):
         assert replay(load_chapter(chapter), str(seed)).clean

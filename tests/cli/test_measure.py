@@ -167,3 +167,17 @@ def test_ranks_cannot_agree_on_a_run(monkeypatch):
     done = CliRunner().invoke(app.app, ["compare", "--runs", "3"])
     assert isinstance(done.exception, InputError)
     assert str(done.exception).startswith("runs is 3; with several GPUs it must be 1")
+
+
+def test_compare_takes_sampling(acb):
+    asked = ["--chapter", "ch8", "--requests", 3, "--sampling", "temperature=0.5", "--sampling", "top_k=5"]
+    done = acb("compare", *asked)
+    assert done.returncode == 0, done.stderr
+    assert "sampled with temperature 0.5, top k 5" in " ".join(done.stdout.split())
+    for wrong, said in (
+        ("heat=1", "--sampling heat=1: it takes temperature, top_k, top_p, seed, repetition_penalty, presence_penalty, "
+                   "frequency_penalty, min_tokens"),
+        ("top_k=1.5", "--sampling: '1.5' is no whole number"),
+        ("seed", "--sampling seed: it takes NAME=VALUE, as in temperature=0.8"),
+    ):  # fmt: skip
+        assert acb("compare", "--sampling", wrong).stderr == f"error: {said}\n"

@@ -113,3 +113,48 @@ def test_all_requests_refused(acb):
     assert "request '0': max_new_tokens is 0; it must be at least 1" in done.stderr
     assert done.stderr.splitlines()[-1] == "refused: 43 more"
     assert done.stdout == ""
+
+
+def test_sampling_is_asked_for_by_options(acb):
+    asked = ["--temperature", 3, "--seed", 7, "--top-k", 400, "--logprobs", "--new-tokens", 4]
+    done = acb("run", "ch5", "--prompt", "count 10 to 12", "--prompt", "count 3 to 7", *asked)
+    assert done.returncode == 0, done.stderr
+    assert "temperature 3, top k 400, seed 7, logprobs" in " ".join(done.stdout.split())
+    assert done.stdout.count("log probabilities: -") == 2
+    again = acb("run", "ch8", "--prompt", "count 3 to 7", *asked)
+    assert again.stdout.splitlines()[:2] == done.stdout.splitlines()[2:4]
+
+
+def test_a_penalty_counted_by_the_host_is_a_token_late(acb):
+    said = {}
+    for chapter in ("ch4", "ch5"):
+        done = acb("run", chapter, "--mistake", "host-counts", "--logit-bias", "9=25", "--presence-penalty", 40,
+                   "--prompt", "count 10 to 12")  # fmt: skip
+        said[chapter] = done.stdout.splitlines()[0]
+    assert said == {"ch4": "count 10 to 12 -> 9 10 11 12", "ch5": "count 10 to 12 -> 9 9 10 11 12"}
+
+
+def test_an_answer_ends_before_a_stop_text(acb):
+    done = acb("run", "ch5", "--prompt", "count 3 to 9", "--stop", " 6", "--stop", "zero")
+    assert done.stdout.splitlines()[0] == "count 3 to 9 -> 3 4 5"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--temperature", -1], "temperature is -1.0; it must be 0, for the likeliest token, or from 0.01 to 100"),
+        (["--top-p", 0], "top_p is 0.0; it must be above 0 and at most 1"),
+        (["--top-k", -3], "top_k is -3; it must be from 0 to 2,147,483,647"),
+        (["--repetition-penalty", 0], "repetition_penalty is 0.0; it must be from 0.01 to 100"),
+        (["--logit-bias", "nine=1"], "--logit-bias: 'nine' is no whole number"),
+        (["--logit-bias", "9=a"], "--logit-bias: 'a' is no number"),
+        (["--logit-bias", "9"], "--logit-bias 9: it takes ID=VALUE, as in 9=2.5"),
+        (["--stop", ""], "the stop text is ''; it must have at least one character"),
+        (["--mistake", "kept-rows"], "the mistake 'kept-rows' is one of sampling, and all tokens are the likeliest"),
+        (["--temperature", 1, "--grammar", "twos"],
+         "a grammar and sampling do not go together: masks are applied by one model, draws by another"),
+    ],
+)  # fmt: skip
+def test_what_sampling_cannot_be_is_told_in_one_line(acb, options, said):
+    done = acb("run", "ch5", "--prompt", "count 3 to 7", *options)
+    assert (done.returncode, done.stderr) == (2, f"error: {said}\n")

@@ -18,7 +18,7 @@ PART_ONE = NOTEBOOKS[: len(chapter_paths())]
 # What is simulated on every machine says so in its source.
 SIMULATED_ON_PURPOSE = re.compile(r"\bsimulate\(|\bslower_hosts\(")
 SHOWS_TIMES = re.compile(
-    r"\b(table|timeline|bars|host_work|left_to_gain|two_by_two|slower_hosts|held|beside|closely)\("
+    r"\b(table|timeline|bars|host_work|left_to_gain|two_by_two|slower_hosts|held|beside|closely|answered|often|steps)\("
 )
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 of_part_one = pytest.mark.parametrize("path", PART_ONE, ids=lambda path: path.stem)

@@ -19,8 +19,13 @@ from ...errors import InputError
 from ...run.engines import CHAPTERS, chapter_path, code_lines
 
 FOLDER = CHAPTERS / "labs"
-BUILDERS = ("batch", "streams", "events", "marks", "swap", "ahead", "slots", "carry", "graphs", "masks", "held")
-HUNTS = ("haste", "idle", "late", "lucky", "scramble", "scarce", "stutter", "loop", "early", "unseen")
+BUILDERS = (
+    "batch", "streams", "events", "marks", "swap", "ahead", "slots", "carry", "graphs", "masks", "held", "counts",
+    "halves",
+)  # fmt: skip
+HUNTS = (
+    "haste", "idle", "late", "lucky", "scramble", "scarce", "stutter", "loop", "early", "unseen", "blank", "squared",
+)  # fmt: skip
 NAME = re.compile(r"[^\W\d]\w*")
 TELLING = 3  # commented lines of a solution that nobody writes word for word
 

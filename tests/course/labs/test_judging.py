@@ -49,6 +49,8 @@ STARTERS = {
     "graphs": ("step", "a step takes longer than that of ch6_cuda_graphs"),
     "masks": ("tokens", "its grammar forbids it"),
     "held": ("step", "a step takes longer than that of ch7_grammar"),
+    "counts": ("tokens", "request 0 was drawn with token 0 counted not at all in its prompt; right is once"),
+    "halves": ("tokens", "request 1 was drawn with token 7 counted not at all in its prompt; right is once"),
     "haste": ("order, tokens", "the host (fill, batch 1) writes slot B's pinned inputs; the upload of batch 1 reads"),
     "idle": ("step", "for the download of batch N; N + 1 is not launched yet, so the GPU runs dry"),
     "late": ("step", "for the download of batch N + 1, and takes in the tokens of N; N + 2 is not launched yet"),
@@ -59,6 +61,8 @@ STARTERS = {
     "loop": ("to the end, order", "writes slot B's inputs; the graph replay of batch 1 reads them"),
     "early": ("tokens", "its grammar forbids it"),
     "unseen": ("order, tokens", "the upload of batch 0 writes them"),
+    "blank": ("tokens", "request 0 was drawn with 0, the placeholder, counted once in its answer; right is not at all"),
+    "squared": ("tokens", "request 1 was drawn with token 3 counted twice in its answer; right is once"),
 }
 
 
