@@ -187,3 +187,18 @@ def test_what_is_not_run_names_what_exists():
         if not command.is_run:
             for path in re.findall(r"(?<=\s)(?!-|\.venv)[\w./-]+/[\w./-]+|\S+\.py\b", command.text):
                 assert (ROOT / path).exists(), command.text
+
+
+SHOWN = [
+    pytest.param(*shown, id=f"{fence.place}: {shown[0]}")
+    for fence in FENCES
+    if fence.place.startswith("docs/chapters") and fence.language == "text"
+    for shown in re.findall(r"^\$ (acb run .*)\n((?:(?!\$ ).*\n)+)", fence.text, re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize(("text", "output"), SHOWN)
+def test_what_a_page_shows_of_a_run_is_what_it_prints(text, output, folder):
+    done = CliRunner().invoke(app.app, shlex.split(text)[1:])
+    lines = [*done.output.splitlines(), f"error: {done.exception}"]
+    assert [line for line in output.splitlines() if line not in lines] == []
