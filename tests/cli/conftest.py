@@ -29,3 +29,16 @@ def acb(monkeypatch, capsys):
         return Done(exit.value.code or 0, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture
+def refused(acb):
+    """What is said of a command that cannot be done: one line on stderr, with status 2 and nothing on stdout."""
+
+    def run(*arguments) -> str:
+        done = acb(*arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert len(done.stderr.splitlines()) == 1
+        return done.stderr
+
+    return run

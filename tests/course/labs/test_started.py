@@ -95,13 +95,6 @@ def test_a_lab_that_is_not_there_is_one_line(where, said, events):
     assert str(refused.value).startswith(said)
 
 
-def test_progress_that_was_kept_by_an_older_version_is_read(events):
-    kept = json.loads((events.folder / "lab.json").read_text())
-    del kept["bubbles"], kept["copied"]
-    (events.folder / "lab.json").write_text(json.dumps(kept))
-    assert (Started(events.folder).progress.bubbles, Started(events.folder).progress.copied) == ([], False)
-
-
 def test_what_is_copied_is_solved_once_it_is_one_s_own(events):
     events.checked("solved", True, copied=True, bubbles=0.2)
     assert events.progress.copied
