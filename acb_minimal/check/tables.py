@@ -21,7 +21,8 @@ def verdict(chapter: str, found: SearchResult) -> RenderableType:
         "in a run. What an engine does only beyond that is not seen."
     )
     if found.outcome is not None:
-        return Group(Text(f"{chapter} is not in order."), problem(found.outcome), Text(sizes), again(chapter, found))
+        said = [Text(sizes)] if covered.batches else []
+        return Group(Text(f"{chapter} is not in order."), problem(found.outcome), *said, again(chapter, found))
     made = table(f"{chapter}: no hazard, no wrong token", "case", "different schedules", "states", "runs")
     for case in found.explored:
         count = number(case.schedules)

@@ -94,7 +94,7 @@ def batching(*, theme: Theme = LIGHT, width: float = WIDTH) -> Figure:
         axes.set_yticks([PLACES / 2], ["batch"], size=FONT + 1)
         axes.set_xticks([])
         taken = sum(map(len, steps)) / (PLACES * len(steps))
-        text = f"{title}: {len(steps)} steps, {100 * taken:.0f} % of the places taken"
+        text = f"{title}: {len(steps)} steps, {100 * taken:.0f} % full"
         axes.text(0, -0.25, text, color=theme.ink, size=FONT + 1, weight="bold", va="bottom")
         draw(axes, theme, steps)
     axes.set_xticks(range(0, len(fixed) + 1, 5))
