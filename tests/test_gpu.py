@@ -9,6 +9,7 @@ from acb_minimal.models import counter
 from acb_minimal.run.engines import chapter_paths
 from acb_minimal.run.session import Session
 from acb_minimal.run.workload import Job, workload
+from acb_minimal.sampling import Sampling
 
 pytestmark = pytest.mark.gpu
 
@@ -46,6 +47,40 @@ def test_a_forward_pass_never_makes_the_host_wait():
         batch = session.scheduler.schedule()
         slot.write(batch)
         slot.upload()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            model.forward(slot)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        session.scheduler.update(batch, slot.download())
+    session.scheduler.abort()
+
+
+ASKED = [
+    Sampling(temperature=4, seed=1), None, Sampling(temperature=6, top_k=20, top_p=0.95, seed=2, logprobs=True),
+    Sampling(frequency_penalty=9, repetition_penalty=1.4, logit_bias={9: 30.0, 200: 26.0}, min_tokens=5),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("chapter", ["ch1", "ch5", "ch6", "ch8"])
+def test_draws_are_those_of_the_cpu(chapter):
+    """In fp32, compiled and not, whoever is beside whom."""
+    prompts = [counter.prompt(*pair) for pair in ((3, 9), (10, 13), (40, 44), (100, 112))] * 3
+    job = Job(prompts, 12, max_running=4, max_batch_tokens=7, page_size=16, sampling=ASKED * 3)
+    found = [Session(job, *where).serve() for where in (("ch1", "counter", "cpu"), (chapter, "counter", "cuda"))]
+    cpu, gpu = ([(one.tokens, one.finish_reason) for one in done] for done in found)
+    assert gpu == cpu
+
+
+def test_counting_and_drawing_never_make_the_host_wait():
+    session = Session(Job([[1] * 30, [2] * 5], max_running=2, sampling=ASKED[2:]), device="cuda")
+    model = session.load_model()
+    slot = model.new_slot()
+    for _ in range(3):  # a batch of prompts, then decodes
+        batch = session.scheduler.schedule()
+        slot.write(batch)
+        slot.upload()
+        model.forward(slot)  # what is compiled is so by now; counted twice, it draws other tokens
         torch.cuda.set_sync_debug_mode("error")
         try:
             model.forward(slot)

@@ -290,8 +290,9 @@ def test_what_a_model_cannot_is_told_of_the_request():
     }
     for job, chapter, said in (
         (Job(PROMPTS, sampling=asked), "ch5", "there are 3 samplings for 5 prompts: give one for all, or one for each"),
-        (Job(PROMPTS, sampling=EACH[0], grammar="twos"), "ch5", "a grammar and sampling do not go together"),
-        (Job(PROMPTS, sampling=EACH[0]), "ch7", "temperature 4, seed 1: chapter 7 takes the likeliest token allowed"),
+        (Job(PROMPTS, sampling=EACH[0], grammar="twos"), "ch5", "temperature 4, seed 1: where there are masks"),
+        (Job(PROMPTS, sampling=EACH[0]), "ch7", "temperature 4, seed 1: where there are masks"),
+        (Job(PROMPTS, grammar="twos"), "ch8", "this engine draws tokens: where there are masks"),
     ):
         with pytest.raises(InputError, match=said):
             Session(job, chapter, CHECKPOINT, "sim")

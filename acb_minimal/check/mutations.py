@@ -22,7 +22,7 @@ from ..sim.device import SimulatedDevice
 from .race_detector import Hazard
 from .schedules import replay
 
-ORDERING = ("record", "record_event", "wait", "wait_event", "wait_stream", "synchronize", "fill", "carry_over",
+ORDERING = ("record", "record_event", "wait", "wait_event", "wait_stream", "synchronize", "fill", "carry_over", "count",
             "write_masks")  # fmt: skip
 SEEDS = 20  # that a mutant is tried with
 WORKLOAD = workload("wide").override(new_tokens=12)  # GPU-bound, so that a bubble shows

@@ -1,6 +1,7 @@
 """Which kinds of parts a run needs: plain ones, those that know grammars, or those that sample as requests ask for."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from ..errors import InputError
@@ -63,6 +64,16 @@ class Parts(NamedTuple):
         return max((len(request.biases) for request in requests if isinstance(request, SamplingRequest)), default=0)
 
 
+def with_own_sampling(options: Options, job: Job, checkpoint: Checkpoint) -> Options:
+    """Options that say how tokens are chosen: as the model's generation config asks, if nobody says otherwise.
+
+    Raises:
+        InputError: what that asks for makes no sense.
+    """
+    own = None if job.sampling is not None or options.sampling is not None else checkpoint.sampling
+    return options if own is None or own.greedy else replace(options, sampling=own)
+
+
 def choose_parts(engine: type, job: Job, options: Options, checkpoint: Checkpoint) -> Parts:
     """The parts for an engine that is to serve a job. An engine that asks for none, whose requests do not either, gets
     those that know of nothing: they cost nothing.
@@ -72,10 +83,7 @@ def choose_parts(engine: type, job: Job, options: Options, checkpoint: Checkpoin
     """
     count = len(job.prompts)
     grammar = options.grammar if job.grammar is None else job.grammar
-    sampling = options.sampling if job.sampling is None else job.sampling
-    if sampling is None and grammar is None and not samples(engine):
-        sampling = checkpoint.sampling
-    each = samplings(sampling, count)
+    each = samplings(options.sampling if job.sampling is None else job.sampling, count)
     if all(one.greedy for one in each) and not keeps_state(engine):
         if options.mistake:
             raise InputError(f"the mistake {options.mistake!r} is one of sampling, and all tokens are the likeliest")
@@ -88,10 +96,9 @@ def choose_parts(engine: type, job: Job, options: Options, checkpoint: Checkpoin
                 raise InputError("a table of a grammar is for an engine that carries tokens over: chapters 5 and 6")
             return Parts(_held, TimedGrammarScheduler, (TimedTableModel, GraphedTableModel), held, grammar, True)
         return Parts(_held, TimedGrammarScheduler, (TimedGrammarModel, GraphedGrammarModel), held, grammar)
-    if grammar is not None:
-        raise InputError("a grammar and sampling do not go together: masks are applied by one model, draws by another")
-    if samples(engine):
-        raise InputError(f"{next(one for one in each if not one.greedy)}: chapter 7 takes the likeliest token allowed")
+    if grammar is not None or samples(engine):
+        asked = next((str(one) for one in each if not one.greedy), "this engine draws tokens")
+        raise InputError(f"{asked}: where there are masks, a token is the likeliest that they allow (temperature 0)")
     kinds = (mistaken(options.mistake),) * 2 if options.mistake else (TimedSamplingModel, GraphedSamplingModel)
     return Parts(SamplingRequest, TimedSamplingScheduler, kinds, [(one,) for one in each])
 

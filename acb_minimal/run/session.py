@@ -18,7 +18,7 @@ from .compile import compile_decodes, run_plain, warm_up_compiled
 from .devices import check_device, check_gpu, open_device
 from .engines import load_chapter
 from .options import Options
-from .parts import choose_parts
+from .parts import choose_parts, with_own_sampling
 from .preempting import mode_of, model_for, scheduler_for
 from .ranks import Watch
 from .stops import StopTexts
@@ -126,6 +126,7 @@ class Session:
             device = open_device(device, self.checkpoint, trace, self.options)
         self.device = device
         self.refused: dict[str, str] = {}
+        self.options = with_own_sampling(self.options, job, self.checkpoint)
         self.parts = choose_parts(self.engine_class, job, self.options, self.checkpoint)
         stops = [job.stop] if isinstance(job.stop, str) else job.stop
         self.stops = StopTexts(stops, self.checkpoint.tokenizer() and self.checkpoint.decode if stops else str)

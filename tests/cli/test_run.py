@@ -148,7 +148,7 @@ def test_an_answer_ends_before_a_stop_text(acb):
         (["--stop", ""], "the stop text is ''; it must have at least one character"),
         (["--mistake", "kept-rows"], "the mistake 'kept-rows' is one of sampling, and all tokens are the likeliest"),
         (["--temperature", 1, "--grammar", "twos"],
-         "a grammar and sampling do not go together: masks are applied by one model, draws by another"),
+         "temperature 1: where there are masks, a token is the likeliest that they allow (temperature 0)"),
     ],
 )  # fmt: skip
 def test_what_sampling_cannot_be_is_told_in_one_line(acb, options, said):
