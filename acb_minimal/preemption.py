@@ -137,6 +137,10 @@ class SwappingScheduler(PreemptingScheduler):
         self.settle()
         return super().schedule()
 
+    def has_work(self) -> bool:
+        """As Scheduler has it; pages on their way are work, though all requests may have ended meanwhile."""
+        return super().has_work() or bool(self.moves.out)
+
     def settle(self) -> None:
         """Frees the pages that were copied out, and the berths that were copied back."""
         for move in self.moves.out:

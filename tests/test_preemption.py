@@ -14,17 +14,17 @@ from acb_minimal.models import counter
 from acb_minimal.preemption import PreemptingScheduler, SwappingScheduler
 from acb_minimal.request import Request
 from acb_minimal.run.checkpoint import Checkpoint
-from acb_minimal.run.engines import chapter_paths, load_chapter
+from acb_minimal.run.engines import chapter_paths, copies_pages, load_chapter
 from acb_minimal.run.options import Options
-from acb_minimal.run.preempting import MODES, moves
-from acb_minimal.run.session import Session
+from acb_minimal.run.preempting import MODES
+from acb_minimal.run.session import Session, generate
 from acb_minimal.run.workload import Job
 from acb_minimal.sampling import Sampling
 from acb_minimal.sim.costs import Costs
 from acb_minimal.sim.device import SimulatedDevice
 from acb_minimal.sim.policies import named
 
-SWAPPING = [name for name in chapter_paths(2) if moves(load_chapter(name))]
+SWAPPING = [name for name in chapter_paths(2) if copies_pages(load_chapter(name))]
 STOP = 7
 
 
@@ -263,13 +263,18 @@ def session(chapter: str, pages: int, mode: str | None, **limits) -> Session:
     return Session(Job(PROMPTS, 16, **SMALL, pages=pages, preempt=mode, **limits), chapter, CHECKPOINT, "sim")
 
 
-@pytest.mark.parametrize(("chapter", "mode"), [("ch1", "recompute"), ("ch6", "recompute")])
+@pytest.mark.parametrize(("chapter", "mode"), [("ch1", "recompute"), ("ch6", "recompute"), ("ch9", "swap")])
 def test_a_session_needs_fewer_batches_than_one_that_reserves(chapter, mode):
     reserved, demanded = session(chapter, 7, None), session(chapter, 7, mode)
     texts = [[one.text for one in each.serve()] for each in (reserved, demanded)]
     assert texts == [[counter.answer(*pair) for pair in PAIRS]] * 2
     assert len(demanded.done) < len(reserved.done)
     assert demanded.pool.num_free == 7
+
+
+def test_generate_takes_it():
+    (done,) = generate(PROMPTS[:1], "ch9", device="sim", pages=9, preempt="swap", berths=1)
+    assert done.text == counter.answer(*PAIRS[0])
 
 
 def test_options_have_it_too_and_say_so():
@@ -279,6 +284,12 @@ def test_options_have_it_too_and_say_so():
     assert str(options) == "40 KV pages, pages on demand (recompute)"
 
 
+@pytest.mark.parametrize(("chapter", "twice"), [("ch1", False), ("ch5", True)])
+def test_a_token_in_flight_that_is_forgotten_comes_twice(chapter, twice):
+    said = [one.text.split() for one in session(chapter, 7, "forget").serve()]
+    assert ([text for text in said if len(set(text)) < len(text)] != []) is twice
+
+
 def test_what_cannot_be_is_said_before_any_work():
     with pytest.raises(InputError, match="unknown preempt mode 'drop': the modes are recompute and swap"):
         session("ch1", 9, "drop")
@@ -286,10 +297,12 @@ def test_what_cannot_be_is_said_before_any_work():
         session("ch5", 9, "swap")
     with pytest.raises(InputError, match="the page pool has 0 pages; it needs at least 1"):
         session("ch1", 0, "recompute")
+    with pytest.raises(InputError, match="there are 0 berths for requests that give way; it must be at least 1"):
+        session("ch9", 9, "swap", berths=0)
 
 
 def test_a_request_that_does_not_fit_is_refused_as_ever():
-    short = session("ch1", 4, "recompute")
+    short = session("ch9", 4, "swap")
     assert short.refused["0"] == "request '0': 4 prompt + 16 new tokens need 5 pages of 4; the pool has 4"
     assert not short.requests
 
@@ -298,8 +311,8 @@ def test_hundreds_of_requests_take_turns():
     rng = random.Random(1)
     pairs = [(a, a + rng.randint(0, 16)) for a in rng.choices(range(900), k=40)]
     prompts = [counter.prompt(*pair) for pair in pairs]
-    job = Job(prompts, 20, max_running=8, max_batch_tokens=12, page_size=2, pages=17, preempt="recompute")
-    texts = [one.text for one in Session(job, "ch5", CHECKPOINT, "sim").serve()]
+    job = Job(prompts, 20, max_running=8, max_batch_tokens=12, page_size=2, pages=17, preempt="swap", berths=3)
+    texts = [one.text for one in Session(job, "ch9", CHECKPOINT, "sim").serve()]
     assert texts == [counter.answer(*pair) for pair in pairs]
 
 
@@ -312,13 +325,4 @@ def test_what_is_sampled_does_not_depend_on_the_pool(pages):
     )
     assert [one.tokens for one in roomy.serve()] == [one.tokens for one in tight.serve()]
     with pytest.raises(InputError, match="preempt is 'swap', and what a request has sampled by is not copied"):
-        Session(Job(PROMPTS, preempt="swap", sampling=asked), Copying, CHECKPOINT, "sim")
-
-
-class Copying:
-    """What looks like an engine that copies pages."""
-
-    def run(self):
-        """Never does."""
-
-    move = run
+        Session(Job(PROMPTS, preempt="swap", sampling=asked), "ch9", CHECKPOINT, "sim")

@@ -9,8 +9,8 @@ from acb_minimal.model import Model
 from acb_minimal.preemption import SwappingModel
 from acb_minimal.request import Request
 from acb_minimal.run.checkpoint import Checkpoint
-from acb_minimal.run.engines import load_chapter
-from acb_minimal.run.preempting import MODES, moves
+from acb_minimal.run.engines import copies_pages, load_chapter
+from acb_minimal.run.preempting import MODES
 from acb_minimal.run.timed import Machine
 from acb_minimal.scheduler import Scheduler
 from acb_minimal.sim.device import CpuDevice
@@ -87,7 +87,7 @@ class Harness:
         size = SlotSize(max_running, max_batch_tokens, pages)
         engine_class = load_chapter(chapter)
         parts = self.network, self.checkpoint.layers, cache, size, device
-        model = (SwappingModel if moves(engine_class) else Model)(*parts)
+        model = (SwappingModel if copies_pages(engine_class) else Model)(*parts)
         if preempt == "swap":
             model.make_berths(scheduler.berths.num_pages)
         engine = engine_class(model, scheduler, device.cuda)

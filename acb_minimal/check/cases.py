@@ -118,6 +118,8 @@ class Case:
         page_size: positions per page.
         row_pages: of one row at most; None: all.
         host_work: seconds of bookkeeping added to every step.
+        berths: if not 0, pages are given on demand, and a request that gives way is copied to one of so many berths, or
+            computed again, where there is none or the engine copies no pages.
     """
 
     name: str
@@ -128,6 +130,7 @@ class Case:
     page_size: int = 2
     row_pages: int | None = None
     host_work: float = 0.0
+    berths: int = 0
 
     @property
     def size(self) -> SlotSize:
@@ -210,6 +213,15 @@ GRAMMAR_CASES = (
     Case("masks", (Prompt(2, 4, None, SHORT), Prompt(1, 4, None, NEAR), Prompt(2, 3), Prompt(1, 3, 2, NEAR)), 6, 2, 4),
     # Prompts come in pieces, so that not every row samples, and masks change place.
     Case("pieces", (Prompt(4, 3, None, NEAR), Prompt(1, 4), Prompt(5, 3, None, SHORT), Prompt(2, 2, 1, NEAR)), 9, 3, 4),
+)
+# For engines that copy pages: pools that are too small. Other engines can be run with them too, and compute again.
+SWAP_CASES = (
+    # One ends while it is away, and nothing of it comes back. One comes back when there is no batch beside it.
+    Case("away", (Prompt(3, 4), Prompt(1, 6, 2), Prompt(2, 4, 1), Prompt(2, 2), Prompt(2, 4, 2)), 4, 2, 5, berths=2),
+    # One finds no berth, and is computed again.
+    Case("back", (Prompt(1, 6), Prompt(1, 3), Prompt(1, 4)), 4, 3, 4, berths=1),
+    # One gives way whose last token is in flight: it needs its pages no more. Prompts come in pieces.
+    Case("last", (Prompt(2, 7), Prompt(2, 3), Prompt(1, 5, 1), Prompt(3, 5), Prompt(2, 7, 4)), 5, 3, 3, berths=2),
 )
 
 # Tokens that are liked, and come again as often as penalties let them; each draw has a seed of its own.

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..preemption import Move
 from ..request import Batch, Request
 from ..sampling import SamplingRequest
+from ..scheduler import Scheduler
 from .cases import Case, Output
 from .race_detector import Action, RaceDetector
 
@@ -59,7 +61,11 @@ class Evidence:
         self.pages: dict[int, list[list[int]]] = {}  # by batch number: those of each row when it was scheduled
         self.batches: dict[int, Batch] = {}
         self.passes: dict[int, Pass] = {}  # the newest of each batch, by its number
-        self._written: dict[int, list[tuple[Pass, int]]] = defaultdict(list)  # by position in the cache
+        # By position in the cache: how many passes there were before, which of them has written it with which of its
+        # tokens, and whether that has been copied back since. By position in host memory: what was copied there.
+        self._written: dict[int, list[tuple[int, Pass, int, bool]]] = defaultdict(list)
+        self._kept: dict[tuple[int, int], tuple[Pass, int] | None] = {}
+        self._moving: set[tuple[str, int]] = set()  # requests and pages that are to be copied back
         self._counts: dict[int, np.ndarray] = {}  # by batch number: those that each row was drawn with
         self._count = 0
 
@@ -68,27 +74,50 @@ class Evidence:
         self.batches[batch.number] = batch
         self.pages[batch.number] = [list(row.request.pages) for row in batch.rows]
 
+    def moving(self, scheduler: Scheduler) -> None:
+        """There is a new schedule, and with it what is to be copied."""
+        for move in scheduler.moves.back if scheduler.moves else ():
+            (request,) = (request for request in scheduler.running if request.berth == move.berth)
+            self._moving.update((request.id, page) for page in move.pages)
+
+    def copied_out(self, move: Move) -> None:
+        """Pages have been copied to host memory."""
+        for index, place in enumerate(self._places(move)):
+            entries = self._written[place]
+            self._kept[move.berth, index] = entries[-1][1:3] if entries else None
+
+    def copied_back(self, move: Move) -> None:
+        """Pages have been copied back to the cache."""
+        for index, place in enumerate(self._places(move)):
+            if kept := self._kept.get((move.berth, index)):
+                self._written[place].append((self._count, *kept, True))
+
+    def _places(self, move: Move) -> list[int]:
+        size = self.case.page_size
+        return [page * size + offset for page in move.pages for offset in range(size)]
+
     def ran(self, ids: torch.Tensor, positions: torch.Tensor, sampled: torch.Tensor, batch, output: Output) -> None:
         """The network has run, as part of the device work that the race detector looks at."""
         kv_slots, page_table, seq_lens, starts, _ = batch
         arrays = (each.numpy().copy() for each in (ids, positions, kv_slots, page_table, seq_lens, starts, sampled))
         made = Pass(self._count, self.detector.running, *arrays, output.logits[0])
-        self._count += 1
         self.passes[made.action.batch_number] = made
         for token, place in enumerate(made.kv_slots.tolist()):
-            self._written[place].append((made, token))
+            self._written[place].append((self._count, made, token, False))
+        self._count += 1
 
     def drew(self, settings: torch.Tensor, counts: torch.Tensor) -> None:
         """Rows have been drawn, by these settings and counts (sampler.choose), as part of the device work."""
         owners = settings.numpy()[:, 0]
         self._counts[self.detector.running.batch_number] = counts.numpy()[:, owners].copy()
 
-    def why(self, batch: Batch, index: int, token: int) -> str | None:
+    def why(self, batch: Batch, index: int, token: int, place: int) -> str | None:
         """What has made a batch's token wrong, as far as its inputs, its cache or its way home say that.
 
         Args:
             index: of the token among those of the batch.
             token: what `update` was given.
+            place: of the token among those that its request has generated.
         """
         number, row = batch.number, batch.sampled[index]
         request, start, length, _ = batch.rows[row]
@@ -97,6 +126,11 @@ class Evidence:
             return f"no forward pass of batch {number} had run by then"
         if row >= (rows := len(made.seq_lens)):
             return f"the forward pass of batch {number} ran for {rows} rows, and request {request.id} has row {row}"
+        if (sampled := start + length - request.prompt_len) != place:
+            return (
+                f"it is token number {sampled + 1} of request {request.id} once more: that was in flight when it gave "
+                "way, and was computed again all the same"
+            )
         return (
             self._inputs(made, row, request, start, length)
             or self._cache(made, row, request, start + length)
@@ -140,10 +174,12 @@ class Evidence:
         size, pages = self.case.page_size, self.pages[made.action.batch_number][row]
         for position in range(end):
             page = pages[position // size]
-            writers = [each for each in self._written[page * size + position % size] if each[0].number <= made.number]
+            writers = [each for each in self._written[page * size + position % size] if each[0] <= made.number]
+            if (request.id, page) in self._moving and not any(back for *_, back in writers):
+                return f"page {page} of request {request.id} was not back from host memory"
             if not writers:
                 return f"nobody has written position {position} of request {request.id}, in its page {page}"
-            writer, token = writers[-1]
+            _, writer, token, back = writers[-1]
             number = writer.action.batch_number
             rows = self.batches[number].rows if number in self.batches else []
             index = writer.row_of(token)
@@ -153,7 +189,8 @@ class Evidence:
                     "not: what an older one had left in the slot"
                 )
             if (other := rows[index].request) is not request:
-                return f"page {page} of request {request.id} was written by request {other.id} in batch {number}"
+                came = "came back with what was" if back else "was"
+                return f"page {page} of request {request.id} {came} written by request {other.id} in batch {number}"
             if writer.positions[token] != position or writer.ids[token] != self.right[int(request.id)][position]:
                 found = f"token {writer.ids[token]} at position {writer.positions[token]}"
                 return f"for position {position} of request {request.id}, batch {number} has cached {found}"

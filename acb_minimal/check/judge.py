@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from ..errors import EngineError, InputError
 from ..kv_cache import KVCache, PagePool
 from ..request import Batch, Request
-from ..run.engines import chapter_path, keeps_state, load_chapter, samples
+from ..run.engines import chapter_path, copies_pages, keeps_state, load_chapter, samples
 from ..run.grammars import TimedGrammarModel, TimedGrammarScheduler
+from ..run.preempting import model_for, scheduler_for
 from ..run.samplers import TimedSamplingModel, TimedSamplingScheduler
 from ..run.timed import BatchDone, TimedModel, TimedScheduler
 from ..sampling import Asked
@@ -88,9 +89,12 @@ class Books:
         self.requests = case.requests(sampled)
         self._to_yield = {request.id: request for request in self.requests}
 
-    def scheduler(self, device: SimulatedDevice, kind: type[TimedScheduler]) -> TimedScheduler:
-        """One of that kind that keeps these books, and looks like any other."""
-        books = self
+    def scheduler(self, device: SimulatedDevice, kind: type[TimedScheduler], engine_class: type) -> TimedScheduler:
+        """One of that kind that keeps these books, and looks like any other. Its pages are given as the case says, and
+        copied if the engine copies them."""
+        books, case = self, self.case
+        preempt = ("swap" if copies_pages(engine_class) else "recompute") if case.berths else None
+        kind = scheduler_for(kind, preempt, case.berths)
 
         class Scheduler(kind):
             def has_work(self) -> bool:
@@ -100,6 +104,7 @@ class Books:
             def schedule(self) -> Batch | None:
                 books.asked()
                 batch = super().schedule()
+                books.evidence.moving(self)
                 if batch is not None:
                     books.scheduled(batch)
                 return batch
@@ -114,13 +119,29 @@ class Books:
                 books.updated(batch, rows, places)
                 return finished
 
-        case = self.case
         pool = PagePool(case.pages, case.page_size)
         limits = case.max_running, case.max_batch_tokens, VOCAB, POSITIONS
-        scheduler = Scheduler(pool, *limits, device, lambda number: case.host_work)
+        scheduler = self._scheduler = Scheduler(pool, *limits, device, lambda number: case.host_work)
         for request in self._to_yield.values():
             scheduler.add(request)
         return scheduler
+
+    def model(self, kind: type[TimedModel], engine_class: type) -> type[TimedModel]:
+        """That kind of model, but it tells what it has copied, if the engine copies pages."""
+        if not copies_pages(engine_class):
+            return kind
+        evidence = self.evidence
+
+        class Model(model_for(kind, engine_class)):
+            def copy_out(self, move, pages) -> None:
+                super().copy_out(move, pages)
+                evidence.copied_out(move)
+
+            def copy_back(self, move, pages) -> None:
+                super().copy_back(move, pages)
+                evidence.copied_back(move)
+
+        return Model
 
     def asked(self) -> None:
         """The engine asks whether there is work, or for a batch."""
@@ -133,8 +154,16 @@ class Books:
             raise self.broken
 
     def scheduled(self, batch: Batch) -> None:
-        """It has got one."""
+        """It has got one.
+
+        Raises:
+            Broken: a request in it has ended.
+        """
         self.evidence.scheduled(batch)
+        for row in batch.rows:
+            if row.request.finish_reason:
+                self._found(Broken(f"batch {batch.number} has a row for request {row.request.id}, which has ended"))
+                raise self.broken
         self.steps.append(BatchDone(0.0, len(batch.rows), batch.num_tokens, batch.decodes))
         rows = (
             f"{row.request.id}: {row.length} at {row.start}, pages {' '.join(map(str, row.request.pages))}"
@@ -161,7 +190,7 @@ class Books:
             token, right = request.generated[place], self.right[int(request.id)][place]
             told.append(f"{request.id}: {token}" + (f" (right: {right})" if token != right else ""))
             if token != right and not self.broken and not self.any_tokens:
-                why = self.evidence.why(batch, index, token)
+                why = self.evidence.why(batch, index, token, place)
                 self.broken = WrongTokenError(batch.number, request.id, place, token, right, why)
         self.notes[self.detector.actions[-1].number] = "; ".join(told)
         if self.broken:
@@ -208,6 +237,10 @@ class Books:
         """
         if self._to_yield:
             raise YieldError(f"run ended without yielding request {', '.join(self._to_yield)}")
+        pools = {"the KV cache": self._scheduler.pool, "host memory": getattr(self._scheduler, "berths", None)}
+        for what, pool in pools.items():
+            if pool and (lost := pool.num_pages - pool.num_free):
+                raise Broken(f"all requests have ended, and {lost} of {pool.num_pages} places in {what} are not free")
         for thread in set(threading.enumerate()) - threads:
             thread.daemon or thread.join(LEAVE)
             if not thread.daemon and thread.is_alive():
@@ -322,8 +355,10 @@ def serve(
     elif constrained:
         model, kind = TimedGrammarModel(*given), TimedGrammarScheduler
     else:
-        model, kind = TimedModel(*given), TimedScheduler
-    scheduler = books.scheduler(device, kind)
+        model, kind = books.model(TimedModel, engine_class)(*given), TimedScheduler
+    scheduler = books.scheduler(device, kind, engine_class)
+    if copies_pages(engine_class) and case.berths:
+        model.make_berths(case.berths)
     NETWORK.ran = books.evidence.ran
     failure = None
     with closing(model), rules.handed_only():

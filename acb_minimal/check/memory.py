@@ -1,8 +1,8 @@
 """The memory that is watched, who has read and written each piece of it last, and what torch operations read and write.
 
 While work runs, every torch operation in it is looked at: its schema says which arguments it reads and which it writes.
-A strided tensor counts as everything between its ends. Attention is looked at position by position, so that requests
-that share the KV cache do not seem to share its pages.
+A strided tensor counts as everything between its ends. Attention is looked at position by position, and what picks
+pages of the KV cache page by page, so that requests that share it do not seem to share its pages.
 """
 
 from bisect import bisect, insort
@@ -107,6 +107,8 @@ class Memories:
 
 
 _start = attrgetter("start")
+# Operations on some entries of a tensor, given by their places in its first dimension: whether they write them.
+PICKING = {torch.ops.aten.index_select.default: False, torch.ops.aten.index_copy_.default: True}
 
 
 class AccessMode(TorchDispatchMode):
@@ -133,6 +135,12 @@ class AccessMode(TorchDispatchMode):
         kwargs = kwargs or {}
         if func is torch.ops.acb.paged_attention.default:
             self._attention(*args)
+            return func(*args, **kwargs)
+        if func in PICKING and args[1] == 0:
+            for entry in args[2].tolist():
+                self.touch(args[0][entry], PICKING[func])
+            for tensor in args[2:]:
+                self.touch(tensor, False)
             return func(*args, **kwargs)
         aliased = []
         for tensor, viewed, writes in accesses(func, args, kwargs):

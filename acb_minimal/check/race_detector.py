@@ -34,7 +34,7 @@ HOST = 0
 OWN, SET_UP = "its own code", "set-up"  # what the host does that is no part's, and what is told of by none
 NOT_ITS_OWN = ("builtins", "collections", "numpy", "torch", __name__.partition(".")[0])  # packages of others' classes
 NOUNS = {"forward": "forward pass", "logits": "forward pass", "sample": "sampling", "carry_over": "carry-over",
-         "count": "counting", "replay": "graph replay"}  # fmt: skip
+         "count": "counting", "replay": "graph replay", "swap_out": "swap-out", "swap_in": "swap-in"}  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -311,8 +311,8 @@ class RaceDetector(Observer):
     ) -> Action:
         """The next action of a stream (None: the host), which comes after `before` too."""
         actor = self._actors.setdefault(queue, len(self._actors))
-        if actor == len(self._pasts):
-            self._pasts.append([])
+        if actor >= len(self._pasts):  # several may be new: to wait for what was never recorded is no action
+            self._pasts += [[] for _ in range(actor + 1 - len(self._pasts))]
             self._name_locals()
         past = _joined(self._pasts[actor], before)
         past += [0] * (actor + 1 - len(past))

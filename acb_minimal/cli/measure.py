@@ -22,6 +22,8 @@ from .options import (
     MaxRunning,
     ModelName,
     NewTokens,
+    Pages,
+    Preempt,
     RankTimeout,
     Requests,
     WorkloadName,
@@ -55,6 +57,8 @@ def profile(
     grammar: GrammarName = None,
     mask_work: MaskWork = None,
     sampling: Asked = None,
+    pages: Pages = None,
+    preempt: Preempt = None,
     graphs: Graphs = False,
     compile: Compile = False,
     gpus: Gpus = None,
@@ -76,7 +80,8 @@ def profile(
     changes = {"requests": requests, "prompt_tokens": context, "new_tokens": new_tokens, "max_running": max_running}
     chosen, checkpoint = choose_workload(workload, ranks, model=model, **changes)
     sampled = parse_sampling(sampling, checkpoint)
-    options = choose_options(host_work, launching, graphs, compile, chosen, device, ranks, grammar, mask_work, sampled)
+    asked = {"grammar": grammar, "mask_work": mask_work, "sampling": sampled, "pages": pages, "preempt": preempt}
+    options = choose_options(host_work, launching, graphs, compile, chosen, device, ranks, **asked)
     (done,), _ = _measure(chosen, device, [chapter], checkpoint, options, {"batches": batches})
     if trace:
         done.trace.save_chrome(own_file(trace))
@@ -102,6 +107,8 @@ def compare(
     grammar: GrammarName = None,
     mask_work: MaskWork = None,
     sampling: Asked = None,
+    pages: Pages = None,
+    preempt: Preempt = None,
     graphs: Graphs = False,
     compile: Compile = False,
     gpus: Gpus = None,
@@ -132,7 +139,8 @@ def compare(
     changes = {"requests": requests, "prompt_tokens": context, "new_tokens": new_tokens, "max_running": max_running}
     chosen, checkpoint = choose_workload(workload, ranks, model=model, **changes)
     sampled = parse_sampling(sampling, checkpoint)
-    options = choose_options(host_work, launching, graphs, compile, chosen, device, ranks, grammar, mask_work, sampled)
+    asked = {"grammar": grammar, "mask_work": mask_work, "sampling": sampled, "pages": pages, "preempt": preempt}
+    options = choose_options(host_work, launching, graphs, compile, chosen, device, ranks, **asked)
     method = {"runs": runs, "kernels": kernels, "batches": batches}
     profiles, entry = _measure(chosen, device, chapter or [], checkpoint, options, method)
     for done in profiles if traces else []:

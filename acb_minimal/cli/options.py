@@ -45,6 +45,18 @@ GrammarName = Annotated[
 MaskWork = Annotated[
     float | None, typer.Option(metavar="MS", help="Work added to the masks of every step, in ms.", show_default="none")
 ]
+Pages = Annotated[
+    int | None, typer.Option(metavar="N", help="KV pages.", show_default="as many as --max-running requests need")
+]
+Preempt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODE",
+        help="Give pages on demand; those of a request that gives way are computed again (recompute) or copied to the "
+        "host and back (swap). With a mistake: forget.",
+        show_default="reserve all",
+    ),
+]
 Graphs = Annotated[bool, typer.Option("--graphs", help="The model launches decodes as CUDA graphs, in any chapter.")]
 Compile = Annotated[bool, typer.Option("--compile", help="Join linears, compile decoder layers for decodes.")]
 Gpus = Annotated[
@@ -153,8 +165,7 @@ def choose_options(
     ranks=None,
     grammar: str | None = None,
     mask_work: float | None = None,
-    sampling=None,
-    mistake: str | None = None,
+    **others,
 ):
     """The Options that the command line asks for.
 
@@ -168,8 +179,7 @@ def choose_options(
         ranks: as Checkpoint takes them.
         grammar: as Options has it.
         mask_work: milliseconds, or None for none.
-        sampling: as Options has it.
-        mistake: likewise.
+        others: of the fields of Options, as they are.
 
     Raises:
         InputError: they make no sense.
@@ -183,7 +193,7 @@ def choose_options(
     host_work = own if host_work is None else host_work / 1e3
     launching = None if launching is None else launching / 1e3
     scale, mask_work = timed.scale if timed else None, (mask_work or 0.0) / 1e3
-    return Options(host_work, graphs, scale, compile, gpus, launching, grammar, mask_work, sampling, mistake=mistake)
+    return Options(host_work, graphs, scale, compile, gpus, launching, grammar, mask_work, **others)
 
 
 def start_ranks(gpus: int | None, device: str, timeout: float):

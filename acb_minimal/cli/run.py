@@ -28,6 +28,8 @@ from .options import (
     MaxRunning,
     ModelName,
     NewTokens,
+    Pages,
+    Preempt,
     RankTimeout,
     Requests,
     check_writable,
@@ -67,6 +69,8 @@ def run(
     launching: Launching = None,
     grammar: GrammarName = None,
     mask_work: MaskWork = None,
+    pages: Pages = None,
+    preempt: Preempt = None,
     graphs: Graphs = False,
     compile: Compile = False,
     gpus: Gpus = None,
@@ -113,10 +117,8 @@ def run(
         presence_penalty=presence_penalty, frequency_penalty=frequency_penalty, logit_bias=logit_bias,
         min_tokens=min_tokens, logprobs=logprobs,
     )  # fmt: skip
-    options = choose_options(
-        host_work, launching, graphs, compile, ranks=ranks, grammar=grammar, mask_work=mask_work, sampling=sampling,
-        mistake=mistake,
-    )  # fmt: skip
+    asked = {"grammar": grammar, "mask_work": mask_work, "sampling": sampling, "pages": pages, "preempt": preempt}
+    options = choose_options(host_work, launching, graphs, compile, ranks=ranks, mistake=mistake, **asked)
     session = Session(job, chapter, checkpoint, device, options)
     _print_refused(session.refused)
     if not session.requests:

@@ -9,7 +9,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from ..errors import InputError
 from ..trace.formatting import in_ms
-from ..trace.spans import LANES, Lane, Span, Trace
+from ..trace.spans import LANES, SWAPS, Lane, Span, Trace
 from .theme import (
     FONT,
     LIGHT,
@@ -134,6 +134,10 @@ class Lanes:
         if span.name == "wait":
             self.bar(start, end, low, height, "wait", what, **self.theme.styles()["wait"])
             return
+        if span.name in SWAPS.values():
+            style = {"facecolor": self.theme.faint, "edgecolor": self.theme.page, "linewidth": 0.5}
+            self.bar(start, end, low, height, "KV pages", what, **style)
+            return
         ink, share = self.theme.slot(span.slot), _busy_share(span)
         if share < 1:
             tank = {"facecolor": ink.tint, "edgecolor": ink.fill, "linewidth": 0.6}
@@ -155,6 +159,8 @@ class Lanes:
         whose = f"{span.batch_number} {span.slot}" if span.slot else f"{span.batch_number}"
         if span.name == "wait":
             self.write(*inside, middle, ["wait"], self.theme.ink, page=self.theme.page)
+        elif span.name in SWAPS.values():  # for no batch
+            self.write(*inside, middle, [span.name.replace("_", " ")], self.theme.page)
         elif span.lane == "CPU":
             if not self.write(*inside, middle, [f"{span.name} {whose}"], ink.text):
                 self.write(*inside, middle, [whose], ink.text)
@@ -220,7 +226,8 @@ class Lanes:
         self.axes.xaxis.set_major_formatter(lambda ms, _: f"{ms:g} ms")
         self.axes.set_yticks([low + height / 2 for low, height in BARS.values()], BARS, size=FONT + 1)
         slots = sorted(name for name in self.legend if name.startswith("slot"))
-        entries = {name: self.legend[name] for name in (*slots, "schedule, update", "wait") if name in self.legend}
+        names = *slots, "schedule, update", "KV pages", "wait"
+        entries = {name: self.legend[name] for name in names if name in self.legend}
         tints = tuple(patch for name, patch in sorted(self.legend.items()) if name.startswith("launch gaps"))
         if tints:
             entries["launch gaps (share of the height)"] = tints

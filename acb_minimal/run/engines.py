@@ -108,6 +108,11 @@ def _names(engine_class: type, name: str) -> bool:
     return any(name in method.__code__.co_names for method in methods if hasattr(method, "__code__"))
 
 
+def copies_pages(engine_class: type) -> bool:
+    """Whether an engine copies pages to host memory and back, as chapter 9 does: then it needs a model that can."""
+    return hasattr(engine_class, "move")
+
+
 def diff(old: str, new: str) -> str:
     """The unified diff from one chapter to another, each by name, short name or path, without docstrings; a hunk is
     headed by the lines it begins at alone.

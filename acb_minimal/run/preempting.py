@@ -2,13 +2,30 @@
 
 from ..errors import InputError
 from ..preemption import PreemptingScheduler, SwappingModel, SwappingScheduler
+from ..request import Request
 from ..sampling import SamplingScheduler
+from .engines import copies_pages
 from .options import Options
 from .parts import Parts
 from .timed import TimedModel, TimedScheduler
 from .workload import Job
 
 MODES = {"recompute": PreemptingScheduler, "swap": SwappingScheduler}
+
+
+class ForgettingScheduler(PreemptingScheduler):
+    """Makes a mistake, to see what comes of it: what a request has to compute again is settled when it gives way, and
+    the token that a batch in flight has for it is not among that."""
+
+    def give_way(self, request: Request) -> None:
+        super().give_way(request)
+        request.prefill_len, request.scheduled = len(request.tokens), 0
+
+    def begin(self, request: Request) -> None:
+        """It was settled before."""
+
+
+MISTAKES = {"forget": ForgettingScheduler}
 
 
 def mode_of(job: Job, options: Options, engine_class: type, parts: Parts) -> str | None:
@@ -18,18 +35,13 @@ def mode_of(job: Job, options: Options, engine_class: type, parts: Parts) -> str
         InputError: there is no such mode, or these do not go together with it.
     """
     preempt = options.preempt if job.preempt is None else job.preempt
-    if preempt is not None and preempt not in MODES:
+    if preempt is not None and preempt not in MODES | MISTAKES:
         raise InputError(f"unknown preempt mode {preempt!r}: the modes are {' and '.join(MODES)}")
-    if preempt == "swap" and not moves(engine_class):
+    if preempt == "swap" and not copies_pages(engine_class):
         raise InputError("preempt is 'swap', and this engine copies no pages: give recompute, or take chapter ch9")
     if preempt == "swap" and issubclass(parts.scheduler, SamplingScheduler):
         raise InputError("preempt is 'swap', and what a request has sampled by is not copied: give recompute")
     return preempt
-
-
-def moves(engine_class: type) -> bool:
-    """Whether an engine copies pages, as chapter 9 does: it is given a model that can, whatever is asked for."""
-    return hasattr(engine_class, "move")
 
 
 def scheduler_for(kind: type[TimedScheduler], preempt: str | None, berths: int | None = None) -> type[TimedScheduler]:
@@ -39,12 +51,12 @@ def scheduler_for(kind: type[TimedScheduler], preempt: str | None, berths: int |
         berths: as a Job has it.
     """
     own = {"num_berths": berths}
-    return type(f"Preempting{kind.__name__}", (kind, MODES[preempt]), own) if preempt else kind
+    return type(f"Preempting{kind.__name__}", (kind, (MODES | MISTAKES)[preempt]), own) if preempt else kind
 
 
 def model_for(kind: type[TimedModel], engine_class: type) -> type[TimedModel]:
     """That kind of model, but able to copy pages, if the engine does."""
-    return type(f"Swapping{kind.__name__}", (TimedSwappingModel, kind), {}) if moves(engine_class) else kind
+    return type(f"Swapping{kind.__name__}", (TimedSwappingModel, kind), {}) if copies_pages(engine_class) else kind
 
 
 class TimedSwappingModel(SwappingModel, TimedModel):

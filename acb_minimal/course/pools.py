@@ -1,0 +1,71 @@
+"""Chapters with few KV pages: what is answered, how fast that is, and what runs beside what."""
+
+from IPython.display import Image
+from rich.table import Table
+
+from ..measure.metrics import Metrics
+from ..models import counter
+from ..pictures.timeline import timeline
+from ..run.checkpoint import Checkpoint
+from ..run.options import Options
+from ..run.session import Session
+from ..run.workload import Job, workload
+from ..trace.formatting import table
+from .notebook import machine, picture
+
+PAIRS = [(3, 11), (40, 54), (100, 103), (250, 262), (7, 16)]
+WAYS = {"reserve": ("ch5", None), "recompute": ("ch5", "recompute"), "swap": ("ch9", "swap")}
+LOAD = workload("small").override(requests=48, prompt_tokens=256, new_tokens=256, max_running=48)
+WHOLE = 48 * 8  # pages that these can need
+
+
+def answered(pages: int, *chapters: tuple[str, str | None]) -> Table:
+    """What five prompts are answered in a pool of so many pages, four positions each, on this machine.
+
+    Args:
+        chapters: each with what becomes of a request that gives way; None: nothing is given on demand.
+    """
+    checkpoint, asked = Checkpoint("counter"), [counter.prompt(*pair) for pair in PAIRS]
+    right = [counter.answer(*pair) for pair in PAIRS]
+    made = table(f"{pages} pages, on {machine().name}", "chapter", "batches", "all right", left=1)
+    for chapter, preempt in chapters:
+        job = Job(asked, 16, max_running=4, max_batch_tokens=8, page_size=4, pages=pages, preempt=preempt)
+        session = Session(job, chapter, checkpoint, machine())
+        texts = [one.text for one in session.serve()]
+        name = f"{chapter}, {preempt or 'reserved'}"
+        made.add_row(name, f"{len(session.done)}", "yes" if texts == right else "WRONG")
+    return made
+
+
+def _served(way: str, pages: int, trace: bool = False) -> Session:
+    chapter, preempt = WAYS[way]
+    checkpoint = Checkpoint(LOAD.model)
+    job = LOAD.job(checkpoint.vocab_size, pages=pages, preempt=preempt)
+    session = Session(job, chapter, checkpoint, machine().kind, Options(graphs=True), trace)
+    session.serve()
+    return session
+
+
+def beside(*shares: int) -> Table:
+    """Tokens a second by the number of pages, in three ways of spending them: 48 requests with prompts of 256 tokens,
+    256 new ones each.
+
+    Args:
+        shares: of the pages that all of them can need, in percent.
+    """
+    made = table("", "pages", *(f"{way}, tokens/s" for way in WAYS))
+    for share in shares:
+        runs = [_served(way, WHOLE * share // 100) for way in WAYS]
+        made.title = f"{LOAD.model} on {runs[0].device.name}"
+        made.add_row(f"{share} %", *(f"{Metrics.of(run).tokens_per_second:,.0f}" for run in runs))
+    return made
+
+
+def closely(share: int, what: str = "swap_out", steps: int = 3) -> Image:
+    """A few steps of chapter 9 around the first copy of that kind, in time."""
+    trace = _served("swap", WHOLE * share // 100, trace=True).trace
+    copy = next(span for span in trace.spans if span.name == what and span.lane != "CPU")
+    first = next(number for number, (_, end) in sorted(trace.batches().items()) if end > copy.start)
+    title = f"ch9, a {what.replace('_', ' ')}"
+    last = min(first + steps - 1, max(trace.batches()))
+    return picture(timeline(trace, first, last, title=title), f"Timeline: {title}, on {trace.device}")
