@@ -121,20 +121,6 @@ def test_sampling_is_asked_for_by_options(acb):
     assert again.stdout.splitlines()[:2] == done.stdout.splitlines()[2:4]
 
 
-def test_a_penalty_counted_by_the_host_is_a_token_late(acb):
-    said = {}
-    for chapter in ("ch4", "ch5"):
-        done = acb("run", chapter, "--mistake", "host-counts", "--logit-bias", "9=25", "--presence-penalty", 40,
-                   "--prompt", "count 10 to 12")  # fmt: skip
-        said[chapter] = done.stdout.splitlines()[0]
-    assert said == {"ch4": "count 10 to 12 -> 9 10 11 12", "ch5": "count 10 to 12 -> 9 9 10 11 12"}
-
-
-def test_an_answer_ends_before_a_stop_text(acb):
-    done = acb("run", "ch5", "--prompt", "count 3 to 9", "--stop", " 6", "--stop", "zero")
-    assert done.stdout.splitlines()[0] == "count 3 to 9 -> 3 4 5"
-
-
 @pytest.mark.parametrize(
     ("options", "said"),
     [
