@@ -7,7 +7,7 @@ before it, on the host: what chapters 5 and 6 do without.
 How a grammar is followed is up to a Matcher: of a small automaton of ours, or of llguidance, which knows JSON schemas.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -144,12 +144,23 @@ class LibraryMatcher:
         self._matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
 
 
-class GrammarRequest(Request):
-    """A request with a grammar; those without one are plain Requests.
+class Held:
+    """What a request with a grammar is besides a request.
 
     Attributes:
         matcher: where it is in its grammar, by the tokens that the host has seen.
     """
+
+    __slots__ = ()
+
+    def check(self, vocab_size: int, max_positions: int) -> None:
+        super().check(vocab_size, max_positions)
+        if self.matcher.ended:
+            raise InputError(f"request {self.id!r}: its grammar allows no token to begin with")
+
+
+class GrammarRequest(Held, Request):
+    """A request with a grammar; those without one are plain Requests."""
 
     __slots__ = ("matcher",)
 
@@ -164,11 +175,6 @@ class GrammarRequest(Request):
         super().__init__(id, prompt, max_new_tokens, stop_tokens)
         self.matcher = grammar.matcher()
 
-    def check(self, vocab_size: int, max_positions: int) -> None:
-        super().check(vocab_size, max_positions)
-        if self.matcher.ended:
-            raise InputError(f"request {self.id!r}: its grammar allows no token to begin with")
-
 
 class GrammarScheduler(Scheduler):
     """A scheduler that moves grammars on by the tokens it takes in."""
@@ -179,7 +185,7 @@ class GrammarScheduler(Scheduler):
         Raises:
             EngineError: the grammar does not allow the token.
         """
-        if not isinstance(request, GrammarRequest):
+        if not isinstance(request, Held):
             return super().finish_reason(request, token)
         if not request.matcher.accept(token):
             place = len(request.generated) - 1
@@ -219,7 +225,7 @@ class GrammarSlot(IOSlot):
         batch = self.written.batch
         for index, row in enumerate(batch.sampled):
             request = batch.rows[row].request
-            if not isinstance(request, GrammarRequest):
+            if not isinstance(request, Held):
                 self.mask_view[index] = -1  # every bit
             elif request.finish_reason is None:
                 request.matcher.fill(self.mask_view[index])
@@ -251,12 +257,20 @@ class GrammarModel(SplitModel):
 
     def sample(self, slot: GrammarSlot) -> None:
         """Writes each sampled row's most likely token that its mask allows to `slot.written.outputs`."""
-        outputs = slot.written.outputs
-        scores, masks = self.scores[: len(outputs)], slot.device_masks[: len(outputs)]
+        outputs, allowed = slot.written.outputs, self.allowed(slot)
+        scores = self.scores[: len(outputs)]
 
         @torch.inference_mode()
         def work() -> None:
-            allowed = (masks.view(torch.uint8)[..., None] & self._bits).flatten(1)[:, : scores.shape[1]]
-            outputs.copy_(torch.where(allowed != 0, scores, -torch.inf).argmax(-1))
+            outputs.copy_(allowed(scores).argmax(-1))
 
         self.device.compute("sample", slot, work)
+
+    def allowed(self, slot: GrammarSlot) -> Callable[[torch.Tensor], torch.Tensor]:
+        masks = slot.device_masks[: len(slot.written.outputs)]
+
+        def held(scores: torch.Tensor) -> torch.Tensor:
+            bits = (masks.view(torch.uint8)[..., None] & self._bits).flatten(1)[:, : scores.shape[1]]
+            return torch.where(bits != 0, scores, -torch.inf)
+
+        return held

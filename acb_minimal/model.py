@@ -8,7 +8,7 @@ No mask function is registered with it, on purpose: with one, transformers would
 sequences in every forward pass, and that look makes the host wait for the GPU.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from transformers import AttentionInterface, PreTrainedModel
@@ -176,3 +176,7 @@ class SplitModel(Model):
             scores.copy_(self.compute_logits(inputs, longest))
 
         self.device.compute("logits", slot, work)
+
+    def allowed(self, slot: IOSlot) -> Callable[[torch.Tensor], torch.Tensor]:
+        """What makes of the scores of the slot's rows those that may be sampled; the others are -inf. Here all may."""
+        return lambda scores: scores

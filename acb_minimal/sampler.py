@@ -38,9 +38,9 @@ class SamplingSlot(IOSlot):
         self._settings = [np.zeros(0)] * size.rows  # those that each row of the buffer has
         self._changed = True
 
-    def write(self, batch: Batch) -> None:
+    def write(self, batch: Batch, **more) -> None:
         """As IOSlot has it. A request keeps its settings: they are written when it takes a row of the batch."""
-        super().write(batch)
+        super().write(batch, **more)
         each = [getattr(row.request, "settings", self._nobody) for row in batch.rows] + [self._nobody] * batch.padding
         for index, settings in enumerate(each):
             if self._settings[index] is not settings:
@@ -130,13 +130,13 @@ class SamplingModel(SplitModel):
         inputs, outputs = slot.written.inputs, slot.written.outputs
         settings = slot.device_settings[: len(inputs.seq_lens)]
         logprobs = slot.device_tokens.view(2, -1)[1, : len(outputs)].view(torch.float32)
-        scores = self.scores[: len(outputs)]
+        scores, allowed = self.scores[: len(outputs)], self.allowed(slot)
 
         @torch.inference_mode()
         def work() -> None:
             row = torch.searchsorted(inputs.query_starts[1:], inputs.sampling_rows, right=True)
             positions = inputs.seq_lens[row]  # of the tokens to be drawn
-            tokens, likely = self.choose(scores, settings[row], state.counts, positions)
+            tokens, likely = self.choose(allowed(scores), settings[row], state.counts, positions)
             outputs.copy_(tokens)
             if likely is not None:
                 logprobs.copy_(likely)

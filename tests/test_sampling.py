@@ -20,11 +20,12 @@ from transformers import (
 from acb_minimal import draw
 from acb_minimal.check import drawing
 from acb_minimal.check.cases import NETWORK
-from acb_minimal.errors import InputError
+from acb_minimal.errors import EngineError, InputError
 from acb_minimal.kv_cache import KVCache
 from acb_minimal.models import counter
 from acb_minimal.request import Batch, Row
 from acb_minimal.run.checkpoint import Checkpoint
+from acb_minimal.run.grammars import grammars
 from acb_minimal.run.options import Options
 from acb_minimal.run.session import Session, generate
 from acb_minimal.run.stops import StopTexts
@@ -232,6 +233,37 @@ def test_a_request_draws_the_same_whoever_is_beside_it(right):
     assert served("ch6", max_running=5, max_batch_tokens=40, page_size=16) == right
 
 
+@pytest.mark.parametrize("chapter", ["ch7", *(pytest.param(each, marks=pytest.mark.slow) for each in ("ch1", "ch4"))])
+def test_draws_from_what_a_grammar_allows(chapter):
+    """Each number may be two more than the one before, or an end; three may be any. Drawn one request at a time."""
+    sampling = [Sampling(temperature=6, seed=3), Sampling(temperature=6, seed=4, presence_penalty=5), None,
+                Sampling(temperature=3, seed=5)]  # fmt: skip
+    held = ["three", "three", "twos", None]
+    job = Job(PROMPTS[:4], 8, max_running=3, max_batch_tokens=6, page_size=4, sampling=sampling, grammar=held)
+    done = Session(job, chapter, CHECKPOINT, "sim").serve()
+    network = CHECKPOINT._empty().from_pretrained(CHECKPOINT.path).eval()
+    made = grammars(held, 4, CHECKPOINT)
+    for one, prompt, asked, grammar in zip(done, PROMPTS, sampling, made, strict=False):
+        tokens, walk = CHECKPOINT.encode(prompt), grammar and grammar.matcher()
+        prompt_len = len(tokens)
+        while len(tokens) < prompt_len + len(one.tokens):
+            with torch.inference_mode():
+                scores = network(torch.tensor([tokens])).logits[0, -1].double().numpy()
+            if walk:
+                allowed = list(walk.automaton.states[walk.state])
+                scores[np.setdiff1d(np.arange(len(scores)), allowed)] = -np.inf
+            tokens.append(drawing.drawn(scores, tokens, prompt_len, asked or Sampling(), CHECKPOINT.stop_tokens))
+            assert walk is None or walk.accept(tokens[-1])
+        assert one.tokens == tokens[prompt_len:]
+    assert [one.finish_reason for one in done[:2]] == ["grammar", "grammar"]
+    assert len({tuple(one.tokens) for one in done[:2]}) == 2
+
+
+def test_draws_from_masks_that_are_too_early_end_in_an_illegal_token():
+    with pytest.raises(EngineError, match="its grammar forbids it"):
+        Session(Job(PROMPTS, sampling=EACH[0], grammar="twos"), "ch8", CHECKPOINT, "sim").serve()
+
+
 def test_who_gives_way_and_comes_back_draws_the_same(right):
     """All its tokens are inputs once more, and counted once more, in whatever row it gets."""
     assert served("ch5", max_running=5, max_batch_tokens=6, preempt="recompute", pages=8) == right
@@ -298,9 +330,7 @@ def test_what_a_model_cannot_is_told_of_the_request():
     }
     for job, chapter, said in (
         (Job(PROMPTS, sampling=asked), "ch5", "there are 3 samplings for 5 prompts: give one for all, or one for each"),
-        (Job(PROMPTS, sampling=EACH[0], grammar="twos"), "ch5", "temperature 4, seed 1: where there are masks"),
-        (Job(PROMPTS, sampling=EACH[0]), "ch7", "temperature 4, seed 1: where there are masks"),
-        (Job(PROMPTS, grammar="twos"), "ch8", "this engine draws tokens: where there are masks"),
+        (Job(PROMPTS, sampling=EACH[0], grammar="table:twos"), "ch5", "a table of a grammar is not for draws that are"),
     ):
         with pytest.raises(InputError, match=said):
             Session(job, chapter, CHECKPOINT, "sim")

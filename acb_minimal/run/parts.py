@@ -7,6 +7,7 @@ from typing import NamedTuple
 from ..errors import InputError
 from ..grammar import GrammarRequest
 from ..grammar_table import Tables
+from ..masked_draws import HeldSamplingRequest
 from ..request import Request
 from ..sampling import Asked, Sampling, SamplingRequest
 from .checkpoint import Checkpoint
@@ -23,7 +24,14 @@ from .grammars import (
 from .graphed import GraphedModel
 from .mistakes import mistaken
 from .options import Options
-from .samplers import GraphedSamplingModel, TimedSamplingModel, TimedSamplingScheduler
+from .samplers import (
+    GraphedMaskedModel,
+    GraphedSamplingModel,
+    TimedMaskedModel,
+    TimedMaskedScheduler,
+    TimedSamplingModel,
+    TimedSamplingScheduler,
+)
 from .timed import TimedModel, TimedScheduler
 from .workload import Job
 
@@ -50,13 +58,13 @@ class Parts(NamedTuple):
     @property
     def constrained(self) -> bool:
         """Whether tokens are held to masks, or could be."""
-        return self.scheduler is TimedGrammarScheduler and not self.table
+        return issubclass(self.scheduler, TimedGrammarScheduler) and not self.table
 
     def asked(self, requests: Sequence[Request], vocab_size: int) -> tuple[Asked | Tables, ...]:
         """What a model is told besides."""
         if self.table:
             return (Tables(requests, vocab_size),)
-        return (Asked.by(requests),) if self.scheduler is TimedSamplingScheduler else ()
+        return (Asked.by(requests),) if issubclass(self.scheduler, TimedSamplingScheduler) else ()
 
     @staticmethod
     def biases(requests: Sequence[Request]) -> int:
@@ -79,7 +87,7 @@ def choose_parts(engine: type, job: Job, options: Options, checkpoint: Checkpoin
     those that know of nothing: they cost nothing.
 
     Raises:
-        InputError: a grammar or a sampling cannot be used, or they do not go together.
+        InputError: a grammar or a sampling cannot be used, or not together.
     """
     count = len(job.prompts)
     grammar = options.grammar if job.grammar is None else job.grammar
@@ -97,8 +105,13 @@ def choose_parts(engine: type, job: Job, options: Options, checkpoint: Checkpoin
             return Parts(_held, TimedGrammarScheduler, (TimedTableModel, GraphedTableModel), held, grammar, True)
         return Parts(_held, TimedGrammarScheduler, (TimedGrammarModel, GraphedGrammarModel), held, grammar)
     if grammar is not None or samples(engine):
-        asked = next((str(one) for one in each if not one.greedy), "this engine draws tokens")
-        raise InputError(f"{asked}: where there are masks, a token is the likeliest that they allow (temperature 0)")
+        grammar, table = without_table(grammar)
+        if table or options.mistake:
+            what = f"the mistake {options.mistake!r} is" if options.mistake else "a table of a grammar is"
+            raise InputError(f"{what} not for draws that are held to masks: give one of the two")
+        held = grammars(grammar, count, checkpoint)
+        both = [(one, each) if each else (one,) for one, each in zip(each, held, strict=True)]
+        return Parts(_drawn, TimedMaskedScheduler, (TimedMaskedModel, GraphedMaskedModel), both, grammar)
     kinds = (mistaken(options.mistake),) * 2 if options.mistake else (TimedSamplingModel, GraphedSamplingModel)
     return Parts(SamplingRequest, TimedSamplingScheduler, kinds, [(one,) for one in each])
 
@@ -106,6 +119,11 @@ def choose_parts(engine: type, job: Job, options: Options, checkpoint: Checkpoin
 def _held(*asked) -> Request:
     """A request, with a grammar behind all else if it has one."""
     return GrammarRequest(*asked) if len(asked) > 4 else Request(*asked)
+
+
+def _drawn(*asked) -> Request:
+    """A request that is drawn, with a grammar behind all else if it has one."""
+    return HeldSamplingRequest(*asked) if len(asked) > 5 else SamplingRequest(*asked)
 
 
 def samplings(asked: Sampling | Sequence[Sampling | None] | None, count: int) -> list[Sampling]:

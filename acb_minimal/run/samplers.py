@@ -6,9 +6,11 @@ from functools import cache
 
 import torch
 
+from ..masked_draws import MaskedSamplingModel, MaskedSamplingScheduler, MaskedSamplingSlot
 from ..sampler import SamplingModel, SamplingSlot, State, choose
 from ..sampling import SamplingScheduler
 from .compile import RECOMPILE_LIMIT
+from .grammars import TimedGrammarModel, TimedGrammarScheduler, TimedGrammarSlot
 from .graphed import GraphedModel, GraphedSlot
 from .timed import TimedModel, TimedScheduler, TimedSlot
 
@@ -87,4 +89,34 @@ class GraphedSamplingModel(TimedSamplingModel, GraphedModel):
         self.logits(slot)
 
     def logits(self, slot: GraphedSamplingSlot) -> None:
+        self.replay(slot, super().logits)
+
+
+class TimedMaskedScheduler(MaskedSamplingScheduler, TimedGrammarScheduler, TimedSamplingScheduler):
+    """Timed, with rows for requests, and with grammars."""
+
+
+class TimedMaskedSlot(MaskedSamplingSlot, TimedGrammarSlot, TimedSamplingSlot):
+    """Timed, with masks and settings."""
+
+
+class TimedMaskedModel(MaskedSamplingModel, TimedGrammarModel, TimedSamplingModel):
+    """Timed, with masks and counts."""
+
+    slot_class = TimedMaskedSlot
+
+
+class GraphedMaskedSlot(TimedMaskedSlot, GraphedSlot):
+    """Padded to a size that has a graph."""
+
+
+class GraphedMaskedModel(TimedMaskedModel, GraphedModel):
+    """A model that launches a batch of decodes as a graph as far as the scores."""
+
+    slot_class = GraphedMaskedSlot
+
+    def capture(self, slot: GraphedMaskedSlot) -> None:
+        self.logits(slot)
+
+    def logits(self, slot: GraphedMaskedSlot) -> None:
         self.replay(slot, super().logits)

@@ -133,8 +133,8 @@ def test_sampling_is_asked_for_by_options(acb):
         (["--logit-bias", "9"], "--logit-bias 9: it takes ID=VALUE, as in 9=2.5"),
         (["--stop", ""], "the stop text is ''; it must have at least one character"),
         (["--mistake", "kept-rows"], "the mistake 'kept-rows' is one of sampling, and all tokens are the likeliest"),
-        (["--temperature", 1, "--grammar", "twos"],
-         "temperature 1: where there are masks, a token is the likeliest that they allow (temperature 0)"),
+        (["--temperature", 1, "--grammar", "table:twos"],
+         "a table of a grammar is not for draws that are held to masks: give one of the two"),
     ],
 )  # fmt: skip
 def test_what_sampling_cannot_be_is_told_in_one_line(acb, options, said):
