@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from .errors import InputError
 
-FinishReason = Literal["stop", "length", "grammar"]
+FinishReason = Literal["stop", "length", "grammar", "abort"]
 
 
 class Request:
@@ -28,7 +28,7 @@ class Request:
         pages: KV cache pages held, in order of position.
         berth: where in host memory its keys and values are while they are not in the cache (preemption.py); else None.
         finish_reason: None until finished: "stop" for a stop token, "length" for max_new_tokens,
-            "grammar" where its grammar allows no other.
+            "grammar" where its grammar allows no other, "abort" if it was cancelled.
     """
 
     __slots__ = ("id", "prompt_len", "max_new_tokens", "stop_tokens", "tokens", "prefill_len", "scheduled", "source",

@@ -132,6 +132,22 @@ class Scheduler:
             return "stop"
         return "length" if len(request.tokens) == request.prompt_len + request.max_new_tokens else None
 
+    def cancel(self, id: str) -> Request | None:
+        """Ends a request, whether it runs or waits. Its pages are free at once, and only once: a batch in flight may
+        have a row for it, whose token is dropped, as with a request that a stop token has ended.
+
+        Returns:
+            The request, with a finish_reason; None if none of that id is unfinished.
+        """
+        for queue in (self.running, self.waiting):
+            for request in queue:
+                if request.id == id:
+                    queue.remove(request)
+                    request.finish_reason = "abort"
+                    self._release(request)
+                    return request
+        return None
+
     def abort(self) -> None:
         """Drops every unfinished request and frees its pages: for when a run ends in an error."""
         for request in self.running:

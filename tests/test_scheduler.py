@@ -200,3 +200,21 @@ def test_every_position_is_scheduled_once_in_order_within_the_limits(
     for request in requests:
         assert STOP not in request.generated[:-1]
         assert len(request.generated) <= request.max_new_tokens
+
+
+def test_a_cancelled_request_frees_its_pages_once_and_its_row_in_flight_is_dead():
+    scheduler = Scheduler(PagePool(4, 2), 2, 8, 99, 99)
+    for id in "abc":
+        scheduler.add(Request(id, [1, 2], 3))
+    first = scheduler.schedule()
+    second = scheduler.schedule()  # one ahead
+    assert [row.request.id for row in second.rows] == ["a", "b"]
+    cancelled = scheduler.cancel("a")
+    assert (cancelled.id, cancelled.finish_reason, cancelled.pages) == ("a", "abort", [])
+    assert scheduler.pool.num_free == 2
+    assert scheduler.cancel("c").finish_reason == "abort"  # which only waits
+    assert scheduler.cancel("a") is scheduler.cancel("nobody") is None
+    assert scheduler.update(first, np.array([7, 8])) == scheduler.update(second, np.array([7, 8])) == []
+    assert scheduler.pool.num_free == 2  # not four: they were free already
+    assert cancelled.generated == []
+    scheduler.add(Request("a", [1], 1))  # the id is free

@@ -1,5 +1,6 @@
 """The commands of `acb` that measure whole runs, and those that show what was measured."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +8,16 @@ import typer
 
 from ..errors import InputError
 from ..run.ranks import is_first, own_file
+from .arrivals import (
+    ArrivalsFile,
+    Concurrency,
+    Rate,
+    TpotLimit,
+    TtftLimit,
+    check_no_shape,
+    choose_arrivals,
+    with_recorded,
+)
 from .options import (
     RANK_TIMEOUT,
     Chapter,
@@ -123,11 +134,18 @@ def compare(
         Path | None, typer.Option(help="Write a trace of --batches steps of each chapter into this folder.")
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the breakdowns: a .png, .svg or .pdf file.")] = None,
+    rate: Rate = None,
+    concurrency: Concurrency = None,
+    arrivals: ArrivalsFile = None,
+    ttft_ms: TtftLimit = None,
+    tpot_ms: TpotLimit = None,
 ) -> None:
     """Serve one workload through all chapters and put them side by side."""
     check_writable(json_file, "--json")
     check_folder(traces, "--traces")
     check_plot(plot)
+    check_no_shape(arrivals, requests=requests, context=context, new_tokens=new_tokens)
+    coming, recorded = choose_arrivals(rate, concurrency, arrivals, ttft_ms, tpot_ms)
     ranks = start_ranks(gpus, device, rank_timeout)
     if ranks and runs > 1:
         raise InputError(f"runs is {runs}; with several GPUs it must be 1: each rank would keep a run of its own")
@@ -141,7 +159,9 @@ def compare(
     sampled = parse_sampling(sampling, checkpoint)
     asked = {"grammar": grammar, "mask_work": mask_work, "sampling": sampled, "pages": pages, "preempt": preempt}
     options = choose_options(host_work, launching, graphs, compile, chosen, device, ranks, **asked)
-    method = {"runs": runs, "kernels": kernels, "batches": batches}
+    options, chosen = replace(options, arrivals=coming), with_recorded(chosen, checkpoint, recorded)
+    # Under the profiler, launching is slower, and so other batches would be made of who has arrived.
+    method = {"runs": runs, "kernels": kernels and not coming, "batches": batches}
     profiles, entry = _measure(chosen, device, chapter or [], checkpoint, options, method)
     for done in profiles if traces else []:
         part = done.trace.part(*done.shown(batches))
@@ -177,10 +197,20 @@ def _measure(workload, device: str, chapters: list[str], checkpoint, options, me
     if done[0].breakdown and done[0].typical.ahead == 0:
         console.print(str(done[0].typical.law), highlight=False)
         console.print()
-    console.print(result_table.comparison(entry))
+    _print_comparison(entry)
     if not done[0].device.arithmetic:
         console.print("The simulator only keeps time for this model: its tokens are placeholders.")
     return done, entry
+
+
+def _print_comparison(entry: dict) -> None:
+    """The chapters side by side; and what those waited who asked, if they did so over time."""
+    from ..measure import latency, result_table
+
+    console.print(result_table.comparison(entry))
+    for table in latency.tables(entry):
+        console.print()
+        console.print(table)
 
 
 def _print_beginning(workload, profile, title: str) -> None:
@@ -214,6 +244,6 @@ def results(
 
     for name, entry in metrics.load(file).items():
         console.print(f"{result_table.title(entry)} ({entry['environment']['date']})", highlight=False)
-        console.print(result_table.comparison(entry))
+        _print_comparison(entry)
         if plot:
             _plot_breakdowns(entry, plot.with_stem(f"{plot.stem}-{name}"))

@@ -13,6 +13,16 @@ from rich.text import Text
 
 from ..errors import InputError
 from ..run.ranks import is_first
+from .arrivals import (
+    ArrivalsFile,
+    Concurrency,
+    Rate,
+    TpotLimit,
+    TtftLimit,
+    check_no_shape,
+    choose_arrivals,
+    with_recorded,
+)
 from .options import (
     RANK_TIMEOUT,
     WORKLOADS,
@@ -88,13 +98,21 @@ def run(
     logprobs: Logprobs = False,
     stop: Annotated[list[str] | None, typer.Option(help="End an answer before this text; repeatable.")] = None,
     mistake: Mistake = None,
+    rate: Rate = None,
+    concurrency: Concurrency = None,
+    arrivals: ArrivalsFile = None,
+    ttft_ms: TtftLimit = None,
+    tpot_ms: TpotLimit = None,
 ) -> None:
     """Serve prompts, or a workload, through one chapter's engine."""
     check_writable(json_file, "--json")
     if prompt:
-        for name, value in (("--workload", workload), ("--requests", requests), ("--context", context)):
+        of_workload = {"workload": workload, "requests": requests, "context": context, "arrivals": arrivals}
+        for name, value in of_workload.items():
             if value is not None:
-                raise InputError(f"{name} {value} does not go with --prompt: it describes a workload")
+                raise InputError(f"--{name} {value} does not go with --prompt: it describes a workload")
+    check_no_shape(arrivals, requests=requests, context=context, new_tokens=new_tokens)
+    coming, recorded = choose_arrivals(rate, concurrency, arrivals, ttft_ms, tpot_ms)
     ranks = start_ranks(gpus, device, rank_timeout)
     if prompt:
         limits = {"max_new_tokens": new_tokens, "max_running": max_running}
@@ -109,7 +127,7 @@ def run(
             max_running=max_running,
             model=model,
         )
-        job = chosen.job(checkpoint.vocab_size, stop=stop or [])
+        job = with_recorded(chosen, checkpoint, recorded).job(checkpoint.vocab_size, stop=stop or [])
     from ..run.session import Session
 
     sampling = choose_sampling(
@@ -119,7 +137,7 @@ def run(
     )  # fmt: skip
     asked = {"grammar": grammar, "mask_work": mask_work, "sampling": sampling, "pages": pages, "preempt": preempt}
     options = choose_options(host_work, launching, graphs, compile, ranks=ranks, mistake=mistake, **asked)
-    session = Session(job, chapter, checkpoint, device, options)
+    session = Session(job, chapter, checkpoint, device, dataclasses.replace(options, arrivals=coming))
     _print_refused(session.refused)
     if not session.requests:
         raise typer.Exit(2)
@@ -188,6 +206,7 @@ def _print_refused(refused: dict[str, str], most: int = 5) -> None:
 
 
 def _print_figures(session, chapter: str) -> None:
+    from ..measure import latency
     from ..measure.metrics import Metrics
     from ..trace.formatting import table
 
@@ -205,9 +224,13 @@ def _print_figures(session, chapter: str) -> None:
     made.add_row(f"ms per step (mean of {figures.steps:,})", f"{figures.ms_per_step:.2f}")
     made.add_row("ms per decode step (median)", "-" if decode is None else f"{decode:.2f}")
     console.print(made)
+    if waited := latency.stored(latency.of_session(session)):
+        console.print()
+        console.print(latency.table(waited))
 
 
 def _write_json(file: Path, session, chapter: str, completions) -> None:
+    from ..measure import latency
     from ..measure.metrics import Metrics, command, environment
 
     record = {
@@ -217,6 +240,7 @@ def _write_json(file: Path, session, chapter: str, completions) -> None:
         "model": session.checkpoint.name,
         "dials": str(session.options),
         "figures": dataclasses.asdict(Metrics.of(session)),
+        **({"latency": latency.stored(waited)} if (waited := latency.of_session(session)) else {}),
         "refused": session.refused,
         "completions": [dataclasses.asdict(completion) for completion in completions],
     }

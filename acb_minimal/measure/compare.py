@@ -26,6 +26,7 @@ from ..trace.idle import typical_of
 from ..trace.spans import Trace
 from ..trace.steps import Typical, typical_decodes
 from .kernel_profile import apart, profiled, sample, with_kernels
+from .latency import Latency, of_session, stored
 from .metrics import Metrics, command, environment
 
 SAMPLE = 8  # batches that run under the profiler, unless told otherwise
@@ -65,6 +66,7 @@ class Run(NamedTuple):
         trace: of all of it.
         metrics: of all of it.
         completions: in the order of the prompts.
+        latency: of requests that arrive over time; None where all are there from the start.
     """
 
     device: Machine
@@ -73,6 +75,7 @@ class Run(NamedTuple):
     trace: Trace
     metrics: Metrics
     completions: list[Completion]
+    latency: Latency | None
 
     @property
     def step(self) -> float:
@@ -98,6 +101,7 @@ class Profile:
         run_steps: seconds of a step (Run.step) in each of the runs; all else is of the one that was kept.
         speedup: of a decode step over the first chapter's, by the GPU's clock; None without decodes.
         same_tokens: share of the generated tokens, 0 to 1, that are the first chapter's, place by place.
+        latency: of requests that arrive over time; None where all are there from the start.
     """
 
     chapter: str
@@ -112,6 +116,7 @@ class Profile:
     run_steps: list[float]
     speedup: float | None = 1.0
     same_tokens: float = 1.0
+    latency: Latency | None = None
 
     @property
     def breakdown(self) -> Breakdown | None:
@@ -213,7 +218,8 @@ def serve(
     if session.refused:
         raise InputError(next(iter(session.refused.values())))
     completions = session.serve()
-    return Run(session.device, session.options, session.done, session.trace, Metrics.of(session), completions)
+    figures = Metrics.of(session), completions, of_session(session)
+    return Run(session.device, session.options, session.done, session.trace, *figures)
 
 
 def look_into(
@@ -262,6 +268,7 @@ def look_into(
         [run.step for run in runs],
         speedup,
         same,
+        kept.latency,
     )
 
 
@@ -285,6 +292,7 @@ def entry(workload: Workload, profiles: Sequence[Profile]) -> dict:
             "speedup": done.speedup,
             "same_tokens": done.same_tokens,
             "run_steps": done.run_steps,
+            **({"latency": stored(done.latency)} if done.latency else {}),
         }
         for done in profiles
     ]

@@ -9,6 +9,7 @@ from ..errors import InputError
 if TYPE_CHECKING:  # importing it takes seconds: torch
     from ..grammar import Grammar
     from ..sampling import Sampling
+    from .arrivals import Arrivals
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Options:
         pages: KV pages; None: what a Job says.
         preempt: what becomes of a request that gives way, as a Job has it; None: what that says.
         mistake: that is made in sampling, by name (run/mistakes.py); None: none.
+        arrivals: when requests arrive; None: as a Job says, or else all are there from the start.
 
     Raises:
         InputError: host_work, launching or mask_work is no such time, or launching is given together with graphs.
@@ -69,6 +71,7 @@ class Options:
     pages: int | None = None
     preempt: str | None = None
     mistake: str | None = None
+    arrivals: "Arrivals | None" = None
 
     def __post_init__(self):
         times = ("host work", self.host_work), ("launching", self.launching), ("mask work", self.mask_work)
@@ -94,6 +97,8 @@ class Options:
             said.append(f"pages on demand ({self.preempt})")
         if self.mistake:
             said.append(f"with the mistake {self.mistake}")
+        if self.arrivals is not None:
+            said.append(str(self.arrivals))
         if self.launching is not None:
             said.append(f"decodes launched in {1e3 * self.launching:g} ms")
         if self.graphs:

@@ -3,16 +3,17 @@
 import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import torch
 
-from ..errors import EngineError, InputError
+from ..errors import InputError
 from ..kv_cache import KVCache, PagePool
-from ..request import FinishReason, Request
+from ..request import Request
 from ..slot import SlotSize
 from ..trace.spans import Trace
+from .arrivals import arriving, checked
 from .checkpoint import Checkpoint
 from .compile import compile_decodes, run_plain, warm_up_compiled
 from .devices import check_device, check_gpu, open_device
@@ -22,34 +23,13 @@ from .parts import choose_parts, with_own_sampling
 from .preempting import mode_of, model_for, scheduler_for
 from .ranks import Watch
 from .stops import StopTexts
+from .streams import Completion, Stream, Texts, Token, once, streaming
 from .timed import BatchDone, Machine, TimedModel
 from .warm_up import warm_up
 from .workload import Job, token_ids
 
 # Bytes of weights below which a second thread of the CPU only gets in the way: of this run, and of all others.
 SMALL = 64 << 20
-
-
-@dataclass(frozen=True)
-class Completion:
-    """What became of one prompt: either `error` is None, or all else but `id` is empty.
-
-    Attributes:
-        id: the prompt's number, from "0".
-        tokens: generated token ids, the stop token included.
-        text: those as text, special tokens left out; None for a prompt of token ids to a model without a tokenizer.
-        finish_reason: "stop" for a stop token, "length" for as many tokens as were asked for, "grammar"
-            where its grammar allowed no more.
-        error: why it was not served.
-        logprobs: of each token, by the model alone; None where its Sampling does not ask.
-    """
-
-    id: str
-    tokens: list[int]
-    text: str | None
-    finish_reason: FinishReason | None
-    error: str | None = None
-    logprobs: list[float] | None = None
 
 
 def generate(
@@ -59,21 +39,26 @@ def generate(
     device: str = "auto",
     max_new_tokens: int = 128,
     options: Options | None = None,
+    stream: bool = False,
     **limits,
-) -> Iterator[Completion]:
+) -> Stream:
     """Serves prompts, of text or token ids, and yields each one's completion as it finishes.
 
     A prompt that cannot be served comes first, with its error; the others are served all the same.
 
     Args:
         options: what to turn for this run.
-        limits: the other fields of a Job: sampling, stop, max_running, pages, preempt, grammar and so on.
+        stream: whether to yield each Token as well, as it comes, before the completion.
+        limits: the other fields of a Job: sampling, stop, max_running, pages, preempt, grammar, arrivals and so on.
+
+    Returns:
+        An iterator; `cancel(id)` ends a request that has not finished.
 
     Raises:
         InputError: the chapter, model, device or a limit cannot be used at all; before any work.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-    return Session(Job(prompts, max_new_tokens, **limits), chapter, model, device, options).completions()
+    return Stream(Session(Job(prompts, max_new_tokens, **limits), chapter, model, device, options, stream=stream))
 
 
 class Session:
@@ -88,6 +73,7 @@ class Session:
         options: what is turned; once a run has begun, `compile` says whether its layers could be compiled.
         parts: the kinds that it is made of.
         preempt: what becomes of a request that gives way, by the job or else by `options`; None: none ever does.
+        arrivals: when requests arrive; None: all are there from the start.
         mask_work: seconds to add to the masks of a batch of that number; by default those of `options`.
         progress: is told what goes on before serving begins, and then, by an empty text, that it does. By default,
             nobody is.
@@ -101,6 +87,7 @@ class Session:
         device: str | Machine = "auto",
         options: Options | None = None,
         trace: bool = False,
+        stream: bool = False,
     ):
         """
         Args:
@@ -112,6 +99,7 @@ class Session:
                 the simulator; or a Machine.
             options: what to turn for this run.
             trace: whether to record what host and device do.
+            stream: whether to yield tokens as well, as they come.
 
         Raises:
             InputError: something other than a single request cannot be used; on any of the ranks.
@@ -142,7 +130,10 @@ class Session:
         self._watch = Watch(ranks) if ranks else None
         if ranks and self.trace:
             self.trace.rank = ranks.rank
+        arrivals = self.options.arrivals if job.arrivals is None else job.arrivals
+        self.arrivals = checked(arrivals, len(job.prompts), ranks)
         scheduler = self.stops.heeded(scheduler_for(self.parts.scheduler, self.preempt, job.berths))
+        scheduler = streaming(arriving(scheduler, self.arrivals), stream)
         self.scheduler = (self._watch.watched(scheduler) if self._watch else scheduler)(
             self.pool,
             job.max_running,
@@ -166,15 +157,17 @@ class Session:
         ranks.agree(check, (job, self.options, self.checkpoint.name)) if ranks else check()
         self.mask_work: Callable[[int], float] = lambda number: self.options.mask_work
         self.started = 0.0
+        self._cancelled: list[Request] = []  # and not yielded yet
 
     def _requests(self, job: Job) -> list[Request]:
         """A request for each prompt that makes one; why the others do not goes into `refused`."""
         stop_tokens = () if job.ignore_stop else self.checkpoint.stop_tokens
         made = []
-        for number, (prompt, given) in enumerate(zip(job.prompts, self.parts.each, strict=True)):
+        each = zip(job.prompts, job.new_tokens, self.parts.each, strict=True)
+        for number, (prompt, new_tokens, given) in enumerate(each):
             try:
                 ids = self.checkpoint.encode(prompt) if isinstance(prompt, str) else token_ids(prompt)
-                made.append(self.parts.request(str(number), ids, job.max_new_tokens, stop_tokens, *given))
+                made.append(self.parts.request(str(number), ids, new_tokens, stop_tokens, *given))
             except InputError as error:
                 self.refused[str(number)] = f"request {str(number)!r}: {error}"
             except TypeError:
@@ -188,6 +181,18 @@ class Session:
         for id, reason in self.refused.items():
             yield Completion(id, [], None, None, reason)
         yield from self.run()
+
+    def cancel(self, id: str) -> bool:
+        """Ends a request that has not finished: its completion is the next. False if it has finished.
+
+        Raises:
+            InputError: there is no such request.
+        """
+        if id not in {request.id for request in self.requests}:
+            raise InputError(f"cannot cancel request {id!r}: no request has that id")
+        request = self.scheduler.cancel(id)
+        self._cancelled += [request] if request else []
+        return request is not None
 
     def serve(self) -> list[Completion]:
         """Serves the accepted requests to the end; their completions in the order of the prompts."""
@@ -223,8 +228,13 @@ class Session:
                 gc.freeze()
             self.progress("")
             self.started = self.device.begin()
-            for request in self._once(self._yielded(engine)):
-                yield self._completion(request)
+            texts = Texts(self.checkpoint.decode)
+            for found in once(self.requests, self._yielded(engine), self._cancelled):
+                if isinstance(found, Request):
+                    yield self._completion(found)
+                else:
+                    request, place = found
+                    yield Token(request.id, request.tokens[place], texts.added(request, place))
             self.device.finish()
             if self.trace:
                 self.trace.told(self.done)
@@ -248,20 +258,6 @@ class Session:
             if request is end:
                 return
             yield request
-
-    def _once(self, yielded: Iterable[Request]) -> Iterator[Request]:
-        """What an engine yields, if that is each request once, when it is finished."""
-        missing = {request.id for request in self.requests}
-        for request in yielded:
-            if request.finish_reason is None:
-                raise EngineError(f"the engine yielded request {request.id!r} before it was finished")
-            if request.id not in missing:
-                raise EngineError(f"the engine yielded request {request.id!r} twice")
-            missing.remove(request.id)
-            yield request
-        if missing:
-            first = min(missing, key=int)
-            raise EngineError(f"the engine stopped without yielding {len(missing)} requests, request {first!r} first")
 
     def _warm_up(self, model: TimedModel) -> None:
         if self.options.compile and self.device.kind != "sim":

@@ -48,6 +48,9 @@ class Machine(Device, Protocol):
     def work(self, seconds: float) -> None:
         """Keeps the host busy for so long."""
 
+    def wait(self, seconds: float) -> None:
+        """Lets so much time pass; the host has nothing to do."""
+
     def spent(
         self, what: str, since: float, rows: int, batch_number: int | None = None, slot: str | None = None
     ) -> None:

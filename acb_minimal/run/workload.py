@@ -12,6 +12,7 @@ from .options import Scale
 if TYPE_CHECKING:  # importing it takes seconds: torch
     from ..grammar import Grammar
     from ..sampling import Sampling
+    from .arrivals import Arrivals
 
 MOST_TOKENS = 65_536  # in a batch
 
@@ -22,7 +23,7 @@ class Job:
 
     Attributes:
         prompts: text or token ids.
-        max_new_tokens: tokens to generate for each prompt, at most.
+        max_new_tokens: tokens to generate for each prompt, at most: for all, or one number for each.
         max_running: requests in a batch at most.
         max_batch_tokens: tokens in a batch at most.
         page_size: positions per KV page.
@@ -36,10 +37,11 @@ class Job:
         sampling: how tokens are chosen: for all prompts, or one or None for each; None: as the Options of the run say,
             or else the model's generation config.
         stop: texts; an answer ends before the first of them.
+        arrivals: when requests arrive; None: as the Options of the run say, or else all are there from the start.
     """
 
     prompts: Sequence[str | Sequence[int]]
-    max_new_tokens: int = 128
+    max_new_tokens: int | Sequence[int] = 128
     max_running: int = 16
     max_batch_tokens: int = 2048
     page_size: int = 64
@@ -50,6 +52,20 @@ class Job:
     grammar: "str | Grammar | Sequence[str | Grammar | None] | None" = None
     sampling: "Sampling | Sequence[Sampling | None] | None" = None
     stop: Sequence[str] = ()
+    arrivals: "Arrivals | None" = None
+
+    @property
+    def new_tokens(self) -> list[int]:
+        """Tokens to generate for each prompt, at most.
+
+        Raises:
+            InputError: there are not as many numbers as prompts.
+        """
+        if not isinstance(self.max_new_tokens, Sequence):
+            return [self.max_new_tokens] * len(self.prompts)
+        if len(self.max_new_tokens) != len(self.prompts):
+            raise InputError(f"max_new_tokens has {len(self.max_new_tokens)} numbers for {len(self.prompts)} prompts")
+        return list(self.max_new_tokens)
 
     def check(self) -> None:
         """Whether batches can be so large.
@@ -129,6 +145,31 @@ class Workload:
         if self.prompt_tokens is None:
             return [_count(rng) for _ in range(self.requests)]
         return [rng.choices(range(vocab_size), k=self.prompt_tokens) for _ in range(self.requests)]
+
+
+@dataclass(frozen=True)
+class RecordedWorkload(Workload):
+    """A workload whose requests were recorded somewhere: each has lengths of its own. Token ids are random ones.
+
+    Attributes:
+        lengths: prompt and new tokens of each request.
+    """
+
+    lengths: tuple[tuple[int, int], ...] = ()
+
+    @classmethod
+    def of(cls, workload: Workload, lengths: Sequence[tuple[int, int]]) -> "RecordedWorkload":
+        """A workload's model and limits, with requests of these lengths."""
+        prompt_tokens, new_tokens = (max(each) for each in zip(*lengths, strict=True))
+        given = vars(workload) | {"requests": len(lengths), "prompt_tokens": prompt_tokens, "new_tokens": new_tokens}
+        return cls(**given, lengths=tuple(lengths))
+
+    def job(self, vocab_size: int, **limits) -> Job:
+        return replace(super().job(vocab_size, **limits), max_new_tokens=[new for _, new in self.lengths])
+
+    def prompts(self, vocab_size: int, seed: int = 0) -> list[list[int]]:
+        rng = random.Random(seed)
+        return [rng.choices(range(vocab_size), k=length) for length, _ in self.lengths]
 
 
 def _count(rng: random.Random) -> str:

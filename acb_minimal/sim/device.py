@@ -70,6 +70,9 @@ class SimulatedDevice:
     def work(self, seconds: float) -> None:
         self.simulator.host(seconds)
 
+    def wait(self, seconds: float) -> None:
+        self.simulator.host(seconds)
+
     def pinned(self, numel: int) -> torch.Tensor:
         buffer = torch.zeros(numel, dtype=torch.int32)
         self.places.add(buffer, PINNED)
@@ -160,6 +163,9 @@ class RealTime:
         until = self.clock() + seconds
         while self.clock() < until:  # busily: asleep, the host would give its core away and come back late
             pass
+
+    def wait(self, seconds: float) -> None:
+        time.sleep(max(seconds, 0.0))
 
     def spent(
         self, what: str, since: float, rows: int, batch_number: int | None = None, slot: str | None = None

@@ -178,3 +178,15 @@ def test_compare_takes_sampling(acb):
         ("seed", "--sampling seed: it takes NAME=VALUE, as in temperature=0.8"),
     ):  # fmt: skip
         assert acb("compare", "--sampling", wrong).stderr == f"error: {said}\n"
+
+
+def test_compare_says_what_those_waited_who_arrived(acb, tmp_path):
+    file = tmp_path / "results.json"
+    options = ("--rate", 200, "--tpot-ms", 50, "--chapter", "ch1", "--chapter", "ch5", "--json", file)
+    live = acb("compare", *SMALL, *options)
+    assert live.returncode == 0, live.stderr
+    assert "200 requests a second arrive, seed 0" in " ".join(live.stdout.split())
+    assert all(name in live.stdout for name in ("TTFT", "TPOT", "ITL", "E2EL", "goodput", "tokens"))
+    (entry,) = json.loads(file.read_text()).values()
+    assert all(row["latency"]["ttft"]["median"] > 0 for row in entry["chapters"])
+    assert "TTFT" in acb("results", file).stdout

@@ -140,3 +140,45 @@ def test_sampling_is_asked_for_by_options(acb):
 def test_what_sampling_cannot_be_is_told_in_one_line(acb, options, said):
     done = acb("run", "ch5", "--prompt", "count 3 to 7", *options)
     assert (done.returncode, done.stderr) == (2, f"error: {said}\n")
+
+
+def test_requests_that_arrive_have_latencies(acb, tmp_path):
+    file = tmp_path / "run.json"
+    done = acb("run", "ch5", "--requests", 4, "--rate", 50, "--ttft-ms", 1000, "--json", file)
+    assert done.returncode == 0, done.stderr
+    assert "50 requests a second arrive, seed 0" in " ".join(done.stdout.split())
+    assert [name for name in ("TTFT", "TPOT", "ITL", "E2EL") if f"\n{name} " not in done.stdout] == []
+    latency = json.loads(file.read_text())["latency"]
+    assert latency["finished"] == 4
+    assert latency["goodput"] == latency["requests_per_second"]
+
+
+def test_a_file_has_the_requests(acb, tmp_path):
+    file, record = tmp_path / "arrivals.jsonl", tmp_path / "run.json"
+    file.write_text('{"at": 1, "prompt_tokens": 9, "new_tokens": 4}\n{"at": 0, "prompt_tokens": 3, "new_tokens": 2}\n')
+    done = acb("run", "ch1", "--arrivals", file, "--json", record)
+    assert done.returncode == 0, done.stderr
+    assert [len(each["tokens"]) for each in json.loads(record.read_text())["completions"]] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--rate", "2", "--concurrency", "3"), "--rate 2.0 and --concurrency 3 do not go together: give one of them"),
+        (("--ttft-ms", "5"), "--ttft-ms 5 needs arrivals: give --rate, --concurrency or --arrivals"),
+        (("--rate", "-1"), "the rate is -1 requests a second; it must be more than 0, and finite"),
+        (("--arrivals", "x", "--new-tokens", "3"), "--new-tokens 3 does not go with --arrivals: its file says that"),
+        (("--arrivals", "x", "--prompt", "count"), "--arrivals x does not go with --prompt: it describes a workload"),
+    ],
+)
+def test_arrivals_that_make_no_sense_are_refused(acb, options, message):
+    done = acb("run", "ch1", *options)
+    assert (done.returncode, done.stderr) == (2, f"error: {message}\n")
+
+
+def test_a_request_of_a_file_that_is_too_long_is_refused(acb, tmp_path):
+    file = tmp_path / "arrivals.jsonl"
+    file.write_text('{"at": 0, "prompt_tokens": 250, "new_tokens": 9}\n')
+    done = acb("run", "ch1", "--arrivals", file)
+    assert done.returncode == 2
+    assert "request 0 of the arrivals: 250 prompt + 9 new tokens are past the model's 256 positions" in done.stderr

@@ -1,0 +1,261 @@
+"""Requests that come over time: when, and a scheduler that has them wait for it, wrapped around any other from outside.
+
+No engine knows of it. What has not arrived is in no queue of the scheduler's; an engine with nothing to do is held in
+`schedule` until somebody comes.
+"""
+
+import json
+import math
+import random
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..errors import InputError
+
+if TYPE_CHECKING:  # importing it takes seconds: torch
+    from ..request import Request
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """When requests arrive: exactly one of `rate`, `concurrency` and `times` says so.
+
+    Attributes:
+        rate: so many a second on average, independent of each other (a Poisson process: the time from one to the next
+            is distributed exponentially).
+        concurrency: so many are there from the start, and each that ends has the next one come (a closed loop).
+        times: of each prompt, in seconds from the start of the run.
+        seed: of the times that `rate` draws.
+        ttft: seconds within which a request has to have its first token to count for goodput; None: any.
+        tpot: the same of its time per token behind the first.
+
+    Raises:
+        InputError: a value makes no sense, or it is not exactly one of the three.
+    """
+
+    rate: float | None = None
+    concurrency: int | None = None
+    times: tuple[float, ...] | None = None
+    seed: int = 0
+    ttft: float | None = None
+    tpot: float | None = None
+
+    def __post_init__(self):
+        ways = {"rate": self.rate, "concurrency": self.concurrency, "times": self.times}
+        if sum(way is not None for way in ways.values()) != 1:
+            given = " and ".join(name for name, way in ways.items() if way is not None) or "none of them"
+            raise InputError(f"arrivals take one of {', '.join(ways)}; they were given {given}")
+        if self.rate is not None and not (math.isfinite(self.rate) and self.rate > 0):
+            raise InputError(f"the rate is {self.rate:g} requests a second; it must be more than 0, and finite")
+        if self.concurrency is not None and self.concurrency < 1:
+            raise InputError(f"the concurrency is {self.concurrency}; it must be at least 1")
+        for time in self.times or ():
+            if not (math.isfinite(time) and time >= 0):
+                raise InputError(f"a request arrives at {time:g} s; it must be 0 or more, and finite")
+        for name, limit in (("TTFT", self.ttft), ("TPOT", self.tpot)):
+            if limit is not None and not limit > 0:
+                raise InputError(f"the limit for {name} is {1e3 * limit:g} ms; it must be more than 0")
+
+    def due(self, numbers: Sequence[int]) -> list[float | None]:
+        """When requests arrive, in seconds from the start; None: when one before it has ended.
+
+        Args:
+            numbers: of their prompts, without those that were refused.
+        """
+        count = len(numbers)
+        if self.times is not None:
+            return [self.times[number] for number in numbers]
+        if self.rate is not None:
+            rng = random.Random(self.seed)
+            return list(accumulate(rng.expovariate(self.rate) for _ in range(count)))
+        return [0.0] * min(self.concurrency, count) + [None] * max(count - self.concurrency, 0)
+
+    def __str__(self) -> str:
+        if self.rate is not None:
+            return f"{self.rate:g} requests a second arrive, seed {self.seed}"
+        if self.concurrency is not None:
+            return f"{self.concurrency:,} clients, each with one request at a time"
+        return f"{len(self.times):,} recorded times of arrival"
+
+
+class Recorded(NamedTuple):
+    """One request as a file of them has it.
+
+    Attributes:
+        at: when it arrives, in seconds from the start.
+        prompt_tokens: of its prompt.
+        new_tokens: to generate.
+    """
+
+    at: float
+    prompt_tokens: int
+    new_tokens: int
+
+
+def read_recorded(path: Path) -> list[Recorded]:
+    """The requests of a file of JSON lines, `{"at": 0.5, "prompt_tokens": 100, "new_tokens": 20}` each, by their times.
+
+    Raises:
+        InputError: it cannot be read, or a line is no such thing.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read arrivals from {str(path)!r}: {error}") from error
+    found = [_recorded(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not found:
+        raise InputError(f"{str(path)!r} has no arrivals: it takes a line of JSON for each")
+    return sorted(found)
+
+
+def _recorded(path: Path, number: int, line: str) -> Recorded:
+    where = f"{str(path)!r}, line {number}"
+    try:
+        asked = json.loads(line)
+    except ValueError:
+        asked = None
+    if not isinstance(asked, dict) or asked.keys() != set(Recorded._fields):
+        raise InputError(f"{where}: it must be a JSON object with {', '.join(Recorded._fields)}; it is {line[:60]!r}")
+    for name, least in (("at", 0), ("prompt_tokens", 1), ("new_tokens", 1)):
+        kinds = (int, float) if name == "at" else (int,)
+        if type(asked[name]) not in kinds or not least <= asked[name] < math.inf:
+            kind = "number" if name == "at" else "whole number"
+            raise InputError(f"{where}: {name} is {asked[name]!r}; it must be a {kind} of at least {least}")
+    return Recorded(**asked)
+
+
+@dataclass
+class Life:
+    """What became of a request over time, in seconds on the device's clock.
+
+    Attributes:
+        arrived: when it was due; None: it was not yet.
+        tokens: when the host had taken in each of its tokens.
+        cancelled: whether it was.
+    """
+
+    arrived: float | None = None
+    tokens: list[float] = field(default_factory=list)
+    cancelled: bool = False
+
+
+class ArrivingScheduler:
+    """In front of a kind of TimedScheduler (`arriving`): requests join `waiting` when their time has come.
+
+    Attributes:
+        arrivals: when that is.
+        coming: those that have not arrived, in order.
+        lives: of all requests, by id.
+        in_flight: batches that were handed out and whose tokens have not come back.
+    """
+
+    arrivals: Arrivals
+
+    def __init__(self, *args, **named):
+        super().__init__(*args, **named)
+        self.coming: deque[Request] = deque()
+        self.lives: dict[str, Life] = {}
+        self.in_flight = 0
+        self._started = False
+
+    def add(self, request: "Request") -> None:
+        super().add(request)
+        self.coming.append(self.waiting.pop())
+        self.lives[request.id] = Life()
+
+    def start(self) -> None:
+        """The time of the run begins: it is known when each request is due."""
+        self._started, now = True, self.device.clock()
+        dues = dict(zip(self.coming, self.arrivals.due([int(request.id) for request in self.coming]), strict=True))
+        for request, due in dues.items():
+            self.lives[request.id].arrived = None if due is None else now + due
+        self.coming = deque(sorted(dues, key=lambda request: math.inf if dues[request] is None else dues[request]))
+
+    def has_work(self) -> bool:
+        """As Scheduler has it; who is still to come is unfinished."""
+        return bool(self.coming) or super().has_work()
+
+    def schedule(self):
+        """As Scheduler has it. With nothing running, nothing in flight, and somebody to come, it waits for them: an
+        engine that has one batch at a time is always given one."""
+        if not self._started:
+            self.start()
+        self.arrive()
+        while self.coming and not (self.running or self.waiting or self.in_flight):
+            self.device.wait(self.lives[self.coming[0].id].arrived - self.device.clock())
+            self.arrive()
+        batch = super().schedule()
+        self.in_flight += batch is not None
+        return batch
+
+    def arrive(self) -> None:
+        """Those whose time has come join `waiting`."""
+        now = self.device.clock()
+        while self.coming and (due := self.lives[self.coming[0].id].arrived) is not None and due <= now:
+            self.waiting.append(self.coming.popleft())
+
+    def update(self, batch, tokens) -> list:
+        """As Scheduler has it, and the time is taken."""
+        rows = [batch.rows[index].request for index in batch.sampled]
+        given = [request.id for request in rows if request.finish_reason is None]
+        self.in_flight -= 1
+        finished, now = super().update(batch, tokens), self.device.clock()
+        for id in given:
+            self.lives[id].tokens.append(now)
+        for _ in finished:
+            self._ended()
+        return finished
+
+    def _ended(self) -> None:
+        """In a closed loop, the next request comes."""
+        for request in self.coming:
+            if self.lives[request.id].arrived is None:
+                self.lives[request.id].arrived = self.device.clock()
+                return
+
+    def cancel(self, id: str) -> "Request | None":
+        """As Scheduler has it; also of one that has not arrived."""
+        for request in [request for request in self.coming if request.id == id]:
+            self.coming.remove(request)
+            self.waiting.append(request)
+        if request := super().cancel(id):
+            self.lives[id].cancelled = True
+            self._ended()
+        return request
+
+    def abort(self) -> None:
+        super().abort()
+        self.coming.clear()
+
+
+def arriving(kind: type, arrivals: Arrivals | None) -> type:
+    """That kind of TimedScheduler, but requests arrive; as it is if there are no arrivals."""
+    return type(f"Arriving{kind.__name__}", (ArrivingScheduler, kind), {"arrivals": arrivals}) if arrivals else kind
+
+
+def checked(arrivals: Arrivals | None, prompts: int, ranks: object) -> Arrivals | None:
+    """Arrivals, if a run of so many prompts can have them.
+
+    Raises:
+        InputError: there are not as many times; or ranks are to share it: each has a clock of its own, and they must
+            schedule the same.
+    """
+    if arrivals and arrivals.times is not None and len(arrivals.times) != prompts:
+        raise InputError(f"there are {len(arrivals.times)} times of arrival for {prompts} prompts")
+    if arrivals and ranks:
+        raise InputError(f"{arrivals}: on several GPUs all requests have to be there from the start")
+    return arrivals
+
+
+def limits(ttft_ms: float | None, tpot_ms: float | None) -> dict[str, float | None]:
+    """The limits of an Arrivals, from milliseconds."""
+    return {name: None if ms is None else ms / 1e3 for name, ms in (("ttft", ttft_ms), ("tpot", tpot_ms))}
+
+
+def lengths(recorded: Sequence[Recorded]) -> tuple[tuple[int, int], ...]:
+    """Prompt and new tokens of each."""
+    return tuple((each.prompt_tokens, each.new_tokens) for each in recorded)

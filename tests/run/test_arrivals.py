@@ -1,0 +1,171 @@
+"""Requests that come over time: when, who waits for them, and that no chapter knows."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+
+from acb_minimal import generate
+from acb_minimal.errors import InputError
+from acb_minimal.models import counter
+from acb_minimal.run.arrivals import Arrivals, Recorded, read_recorded
+from acb_minimal.run.checkpoint import Checkpoint
+from acb_minimal.run.engines import chapter_paths
+from acb_minimal.run.options import Options
+from acb_minimal.run.session import Session
+from acb_minimal.run.workload import Job, RecordedWorkload, workload
+
+PAIRS = [(3, 9), (10, 40), (5, 5), (700, 712), (20, 26), (31, 33)]
+PROMPTS = [counter.prompt(*pair) for pair in PAIRS]
+RIGHT = {str(number): counter.answer(*pair) for number, pair in enumerate(PAIRS)}
+
+
+def served(chapter: str, arrivals: Arrivals, **limits) -> tuple[Session, list]:
+    """A session that has served these prompts, and its completions in the order in which they came."""
+    session = Session(Job(PROMPTS, arrivals=arrivals, **limits), chapter, device="sim")
+    return session, list(session.run())
+
+
+@pytest.mark.parametrize("chapter", [
+    pytest.param(name, marks=[] if name in ("ch1_sync", "ch5_carry_over") else pytest.mark.slow)
+    for name in chapter_paths(None)
+])  # fmt: skip
+@pytest.mark.parametrize("load", [{"rate": 60.0}, {"concurrency": 2}, {"times": (0.3, 0.0, 0.3, 0.01, 2.0, 0.011)}])
+def test_every_chapter_answers_whoever_comes_when(chapter, load):
+    session, done = served(chapter, Arrivals(**load), max_running=3)
+    assert {completion.id: completion.text for completion in done} == RIGHT
+    assert session.pool.num_free == session.pool.num_pages
+    assert not session.scheduler.coming
+    assert not session.scheduler.in_flight
+    for id, life in session.scheduler.lives.items():
+        assert len(life.tokens) == len(next(c.tokens for c in done if c.id == id))
+        assert life.arrived < life.tokens[0]
+        assert life.tokens == sorted(life.tokens)
+
+
+def test_nobody_is_scheduled_before_his_time_and_an_idle_engine_waits_for_exactly_that():
+    at = 0.0, 0.001, 5.0, 5.0, 9.0, 9.5
+    session, done = served("ch1", Arrivals(times=at), max_running=1)
+    lives = session.scheduler.lives
+    assert [lives[str(n)].arrived - session.started for n in range(6)] == pytest.approx(at, abs=1e-12)
+    assert [completion.id for completion in done] == list("012345")
+    # The request before is long done: the batch begins when this one is there, and is the first of it.
+    first = next(batch for batch in session.done if batch.time > lives["2"].arrived)
+    alone, _ = served("ch1", Arrivals(times=(0.0,) * 6), max_running=1)
+    assert first.time - lives["2"].arrived == pytest.approx(alone.done[0].time - alone.started, rel=0.02)
+    assert lives["2"].tokens[0] == first.time
+
+
+def test_in_a_closed_loop_the_next_comes_when_one_has_ended():
+    session, done = served("ch5", Arrivals(concurrency=2))
+    lives = session.scheduler.lives
+    assert [lives[id].arrived for id in "01"] == [session.started] * 2
+    ends = sorted(life.tokens[-1] for life in lives.values())
+    assert [lives[str(n)].arrived for n in range(2, 6)] == ends[:4]
+
+
+def test_a_burst_while_others_run_and_one_that_is_refused():
+    arrivals = Arrivals(times=(0.0, *[0.02] * 5, 0.02))
+    session = Session(Job([*PROMPTS, "count apples"], arrivals=arrivals, max_running=4), "ch5", device="sim")
+    assert list(session.refused) == ["6"]
+    assert {completion.id: completion.text for completion in session.run()} == RIGHT
+
+
+def test_an_engine_with_a_batch_in_flight_is_given_none_at_once_and_one_without_waits():
+    session = Session(Job(PROMPTS[:2], max_new_tokens=1, arrivals=Arrivals(times=(0.0, 7.0))), "ch5", device="sim")
+    scheduler, clock = session.scheduler, session.device.clock
+    batch = scheduler.schedule()
+    assert len(batch.rows) == 1
+    before = clock()
+    assert scheduler.schedule() is None
+    assert scheduler.has_work()
+    assert clock() - before < 0.01
+    assert [request.id for request in scheduler.update(batch, np.zeros(len(batch.sampled), dtype=np.int32))] == ["0"]
+    assert scheduler.schedule().rows[0].request.id == "1"
+    assert clock() == pytest.approx(scheduler.lives["1"].arrived, abs=1e-4)
+
+
+def test_a_real_clock_sleeps():
+    began = time.perf_counter()
+    (done,) = generate("count 3 to 4", device="cpu", arrivals=Arrivals(times=(0.2,)))
+    assert done.text == "3 4"
+    assert time.perf_counter() - began >= 0.2
+
+
+def test_times_of_a_rate_are_those_of_a_poisson_process_and_of_its_seed():
+    times = Arrivals(rate=20.0).due(range(20_000))
+    gaps = [after - before for before, after in zip([0.0, *times], times, strict=False)]
+    mean = sum(gaps) / len(gaps)
+    assert mean == pytest.approx(1 / 20, rel=0.03)
+    assert sum((gap - mean) ** 2 for gap in gaps) / len(gaps) == pytest.approx(mean**2, rel=0.1)  # exponential
+    assert Arrivals(rate=20.0).due(range(5)) == times[:5] != Arrivals(rate=20.0, seed=1).due(range(5))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "arrivals take one of rate, concurrency, times; they were given none of them"),
+        ({"rate": 1.0, "concurrency": 2}, "they were given rate and concurrency"),
+        ({"rate": 0.0}, "the rate is 0 requests a second; it must be more than 0"),
+        ({"rate": float("inf")}, "the rate is inf"),
+        ({"concurrency": 0}, "the concurrency is 0; it must be at least 1"),
+        ({"times": (1.0, -1.0)}, "a request arrives at -1 s; it must be 0 or more"),
+        ({"rate": 1.0, "ttft": 0.0}, "the limit for TTFT is 0 ms; it must be more than 0"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(given, message):
+    with pytest.raises(InputError, match=message):
+        Arrivals(**given)
+
+
+def test_there_is_a_time_for_each_request_and_none_with_ranks(monkeypatch):
+    with pytest.raises(InputError, match="there are 1 times of arrival for 6 prompts"):
+        served("ch1", Arrivals(times=(0.0,)))
+    checkpoint = Checkpoint("counter")
+    monkeypatch.setattr(checkpoint, "ranks", object())
+    with pytest.raises(InputError, match="on several GPUs all requests have to be there from the start"):
+        Session(Job(PROMPTS, arrivals=Arrivals(rate=2.0)), "ch1", checkpoint, device="cpu")
+
+
+def test_options_name_them():
+    assert str(Options(arrivals=Arrivals(rate=2.5))) == "2.5 requests a second arrive, seed 0"
+    assert str(Options(arrivals=Arrivals(concurrency=3))) == "3 clients, each with one request at a time"
+    assert str(Options(arrivals=Arrivals(times=(1.0, 2.0)))) == "2 recorded times of arrival"
+
+
+def test_a_file_is_read_in_the_order_of_its_times(tmp_path):
+    file = tmp_path / "arrivals.jsonl"
+    asked = [{"at": 2, "prompt_tokens": 5, "new_tokens": 3}, {"at": 0.5, "prompt_tokens": 7, "new_tokens": 1}]
+    file.write_text("\n".join([*map(json.dumps, asked), "", ""]))
+    found = read_recorded(file)
+    assert found == [Recorded(0.5, 7, 1), Recorded(2, 5, 3)]
+    load = RecordedWorkload.of(workload("demo"), [(each.prompt_tokens, each.new_tokens) for each in found])
+    job = load.job(100, arrivals=Arrivals(times=tuple(each.at for each in found)))
+    session = Session(job, "ch5", device="sim")
+    assert [(len(completion.tokens), session.requests[int(completion.id)].prompt_len)
+            for completion in session.serve()] == [(1, 7), (3, 5)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has no arrivals"),
+        ("{", "line 1: it must be a JSON object with at, prompt_tokens, new_tokens; it is '{'"),
+        ('{"at": 0, "prompt_tokens": 3}', "line 1: it must be a JSON object"),
+        ('{"at": 0, "prompt_tokens": 3, "new_tokens": 0}', "new_tokens is 0; it must be a whole number of at least 1"),
+        ('{"at": 0, "prompt_tokens": true, "new_tokens": 2}', "prompt_tokens is True; it must be a whole number"),
+        ('{"at": -1, "prompt_tokens": 3, "new_tokens": 2}', "at is -1; it must be a number of at least 0"),
+        ('{"at": NaN, "prompt_tokens": 3, "new_tokens": 2}', "at is nan; it must be a number of at least 0"),
+    ],
+)
+def test_a_bad_line_of_a_file_is_named(tmp_path, text, message):
+    file = tmp_path / "arrivals.jsonl"
+    file.write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_recorded(file)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(InputError, match="cannot read arrivals from"):
+        read_recorded(tmp_path / "none")
