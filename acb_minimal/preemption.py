@@ -146,7 +146,8 @@ class SwappingScheduler(PreemptingScheduler):
         for move in self.moves.out:
             self.pool.free(move.pages)
         for request in self._coming:
-            self.leave_berth(request)
+            if request.berth is not None:  # or it was cancelled on its way, and has left
+                self.leave_berth(request)
         self._coming.clear()
         self.moves = Moves([], [])
 
