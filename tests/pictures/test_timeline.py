@@ -21,7 +21,7 @@ def kernels_unknown(trace: Trace) -> Trace:
     return Trace("NVIDIA H200", [replace(span, kernels=None) for span in trace.spans])
 
 
-@pytest.fixture(scope="module", params=["demo ch5", "small ch4", "small ch6"])
+@pytest.fixture(scope="module", params=["demo ch5", "small ch4"])
 def run(request) -> Trace:
     """Of a simulated run: the counter's short steps or a Llama's long ones."""
     name, chapter = request.param.split()
