@@ -419,6 +419,16 @@ def test_a_stop_text_may_lie_in_several_tokens():
     assert stops.cut("abc") == "abc"
 
 
+def test_a_stream_keeps_back_what_may_begin_a_stop_text():
+    session = Session(Job(["count 3 to 9"], stop=[" 5 6", " 4 7"]), "ch5", CHECKPOINT, "sim", stream=True)
+    *tokens, done = session.run()
+    assert [token.text for token in tokens] == ["3", "", " 4", ""]
+    assert done.text == "3 4"
+    stops = StopTexts(["abc"], str)
+    assert [stops.passed("0", text) for text in ("xa", "b", "a", "bcd")] == ["x", "", "ab", ""]
+    assert [stops.passed("1", text) for text in ("ab", "d", None)] == ["", "abd", None]
+
+
 @pytest.mark.parametrize(
     ("texts", "said"), [([""], "the stop text is ''; it must"), ([3], "the stop text is 3; it must have at least one")]
 )

@@ -234,7 +234,8 @@ class Session:
                     yield self._completion(found)
                 else:
                     request, place = found
-                    yield Token(request.id, request.tokens[place], texts.added(request, place))
+                    text = self.stops.passed(request.id, texts.added(request, place))
+                    yield Token(request.id, request.tokens[place], text)
             self.device.finish()
             if self.trace:
                 self.trace.told(self.done)

@@ -27,6 +27,7 @@ class StopTexts:
                 raise InputError(f"the stop text is {text!r}; it must have at least one character")
         self.texts, self._decode = texts, decode
         self._longest = max((len(text.encode()) for text in texts), default=0)
+        self._kept: dict[str, str] = {}  # by request: text that may be the beginning of one of these
 
     def found(self, tokens: Sequence[int]) -> bool:
         """Whether one of the texts ends within the newest token. Of the others, no more are looked at than a text has
@@ -38,6 +39,24 @@ class StopTexts:
         """Up to the first of the texts."""
         places = [place for each in self.texts if (place := text.find(each)) >= 0]
         return text[: min(places)] if places else text
+
+    def passed(self, id: str, added: str | None) -> str | None:
+        """What may be handed out of an answer that comes piece by piece: not what may be the beginning of a text, which
+        is kept back until it is known to be none.
+
+        Args:
+            id: of the request.
+            added: what its newest token adds.
+        """
+        if not self.texts or added is None:
+            return added
+        text = self._kept.get(id, "") + added
+        cut = self.cut(text)
+        if cut == text:
+            begun = (n for n in range(1, len(text) + 1) if any(each.startswith(text[-n:]) for each in self.texts))
+            cut = text[: len(text) - max(begun, default=0)]
+        self._kept[id] = text[len(cut) :]
+        return cut
 
     def heeded(self, scheduler: type) -> type:
         """A kind of scheduler that ends requests at these texts, from another kind."""
