@@ -222,6 +222,8 @@ SWAP_CASES = (
     Case("back", (Prompt(1, 6), Prompt(1, 3), Prompt(1, 4)), 4, 3, 4, berths=1),
     # One gives way whose last token is in flight: it needs its pages no more. Prompts come in pieces.
     Case("last", (Prompt(2, 7), Prompt(2, 3), Prompt(1, 5, 1), Prompt(3, 5), Prompt(2, 7, 4)), 5, 3, 3, berths=2),
+    # One comes back to pages of one that has ended, and that has a row in the batch in flight.
+    Case("onto", (Prompt(2, 6, 1), Prompt(2, 7, 4), Prompt(3, 6, 3)), 5, 4, 5, berths=1),
 )
 
 # Tokens that are liked, and come again as often as penalties let them; each draw has a seed of its own.

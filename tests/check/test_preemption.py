@@ -12,19 +12,19 @@ from acb_minimal.run.engines import changed, chapter_paths, load_chapter, withou
 from acb_minimal.run.preempting import MODES, ForgettingScheduler
 from acb_minimal.sim.policies import Lazy
 
-AWAY, BACK, LAST = SWAP_CASES
+AWAY, BACK, LAST, ONTO = SWAP_CASES
 SLOW = pytest.mark.slow
 
 
 @pytest.mark.parametrize("chapter", chapter_paths())
-@pytest.mark.parametrize("case", [AWAY, *(pytest.param(case, marks=SLOW) for case in (BACK, LAST))])
+@pytest.mark.parametrize("case", [AWAY, *(pytest.param(case, marks=SLOW) for case in (BACK, LAST, ONTO))])
 def test_what_is_computed_again_is_clean_in_every_chapter(chapter, case):
     outcome = serve(load_chapter(chapter), case, Lazy())
     assert outcome.clean, (outcome.hazards, outcome.failure)
 
 
 def test_chapter_9_is_clean_under_all_policies():
-    for seed in range(12):
+    for seed in range(16):
         assert replay(load_chapter("ch9"), str(seed)).clean
 
 
@@ -38,7 +38,7 @@ def test_chapter_9_is_clean_under_ten_thousand_schedules(case):
 
 
 def test_copies_have_to_wait_for_the_batch_in_flight():
-    outcome = replay(without("ch9", "self.swap.wait_event(self.computed)"), "3")
+    outcome = replay(without("ch9", "self.swap.wait_event(self.computed)"), "4")
     assert str(outcome.hazards[0]) == (
         "the swap-out reads the keys of layer 0, page 1; the forward pass of batch 0 writes them; nothing makes swap "
         "wait for compute"
@@ -46,7 +46,7 @@ def test_copies_have_to_wait_for_the_batch_in_flight():
 
 
 def test_the_batch_after_next_has_to_wait_for_the_copies():
-    outcome = replay(without("ch9", "self.compute.wait_event(self.swapped)"), "3")
+    outcome = replay(without("ch9", "self.compute.wait_event(self.swapped)"), "4")
     assert str(outcome.hazards[0]) == (
         "the forward pass of batch 4 writes the keys of layer 0, page 1; the swap-out reads them; nothing makes "
         "compute wait for swap"
@@ -71,7 +71,7 @@ WITH_BATCH = "        if batch:\n", "        if batch:\n            self.move()\
 
 
 def test_copies_that_go_with_a_batch_alone_are_lost_without_one():
-    outcome = replay(changed("ch9", BESIDE, WITH_BATCH), "4")
+    outcome = replay(changed("ch9", BESIDE, WITH_BATCH), "5")
     assert outcome.failure is not None
     assert outcome.why == "page 0 of request 2 was not back from host memory"
 

@@ -21,10 +21,11 @@ from ...run.engines import CHAPTERS, chapter_path, code_lines
 FOLDER = CHAPTERS / "labs"
 BUILDERS = (
     "batch", "streams", "events", "marks", "swap", "ahead", "slots", "carry", "graphs", "masks", "held", "counts",
-    "halves",
+    "halves", "berths",
 )  # fmt: skip
 HUNTS = (
     "haste", "idle", "late", "lucky", "scramble", "scarce", "stutter", "loop", "early", "unseen", "blank", "squared",
+    "vault", "hurry",
 )  # fmt: skip
 NAME = re.compile(r"[^\W\d]\w*")
 TELLING = 3  # commented lines of a solution that nobody writes word for word

@@ -51,6 +51,7 @@ STARTERS = {
     "held": ("step", "a step takes longer than that of ch7_grammar"),
     "counts": ("tokens", "request 0 was drawn with token 0 counted not at all in its prompt; right is once"),
     "halves": ("tokens", "request 1 was drawn with token 7 counted not at all in its prompt; right is once"),
+    "berths": ("order, tokens", "nothing makes swap wait for compute"),
     "haste": ("order, tokens", "the host (fill, batch 1) writes slot B's pinned inputs; the upload of batch 1 reads"),
     "idle": ("step", "for the download of batch N; N + 1 is not launched yet, so the GPU runs dry"),
     "late": ("step", "for the download of batch N + 1, and takes in the tokens of N; N + 2 is not launched yet"),
@@ -63,6 +64,8 @@ STARTERS = {
     "unseen": ("order, tokens", "the upload of batch 0 writes them"),
     "blank": ("tokens", "request 0 was drawn with 0, the placeholder, counted once in its answer; right is not at all"),
     "squared": ("tokens", "request 1 was drawn with token 3 counted twice in its answer; right is once"),
+    "vault": ("order", "the forward pass of batch 0 writes them; nothing makes swap wait for compute"),
+    "hurry": ("order", "the swap-in writes the keys of layer 0, page 0; the forward pass of batch 4 writes"),
 }
 
 
