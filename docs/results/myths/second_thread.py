@@ -6,7 +6,7 @@ import time
 
 import torch
 
-LAUNCHES = 20_000
+LAUNCHES = 1_000
 
 
 def books():
@@ -34,7 +34,7 @@ if __name__ == "__main__":
         torch.cuda.synchronize()
     gil = getattr(sys, "_is_gil_enabled", lambda: True)()
     print(f"with the GIL: {gil}")
-    print(f"launching, no other thread running:  {us[0]:6.1f} us a kernel")
-    print(f"launching, another one that counts:  {us[1]:6.1f} us a kernel")
+    print(f"launching, no other thread running:  {us[0]:8.1f} us a kernel")
+    print(f"launching, another one that counts:  {us[1]:8.1f} us a kernel")
     slower = us[1] > 1.5 * us[0]
     print("Verdict:", "not so: the two take turns, and launching waits." if slower else "it holds here.")
