@@ -229,6 +229,7 @@ def test_two_streams_that_do_not_wait_for_each_other_can_take_turns_in_any_order
     assert again.failure == outcome.failure
 
 
+@pytest.mark.slow
 def test_a_run_that_is_cut_off_is_not_complete():
     explorer = ScheduleExplorer(load_chapter("ch5"), TINY)
     explorer.follow(5)

@@ -97,7 +97,7 @@ def test_check_keeps_nothing_else(acb, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("check", "ch9"), "unknown chapter 'ch9'"),
+        (("check", "ch99"), "unknown chapter 'ch99'"),
         (("check", "ch1", "--beside", "ch2", "--deletions"), "--beside does not go with --deletions"),
         (("check", "ch5", "--seconds", 0), "seconds is 0; it must be a number above 0"),
         (("check", "ch5", "--replay", "seven"), "unknown seed 'seven'"),

@@ -197,6 +197,7 @@ SHOWN = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("text", "output"), SHOWN)
 def test_what_a_page_shows_of_a_run_is_what_it_prints(text, output, folder):
     done = CliRunner().invoke(app.app, shlex.split(text)[1:])
