@@ -14,7 +14,7 @@ from .torch_profiler import HOST
 
 Phase = Literal["host", "launching", "waiting"]
 # Seconds that torch's profiler costs a host at most, for each event that it records of it and for each kernel, as
-# seen on an H200: a test holds what is foretold with them to the steps of tests/data/recorded.json without a profiler.
+# seen on an H200: a test holds what is predicted with them to the steps of tests/data/recorded.json without a profiler.
 EVENT, KERNEL = 4e-6, 2.5e-6
 SAMPLE = 50  # steps in which what the host did is looked up: it takes time and memory
 LEAST = 0.2  # of the host's time is left in any case: a host is not only its events

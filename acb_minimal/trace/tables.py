@@ -16,7 +16,7 @@ CALLED = {"decode": "decodes", "prompt": "prompts, mixed", "set-up": "set-up"}
 ALIKE = {"decode": "alike", "prompt": "longer", "set-up": "set-up"}  # where the trace does not say
 COPIES, STALLS = "waits for copies", "waits, unexplained"
 FEW = 0.5  # share of the trace: typical steps that are less of it are said to be
-MODELS = 0.15  # by which K of two traces may differ, and the one foretell the other
+MODELS = 0.15  # by which K of two traces may differ, and the one predict the other
 
 
 def render(report: Report, name: str = "") -> Group:
@@ -147,7 +147,7 @@ def _own(report: Report) -> float:
 
 
 def compare(before: Report, after: Report) -> Group:
-    """Two reports side by side, and whether what the first foretells came true.
+    """Two reports side by side, and whether what the first predicts came true.
 
     Raises:
         InputError: one of the traces carries no verdict.
@@ -164,16 +164,17 @@ def compare(before: Report, after: Report) -> Group:
     made.add_row("launched ahead", _ahead(before.typical), _ahead(after.typical), "")
     texts = [_verdict(report.verdict, f"{name}, ") for name, report in (("Before", before), ("After", after))]
     graphs_are_new = after.typical.graph and not before.typical.graph
-    foretold = before.typical.as_graphs if graphs_are_new else before.typical.law.asynchronous
+    predicted = before.typical.as_graphs if graphs_are_new else before.typical.law.asynchronous
     if before.typical.ahead < 0.5 <= after.typical.ahead:
-        takes, off = after.typical.step, after.typical.step / foretold - 1
+        takes, off = after.typical.step, after.typical.step / predicted - 1
         k = [report.typical.law.on_gpu for report in (before, after)]
         if before.name != after.name:
-            texts.append(Text(f"Nothing is foretold from {before.name} to {after.name}."))
+            texts.append(Text(f"Nothing is predicted from {before.name} to {after.name}."))
         elif abs(k[1] / k[0] - 1) > MODELS and not graphs_are_new:
-            texts.append(Text(f"Nothing is foretold: K differs by {k[1] / k[0] - 1:+.0%}, so these are two loads."))
+            texts.append(Text(f"Nothing is predicted: K differs by {k[1] / k[0] - 1:+.0%}, so these are two loads."))
         else:
-            texts.append(Text(f"Foretold from before: {ms(foretold, 3)} a step; it takes {ms(takes, 3)} ({off:+.1%})."))
+            says = f"Predicted from before: {ms(predicted, 3)} a step; it takes {ms(takes, 3)} ({off:+.1%})."
+            texts.append(Text(says))
     return Group(made, "", *texts)
 
 

@@ -70,13 +70,13 @@ def verdict(
     if typical.copies > max(typical.idle, NOTHING_LEFT * typical.step):
         share = f"{ms(typical.copies, 3)} of {step} ({typical.copies / typical.step:.1%})"
         text = (
-            f"What is launched waits for a copy {share}, and nothing is foretold: the law of overlap knows no such "
+            f"What is launched waits for a copy {share}, and nothing is predicted: the law of overlap knows no such "
             f"waits. Pinned memory, a stream of its own and an upload one step ahead hide copies beside kernels."
         )
         return Verdict("copy-bound", text)
     if typical.stalled > max(typical.idle, NOTHING_LEFT * typical.step):
         share = f"{ms(typical.stalled, 3)} of {step} ({typical.stalled / typical.step:.1%})"
-        text = f"What is launched waits {share} for something that is not in this trace: nothing is foretold."
+        text = f"What is launched waits {share} for something that is not in this trace: nothing is predicted."
         return Verdict("unexplained", text)
     if typical.exposed < NOTHING_LEFT:
         ahead = "" if typical.ahead >= USUAL else f", though {typical.ahead:.0%} of the steps are launched ahead"
@@ -92,7 +92,7 @@ def verdict(
             text += " But the profiler slows launches: time a step without it, and give that to --step-ms."
         return Verdict("launch-bound", text)
     waited = "each batch is launched after the host has waited for the one before"
-    would = foretold(typical, least, bracket)
+    would = predicted(typical, least, bracket)
     if typical.ahead < RARE and looks_ahead:
         text = (
             f"Asynchronous by the look of it ({looks_ahead}), synchronous in fact: {waited}, and {waits}. If "
@@ -115,12 +115,12 @@ def verdict(
     return Verdict("unexplained", f"Launched ahead, and yet {waits}: for something that this trace does not show.")
 
 
-def foretold(typical: Typical, least: float, bracket: bool) -> str:
+def predicted(typical: Typical, least: float, bracket: bool) -> str:
     """What overlap would win; see `verdict`."""
     law = typical.law
     if not typical.holds:
         says = f"{ms(law.synchronous, 3)} or {ms(law.asynchronous, 3)}"
-        return f"The law of overlap does not describe these steps (it says {says}), so nothing is foretold."
+        return f"The law of overlap does not describe these steps (it says {says}), so nothing is predicted."
     if typical.ahead >= RARE:
         return f"With the host's work hidden, a step would take {ms(law.asynchronous, 3)}."
     law = law if least == 1 else typical.without_profiler
@@ -131,7 +131,7 @@ def foretold(typical: Typical, least: float, bracket: bool) -> str:
     low, high = (f"{each:.2f}" for each in law.speedups(least))
     range = low if low == high else f"{low} to {high}"
     return (
-        f"With the host's work hidden, the speedup is foretold as {range}: the profiler slows the host, by how much is "
+        f"With the host's work hidden, the predicted speedup is {range}: the profiler slows the host, by how much is "
         f"not known. Time a step without it, and give that to --step-ms."
     )
 

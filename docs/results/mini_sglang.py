@@ -145,7 +145,7 @@ def measure(llm, steps: Steps, loop: str, rows: int, seed: int, new: int = NEW, 
     return {"seconds": time.perf_counter() - began} | (steps.medians() if len(steps.events) > 2 * SETTLING else {})
 
 
-def foretold(runs: list[dict]) -> dict[str, float]:
+def predicted(runs: list[dict]) -> dict[str, float]:
     """What the law of overlap says of the normal loop's medians alone, in ms."""
     step, k, launch = (statistics.median(run[what] for run in runs) for what in ("step", "batch", "launch"))
     h = step - max(k, launch)
@@ -182,7 +182,7 @@ def main() -> None:
                     found[loop].append(measure(llm, steps, loop, rows, turn))
                     told = {what: round(number, 3) for what, number in found[loop][-1].items()}
                     print(asked.model, rows, loop, told, flush=True)
-            point = {"rows": rows, **found, "law": foretold(found["normal"])}
+            point = {"rows": rows, **found, "law": predicted(found["normal"])}
             point["speedup"] = statistics.median(run["step"] for run in found["normal"])
             point["speedup"] /= statistics.median(run["step"] for run in found["overlap"])
             points.append(point)

@@ -14,7 +14,7 @@ from acb_minimal.trace.idle import Report, analyse, read
 RESULTS = Path(__file__).parent
 DATA = RESULTS.parents[1] / "tests" / "data"
 COLUMNS = ("K", "L", "H", "step", "all of it hidden", "its asynchronous twin")
-SPEEDUPS = {"speedup foretold": "", "with --step-ms": "", "measured without a profiler": ""}
+SPEEDUPS = {"speedup predicted": "", "with --step-ms": "", "measured without a profiler": ""}
 GRAPHS = ("and launched as graphs", "chapter 6")
 
 
@@ -53,7 +53,7 @@ def save(
 
 
 def said(name: str, entry: dict, recorded: dict[str, dict]) -> list[str]:
-    """The speedup that is foretold, without and with `--step-ms`, and what was measured without a profiler; "-" where
+    """The speedup that is predicted, without and with `--step-ms`, and what was measured without a profiler; "-" where
     nothing is, or was."""
     before, own = report(DATA / f"{name}.json.gz"), entry["step_ms"]
     if before.verdict.kind == "launch-bound":

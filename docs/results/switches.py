@@ -1,8 +1,8 @@
-"""What other teams' own switches for asynchronous scheduling are worth on an H200, and what is foretold of each.
+"""What other teams' own switches for asynchronous scheduling are worth on an H200, and what is predicted of each.
 
     python docs/results/switches.py         # needs no GPU: puts together mini_sglang.json, peer.json and predicted.json
 
-Writes switches.json. Of mini-sglang, what is foretold is the law of overlap for the synchronous loop's own K, L and H,
+Writes switches.json. Of mini-sglang, what is predicted is the law of overlap for the synchronous loop's own K, L and H,
 measured without a profiler; of transformers, the bracket of `acb idle` for a trace of the synchronous run.
 """
 
@@ -14,7 +14,7 @@ from acb_minimal.measure.result_table import ResultTable, load
 
 RESULTS = Path(__file__).parent
 HEADS = {"engine": "", "model": "", "rows": ",d", "synchronous, ms": ".2f", "asynchronous, ms": ".2f"}
-HEADS |= {"speedup": ".2f", "foretold": ""}
+HEADS |= {"speedup": ".2f", "predicted": ""}
 MODELS = {"qwen3-8b": "Qwen3-8B", "llama-3.2-1b": "Llama-1B"}
 
 
@@ -27,8 +27,8 @@ def main() -> None:
             rows.append(["mini-sglang", name, point["rows"], *steps, *speedups])
     peer, predicted = load(RESULTS / "peer.json")["steps"], load(RESULTS / "predicted.json")["by_profiler"]
     synchronous, asynchronous = (found[3] for found in peer.rows[:2])
-    foretold = predicted.rows[0][list(predicted.columns).index("speedup foretold")]
-    rows.append(["transformers", "Llama-8B", 32, synchronous, asynchronous, synchronous / asynchronous, foretold])
+    predicted = predicted.rows[0][list(predicted.columns).index("speedup predicted")]
+    rows.append(["transformers", "Llama-8B", 32, synchronous, asynchronous, synchronous / asynchronous, predicted])
     dates = sorted({peer.environment["date"], *(each["environment"]["date"] for each in stored.values())})
     note = (
         "Medians of decode steps: mini-sglang 20fcd7f with prompts of 1,024 tokens and 160 new ones, three runs of "

@@ -66,7 +66,7 @@ def test_a_pipe_is_no_file_to_write(acb, before, tmp_path):
 
 
 def test_a_step_without_the_profiler_closes_the_bracket(acb, before):
-    assert "the speedup is foretold as 1.44 to 1.58" in " ".join(acb("idle", before).stdout.split())
+    assert "the predicted speedup is 1.44 to 1.58" in " ".join(acb("idle", before).stdout.split())
     done = acb("idle", before, "--step-ms", "0.45")
     assert "instead of 0.450 ms: a speedup of" in " ".join(done.stdout.split())
 
@@ -77,9 +77,9 @@ def test_a_refusal_shows_what_is_known(acb, tmp_path):
     assert "Record some tens of steps" in " ".join(done.stdout.split())
 
 
-def test_nothing_is_foretold_between_two_loads(acb, before, tmp_path):
+def test_nothing_is_predicted_between_two_loads(acb, before, tmp_path):
     done = acb("idle", before, saved(tmp_path / "other.json", asynchronous(8, length=90)))
-    assert "Nothing is foretold: K differs by +350%, so these are two loads." in " ".join(done.stdout.split())
+    assert "Nothing is predicted: K differs by +350%, so these are two loads." in " ".join(done.stdout.split())
 
 
 @pytest.mark.parametrize(("share", "status"), [("0.6", 1), ("0.61", 0)])
@@ -96,7 +96,7 @@ def test_ci_fails_without_a_verdict_too(acb, tmp_path):
 def test_two_traces_are_compared_and_ci_looks_at_the_second(acb, before, after):
     done = acb("idle", before, after, "--fail-above", "0.1")
     assert done.returncode == 0
-    assert "Foretold from before" in done.stdout
+    assert "Predicted from before" in done.stdout
 
 
 def test_traces_of_ours_know_their_ranks_too(acb, tmp_path):

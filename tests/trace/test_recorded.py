@@ -40,7 +40,7 @@ def test_an_engine_is_told_for_what_it_is(name):
 
 
 @pytest.mark.parametrize("name", TWINS)
-def test_a_synchronous_engine_foretells_its_asynchronous_twin(name):
+def test_a_synchronous_engine_predicts_its_asynchronous_twin(name):
     """One run says what the other takes: its own step, with all of its host's work hidden."""
     before, after = report(name).typical, report(TWINS[name]).typical
     launch_bound = RECORDED[name]["verdict"] == "launch-bound"
@@ -61,7 +61,7 @@ def test_a_profiler_that_slows_the_host_is_found_out_where_launching_sets_the_pa
 
 
 @pytest.mark.parametrize("name", TIMED)
-def test_what_is_foretold_is_a_bracket_around_what_was_measured_without_a_profiler(name):
+def test_what_is_predicted_is_a_bracket_around_what_was_measured_without_a_profiler(name):
     own, twin = (RECORDED[each]["step_ms"] for each in (name, TWINS[name]))
     found = report(name)
     low, high = found.typical.without_profiler.speedups(found.least)

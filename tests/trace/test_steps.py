@@ -42,7 +42,7 @@ def test_k_l_and_h_of_an_asynchronous_engine():
 
 @pytest.mark.parametrize("bookkeeping", [10, 100, 300])
 @pytest.mark.parametrize(("length", "took"), [(20, 5), (30, 25)])
-def test_a_synchronous_engine_foretells_its_asynchronous_twin(bookkeeping, length, took):
+def test_a_synchronous_engine_predicts_its_asynchronous_twin(bookkeeping, length, took):
     before = sync(12, bookkeeping=bookkeeping, length=length, took=took).report().typical
     after = asynchronous(12, bookkeeping=bookkeeping, length=length, took=took).report().typical
     assert before.ahead == 0
@@ -54,14 +54,14 @@ CHAPTERS, WORKLOADS = ("ch1_sync", "ch3_events"), ("wide", "small", "long")
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
 @pytest.mark.parametrize("name", WORKLOADS)
-def test_a_chapter_foretells_its_asynchronous_twin_on_an_h200(name, chapter):
+def test_a_chapter_predicts_its_asynchronous_twin_on_an_h200(name, chapter):
     before, after = (stored(name, each) for each in (chapter, "ch5_carry_over"))
     assert after.step == pytest.approx(before.law.asynchronous, rel=0.05)
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
 @pytest.mark.parametrize("name", WORKLOADS)
-def test_a_chapter_foretells_what_graphs_do_on_an_h200(name, chapter):
+def test_a_chapter_predicts_what_graphs_do_on_an_h200(name, chapter):
     before, after = (stored(name, each) for each in (chapter, "ch6_cuda_graphs"))
     assert after.step == pytest.approx(before.as_graphs, rel=0.02)
 
@@ -117,7 +117,7 @@ def stored(name: str, chapter: str):
     ("name", "chapter"),
     [("small", "ch1_sync"), *(pytest.param(*each, marks=pytest.mark.slow) for each in product(WORKLOADS, CHAPTERS))],
 )
-def test_a_chapter_foretells_its_asynchronous_twins_on_the_simulator(name, chapter):
+def test_a_chapter_predicts_its_asynchronous_twins_on_the_simulator(name, chapter):
     load = workload(name).override(requests=24, new_tokens=24, prompt_tokens=64)
     for graphs, twin in ((False, "ch5_carry_over"), (True, "ch6_cuda_graphs")):
         before = typical(simulated(chapter, load, graphs))

@@ -44,7 +44,7 @@ def test_what_the_law_does_not_explain_is_said_not_to_be():
 def test_a_synchronous_verdict_says_what_a_step_would_take():
     report = sync(8, stream=7).report()
     assert "the GPU waits 0.307 ms of 0.507 ms (60.6%)" in report.verdict.text
-    assert "the speedup is foretold as 1.44 to 1.58" in report.verdict.text
+    assert "the predicted speedup is 1.44 to 1.58" in report.verdict.text
     (report,) = analyse(Recording.of(sync(8, stream=7).events), step=report.typical.step)
     assert "With the host's work hidden, a step would take 0.353 ms: a speedup of 1.44" in report.verdict.text
 
@@ -73,9 +73,9 @@ def test_a_launch_bound_verdict_names_its_doubt_until_the_step_is_known():
     assert (report.verdict.kind, "--step-ms" in report.verdict.text) == ("launch-bound", False)
 
 
-def test_the_law_foretells_nothing_of_steps_that_it_does_not_describe():
+def test_the_law_predicts_nothing_of_steps_that_it_does_not_describe():
     typical = made(Breakdown(1e-3, 0.0, 0.0, 2e-3), Law(1e-3, 1e-4, 2e-4), exposed=0.6, ahead=0.0)
-    assert "nothing is foretold" in verdict(typical).text
+    assert "nothing is predicted" in verdict(typical).text
 
 
 def drop(tape: Tape, category: str, every: int = 1, name: str = "") -> Tape:
