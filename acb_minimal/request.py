@@ -117,12 +117,14 @@ class Batch:
     Attributes:
         rows: one for each request that takes part.
         number: counts the batches of a run, from 0; -1 for one that is none of them.
-        padding: rows of one token behind the others, which belong to no request and write to the scratch page.
+        padding: rows of `width` tokens behind the others, which belong to no request and write to the scratch page.
+        width: tokens of each decode; more than one if drafts go along (speculation.py).
     """
 
     rows: list[Row]
     number: int = -1
     padding: int = 0
+    width: int = 1
 
     @cached_property
     def sampled(self) -> list[int]:
@@ -132,23 +134,23 @@ class Batch:
     @cached_property
     def num_tokens(self) -> int:
         """Of all rows, padding included."""
-        return sum(row.length for row in self.rows) + self.padding
+        return sum(row.length for row in self.rows) + self.padding * self.width
 
     @cached_property
     def decodes(self) -> bool:
-        """Whether every row is one token from which the next is sampled: a batch of decodes.
+        """Whether every row is `width` tokens from the last of which the next is sampled: a batch of decodes.
 
         The last token of a prompt, come by itself, counts as one: what is done with it is the same. So whatever the
         requests are, a forward pass over such a batch launches the same kernels over arrays of the same sizes, and a
         CUDA graph that was captured for as many rows can be replayed for it. One token from the middle of a prompt
         does not count: nothing is sampled from it, and a graph samples from every row.
         """
-        return self.num_tokens == len(self.rows) + self.padding and len(self.sampled) == len(self.rows)
+        return all(row.length == self.width for row in self.rows) and len(self.sampled) == len(self.rows)
 
     @property
     def max_query_len(self) -> int:
-        """Tokens of the longest row; 1 of a batch of padding alone."""
-        return max((row.length for row in self.rows), default=1)
+        """Tokens of the longest row; of a batch of padding alone, `width`."""
+        return max((row.length for row in self.rows), default=self.width)
 
     @property
     def decode_size(self) -> int:

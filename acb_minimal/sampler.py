@@ -114,7 +114,7 @@ class SamplingModel(SplitModel):
             _, rows, vocab_size = counts.shape
             owner, prompt_len = settings[:, 0].long(), settings[:, 1]
             counts.index_fill_(1, torch.where(self.begins(inputs), owner, rows - 1), 0)
-            row = row_of(inputs.query_starts, len(inputs.input_ids))
+            row = inputs.row_of_token
             answer = inputs.positions >= prompt_len[row]
             places = (answer * rows + owner[row]) * vocab_size + inputs.input_ids
             counts.view(-1).scatter_add_(0, places, torch.ones_like(places, dtype=counts.dtype))
@@ -146,11 +146,6 @@ class SamplingModel(SplitModel):
     def choose(self, scores, settings, counts, positions) -> tuple[torch.Tensor, torch.Tensor | None]:
         """As the function of that name has it."""
         return choose(scores, settings, counts, positions, self.asked)
-
-
-def row_of(query_starts: torch.Tensor, tokens: int) -> torch.Tensor:
-    """The row of a batch that each of its tokens is in: int64 [tokens]."""
-    return torch.searchsorted(query_starts[1:], torch.arange(tokens, device=query_starts.device), right=True)
 
 
 def choose(

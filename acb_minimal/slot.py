@@ -57,6 +57,12 @@ class Inputs(NamedTuple):
     sampling_rows: np.ndarray | torch.Tensor
     carry_over: np.ndarray | torch.Tensor
 
+    @property
+    def row_of_token(self) -> torch.Tensor:
+        """The row of the batch that each of its tokens is in: int64 [tokens], on the device."""
+        tokens = torch.arange(len(self.input_ids), device=self.input_ids.device)
+        return torch.searchsorted(self.query_starts[1:], tokens, right=True)
+
     @classmethod
     def shapes(cls, size: SlotSize) -> list[tuple[int, ...]]:
         tokens, rows = (size.tokens,), (size.rows,)
@@ -171,7 +177,7 @@ class IOSlot:
 
         host = self.host_inputs
         starts = np.array([row.start for row in batch.rows] + [0] * batch.padding)
-        lengths = np.array([row.length for row in batch.rows] + [1] * batch.padding)
+        lengths = np.array([row.length for row in batch.rows] + [batch.width] * batch.padding)
         ends = np.cumsum(lengths)
         row_of_token = np.repeat(np.arange(num_rows), lengths)
         positions = np.arange(num_tokens) + (starts - ends + lengths)[row_of_token]
@@ -196,7 +202,7 @@ class IOSlot:
                 self.host_inputs.page_table[index, first : len(pages)] = pages[first:]
                 self._tables[index] = pages, len(pages)
         for index in range(len(batch.rows), len(batch.rows) + batch.padding):
-            self.host_inputs.page_table[index, 0] = self.scratch_page
+            self.host_inputs.page_table[index, : batch.width] = self.scratch_page
             self._tables[index] = None, 0
 
     def _write_ids(self, batch: Batch) -> None:

@@ -27,7 +27,7 @@ from .lines import Line
 from .race_detector import RaceDetector
 
 SETTING = f"as in the workload `demo`, on a {Costs.of(DEMO.scale.model).gpu}"
-PIECES = ("upload", "count", "forward", "logits", "sample", "replay", "download")
+PIECES = ("upload", "count", "correct", "draft", "forward", "logits", "sample", "replay", "download")
 SAME = 0.01  # share of a step by which two count as equally fast
 MOST_QUESTIONS = 100
 

@@ -34,7 +34,8 @@ HOST = 0
 OWN, SET_UP = "its own code", "set-up"  # what the host does that is no part's, and what is told of by none
 NOT_ITS_OWN = ("builtins", "collections", "numpy", "torch", __name__.partition(".")[0])  # packages of others' classes
 NOUNS = {"forward": "forward pass", "logits": "forward pass", "sample": "sampling", "carry_over": "carry-over",
-         "count": "counting", "replay": "graph replay", "swap_out": "swap-out", "swap_in": "swap-in"}  # fmt: skip
+         "count": "counting", "correct": "correction", "draft": "drafting", "replay": "graph replay",
+         "swap_out": "swap-out", "swap_in": "swap-in"}  # fmt: skip
 
 
 @dataclass(slots=True)

@@ -97,6 +97,11 @@ def keeps_state(engine_class: type) -> bool:
     return _names(engine_class, "new_state")
 
 
+def verifies(engine_class: type) -> bool:
+    """Whether an engine has drafts verified, as chapter 10 does: then it needs a model that can."""
+    return _names(engine_class, "verify")
+
+
 def carries_over(engine_class: type) -> bool:
     """Whether tokens stay on the device from batch to batch, as from chapter 5 on."""
     return _names(engine_class, "carry_over")

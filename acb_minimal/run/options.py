@@ -52,8 +52,12 @@ class Options:
         sampling: how the tokens of all requests are chosen; None: as the model's generation config says.
         pages: KV pages; None: what a Job says.
         preempt: what becomes of a request that gives way, as a Job has it; None: what that says.
-        mistake: that is made in sampling, by name (run/mistakes.py); None: none.
         arrivals: when requests arrive; None: as a Job says, or else all are there from the start.
+        mistake: that is made in sampling or with drafts, by name (run/mistakes.py); None: none.
+        speculate: drafts in each decode; None: what a Job says.
+        reserve: positions behind its last that a request has pages for; None: as many as its drafts may need.
+        acceptance: so many of the drafts count as right, by chance, 0 to 1; None: those that are. For models whose
+            weights mean nothing: the time is right, the tokens are not.
 
     Raises:
         InputError: host_work, launching or mask_work is no such time, or launching is given together with graphs.
@@ -72,12 +76,17 @@ class Options:
     preempt: str | None = None
     mistake: str | None = None
     arrivals: "Arrivals | None" = None
+    speculate: int | None = None
+    reserve: int | None = None
+    acceptance: float | None = None
 
     def __post_init__(self):
         times = ("host work", self.host_work), ("launching", self.launching), ("mask work", self.mask_work)
         for what, seconds in times:
             if seconds is not None and not (math.isfinite(seconds) and 0 <= seconds <= LONGEST):
                 raise InputError(f"{what} is {1e3 * seconds:g} ms a step; it must be from 0 to {1e3 * LONGEST:,.0f} ms")
+        if self.acceptance is not None and not 0 <= self.acceptance <= 1:
+            raise InputError(f"acceptance is {self.acceptance:g}; it must be from 0 to 1")
         if self.graphs and self.launching is not None:
             raise InputError(f"launching is {1e3 * self.launching:g} ms, kernel by kernel; graphs take no such time")
 
@@ -95,6 +104,12 @@ class Options:
             said.append(f"{self.pages:,} KV pages")
         if self.preempt is not None:
             said.append(f"pages on demand ({self.preempt})")
+        if self.speculate is not None:
+            said.append(f"{self.speculate} drafts in each decode")
+        if self.reserve is not None:
+            said.append(f"{self.reserve} positions reserved for drafts")
+        if self.acceptance is not None:
+            said.append(f"{self.acceptance:.0%} of drafts taken as right")
         if self.mistake:
             said.append(f"with the mistake {self.mistake}")
         if self.arrivals is not None:

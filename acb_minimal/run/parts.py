@@ -10,6 +10,7 @@ from ..grammar_table import Tables
 from ..masked_draws import HeldSamplingRequest
 from ..request import Request
 from ..sampling import Asked, Sampling, SamplingRequest
+from ..speculation import SpeculatingRequest, reserve_for
 from .checkpoint import Checkpoint
 from .engines import carries_over, keeps_state, samples
 from .grammars import (
@@ -32,6 +33,7 @@ from .samplers import (
     TimedSamplingModel,
     TimedSamplingScheduler,
 )
+from .speculating import drafts_of, parts_for
 from .timed import TimedModel, TimedScheduler
 from .workload import Job
 
@@ -46,6 +48,8 @@ class Parts(NamedTuple):
         each: what each request is given besides, one by one.
         grammar: what tokens are held to; None: nothing.
         table: whether by a table on the device.
+        drafts: that go along in each decode; 0: none.
+        beyond: positions behind those reserved for a request that it may touch all the same; 0, but for a mistake.
     """
 
     request: Callable[..., Request]
@@ -54,6 +58,8 @@ class Parts(NamedTuple):
     each: Sequence[tuple]
     grammar: object = None
     table: bool = False
+    drafts: int = 0
+    beyond: int = 0
 
     @property
     def constrained(self) -> bool:
@@ -62,6 +68,8 @@ class Parts(NamedTuple):
 
     def asked(self, requests: Sequence[Request], vocab_size: int) -> tuple[Asked | Tables, ...]:
         """What a model is told besides."""
+        if self.drafts:
+            return (self.drafts,)
         if self.table:
             return (Tables(requests, vocab_size),)
         return (Asked.by(requests),) if issubclass(self.scheduler, TimedSamplingScheduler) else ()
@@ -92,6 +100,14 @@ def choose_parts(engine: type, job: Job, options: Options, checkpoint: Checkpoin
     count = len(job.prompts)
     grammar = options.grammar if job.grammar is None else job.grammar
     each = samplings(options.sampling if job.sampling is None else job.sampling, count)
+    drafts, reserve = drafts_of(engine, job, options)
+    if drafts:
+        if grammar is not None or samples(engine) or keeps_state(engine) or not all(one.greedy for one in each):
+            raise InputError(f"speculate is {drafts}: drafts are verified by the likeliest tokens, without grammar or draws")
+        return Parts(
+            SpeculatingRequest, *parts_for(drafts, options), [(drafts, reserve)] * count, drafts=drafts,
+            beyond=reserve_for(drafts) - reserve,
+        )  # fmt: skip
     if all(one.greedy for one in each) and not keeps_state(engine):
         if options.mistake:
             raise InputError(f"the mistake {options.mistake!r} is one of sampling, and all tokens are the likeliest")

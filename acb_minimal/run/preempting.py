@@ -37,6 +37,8 @@ def mode_of(job: Job, options: Options, engine_class: type, parts: Parts) -> str
     preempt = options.preempt if job.preempt is None else job.preempt
     if preempt is not None and preempt not in MODES | MISTAKES:
         raise InputError(f"unknown preempt mode {preempt!r}: the modes are {' and '.join(MODES)}")
+    if preempt is not None and parts.drafts:
+        raise InputError(f"preempt is {preempt!r}, and pages on demand do not go together with drafts")
     if preempt == "swap" and not copies_pages(engine_class):
         raise InputError("preempt is 'swap', and this engine copies no pages: give recompute, or take chapter ch9")
     if preempt == "swap" and issubclass(parts.scheduler, SamplingScheduler):

@@ -120,6 +120,8 @@ class Session:
         self.stops = StopTexts(stops, self.checkpoint.tokenizer() and self.checkpoint.decode if stops else str)
         if self.options.mask_work and not self.parts.constrained:
             raise InputError(f"mask work is {1e3 * self.options.mask_work:g} ms, and no masks are made: give a grammar")
+        if self.parts.drafts and not self.device.arithmetic and self.options.acceptance is None:
+            raise InputError("the simulator only keeps time for this model, and knows no drafts to be right: give acceptance")
         self.preempt = mode_of(job, self.options, self.engine_class, self.parts)
         asked = self._requests(job)
         longest = max((min(r.max_positions, self.checkpoint.max_positions) for r in asked), default=1)
@@ -150,7 +152,7 @@ class Session:
                 self.requests.append(request)
             except InputError as error:
                 self.refused[request.id] = str(error)
-        pages = min(per_request, self.pool.num_pages)
+        pages = min(per_request, self.pool.num_pages) + self.pool.pages_for(self.parts.beyond)
         biases = self.parts.biases(self.requests)
         self.size = SlotSize(job.max_running, job.max_batch_tokens, pages, self.checkpoint.vocab_size, biases)
         check = partial(check_gpu, self.checkpoint, self.pool, self.device)

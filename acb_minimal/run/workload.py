@@ -36,6 +36,7 @@ class Job:
             each; None: to what the Options of the run say.
         sampling: how tokens are chosen: for all prompts, or one or None for each; None: as the Options of the run say,
             or else the model's generation config.
+        speculate: drafts in each decode (speculation.py); None: as the Options of the run say.
         stop: texts; an answer ends before the first of them.
         arrivals: when requests arrive; None: as the Options of the run say, or else all are there from the start.
     """
@@ -53,6 +54,7 @@ class Job:
     sampling: "Sampling | Sequence[Sampling | None] | None" = None
     stop: Sequence[str] = ()
     arrivals: "Arrivals | None" = None
+    speculate: int | None = None
 
     @property
     def new_tokens(self) -> list[int]:

@@ -17,8 +17,10 @@ from .simulator import Cost
 
 FILE = Path(__file__).with_name("costs.json")
 # Not measured, but taken to cost as much as something that was: sampling and counting have as many kernels as the
-# carry-over, or a few more (what their bytes take is left out), a mask is copied to its row as a token id is.
-TAKEN_AS = {"logits": "forward", "sample": "carry_over", "count": "carry_over", "masks": "fill"}
+# carry-over, or a few more (what their bytes take is left out), and so have what is drafted and corrected; a mask is
+# copied to its row as a token id is. A decode of several tokens: as so many decodes that share its keys and values.
+TAKEN_AS = {"logits": "forward", "sample": "carry_over", "count": "carry_over", "correct": "carry_over",
+            "draft": "carry_over", "masks": "fill"}  # fmt: skip
 COMPILED = "compiled"  # in the entry of a model: the same figures with its linears joined and much of it compiled
 
 
@@ -151,8 +153,9 @@ class Costs:
         if TAKEN_AS.get(what, what) == "carry_over":
             return Cost(1e-6 * self.figures["carry_over"])
         if shape.decodes:
-            positions = shape.context / shape.rows + self.positions
-            replay = 1e-6 * decode_time(self.model["decode"], self.rows * shape.rows, positions)
+            width = shape.tokens / shape.rows
+            positions = (shape.context / shape.rows + self.positions) / width
+            replay = 1e-6 * decode_time(self.model["decode"], self.rows * shape.tokens, positions)
         else:
             replay = _line(self.model["mixed"], token=shape.tokens, pair=shape.pairs)
         busy = replay - self.graph_gaps

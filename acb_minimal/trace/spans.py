@@ -19,7 +19,8 @@ from .breakdown import inside
 Lane = Literal["CPU", "H2D", "compute", "D2H"]
 LANES: tuple[Lane, ...] = ("CPU", "H2D", "compute", "D2H")
 ENGINES: dict[str, Lane] = {"h2d": "H2D", "compute": "compute", "d2h": "D2H"}
-LAUNCHES = ("carry_over", "count", "forward", "logits", "sample", "replay")  # what work on the compute engine is called
+# What work on the compute engine is called.
+LAUNCHES = ("carry_over", "correct", "draft", "count", "forward", "logits", "sample", "replay")
 COPIES = {"h2d": "upload", "d2h": "download"}
 SWAPS = {"h2d": "swap_in", "d2h": "swap_out"}  # of KV pages
 # In the categories of torch's profiler: which call of CUDA's a span on the CPU stands for, and what a copy is called.
