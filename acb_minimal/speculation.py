@@ -21,7 +21,7 @@ from .errors import InputError
 from .model import Model
 from .request import Batch, Request
 from .scheduler import Scheduler
-from .slot import Inputs, IOSlot, SlotSize
+from .slot import IOSlot, SlotSize
 
 NGRAM = 3  # tokens that are compared, at most
 
@@ -228,9 +228,7 @@ class SpeculatingModel(Model):
         )
 
     def make_slot(self, name: str) -> SpeculatingSlot:
-        return self.slot_class(
-            self.size, self.cache.page_size, self.cache.scratch_page, self.device, name, self.drafts
-        )
+        return self.slot_class(self.size, self.cache.page_size, self.cache.scratch_page, self.device, name, self.drafts)
 
     def carry_over(self, slot: SpeculatingSlot, previous: SpeculatingSlot) -> None:
         """Does nothing: `correct` takes the newest tokens from where `verify` has left them."""
@@ -338,13 +336,15 @@ def lookup(tokens: torch.Tensor, lengths: torch.Tensor, count: int) -> torch.Ten
     Returns:
         int32 [rows, count].
     """
-    positions, newest = tokens.shape[1], lengths[:, None].long() - 1
+    positions, newest = tokens.shape[1], (lengths[:, None].long() - 1).clamp(min=0)
     places = torch.arange(positions, device=tokens.device)
     same, matched = torch.ones_like(tokens, dtype=torch.bool), torch.zeros_like(tokens)
     for back in range(NGRAM):
-        same = same & (tokens.roll(back, 1) == tokens.gather(1, (newest - back).clamp(min=0)))
+        alike = tokens.roll(back, 1) == tokens.gather(1, (newest - back).clamp(min=0))
+        same = same & alike & (places >= back)
         matched = matched + same
     rank = torch.where(places < newest, matched * positions + places, -1)
     found = rank.argmax(1, keepdim=True)
     period = (newest - found).clamp(min=1)  # behind the newest token it goes on as it did before
-    return tokens.gather(1, found + 1 + torch.arange(count, device=tokens.device) % period)
+    places = found + 1 + torch.arange(count, device=tokens.device) % period
+    return tokens.gather(1, torch.minimum(places, newest))

@@ -20,6 +20,7 @@ from .arrivals import (
 )
 from .options import (
     RANK_TIMEOUT,
+    Acceptance,
     Chapter,
     Compile,
     Context,
@@ -37,6 +38,8 @@ from .options import (
     Preempt,
     RankTimeout,
     Requests,
+    Reserve,
+    Speculate,
     WorkloadName,
     check_folder,
     check_plot,
@@ -70,6 +73,9 @@ def profile(
     sampling: Asked = None,
     pages: Pages = None,
     preempt: Preempt = None,
+    speculate: Speculate = None,
+    reserve: Reserve = None,
+    acceptance: Acceptance = None,
     graphs: Graphs = False,
     compile: Compile = False,
     gpus: Gpus = None,
@@ -92,6 +98,7 @@ def profile(
     chosen, checkpoint = choose_workload(workload, ranks, model=model, **changes)
     sampled = parse_sampling(sampling, checkpoint)
     asked = {"grammar": grammar, "mask_work": mask_work, "sampling": sampled, "pages": pages, "preempt": preempt}
+    asked |= {"speculate": speculate, "reserve": reserve, "acceptance": acceptance}
     options = choose_options(host_work, launching, graphs, compile, chosen, device, ranks, **asked)
     (done,), _ = _measure(chosen, device, [chapter], checkpoint, options, {"batches": batches})
     if trace:
@@ -120,6 +127,9 @@ def compare(
     sampling: Asked = None,
     pages: Pages = None,
     preempt: Preempt = None,
+    speculate: Speculate = None,
+    reserve: Reserve = None,
+    acceptance: Acceptance = None,
     graphs: Graphs = False,
     compile: Compile = False,
     gpus: Gpus = None,
@@ -158,6 +168,7 @@ def compare(
     chosen, checkpoint = choose_workload(workload, ranks, model=model, **changes)
     sampled = parse_sampling(sampling, checkpoint)
     asked = {"grammar": grammar, "mask_work": mask_work, "sampling": sampled, "pages": pages, "preempt": preempt}
+    asked |= {"speculate": speculate, "reserve": reserve, "acceptance": acceptance}
     options = choose_options(host_work, launching, graphs, compile, chosen, device, ranks, **asked)
     options, chosen = replace(options, arrivals=coming), with_recorded(chosen, checkpoint, recorded)
     # Under the profiler, launching is slower, and so other batches would be made of who has arrived.

@@ -45,6 +45,15 @@ GrammarName = Annotated[
 MaskWork = Annotated[
     float | None, typer.Option(metavar="MS", help="Work added to the masks of every step, in ms.", show_default="none")
 ]
+Speculate = Annotated[int | None, typer.Option(metavar="K", help="Drafts in each decode.", show_default="none")]
+Reserve = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Positions behind a request's last, for drafts.", show_default="2 K, what it takes"),
+]
+Acceptance = Annotated[
+    float | None,
+    typer.Option(metavar="SHARE", help="Take so many drafts as right, by chance.", show_default="those that are right"),
+]
 Pages = Annotated[
     int | None, typer.Option(metavar="N", help="KV pages.", show_default="as many as --max-running requests need")
 ]

@@ -26,6 +26,7 @@ from .arrivals import (
 from .options import (
     RANK_TIMEOUT,
     WORKLOADS,
+    Acceptance,
     Chapter,
     Compile,
     Context,
@@ -42,6 +43,8 @@ from .options import (
     Preempt,
     RankTimeout,
     Requests,
+    Reserve,
+    Speculate,
     check_writable,
     choose_options,
     choose_workload,
@@ -81,6 +84,9 @@ def run(
     mask_work: MaskWork = None,
     pages: Pages = None,
     preempt: Preempt = None,
+    speculate: Speculate = None,
+    reserve: Reserve = None,
+    acceptance: Acceptance = None,
     graphs: Graphs = False,
     compile: Compile = False,
     gpus: Gpus = None,
@@ -136,6 +142,7 @@ def run(
         min_tokens=min_tokens, logprobs=logprobs,
     )  # fmt: skip
     asked = {"grammar": grammar, "mask_work": mask_work, "sampling": sampling, "pages": pages, "preempt": preempt}
+    asked |= {"speculate": speculate, "reserve": reserve, "acceptance": acceptance}
     options = choose_options(host_work, launching, graphs, compile, ranks=ranks, mistake=mistake, **asked)
     session = Session(job, chapter, checkpoint, device, dataclasses.replace(options, arrivals=coming))
     _print_refused(session.refused)
@@ -223,6 +230,9 @@ def _print_figures(session, chapter: str) -> None:
     made.add_row("new tokens/s", f"{figures.tokens_per_second:,.0f}")
     made.add_row(f"ms per step (mean of {figures.steps:,})", f"{figures.ms_per_step:.2f}")
     made.add_row("ms per decode step (median)", "-" if decode is None else f"{decode:.2f}")
+    if session.parts.drafts and (drafted := session.scheduler.drafted):
+        accepted = session.scheduler.accepted
+        made.add_row("drafts accepted", f"{accepted:,} of {drafted:,} ({accepted / drafted:.0%})")
     console.print(made)
     if waited := latency.stored(latency.of_session(session)):
         console.print()

@@ -23,7 +23,8 @@ LogitBias = Annotated[list[str] | None, _option("Added to a token's score; repea
 MinTokens = Annotated[int | None, _option("No stop token before there are so many.")]
 Logprobs = Annotated[bool, typer.Option("--logprobs", help="Tell how likely tokens were.", rich_help_panel="Sampling")]
 Mistake = Annotated[
-    str | None, _option("Sample with a mistake: host-counts, batch-generator or kept-rows.", metavar="NAME")
+    str | None,
+    _option("Sample with a mistake: host-counts, batch-generator, kept-rows; drafts: stale-drafts.", metavar="NAME"),
 ]
 Asked = Annotated[
     list[str] | None,

@@ -103,7 +103,7 @@ def choose_parts(engine: type, job: Job, options: Options, checkpoint: Checkpoin
     drafts, reserve = drafts_of(engine, job, options)
     if drafts:
         if grammar is not None or samples(engine) or keeps_state(engine) or not all(one.greedy for one in each):
-            raise InputError(f"speculate is {drafts}: drafts are verified by the likeliest tokens, without grammar or draws")
+            raise InputError(f"speculate is {drafts}: drafts go with the likeliest tokens, no grammar and no draws")
         return Parts(
             SpeculatingRequest, *parts_for(drafts, options), [(drafts, reserve)] * count, drafts=drafts,
             beyond=reserve_for(drafts) - reserve,

@@ -121,7 +121,7 @@ class Session:
         if self.options.mask_work and not self.parts.constrained:
             raise InputError(f"mask work is {1e3 * self.options.mask_work:g} ms, and no masks are made: give a grammar")
         if self.parts.drafts and not self.device.arithmetic and self.options.acceptance is None:
-            raise InputError("the simulator only keeps time for this model, and knows no drafts to be right: give acceptance")
+            raise InputError("the simulator only keeps time for this model, where no draft is right: give acceptance")
         self.preempt = mode_of(job, self.options, self.engine_class, self.parts)
         asked = self._requests(job)
         longest = max((min(r.max_positions, self.checkpoint.max_positions) for r in asked), default=1)

@@ -1,7 +1,5 @@
 """Speculation (speculation.py) as an option of any run: its parts, timed from outside as all parts are."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 
