@@ -57,6 +57,9 @@ Acceptance = Annotated[
 Pages = Annotated[
     int | None, typer.Option(metavar="N", help="KV pages.", show_default="as many as --max-running requests need")
 ]
+PageSize = Annotated[
+    int | None, typer.Option(metavar="N", help="Positions in a KV page.", show_default="64")
+]
 Preempt = Annotated[
     str | None,
     typer.Option(

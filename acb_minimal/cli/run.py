@@ -40,6 +40,7 @@ from .options import (
     ModelName,
     NewTokens,
     Pages,
+    PageSize,
     Preempt,
     RankTimeout,
     Requests,
@@ -83,6 +84,7 @@ def run(
     grammar: GrammarName = None,
     mask_work: MaskWork = None,
     pages: Pages = None,
+    page_size: PageSize = None,
     preempt: Preempt = None,
     speculate: Speculate = None,
     reserve: Reserve = None,
@@ -121,9 +123,10 @@ def run(
     coming, recorded = choose_arrivals(rate, concurrency, arrivals, ttft_ms, tpot_ms)
     ranks = start_ranks(gpus, device, rank_timeout)
     if prompt:
-        limits = {"max_new_tokens": new_tokens, "max_running": max_running}
+        limits = {"max_new_tokens": new_tokens, "max_running": max_running, "page_size": page_size}
         job, checkpoint = _job(prompt, "counter" if model is None else model, ranks, limits | {"stop": stop or []})
     else:
+        paged = {} if page_size is None else {"page_size": page_size}
         chosen, checkpoint = choose_workload(
             "demo" if workload is None else workload,
             ranks,
@@ -133,7 +136,7 @@ def run(
             max_running=max_running,
             model=model,
         )
-        job = with_recorded(chosen, checkpoint, recorded).job(checkpoint.vocab_size, stop=stop or [])
+        job = with_recorded(chosen, checkpoint, recorded).job(checkpoint.vocab_size, stop=stop or [], **paged)
     from ..run.session import Session
 
     sampling = choose_sampling(

@@ -182,3 +182,24 @@ def test_a_request_of_a_file_that_is_too_long_is_refused(acb, tmp_path):
     done = acb("run", "ch1", "--arrivals", file)
     assert done.returncode == 2
     assert "request 0 of the arrivals: 250 prompt + 9 new tokens are past the model's 256 positions" in done.stderr
+
+
+def test_pages_are_given_on_demand(acb):
+    asked = ["--prompt", "count 7 to 15", "--prompt", "count 20 to 28", "--new-tokens", 12, "--device", "sim"]
+    for chapter, preempt in (("ch1", "recompute"), ("ch9", "swap")):
+        done = acb("run", chapter, "--pages", 5, "--page-size", 4, "--preempt", preempt, *asked)
+        assert "count 20 to 28 -> 20 21 22 23 24 25 26 27 28\n" in done.stdout
+        assert f"5 KV pages, pages on demand ({preempt})" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["ch1", "--preempt", "drop"], "unknown preempt mode 'drop': the modes are recompute and swap"),
+        (["ch5", "--preempt", "swap"], "preempt is 'swap', and this engine copies no pages: give recompute, or take"),
+        (["ch9", "--pages", 0], "the page pool has 0 pages; it needs at least 1"),
+        (["ch1", "--page-size", 0], "page size is 0; it must be at least 1"),
+    ],
+)
+def test_pages_that_cannot_be_are_said_in_a_line(refused, given, said):
+    assert said in refused("run", *given, "--device", "sim")
