@@ -326,3 +326,12 @@ def test_what_is_sampled_does_not_depend_on_the_pool(pages):
     assert [one.tokens for one in roomy.serve()] == [one.tokens for one in tight.serve()]
     with pytest.raises(InputError, match="preempt is 'swap', and what a request has sampled by is not copied"):
         Session(Job(PROMPTS, preempt="swap", sampling=asked), "ch9", CHECKPOINT, "sim")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("chapter", "mode"), [("ch1", "recompute"), ("ch5", "recompute"), ("ch9", "swap")])
+@pytest.mark.parametrize("pages", [5, 7, 9])
+def test_a_gpu_counts_right_in_every_pool(chapter, mode, pages):
+    job = Job(PROMPTS, 16, **SMALL, pages=pages, preempt=mode)
+    texts = [one.text for one in Session(job, chapter, CHECKPOINT, "cuda").serve()]
+    assert texts == [counter.answer(*pair) for pair in PAIRS]
