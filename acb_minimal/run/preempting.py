@@ -65,7 +65,18 @@ class TimedSwappingModel(SwappingModel, TimedModel):
     """Timed, and the host's memory for pages has names."""
 
     def make_berths(self, count: int) -> None:
-        super().make_berths(count)
+        """As SwappingModel has it.
+
+        Raises:
+            InputError: the host has not so much memory to pin.
+        """
+        try:
+            super().make_berths(count)
+        except RuntimeError as error:
+            self.close()
+            needed = count * self.size.pages * sum(tensor[0].nbytes for tensor in self.tensors) / 1e9
+            why = f"{error}".partition("\n")[0]
+            raise InputError(f"too little host memory: {count} berths take {needed:.1f} GB ({why})") from None
         layers = len(self.cache.keys)
         for number, berths in enumerate(self.berths):
             what = "keys" if number < layers else "values"
