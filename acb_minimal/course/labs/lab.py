@@ -21,7 +21,7 @@ from ...run.engines import CHAPTERS, chapter_path, code_lines
 FOLDER = CHAPTERS / "labs"
 BUILDERS = (
     "batch", "streams", "events", "marks", "swap", "ahead", "slots", "carry", "graphs", "masks", "held", "counts",
-    "halves", "berths",
+    "halves", "berths", "place",
 )  # fmt: skip
 HUNTS = (
     "haste", "idle", "late", "lucky", "scramble", "scarce", "stutter", "loop", "early", "unseen", "blank", "squared",

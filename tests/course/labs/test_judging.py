@@ -52,6 +52,7 @@ STARTERS = {
     "counts": ("tokens", "request 0 was drawn with token 0 counted not at all in its prompt; right is once"),
     "halves": ("tokens", "request 1 was drawn with token 7 counted not at all in its prompt; right is once"),
     "berths": ("order, tokens", "nothing makes swap wait for compute"),
+    "place": ("tokens", "was not back from host memory"),
     "haste": ("order, tokens", "the host (fill, batch 1) writes slot B's pinned inputs; the upload of batch 1 reads"),
     "idle": ("step", "for the download of batch N; N + 1 is not launched yet, so the GPU runs dry"),
     "late": ("step", "for the download of batch N + 1, and takes in the tokens of N; N + 2 is not launched yet"),
