@@ -147,6 +147,11 @@ class Batch:
         """
         return all(row.length == self.width for row in self.rows) and len(self.sampled) == len(self.rows)
 
+    @cached_property
+    def first_tokens(self) -> bool:
+        """Whether a request gets its first token from it."""
+        return any(row.samples and row.start + row.length == row.request.prompt_len for row in self.rows)
+
     @property
     def max_query_len(self) -> int:
         """Tokens of the longest row; of a batch of padding alone, `width`."""

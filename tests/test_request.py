@@ -31,3 +31,14 @@ def test_decodes_are_padded_to_the_next_size_if_there_is_one(rows, size):
 def test_a_batch_with_a_prompt_in_it_is_not_padded():
     batch = Batch([Row(LONG, 0, 5), Row(SHORT, 1, 1)])
     assert batch.padded([4]) is batch
+
+
+def test_a_batch_knows_whether_first_tokens_come_of_it():
+    request = Request("0", [1, 2, 3], 4)
+    assert not Batch([Row(request, 0, 2)]).first_tokens  # a piece of the prompt
+    assert Batch([Row(request, 2, 1)]).first_tokens
+    assert Batch([Row(Request("1", [1], 9), 5, 1), Row(request, 0, 3)]).first_tokens
+    assert not Batch([Row(request, 3, 1, 0)]).first_tokens
+    request.prefill_len = 5  # it has two tokens, and is computed again: its first one was handed out
+    assert not Batch([Row(request, 0, 3)]).first_tokens
+    assert not Batch([Row(request, 0, 5)]).first_tokens

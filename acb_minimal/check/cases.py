@@ -98,6 +98,7 @@ class Prompt(NamedTuple):
         stops_after: after how many of them a stop token ends the request; None: it has no stop token.
         grammar: what its tokens are held to; None: nothing.
         sampling: how they are chosen; None: each is the likeliest.
+        cancelled_after: its reader cancels it when he has been handed so many of them; None: he does not.
     """
 
     length: int
@@ -105,6 +106,7 @@ class Prompt(NamedTuple):
     stops_after: int | None = None
     grammar: Automaton | None = None
     sampling: Sampling | None = None
+    cancelled_after: int | None = None
 
 
 @dataclass(frozen=True)
@@ -142,11 +144,12 @@ class Case:
     def served(self) -> list[tuple[list[int], list[int], tuple[int, ...]]]:
         """For each request its prompt, the tokens that are right, and its stop tokens."""
         requests = []
-        for number, (length, new_tokens, stops_after, grammar, sampling) in enumerate(self.prompts):
+        for number, (length, new_tokens, stops_after, grammar, sampling, leaves) in enumerate(self.prompts):
             prompt = [(7 * number + 3 * place) % VOCAB for place in range(length)]
             tokens, stop = generate(prompt, new_tokens, grammar, sampling), ()
             if stops_after is not None:
                 tokens, stop = tokens[:stops_after], (tokens[stops_after - 1],)
+            tokens = tokens[:leaves]
             requests.append((prompt, tokens, stop))
         return requests
 
@@ -169,6 +172,11 @@ class Case:
     def constrained(self) -> bool:
         """Whether any request has a grammar."""
         return any(prompt.grammar for prompt in self.prompts)
+
+    @property
+    def streamed(self) -> bool:
+        """Whether its readers are handed each token, and may leave."""
+        return any(prompt.cancelled_after is not None for prompt in self.prompts)
 
     @property
     def sampled(self) -> bool:
@@ -225,6 +233,17 @@ SWAP_CASES = (
     # One comes back to pages of one that has ended, and that has a row in the batch in flight.
     Case("onto", (Prompt(2, 6, 1), Prompt(2, 7, 4), Prompt(3, 6, 3)), 5, 4, 5, berths=1),
 )
+# For engines that hand tokens out when they are there: readers who leave. Other engines can be run with them too.
+READER_CASES = (
+    # One leaves with its first token, while its next may be in flight; there are pages for two, and the next takes its.
+    Case(
+        "leaves",
+        (Prompt(2, 6, cancelled_after=1), Prompt(2, 6, 3), Prompt(3, 5, cancelled_after=2), Prompt(2, 6)),
+        8, 3, 6,
+    ),
+    # First tokens come one by one, between batches without any, and some of those are only pieces of a prompt.
+    Case("firsts", (Prompt(5, 3), Prompt(1, 5, cancelled_after=2), Prompt(4, 2, 1), Prompt(2, 3)), 10, 3, 4),
+)  # fmt: skip
 
 # Tokens that are liked, and come again as often as penalties let them; each draw has a seed of its own.
 LIKED = {3: 3.0, 8: 2.5, 20: 2.5}

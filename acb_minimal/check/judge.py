@@ -16,6 +16,7 @@ from ..run.engines import chapter_path, copies_pages, keeps_state, load_chapter,
 from ..run.grammars import TimedGrammarModel, TimedGrammarScheduler
 from ..run.preempting import model_for, scheduler_for
 from ..run.samplers import TimedSamplingModel, TimedSamplingScheduler
+from ..run.streams import streaming
 from ..run.timed import BatchDone, TimedModel, TimedScheduler
 from ..sampling import Asked
 from ..sim.costs import Costs
@@ -94,7 +95,7 @@ class Books:
         copied if the engine copies them."""
         books, case = self, self.case
         preempt = ("swap" if copies_pages(engine_class) else "recompute") if case.berths else None
-        kind = scheduler_for(kind, preempt, case.berths)
+        kind = streaming(scheduler_for(kind, preempt, case.berths), case.streamed)
 
         class Scheduler(kind):
             def has_work(self) -> bool:
@@ -202,6 +203,9 @@ class Books:
         Raises:
             Broken: it is not a request that has just got its finish_reason, or not with the tokens that are right.
         """
+        if self.case.streamed and isinstance(request, tuple):
+            self._handed(*request)
+            return
         if not isinstance(request, Request):
             raise YieldError(f"run yielded {request!r}")
         if request.finish_reason is None:
@@ -225,6 +229,13 @@ class Books:
             due = "grammar"
         if reason != due:
             raise Broken(f"run yielded request {request.id} with finish_reason {reason!r}; right is {due!r}")
+
+    def _handed(self, request: Request, place: int) -> None:
+        """Its reader has a token, and leaves if he has as many as he wants."""
+        handed = place + 1 - request.prompt_len
+        if handed == self.case.prompts[int(request.id)].cancelled_after and request.finish_reason is None:
+            self._scheduler.cancel(request.id)
+            self._to_yield.pop(request.id)
 
     def ended(self, threads: set[threading.Thread]) -> None:
         """Looks at what the engine has left undone.

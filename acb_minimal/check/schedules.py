@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..errors import InputError
-from ..run.engines import copies_pages, keeps_state, samples
+from ..run.engines import copies_pages, hands_out, keeps_state, samples
 from ..run.timed import BatchDone
 from ..sim.policies import Eager, Lazy, Random, Timed
-from .cases import CASES, GRAMMAR_CASES, LONG, SAMPLING_CASES, SWAP_CASES, WIDE, Case
+from .cases import CASES, GRAMMAR_CASES, LONG, READER_CASES, SAMPLING_CASES, SWAP_CASES, WIDE, Case
 from .explorer import Explored, ScheduleExplorer, Script
 from .judge import Outcome, serve
 from .pace import serve_timed
@@ -30,9 +30,11 @@ SLICE = 8  # runs of a case, before it is the next one's turn
 
 def cases_of(engine_class: type) -> tuple[Case, ...]:
     """Those that an engine is tried with: with grammars if it samples by itself, with draws if it keeps their state,
-    with too few pages if it copies them."""
+    with too few pages if it copies them, with readers who leave if it asks whether tokens are there."""
     if copies_pages(engine_class):
         return SWAP_CASES
+    if hands_out(engine_class):
+        return (*READER_CASES, *CASES)
     return GRAMMAR_CASES if samples(engine_class) else SAMPLING_CASES if keeps_state(engine_class) else CASES
 
 
@@ -60,7 +62,7 @@ def replay(engine_class: type, seed: str, detector: RaceDetector | None = None, 
     if name in large and choices in POLICIES:
         return served(large[name], POLICIES[choices]())
     own = cases_of(engine_class)
-    cases = {case.name: case for case in (*CASES, *GRAMMAR_CASES, *SAMPLING_CASES, *SWAP_CASES)}
+    cases = {case.name: case for case in (*CASES, *GRAMMAR_CASES, *SAMPLING_CASES, *SWAP_CASES, *READER_CASES)}
     if seed.isdecimal():
         rounds, index = divmod(int(seed), len(own))
         return served(own[index], FIXED[rounds]() if rounds < len(FIXED) else Random(int(seed)))

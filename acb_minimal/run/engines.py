@@ -107,6 +107,11 @@ def carries_over(engine_class: type) -> bool:
     return _names(engine_class, "carry_over")
 
 
+def hands_out(engine_class: type) -> bool:
+    """Whether an engine asks if tokens are there, as chapter 11 does, and may hand them out when it likes."""
+    return _names(engine_class, "query")
+
+
 def _names(engine_class: type, name: str) -> bool:
     """Whether any method of an engine has an attribute of that name."""
     methods = [each for kind in engine_class.__mro__ for each in vars(kind).values()]

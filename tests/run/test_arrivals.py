@@ -12,7 +12,7 @@ from acb_minimal.models import counter
 from acb_minimal.run.arrivals import Arrivals, Recorded, read_recorded
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.engines import chapter_paths
-from acb_minimal.run.options import Options
+from acb_minimal.run.options import Options, Scale
 from acb_minimal.run.session import Session
 from acb_minimal.run.workload import Job, RecordedWorkload, workload
 
@@ -169,3 +169,31 @@ def test_a_bad_line_of_a_file_is_named(tmp_path, text, message):
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(InputError, match="cannot read arrivals from"):
         read_recorded(tmp_path / "none")
+
+
+def first_token(chapter: str, options: Options) -> tuple[float, float, float]:
+    """Of one request that comes to an idle engine: when it has its first token, and when the next batch begins to be
+    launched, and is; in seconds from its arrival."""
+    job = Job([[5]], 4, arrivals=Arrivals(times=(1.0,)), ignore_stop=True)
+    session = Session(job, chapter, device="sim", options=options, trace=True)
+    session.serve()
+    life = session.scheduler.lives["0"]
+    cpu = [span for span in session.trace.lane("CPU") if span.batch_number == 1]
+    uploads, downloads = ([span for span in cpu if span.name == name] for name in ("upload", "download"))
+    return tuple(time - life.arrived for time in (life.tokens[0], uploads[0].start, downloads[0].end))
+
+
+def test_chapter_11_hands_out_a_first_token_before_the_next_launch_if_it_is_there():
+    slow_host = Options(launching=8e-3, host_work=1e-3)
+    token, begins, _ = first_token("ch11", slow_host)
+    assert token <= begins
+    later, _, ends = first_token("ch5", slow_host)
+    assert later > ends
+    assert later - token > 8e-3
+
+
+def test_where_the_gpu_takes_long_chapter_11_is_chapter_5():
+    slow_gpu = Options(scale=Scale("llama-3.1-8b", rows=24, positions=2000), graphs=True)
+    ours, theirs = first_token("ch11", slow_gpu), first_token("ch5", slow_gpu)
+    assert ours[0] == pytest.approx(theirs[0], abs=1e-4)
+    assert ours[0] > ours[2]  # the next batch had been launched by then

@@ -24,7 +24,7 @@ def read(items: list, id: str) -> tuple[list[int], str]:
     return [item.token for item in tokens], "".join(item.text for item in tokens)
 
 
-@pytest.mark.parametrize("chapter", ["ch1", "ch4", "ch5", "ch7", "ch8"])
+@pytest.mark.parametrize("chapter", ["ch1", "ch4", "ch5", "ch7", "ch8", "ch11"])
 def test_tokens_come_before_their_completion_and_make_it_up(chapter):
     items = list(generate(PROMPTS, chapter, device="sim", max_running=2, stream=True))
     done = {item.id: item for item in items if isinstance(item, Completion)}
@@ -183,7 +183,7 @@ def test_a_soak_with_pages_that_are_copied(seed):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("limits", [{"pages": 24}, {"pages": 14, "preempt": "recompute"}], ids=["reserve", "recompute"])
-@pytest.mark.parametrize("chapter", ["ch1", "ch4", "ch5", "ch6", "ch8"])
+@pytest.mark.parametrize("chapter", ["ch1", "ch4", "ch5", "ch11"])
 def test_a_soak(chapter, limits, seed):
     counted = soak(chapter, seed, 400, **limits)
     assert counted["abort"] > 10
