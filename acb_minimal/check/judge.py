@@ -86,7 +86,8 @@ class Books:
         self.notes: dict[int, str] = {}
         self.steps: list[BatchDone] = []
         self.evidence = Evidence(case, detector)
-        self.calls = self._updates = 0
+        self.calls = 0
+        self._updates: list[int] = []  # the numbers of batches that have come back
         self.requests = case.requests(sampled)
         self._to_yield = {request.id: request for request in self.requests}
 
@@ -183,7 +184,7 @@ class Books:
         Raises:
             WrongTokenError: one is wrong.
         """
-        self._updates += 1
+        self._updates.append(batch.number)
         told = []
         for index, (request, place) in enumerate(zip(rows, places, strict=True)):
             if place is None:  # it was finished already
@@ -191,7 +192,8 @@ class Books:
             token, right = request.generated[place], self.right[int(request.id)][place]
             told.append(f"{request.id}: {token}" + (f" (right: {right})" if token != right else ""))
             if token != right and not self.broken and not self.any_tokens:
-                why = self.evidence.why(batch, index, token, place)
+                again = self._updates.count(batch.number) > 1
+                why = "the batch was retired before" if again else self.evidence.why(batch, index, token, place)
                 self.broken = WrongTokenError(batch.number, request.id, place, token, right, why)
         self.notes[self.detector.actions[-1].number] = "; ".join(told)
         if self.broken:

@@ -18,7 +18,7 @@ PART_ONE = NOTEBOOKS[: len(chapter_paths())]
 # What is simulated on every machine says so in its source.
 SIMULATED_ON_PURPOSE = re.compile(r"\bsimulate\(|\bslower_hosts\(")
 SHOWS_TIMES = re.compile(
-    r"\b(table|timeline|bars|host_work|left_to_gain|two_by_two|slower_hosts|held|beside|closely|answered|often|steps)\("
+    r"\b(table|timeline|bars|host_work|left_to_gain|two_by_two|slower_hosts|held|beside|closely|answered|often|steps|waited)\("
 )
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 of_part_one = pytest.mark.parametrize("path", PART_ONE, ids=lambda path: path.stem)
@@ -48,7 +48,7 @@ def committed(cell) -> str:
 
 
 def test_every_chapter_has_a_notebook():
-    assert sorted(CHAPTERS.glob("*.ipynb")) == NOTEBOOKS
+    assert sorted(CHAPTERS.glob("*.ipynb")) == sorted(NOTEBOOKS)
 
 
 @each_notebook

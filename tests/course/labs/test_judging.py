@@ -67,6 +67,7 @@ STARTERS = {
     "squared": ("tokens", "request 1 was drawn with token 3 counted twice in its answer; right is once"),
     "vault": ("order", "the forward pass of batch 0 writes them; nothing makes swap wait for compute"),
     "hurry": ("order", "the swap-in writes the keys of layer 0, page 0; the forward pass of batch 4 writes"),
+    "asked": ("order, tokens", "reads slot A's pinned outputs; the download of batch 0 writes them"),
 }
 
 
