@@ -77,7 +77,7 @@ class ScheduleExplorer:
         self.engine_class, self.case = engine_class, case
         self.runs = 0
         self._todo: list[tuple[int, ...]] = [()]
-        self._next: dict[State, list[State | str]] = {}
+        self._next: dict[Point, list[Point | str]] = {}
 
     @property
     def complete(self) -> bool:
@@ -112,13 +112,13 @@ class ScheduleExplorer:
 
     def schedules(self) -> int:
         """How many different schedules are covered."""
-        counts: dict[State | str, int] = {END: 1, VOID: 0}
+        counts: dict[Point | str, int] = {END: 1, VOID: 0}
         for state in sorted(self._next, key=lambda state: -state.events):  # those that come after a state first
             counts[state] = sum(counts.get(after, 0) for after in self._next[state])
         return counts[min(self._next, key=lambda state: state.events)] if self._next else min(self.runs, 1)
 
 
-class State(NamedTuple):
+class Point(NamedTuple):
     """All that what follows depends on.
 
     Attributes:
@@ -140,7 +140,7 @@ class _Walk(Script):
     def __init__(self, explorer: ScheduleExplorer, choices: tuple[int, ...], detector: RaceDetector):
         super().__init__(choices)
         self.explorer, self.detector = explorer, detector
-        self.state: State | None = None
+        self.state: Point | None = None
 
     def pick(self, options: int, must: bool) -> int:
         state = self._look()
@@ -161,14 +161,14 @@ class _Walk(Script):
         self.explorer._todo += [(*self.made, choice) for choice in range(1, options)]
         return 0
 
-    def arrive(self, state: "State | str") -> None:
+    def arrive(self, state: "Point | str") -> None:
         """Notes where the last choice has led."""
         if self.state is not None:
             self.explorer._next[self.state][self.made[-1]] = state
 
-    def _look(self) -> State:
+    def _look(self) -> Point:
         host, device = [], []
         for kind, action in self.detector.events:
             (host if kind != "done" or action.actor == HOST else device).append((kind, action.number))
         memory = self.detector.memories.fingerprint()
-        return State(len(host) + len(device), hash(tuple(host)), frozenset(device), memory)
+        return Point(len(host) + len(device), hash(tuple(host)), frozenset(device), memory)

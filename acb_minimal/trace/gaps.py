@@ -35,10 +35,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ..errors import InputError
+from .launched import Launched
 from .pieces import Pieces, numbered, pieces
 from .stretches import Stretches
 from .torch_profiler import CALLS, Recording
-from .work import Work
 
 Kind = Literal["bubble", "launch gap", "kernel gap", "copy", "stall"]
 KINDS: tuple[Kind, ...] = ("bubble", "launch gap", "kernel gap", "copy", "stall")
@@ -75,9 +75,9 @@ class Gpu:
 
     name: str
     recording: Recording
-    work: Work
-    downloads: Work
-    uploads: Work
+    work: Launched
+    downloads: Launched
+    uploads: Launched
     waits: np.ndarray
 
     @property
@@ -234,7 +234,7 @@ def gpus(recording: Recording, begin: float = 0.0, end: float = float("inf")) ->
     rows = tuple(each[(recording.start[each] >= 1e9 * begin) & (recording.start[each] < 1e9 * end)] for each in rows)
     found = []
     for number, name in sorted(enumerate(recording.gpus), key=lambda item: (len(item[1]), item[1])):
-        work, downloads, uploads = (Work.of(recording, each[recording.gpu[each] == number], calls) for each in rows)
+        work, downloads, uploads = (Launched.of(recording, each[recording.gpu[each] == number], calls) for each in rows)
         if len(work.row):
             found.append(Gpu(_called(recording, name), recording, work, downloads, uploads, waits))
     if not found:

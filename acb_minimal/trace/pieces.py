@@ -58,7 +58,7 @@ def pieces(recording: Recording, work, downloads, waits: np.ndarray) -> Pieces:
     """Of any other.
 
     Args:
-        work: of one GPU (see gaps.Work).
+        work: of one GPU (see launched.Launched).
         downloads: copies to the host, likewise.
         waits: rows of the calls in which a thread waits. int [waits].
     """

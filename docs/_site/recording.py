@@ -23,7 +23,7 @@ from acb_minimal.sim.device import SimulatedDevice
 from acb_minimal.trace.steps import typical_decodes
 
 
-class Device(SimulatedDevice):
+class RecordedDevice(SimulatedDevice):
     """The simulated GPU with a Recorder looking on from where serving begins."""
 
     def __init__(self, costs: Dialled, recorder: Recorder):
@@ -63,7 +63,7 @@ def record(
             super().__init__(model, scheduler, cuda)
             recorder.name_streams(self, cuda.default_stream())
 
-    session = Session(job, Watched, checkpoint, Device(costs, recorder), Options(graphs=graphs))
+    session = Session(job, Watched, checkpoint, RecordedDevice(costs, recorder), Options(graphs=graphs))
     session.serve()
     return {
         "calls": [call for call in recorder.calls if call["line"]],  # the last synchronize is nobody's

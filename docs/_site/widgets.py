@@ -14,7 +14,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 
-class Line(NamedTuple):
+class CodeLine(NamedTuple):
     """A line of code: its number in the file, its indentation, and the line as HTML."""
 
     number: int
@@ -22,12 +22,12 @@ class Line(NamedTuple):
     html: str
 
 
-def lines(path: Path) -> dict[str, Line]:
+def lines(path: Path) -> dict[str, CodeLine]:
     """The lines of a chapter from its class on; what its docstring says, the page says too."""
     text = path.read_text()
     shown = highlight(text, PythonLexer(), HtmlFormatter(nowrap=True)).splitlines()
     both = zip(text.splitlines(), shown, strict=True)
-    found = [(plain, Line(n, len(plain) - len(plain.lstrip()), code)) for n, (plain, code) in enumerate(both, 1)]
+    found = [(plain, CodeLine(n, len(plain) - len(plain.lstrip()), code)) for n, (plain, code) in enumerate(both, 1)]
     return found[text[: text.index("class Engine")].count("\n") :]
 
 

@@ -76,7 +76,7 @@ class Judge:
             self._process = self.pipe = None
 
 
-class Watch:
+class LabWatch:
     """A learner at work.
 
     Attributes:
@@ -201,7 +201,7 @@ def watch(home: Path, lab: Lab | None, console: Console) -> None:
     if not sys.stdin.isatty():
         raise InputError("acb lab watch needs a terminal; without one, acb lab check judges an engine once")
     with _keys() as keys:
-        Watch(home, console, keys).run(lab)
+        LabWatch(home, console, keys).run(lab)
 
 
 @contextmanager

@@ -44,7 +44,7 @@ class Learner:
         monkeypatch.setattr(watching, "EVERY", 0.0)
         self.console = Console(file=StringIO(), width=100)
         keys, self.pipe = os.pipe()
-        self.home, self.watch = home, watching.Watch(home, self.console, keys)
+        self.home, self.watch = home, watching.LabWatch(home, self.console, keys)
         self.live = watching.Live(console=self.console, auto_refresh=False, transient=True)
         self.watch.live = self.live
 

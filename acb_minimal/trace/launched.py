@@ -9,7 +9,7 @@ from .torch_profiler import Recording
 
 
 @dataclass(frozen=True)
-class Work:
+class Launched:
     """Kernels, or copies, of one GPU by start. Times are nanoseconds, int64 [work].
 
     Attributes:
@@ -43,7 +43,7 @@ class Work:
     count: np.ndarray
 
     @classmethod
-    def of(cls, recording: Recording, rows: np.ndarray, calls: tuple[np.ndarray, np.ndarray]) -> "Work":
+    def of(cls, recording: Recording, rows: np.ndarray, calls: tuple[np.ndarray, np.ndarray]) -> "Launched":
         """
         Args:
             rows: of one GPU.
