@@ -18,23 +18,28 @@ from ..request import Request
 from ..run.workload import workload
 from ..sampling import Sampling, SamplingRequest
 from ..slot import SlotSize
-from . import drawing
+from ..speculation import SpeculatingRequest
+from . import drafting, drawing
 
 VOCAB, WIDTH, POSITIONS, SCALE = 31, 4, 64, 0.1
+CIRCLE, PULL = 3, 5.0
 
 
 class Network(torch.nn.Module):
     """A causal LM of one attention layer, as Model runs it. In float64, so that rounding decides no token.
 
     Attributes:
+        pull: added to the score of the token behind the newest one in a small circle of tokens: answers repeat
+            themselves, and go on as they did before, the more the larger it is.
         ran: is told of every forward pass: ids, positions, which of them are sampled behind, the batch as
             paged_attention is given it, and the output.
     """
 
     layers, dtype = (AttentionLayer("attention", 1, WIDTH),), torch.float64
 
-    def __init__(self):
+    def __init__(self, pull: float = 0.0):
         super().__init__()
+        self.pull = pull
         self.ran: Callable | None = None
         self.attention = torch.nn.Module()
         random = torch.Generator().manual_seed(0)
@@ -46,15 +51,19 @@ class Network(torch.nn.Module):
         hidden = (self.tokens[input_ids[0]] * self.places[position_ids[0]])[:, None]
         caches = self.attention.key_cache, self.attention.value_cache
         seen = torch.ops.acb.paged_attention(hidden, hidden, hidden, *caches, *batch, SCALE, 0)
-        output = Output(self.logits(seen[logits_to_keep, 0])[None])
+        output = Output(self.logits(seen[logits_to_keep, 0], input_ids[0, logits_to_keep])[None])
         if self.ran:
             self.ran(input_ids[0], position_ids[0], logits_to_keep, batch, output)
         return output
 
-    def logits(self, seen: torch.Tensor) -> torch.Tensor:
-        """Scores of the next token, [rows, VOCAB], from what attention has seen, [rows, WIDTH]; the sine lets the
-        smallest difference decide."""
-        return (1000 * seen).sin() @ self.head.T
+    def logits(self, seen: torch.Tensor, newest: torch.Tensor) -> torch.Tensor:
+        """Scores of the next token, [rows, VOCAB], from what attention has seen, [rows, WIDTH], and the newest token,
+        [rows]; the sine lets the smallest difference decide."""
+        scores = (1000 * seen).sin() @ self.head.T
+        if not self.pull:
+            return scores
+        behind = newest - newest % CIRCLE + (newest + 1) % CIRCLE
+        return scores.scatter_add(-1, behind.long()[:, None] % VOCAB, torch.full_like(scores[:, :1], self.pull))
 
 
 class Output(NamedTuple):
@@ -67,18 +76,22 @@ class Output(NamedTuple):
     logits: torch.Tensor
 
 
-NETWORK = Network()
+NETWORK, REPEATING = Network(), Network(PULL)
 
 
 def generate(
-    prompt: Sequence[int], new_tokens: int, grammar: Automaton | None = None, sampling: Sampling | None = None
+    prompt: Sequence[int],
+    new_tokens: int,
+    grammar: Automaton | None = None,
+    sampling: Sampling | None = None,
+    network: Network = NETWORK,
 ) -> list[int]:
     """The network's tokens, one at a time, by nothing that an engine uses: no cache, pages, batches, masks, counts."""
     tokens, states, state = list(prompt), grammar.states if grammar else [dict.fromkeys(range(VOCAB), 0)], 0
     for _ in range(new_tokens):
-        hidden = NETWORK.tokens[tokens] * NETWORK.places[: len(tokens)]
+        hidden = network.tokens[tokens] * network.places[: len(tokens)]
         seen = torch.softmax(SCALE * hidden @ hidden[-1], 0) @ hidden
-        scores = NETWORK.logits(seen).tolist()
+        scores = network.logits(seen[None], torch.tensor(tokens[-1:]))[0].tolist()
         if sampling:
             tokens.append(drawing.drawn(scores, tokens, len(prompt), sampling))
             continue
@@ -122,6 +135,8 @@ class Case:
         host_work: seconds of bookkeeping added to every step.
         berths: if not 0, pages are given on demand, and a request that gives way is copied to one of so many berths, or
             computed again, where there is none or the engine copies no pages.
+        drafts: in each decode; 0: as many as the engine needs, if it verifies any.
+        reserve: positions behind its last that a request has pages for; None: as many as drafts may need.
     """
 
     name: str
@@ -133,6 +148,13 @@ class Case:
     row_pages: int | None = None
     host_work: float = 0.0
     berths: int = 0
+    drafts: int = 0
+    reserve: int | None = None
+
+    @property
+    def network(self) -> Network:
+        """Who serves it."""
+        return REPEATING if self.drafts else NETWORK
 
     @property
     def size(self) -> SlotSize:
@@ -144,25 +166,40 @@ class Case:
     def served(self) -> list[tuple[list[int], list[int], tuple[int, ...]]]:
         """For each request its prompt, the tokens that are right, and its stop tokens."""
         requests = []
-        for number, (length, new_tokens, stops_after, grammar, sampling, leaves) in enumerate(self.prompts):
-            prompt = [(7 * number + 3 * place) % VOCAB for place in range(length)]
-            tokens, stop = generate(prompt, new_tokens, grammar, sampling), ()
+        for number, (_, new_tokens, stops_after, grammar, sampling, leaves) in enumerate(self.prompts):
+            prompt = self.prompt(number)
+            tokens, stop = generate(prompt, new_tokens, grammar, sampling, self.network), ()
             if stops_after is not None:
                 tokens, stop = tokens[:stops_after], (tokens[stops_after - 1],)
             tokens = tokens[:leaves]
             requests.append((prompt, tokens, stop))
         return requests
 
-    def requests(self, sampled: bool = False) -> list[Request]:
+    def prompt(self, number: int) -> list[int]:
+        """The tokens of a prompt."""
+        return [(7 * number + 3 * place) % VOCAB for place in range(self.prompts[number].length)]
+
+    def steps(self, drafts: int) -> list[dict[int, drafting.Step]]:
+        """For each request its decodes, with so many drafts in each, by the tokens that it has generated before."""
+        answers = [
+            (prompt := self.prompt(number), generate(prompt, asked.new_tokens + drafts, network=self.network))
+            for number, asked in enumerate(self.prompts)
+        ]
+        return [drafting.steps(prompt, answer, drafts) for prompt, answer in answers]
+
+    def requests(self, sampled: bool = False, drafts: int = 0) -> list[Request]:
         """New requests, to be served; their ids are "0", "1", ... in order.
 
         Args:
             sampled: whether they are for parts that sample as asked for.
+            drafts: in each decode; 0: for parts that have none.
         """
         made = []
         for number, ((prompt, _, stop), asked) in enumerate(zip(self.served, self.prompts, strict=True)):
             given = str(number), prompt, asked.new_tokens, stop
-            if sampled:
+            if drafts:
+                made.append(SpeculatingRequest(*given, drafts, self.reserve))
+            elif sampled:
                 made.append(SamplingRequest(*given, asked.sampling))
             else:
                 made.append(GrammarRequest(*given, asked.grammar) if asked.grammar else Request(*given))
@@ -267,6 +304,15 @@ SAMPLING_CASES = (
         8, 3, 4,
     ),
 )  # fmt: skip
+
+# For engines that verify drafts.
+SPECULATION_CASES = (
+    # One ends because it is long enough, and has a row in flight that goes on behind that: into its reserve, or a page
+    # of somebody else.
+    Case("drafts", (Prompt(2, 11), Prompt(3, 8), Prompt(1, 5)), 15, 2, 8, drafts=2),
+    # Prompts come in pieces, and a stop token behind a draft.
+    Case("pieces-drafted", (Prompt(5, 8), Prompt(1, 9, 5), Prompt(4, 7)), 24, 2, 7, drafts=2),
+)
 
 # More batches than the others have, for what an engine does only now and then. Its schedules are too many to explore:
 # it is run under each of the fixed policies. A missing wait shows under any.

@@ -10,7 +10,9 @@ from ..preemption import Move
 from ..request import Batch, Request
 from ..sampling import SamplingRequest
 from ..scheduler import Scheduler
+from ..speculation import decodes
 from .cases import Case, Output
+from .drafting import Step
 from .race_detector import Action, RaceDetector
 
 
@@ -66,6 +68,7 @@ class Evidence:
         self._written: dict[int, list[tuple[int, Pass, int, bool]]] = defaultdict(list)
         self._kept: dict[tuple[int, int], tuple[Pass, int] | None] = {}
         self._moving: set[tuple[str, int]] = set()  # requests and pages that are to be copied back
+        self.foreign: tuple[int, str] | None = None  # the first batch that writes to a page of somebody else's; what
         self._counts: dict[int, np.ndarray] = {}  # by batch number: those that each row was drawn with
         self._count = 0
 
@@ -105,40 +108,64 @@ class Evidence:
         for token, place in enumerate(made.kv_slots.tolist()):
             self._written[place].append((self._count, made, token, False))
         self._count += 1
+        self._look_at_owners(made)
+
+    def _look_at_owners(self, made: Pass) -> None:
+        """Whether each row writes to pages that were its request's when the batch was scheduled. Streams may run in
+        order, and no token be wrong yet."""
+        number, size = made.action.batch_number, self.case.page_size
+        batch, held = self.batches.get(number), self.pages.get(number)
+        if batch is None or batch.width == 1 or self.foreign:
+            return
+        for index, (row, pages) in enumerate(zip(batch.rows, held, strict=True)):
+            first, end = made.starts[index : index + 2].tolist()
+            for position, place in zip(made.positions[first:end].tolist(), made.kv_slots[first:end], strict=True):
+                page = int(place) // size
+                if page not in pages:
+                    others = [each.request.id for each, mine in zip(batch.rows, held, strict=True) if page in mine]
+                    whose = f"is request {others[0]}'s" if others else "it has not been given"
+                    self.foreign = number, (
+                        f"batch {number} writes position {position} of request {row.request.id} to page {page}, which "
+                        f"{whose}"
+                    )
+                    return
 
     def drew(self, settings: torch.Tensor, counts: torch.Tensor) -> None:
         """Rows have been drawn, by these settings and counts (sampler.choose), as part of the device work."""
         owners = settings.numpy()[:, 0]
         self._counts[self.detector.running.batch_number] = counts.numpy()[:, owners].copy()
 
-    def why(self, batch: Batch, index: int, token: int, place: int) -> str | None:
+    def why(self, batch: Batch, index: int, token: int, place: int, first: int) -> str | None:
         """What has made a batch's token wrong, as far as its inputs, its cache or its way home say that.
 
         Args:
             index: of the token among those of the batch.
             token: what `update` was given.
             place: of the token among those that its request has generated.
+            first: likewise, of the first token that the row has given it.
         """
         number, row = batch.number, batch.sampled[index]
         request, start, length, _ = batch.rows[row]
+        if guessed := batch.width > 1 and decodes(batch.rows[row]):
+            start = request.prompt_len + first - 1  # where it was; the host has counted all drafts
         made = self.passes.get(number)
         if made is None:
             return f"no forward pass of batch {number} had run by then"
         if row >= (rows := len(made.seq_lens)):
             return f"the forward pass of batch {number} ran for {rows} rows, and request {request.id} has row {row}"
-        if (sampled := start + length - request.prompt_len) != place:
+        if not guessed and (sampled := start + length - request.prompt_len) != place:
             return (
                 f"it is token number {sampled + 1} of request {request.id} once more: that was in flight when it gave "
                 "way, and was computed again all the same"
             )
         return (
-            self._inputs(made, row, request, start, length)
-            or self._cache(made, row, request, start + length)
+            self._inputs(made, row, request, start, length, 1 if guessed else length)
+            or self._cache(made, row, request, start + (1 + place - first if guessed else length))
             or (self._way_home(made, index, token) if _likeliest(request) else self._counted(batch, index))
         )
 
-    def _inputs(self, made: Pass, row: int, request: Request, start: int, length: int) -> str | None:
-        """What of its row's inputs is not what the batch says."""
+    def _inputs(self, made: Pass, row: int, request: Request, start: int, length: int, known: int) -> str | None:
+        """What of its row's inputs is not what the batch says. Behind the first `known` of its tokens are drafts."""
         id, number = request.id, made.action.batch_number
         first, end = made.starts[row : row + 2].tolist()
         ids, positions = made.ids[first:end].tolist(), made.positions[first:end].tolist()
@@ -147,7 +174,7 @@ class Evidence:
         if positions != list(range(start, start + length)):
             due = _span(list(range(start, start + length)))
             return f"request {id} was computed at {_span(positions)}; in batch {number} it is at {due}"
-        for position, found in zip(positions, ids, strict=True):
+        for position, found in zip(positions[:known], ids, strict=False):
             right = self.right[int(id)][position]
             if found == right:
                 continue
@@ -196,9 +223,27 @@ class Evidence:
                 return f"for position {position} of request {request.id}, batch {number} has cached {found}"
         return None
 
+    def stale(self, batch: Batch, index: int, step: Step) -> str | None:
+        """What a row was given as drafts, in the place of those it is to verify.
+
+        Args:
+            index: of the row among those that sample.
+            step: what is right.
+        """
+        made, row = self.passes.get(batch.number), batch.sampled[index]
+        if made is None or row + 1 >= len(made.starts):
+            return None
+        found = made.ids[made.starts[row] + 1 : made.starts[row + 1]].tolist()
+        if found == step.drafts:
+            return None
+        id, due = batch.rows[row].request.id, _list(step.drafts)
+        return f"request {id} was given drafts {_list(found)}; behind the same tokens there were {due}"
+
     def _way_home(self, made: Pass, index: int, token: int) -> str | None:
         """What has become of a token that was sampled right."""
         tokens, number = made.tokens, made.action.batch_number
+        if len(tokens) != len(self.batches[number].sampled):
+            return None  # several tokens a row
         if index >= len(tokens) or tokens[index] == token:
             return None
         whose = self._whose(number, token) or self._whose(number - 1, token)

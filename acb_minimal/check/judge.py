@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from ..errors import EngineError, InputError
 from ..kv_cache import KVCache, PagePool
 from ..request import Batch, Request
-from ..run.engines import chapter_path, copies_pages, keeps_state, load_chapter, samples
+from ..run.engines import chapter_path, copies_pages, keeps_state, load_chapter, samples, verifies
 from ..run.grammars import TimedGrammarModel, TimedGrammarScheduler
 from ..run.preempting import model_for, scheduler_for
 from ..run.samplers import TimedSamplingModel, TimedSamplingScheduler
+from ..run.speculating import TimedSpeculatingModel, scheduler_with
 from ..run.streams import streaming
 from ..run.timed import BatchDone, TimedModel, TimedScheduler
 from ..sampling import Asked
@@ -25,6 +26,7 @@ from ..sim.policies import Lazy
 from ..sim.simulator import Limit, Policy
 from . import lines, rules
 from .cases import NETWORK, POSITIONS, VOCAB, Case
+from .drafting import Step
 from .evidence import Evidence
 from .race_detector import Action, EarlyWait, Hazard, RaceDetector
 from .watchdog import Broken, Hung, Refusal, Stopped, watchdog
@@ -32,6 +34,7 @@ from .watchdog import Broken, Hung, Refusal, Stopped, watchdog
 COSTS = "llama-3.1-8b"  # whose times the policy "timed" goes by
 MOST_CALLS = 2000  # of has_work and schedule, by an engine that is getting somewhere
 PATIENCE = 10.0  # seconds for a case, which takes a right engine a tenth of one
+DRAFTS = 1  # of an engine that verifies, in a case that says nothing of them: its batches have no room for more
 LEAVE = 0.5  # seconds that a thread may go on after `run` has ended
 
 
@@ -61,6 +64,34 @@ class IllegalTokenError(Broken):
         super().__init__(f"batch {batch_number}: {error}")
 
 
+class OwnerError(Broken):
+    """A batch writes to KV pages that are not its requests'.
+
+    Attributes:
+        batch_number: of the batch.
+    """
+
+    def __init__(self, batch_number: int, what: str):
+        self.batch_number = batch_number
+        super().__init__(what)
+
+
+class AcceptanceError(Broken):
+    """Other drafts were right than those that are: tokens are right all the same, only fewer at a time.
+
+    Attributes:
+        batch_number: of the batch.
+        why: what drafts there were.
+    """
+
+    def __init__(self, batch_number: int, request: str, accepted: int, step: Step, why: str | None):
+        self.batch_number, self.why = batch_number, why
+        super().__init__(
+            f"batch {batch_number} has accepted {accepted} of {len(step.drafts)} drafts of request {request}; right "
+            f"are {step.accepted}"
+        )
+
+
 class YieldError(Broken):
     """A request was not yielded exactly once, when it had its finish_reason."""
 
@@ -79,7 +110,9 @@ class Books:
         calls: how often the engine has asked for work.
     """
 
-    def __init__(self, case: Case, detector: RaceDetector, any_tokens: bool = False, sampled: bool = False):
+    def __init__(
+        self, case: Case, detector: RaceDetector, any_tokens: bool = False, sampled: bool = False, drafts: int = 0
+    ):
         self.case, self.detector, self.any_tokens = case, detector, any_tokens
         self.right = [tokens for _, tokens, _ in case.served]
         self.broken: Broken | None = None
@@ -88,7 +121,8 @@ class Books:
         self.evidence = Evidence(case, detector)
         self.calls = 0
         self._updates: list[int] = []  # the numbers of batches that have come back
-        self.requests = case.requests(sampled)
+        self.requests = case.requests(sampled, drafts)
+        self._steps = case.steps(drafts) if drafts else []
         self._to_yield = {request.id: request for request in self.requests}
 
     def scheduler(self, device: SimulatedDevice, kind: type[TimedScheduler], engine_class: type) -> TimedScheduler:
@@ -186,15 +220,24 @@ class Books:
         """
         self._updates.append(batch.number)
         told = []
-        for index, (request, place) in enumerate(zip(rows, places, strict=True)):
-            if place is None:  # it was finished already
+        if self.evidence.foreign:
+            self._found(OwnerError(*self.evidence.foreign))
+        for index, (request, first) in enumerate(zip(rows, places, strict=True)):
+            if first is None:  # it was finished already
                 continue
-            token, right = request.generated[place], self.right[int(request.id)][place]
-            told.append(f"{request.id}: {token}" + (f" (right: {right})" if token != right else ""))
-            if token != right and not self.broken and not self.any_tokens:
-                again = self._updates.count(batch.number) > 1
-                why = "the batch was retired before" if again else self.evidence.why(batch, index, token, place)
-                self.broken = WrongTokenError(batch.number, request.id, place, token, right, why)
+            for place, token in enumerate(request.generated[first:], first):
+                right = self.right[int(request.id)][place]
+                told.append(f"{request.id}: {token}" + (f" (right: {right})" if token != right else ""))
+                if token != right and not self.broken and not self.any_tokens:
+                    again = self._updates.count(batch.number) > 1
+                    why = self.evidence.why(batch, index, token, place, first)
+                    why = "the batch was retired before" if again else why
+                    self.broken = WrongTokenError(batch.number, request.id, place, token, right, why)
+            if self._steps and first and not self.broken and not request.finish_reason:
+                accepted, step = len(request.generated) - first - 1, self._steps[int(request.id)][first]
+                if accepted != step.accepted:
+                    why = self.evidence.stale(batch, index, step)
+                    self.broken = AcceptanceError(batch.number, request.id, accepted, step, why)
         self.notes[self.detector.actions[-1].number] = "; ".join(told)
         if self.broken:
             raise self.broken
@@ -359,10 +402,13 @@ def serve(
     sampled, constrained = case.sampled or keeps_state(engine_class), case.constrained or samples(engine_class)
     if sampled and constrained:
         raise InputError(f"case {case.name!r} is not for this engine: it asks for what the engine cannot be asked for")
-    books, threads = Books(case, detector, any_tokens, sampled), set(threading.enumerate())
+    drafts = case.drafts or (DRAFTS if verifies(engine_class) else 0)
+    books, threads = Books(case, detector, any_tokens, sampled, drafts), set(threading.enumerate())
     cache = KVCache(NETWORK.layers, case.pages, case.page_size, NETWORK.dtype, device.torch_device)
-    given = NETWORK, NETWORK.layers, cache, case.size, device
-    if sampled:
+    given = case.network, NETWORK.layers, cache, case.size, device
+    if drafts:
+        model, kind = books.model(TimedSpeculatingModel, engine_class)(*given, drafts), scheduler_with(drafts)
+    elif sampled:
         model, kind = TimedSamplingModel(*given, Asked.by(books.requests)), TimedSamplingScheduler
         model.told = books.evidence.drew
     elif constrained:
@@ -372,7 +418,7 @@ def serve(
     scheduler = books.scheduler(device, kind, engine_class)
     if copies_pages(engine_class) and case.berths:
         model.make_berths(case.berths)
-    NETWORK.ran = books.evidence.ran
+    case.network.ran = books.evidence.ran
     failure = None
     with closing(model), rules.handed_only():
         try:

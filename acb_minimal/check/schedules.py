@@ -10,10 +10,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..errors import InputError
-from ..run.engines import copies_pages, hands_out, keeps_state, samples
+from ..run.engines import copies_pages, hands_out, keeps_state, samples, verifies
 from ..run.timed import BatchDone
 from ..sim.policies import Eager, Lazy, Random, Timed
-from .cases import CASES, GRAMMAR_CASES, LONG, READER_CASES, SAMPLING_CASES, SWAP_CASES, WIDE, Case
+from .cases import (
+    CASES,
+    GRAMMAR_CASES,
+    LONG,
+    READER_CASES,
+    SAMPLING_CASES,
+    SPECULATION_CASES,
+    SWAP_CASES,
+    WIDE,
+    Case,
+)
 from .explorer import Explored, ScheduleExplorer, Script
 from .judge import Outcome, serve
 from .pace import serve_timed
@@ -30,7 +40,10 @@ SLICE = 8  # runs of a case, before it is the next one's turn
 
 def cases_of(engine_class: type) -> tuple[Case, ...]:
     """Those that an engine is tried with: with grammars if it samples by itself, with draws if it keeps their state,
-    with too few pages if it copies them, with readers who leave if it asks whether tokens are there."""
+    with too few pages if it copies them, with readers who leave if it asks whether tokens are there, with drafts if it
+    verifies them."""
+    if verifies(engine_class):
+        return SPECULATION_CASES
     if copies_pages(engine_class):
         return SWAP_CASES
     if hands_out(engine_class):
@@ -62,7 +75,8 @@ def replay(engine_class: type, seed: str, detector: RaceDetector | None = None, 
     if name in large and choices in POLICIES:
         return served(large[name], POLICIES[choices]())
     own = cases_of(engine_class)
-    cases = {case.name: case for case in (*CASES, *GRAMMAR_CASES, *SAMPLING_CASES, *SWAP_CASES, *READER_CASES)}
+    every = *CASES, *GRAMMAR_CASES, *SAMPLING_CASES, *SPECULATION_CASES, *SWAP_CASES, *READER_CASES
+    cases = {case.name: case for case in every}
     if seed.isdecimal():
         rounds, index = divmod(int(seed), len(own))
         return served(own[index], FIXED[rounds]() if rounds < len(FIXED) else Random(int(seed)))

@@ -233,10 +233,10 @@ def _print_figures(session, chapter: str) -> None:
     made.add_row("new tokens/s", f"{figures.tokens_per_second:,.0f}")
     made.add_row(f"ms per step (mean of {figures.steps:,})", f"{figures.ms_per_step:.2f}")
     made.add_row("ms per decode step (median)", "-" if decode is None else f"{decode:.2f}")
+    console.print(made)
     if session.parts.drafts and (drafted := session.scheduler.drafted):
         accepted = session.scheduler.accepted
-        made.add_row("drafts accepted", f"{accepted:,} of {drafted:,} ({accepted / drafted:.0%})")
-    console.print(made)
+        console.print(f"drafts accepted: {accepted:,} of {drafted:,} ({accepted / drafted:.0%})", highlight=False)
     if waited := latency.stored(latency.of_session(session)):
         console.print()
         console.print(latency.table(waited))

@@ -99,7 +99,7 @@ def keeps_state(engine_class: type) -> bool:
 
 def verifies(engine_class: type) -> bool:
     """Whether an engine has drafts verified, as chapter 10 does: then it needs a model that can."""
-    return _names(engine_class, "verify")
+    return _names(engine_class, "verify") or _names(engine_class, "correct")
 
 
 def carries_over(engine_class: type) -> bool:

@@ -168,5 +168,13 @@ def parts_for(drafts: int, options: Options) -> tuple[type[TimedScheduler], tupl
             raise InputError(f"the mistake {options.mistake!r} is none of drafts: give {' or '.join(MISTAKES)}")
         models = (MISTAKES[options.mistake],) * 2
     dial = {"acceptance": options.acceptance}
-    scheduler = type("Scheduler", (TimedSpeculatingScheduler,), dial | {"drafts": drafts})
-    return scheduler, tuple(type(kind.__name__, (kind,), dial) for kind in models)
+    return scheduler_with(drafts, **dial), tuple(type(kind.__name__, (kind,), dial) for kind in models)
+
+
+def scheduler_with(drafts: int, **dial: float | None) -> type[TimedScheduler]:
+    """The kind of scheduler for so many drafts.
+
+    Args:
+        dial: `acceptance`, as TimedSpeculatingScheduler has it.
+    """
+    return type("TimedSpeculatingScheduler", (TimedSpeculatingScheduler,), dial | {"drafts": drafts})

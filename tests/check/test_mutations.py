@@ -11,14 +11,14 @@ from acb_minimal.run.engines import changed, chapter_paths
 
 ORDERS = re.compile(
     r"synchronize\(|wait_event\(|\.record\(|cuda\.stream\(|fill\(|carry_over\(|write_masks\(|self.other = self|"
-    r"model\.count\(|Stream\(\), |new_slot\(\), |: cuda.Event\(\), "
+    r"model\.(?:count|correct|draft)\(|Stream\(\), |new_slot\(\), |: cuda.Event\(\), "
 )
 # Three streams buy nothing before something runs side by side, as chapter 2 says: that is from chapter 5 on.
 FOR_LATER = [(name, "self.h2d, self.compute, self.d2h = cuda.Stream(), cuda.Stream(), cuda.Stream()")
              for name in ("ch2_streams", "ch3_events", "ch4_dual_slots")]  # fmt: skip
 FOR_SPEED = ("self.h2d, self.compute, self.d2h = ", "self.downloaded = {")
 FOR_TOKENS = ("self.slot.fill()", "self.slot.write_masks()", "self.model.carry_over(", "model.carry_over(",
-              "self.model.count(")  # fmt: skip
+              "self.model.count(", "self.model.correct(", "self.model.draft(")  # fmt: skip
 # What a deleted wait, or the record that it waits for, is missed by: who does not wait, and for whom.
 EDGES = {
     "uploaded": ("compute", "h2d"), "masked": ("compute", "h2d"), "h2d.synchronize": ("compute", "h2d"),

@@ -25,7 +25,7 @@ BUILDERS = (
 )  # fmt: skip
 HUNTS = (
     "haste", "idle", "late", "lucky", "scramble", "scarce", "stutter", "loop", "early", "unseen", "blank", "squared",
-    "vault", "hurry", "asked",
+    "vault", "hurry", "asked", "behind",
 )  # fmt: skip
 NAME = re.compile(r"[^\W\d]\w*")
 TELLING = 3  # commented lines of a solution that nobody writes word for word

@@ -68,6 +68,7 @@ STARTERS = {
     "vault": ("order", "the forward pass of batch 0 writes them; nothing makes swap wait for compute"),
     "hurry": ("order", "the swap-in writes the keys of layer 0, page 0; the forward pass of batch 4 writes"),
     "asked": ("order, tokens", "reads slot A's pinned outputs; the download of batch 0 writes them"),
+    "behind": ("tokens", "request 0 was given drafts 0, 0; behind the same tokens there were 4, 5"),
 }
 
 

@@ -60,7 +60,7 @@ def test_a_starter_is_a_file_with_the_task_and_no_more(lab):
 @each_lab
 def test_a_starter_does_not_hold_the_answer(lab):
     come = set(statements(lab.solution)) - set(statements(lab.starter))
-    there = "haste", "late", "idle", "early", "held", "blank", "squared", "hurry"  # their line is, but in a wrong place
+    there = "haste", "late", "idle", "early", "held", "blank", "squared", "hurry", "behind"  # their line is, elsewhere
     assert come or lab.name in there
     docstring = ast.get_docstring(ast.parse(lab.starter))
     told = [line.strip() for line in come if line.strip() in docstring]

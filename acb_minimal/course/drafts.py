@@ -1,0 +1,63 @@
+"""Chapters with drafts: how many are right, and how many batches that saves."""
+
+from rich.table import Table
+
+from ..measure.metrics import Metrics
+from ..models import counter
+from ..run.checkpoint import Checkpoint
+from ..run.options import Options
+from ..run.session import Session
+from ..run.workload import Job, workload
+from ..trace.formatting import table
+from .notebook import machine
+
+LOAD = workload("small").override(new_tokens=64)
+
+
+def _counting(first: int, last: int) -> str:
+    return " ".join(map(str, range(first, last + 1)))
+
+
+# What is asked, and the answer: three that are in the prompt, and one that is not.
+ASKED = {f"count {a} to {b} {_counting(a + 1, b)} {a}": _counting(a + 1, b) for a, b in ((20, 30), (3, 9), (100, 112))}
+ASKED[counter.prompt(500, 506)] = counter.answer(500, 506)
+
+
+def answered(*chapters: tuple[str, int | None], mistake: str | None = None) -> Table:
+    """What four prompts are answered on this machine, and how many drafts were right.
+
+    Args:
+        chapters: each with the number of drafts in a decode, or None.
+        mistake: by name, as `acb run --mistake` takes it.
+    """
+    named = f"with the mistake {mistake}, " if mistake else ""
+    made = table(f"{named}on {machine().name}", "chapter", "drafts", "batches", "right", "all right", left=1)
+    for chapter, drafts in chapters:
+        options = Options(speculate=drafts, mistake=mistake)
+        session = Session(Job(list(ASKED), 20, max_running=4), chapter, Checkpoint("counter"), machine(), options)
+        texts = [one.text for one in session.serve()]
+        right = f"{session.scheduler.accepted} of {session.scheduler.drafted}" if drafts else "-"
+        told = "yes" if texts == list(ASKED.values()) else "WRONG"
+        made.add_row(chapter, f"{drafts or 0}", f"{len(session.done)}", right, told)
+    return made
+
+
+def steps(*shares: float | None, chapter: str = "ch10") -> Table:
+    """A decode step and tokens a second by the share of three drafts that are right: a dial, since weights are random.
+
+    Args:
+        shares: 0 to 1 each; None: no drafts, and chapter 5.
+    """
+    made = table("", "drafts right", "ms a decode step", "tokens/s")
+    for share in shares:
+        drafts = {} if share is None else {"speculate": 3, "acceptance": share}
+        checkpoint = Checkpoint(LOAD.model)
+        session = Session(
+            LOAD.job(checkpoint.vocab_size), "ch5" if share is None else chapter, checkpoint, machine().kind,
+            Options(graphs=True, **drafts),
+        )  # fmt: skip
+        session.serve()
+        figures, made.title = Metrics.of(session), f"{LOAD.model} on {session.device.name}"
+        name = "no drafts" if share is None else f"{share:.0%}"
+        made.add_row(name, f"{figures.ms_per_decode_step:.2f}", f"{figures.tokens_per_second:,.0f}")
+    return made
