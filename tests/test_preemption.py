@@ -241,7 +241,7 @@ def test_every_pool_gives_transformers_tokens(harness, chapter, mode, pages):
     serve_and_compare(harness("llama"), (*ONE, limits), chapter, device)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("chapter", "mode"), MODES_OF)
 def test_any_load_gives_transformers_tokens(harness, chapter, mode):
     @many(40)

@@ -28,7 +28,7 @@ def test_chapter_9_is_clean_under_all_policies():
         assert replay(load_chapter("ch9"), str(seed)).clean
 
 
-@SLOW
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("case", SWAP_CASES, ids=lambda case: case.name)
 def test_chapter_9_is_clean_under_ten_thousand_schedules(case):
     explorer = ScheduleExplorer(load_chapter("ch9"), case)

@@ -15,8 +15,14 @@ TINY = Case("tiny", (Prompt(1, 2),), 4, 1, 1)
 
 
 # All cases of all chapters are a few minutes' work, for `acb check`. "rows" has the fewest batches.
+def _mark(chapter: str, case) -> tuple | pytest.MarkDecorator:
+    if chapter < "ch3" and case.name == "rows":
+        return ()
+    return pytest.mark.exhaustive if chapter > "ch5" else pytest.mark.slow
+
+
 EXPLORED = [
-    pytest.param(chapter, case, marks=() if chapter < "ch3" and case.name == "rows" else pytest.mark.slow)
+    pytest.param(chapter, case, marks=_mark(chapter, case))
     for chapter in chapter_paths()
     for case in CASES
     if chapter < "ch4" or case.name == "rows"
@@ -33,7 +39,7 @@ def test_a_chapter_is_clean_under_every_schedule(chapter, case):
     assert explorer.schedules() == 1 if chapter == "ch2_streams" else explorer.schedules() > 60
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("case", GRAMMAR_CASES, ids=lambda case: case.name)
 def test_chapter_7_is_clean_under_every_schedule(case):
     explorer = ScheduleExplorer(load_chapter("ch7"), case)
@@ -57,7 +63,7 @@ def test_masks_that_are_written_too_early_are_no_hazard_but_an_illegal_token(cha
         assert outcome.wrong_batch_number == 1
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("case", SAMPLING_CASES, ids=lambda case: case.name)
 def test_chapter_8_is_clean_under_every_schedule(case):
     explorer = ScheduleExplorer(load_chapter("ch8"), case)

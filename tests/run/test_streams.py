@@ -173,14 +173,14 @@ def test_a_short_soak(chapter):
     assert counted.keys() == {"stop", "abort", "refused"}
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("seed", range(3))
 def test_a_soak_with_pages_that_are_copied(seed):
     counted = soak("ch9", seed, 400, pages=14, preempt="swap", berths=3)
     assert counted["abort"] > 10
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("limits", [{"pages": 24}, {"pages": 14, "preempt": "recompute"}], ids=["reserve", "recompute"])
 @pytest.mark.parametrize("chapter", ["ch1", "ch4", "ch5", "ch11"])
