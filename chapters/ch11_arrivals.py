@@ -3,8 +3,8 @@
 What changes: chapter 5 launches N + 1 before it takes in N's tokens. Where the host needs longer to launch a batch than
 the GPU to run it, N is done by then, and who waits for a first token waits for a launch that is not about him. So the
 host asks whether N's tokens have come, before it schedules N + 1 and again before it launches that. If they have, and
-a first token is among them, it retires N there and then. Whoever takes the token can say that it is enough, and whoever
-arrives meanwhile is admitted: N + 1 is decided a little later, and knows more.
+a first token is among them, it retires N there and then. If that is before the schedule, whoever takes the token can
+say that it is enough, and whoever arrives meanwhile is admitted: N + 1 is decided later, and knows more.
 
 What it buys: first tokens earlier, by a schedule and a launch, where the host is what takes long. What it does not buy:
 anything where the GPU is. Then N is not done when the host asks, `query` says no, and all is as in chapter 5. That is

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import matplotlib
 import plots
+import rates
 from matplotlib.figure import Figure
 
 from acb_minimal.measure import result_table
@@ -68,14 +69,15 @@ def picture(name: str) -> tuple[Callable[..., Figure], str, str]:
         before = plots.early(device.trace, number - 1) + plots.BEFORE  # for the download to be in the picture
         draw = functools.partial(plots.closeup, device.trace, number, before=before, wrong="D2H")
         return draw, device.trace.device, origin(environment(device) | {"command": "mkdocs build"})
-    table, draw = {
-        "gains": ("law", functools.partial(plots.gains, published=published())),
-        "regimes": ("regimes", plots.regimes),
-        "roofline": ("roofline", plots.roofline),
+    file, table, draw = {
+        "gains": ("law.json", "law", functools.partial(plots.gains, published=published())),
+        "regimes": ("regimes.json", "regimes", plots.regimes),
+        "roofline": ("roofline.json", "roofline", plots.roofline),
+        "rates": ("latency.json", "rates, simulated", rates.rates),
     }[name]
-    found = stored(f"{table}.json")[table]
+    found = stored(file)[table]
     facts = found["environment"] | {"command": found["command"]}
-    return functools.partial(draw, rows(f"{table}.json", table)), facts["device"], origin(facts)
+    return functools.partial(draw, rows(file, table)), facts["device"], origin(facts)
 
 
 def published() -> tuple[float, float]:
