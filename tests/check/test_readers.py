@@ -37,7 +37,7 @@ def test_chapter_11_is_clean_under_all_policies():
         assert replay(load_chapter("ch11"), str(seed)).clean
 
 
-@SLOW
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("case", [*READER_CASES, CASES[0]], ids=lambda case: case.name)
 def test_chapter_11_is_clean_under_ten_thousand_schedules(case):
     explorer = ScheduleExplorer(load_chapter("ch11"), case)
