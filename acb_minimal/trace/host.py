@@ -57,8 +57,7 @@ def least(gpu: Gpu, found: Batches, steps: list[Step]) -> float:
     times = _spans(steps).shared(found.waits.outside(int(gpu.work.start[0]), int(gpu.reach[-1])))
     rows = recording.rows(*HOST)
     rows = rows[np.isin(recording.thread[rows], gpu.threads)]
-    place = np.searchsorted(times.start, recording.start[rows], side="right") - 1
-    events = int((recording.start[rows] < times.end[place])[place >= 0].sum())
+    events = int((times.between(recording.start[rows], recording.start[rows] + 1) > 0).sum())
     kernels = sum(step.count or 0 for step in steps)
     return max(1 - 1e9 * (EVENT * events + KERNEL * kernels) / work, LEAST) if work else 1.0
 

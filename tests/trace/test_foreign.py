@@ -215,6 +215,12 @@ def test_kernels_that_talk_to_other_gpus_are_known_by_many_names(name):
     assert report.talk[0] == report.talk[1] > 0
 
 
+def test_a_host_that_does_nothing_but_wait_has_nothing_to_be_slowed():
+    tape = sync(8)
+    tape.event("cuda_runtime", "cudaDeviceSynchronize", 1, tape.now, correlation=10_000)
+    assert of(tape).least == 1.0
+
+
 def test_a_refusal_still_says_what_is_known():
     tape = sync(4)
     report = of(tape)
