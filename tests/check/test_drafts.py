@@ -45,7 +45,7 @@ def test_chapters_are_clean(chapter):
         assert outcome.clean, outcome.failure
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_chapter_10_is_clean_under_every_schedule():
     explorer = ScheduleExplorer(load_chapter("ch10"), DRAFTS)
     assert explorer.follow(5000) is None
