@@ -200,12 +200,11 @@ class ArrivingScheduler:
 
     def update(self, batch, tokens) -> list:
         """As Scheduler has it, and the time is taken."""
-        rows = [batch.rows[index].request for index in batch.sampled]
-        given = [request.id for request in rows if request.finish_reason is None]
+        before = {row.request: len(row.request.tokens) for row in batch.rows}
         self.in_flight -= 1
         finished, now = super().update(batch, tokens), self.device.clock()
-        for id in given:
-            self.lives[id].tokens.append(now)
+        for request, count in before.items():
+            self.lives[request.id].tokens += [now] * (len(request.tokens) - count)
         for _ in finished:
             self._ended()
         return finished

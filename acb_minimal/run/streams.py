@@ -87,9 +87,10 @@ def streaming(kind: type, asked: bool) -> type:
 
     class StreamingScheduler(kind):
         def update(self, batch: Batch, tokens) -> list:
-            rows = [batch.rows[index].request for index in batch.sampled]
-            given = [(request, len(request.tokens)) for request in rows if request.finish_reason is None]
+            before = {row.request: len(row.request.tokens) for row in batch.rows}
             finished = super().update(batch, tokens)
+            given = ((request, place) for request, count in before.items()
+                     for place in range(count, len(request.tokens)))  # fmt: skip
             return [*given, *finished]
 
     return StreamingScheduler
