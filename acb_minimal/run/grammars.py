@@ -8,7 +8,7 @@ from ..grammar import Automaton, Grammar, GrammarModel, GrammarScheduler, Gramma
 from ..grammar_table import TableModel, TableSlot
 from ..models import counter
 from .checkpoint import Checkpoint
-from .graphed import GraphedModel, GraphedSlot
+from .graphed import AsFarAsTheScores, GraphedModel, GraphedSlot
 from .timed import TimedModel, TimedScheduler, TimedSlot
 
 NAMES = ("any", "twos", "three")
@@ -158,14 +158,8 @@ class GraphedGrammarSlot(TimedGrammarSlot, GraphedSlot):
     """Padded to a size that has a graph."""
 
 
-class GraphedGrammarModel(TimedGrammarModel, GraphedModel):
+class GraphedGrammarModel(AsFarAsTheScores, TimedGrammarModel, GraphedModel):
     """A model that launches a batch of decodes as a graph as far as the scores; what samples from them is launched by
     itself, since that waits for the masks."""
 
     slot_class = GraphedGrammarSlot
-
-    def capture(self, slot: GraphedGrammarSlot) -> None:
-        self.logits(slot)
-
-    def logits(self, slot: GraphedGrammarSlot) -> None:
-        self.replay(slot, super().logits)

@@ -21,6 +21,16 @@ class GraphedSlot(TimedSlot):
         super().write(batch if batch.padding else batch.padded(self.decode_sizes))
 
 
+class AsFarAsTheScores:
+    """Comes before a model that samples by itself: what its graphs are made of, and are replayed for."""
+
+    def capture(self, slot: IOSlot) -> None:
+        self.logits(slot)
+
+    def logits(self, slot: IOSlot) -> None:
+        self.replay(slot, super().logits)
+
+
 class GraphedModel(TimedModel):
     """A model whose `forward` replays the graph that `new_slot` has captured for a batch of that size."""
 

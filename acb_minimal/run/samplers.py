@@ -11,7 +11,7 @@ from ..sampler import SamplingModel, SamplingSlot, State, choose
 from ..sampling import SamplingScheduler
 from .compile import RECOMPILE_LIMIT
 from .grammars import TimedGrammarModel, TimedGrammarScheduler, TimedGrammarSlot
-from .graphed import GraphedModel, GraphedSlot
+from .graphed import AsFarAsTheScores, GraphedModel, GraphedSlot
 from .timed import TimedModel, TimedScheduler, TimedSlot
 
 
@@ -80,16 +80,10 @@ class GraphedSamplingSlot(TimedSamplingSlot, GraphedSlot):
     """Padded to a size that has a graph."""
 
 
-class GraphedSamplingModel(TimedSamplingModel, GraphedModel):
+class GraphedSamplingModel(AsFarAsTheScores, TimedSamplingModel, GraphedModel):
     """A model that launches a batch of decodes as a graph as far as the scores; counting and drawing by themselves."""
 
     slot_class = GraphedSamplingSlot
-
-    def capture(self, slot: GraphedSamplingSlot) -> None:
-        self.logits(slot)
-
-    def logits(self, slot: GraphedSamplingSlot) -> None:
-        self.replay(slot, super().logits)
 
 
 class TimedMaskedScheduler(MaskedSamplingScheduler, TimedGrammarScheduler, TimedSamplingScheduler):
@@ -110,13 +104,7 @@ class GraphedMaskedSlot(TimedMaskedSlot, GraphedSlot):
     """Padded to a size that has a graph."""
 
 
-class GraphedMaskedModel(TimedMaskedModel, GraphedModel):
+class GraphedMaskedModel(AsFarAsTheScores, TimedMaskedModel, GraphedModel):
     """A model that launches a batch of decodes as a graph as far as the scores."""
 
     slot_class = GraphedMaskedSlot
-
-    def capture(self, slot: GraphedMaskedSlot) -> None:
-        self.logits(slot)
-
-    def logits(self, slot: GraphedMaskedSlot) -> None:
-        self.replay(slot, super().logits)

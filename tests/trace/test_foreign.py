@@ -103,6 +103,21 @@ def test_all_threads_that_launch_are_one_host():
     assert (report.doing[0].name, us(report.doing[0].seconds)) == ("load", 600)
 
 
+def test_a_host_does_not_wait_while_another_thread_of_it_launches():
+    """The first thread is in a wait from its last launch on; the second one still launches for 100 us of that."""
+    tape = Tape()
+    for _ in range(8):
+        tape.host("load", 600)
+        for number in range(30):
+            tape.launch(20, took=5, tid=1 if number < 10 else 2)
+        until = tape.download()
+        tape.event("cuda_runtime", "cudaStreamSynchronize", tape.now - 103, until)
+        tape.now = until
+    report = of(tape)
+    assert us(report.typical.law.launching) == 150
+    assert us(report.typical.law.host) == 600 + 3
+
+
 def test_item_waits_in_a_call_that_is_named_asynchronous():
     tape = Tape()
     for _ in range(8):
