@@ -10,7 +10,7 @@ import numpy as np
 
 from .errors import InputError
 from .request import Batch, Request
-from .scheduler import Scheduler
+from .scheduler import Scheduler, device_rows
 
 
 @dataclass(frozen=True)
@@ -183,15 +183,10 @@ class SamplingScheduler(Scheduler):
     """A scheduler that gives requests a row on the device when they begin, and takes in how likely their tokens are."""
 
     def schedule(self) -> Batch | None:
-        """As Scheduler has it. A row is free again once its request does not run any more, though a batch in flight may
-        still count there: the next owner's first batch is behind that one."""
+        """As Scheduler has it."""
         batch = super().schedule()
-        new = [row.request for row in batch.rows if row.start == 0] if batch else []
-        if new:
-            taken = {request.row for request in set(self.running).difference(new)}
-            free = (row for row in range(self.max_running) if row not in taken)
-            for request in new:
-                request.take(next(free))
+        for request, row in device_rows(batch, self) if batch else ():
+            request.take(row)
         return batch
 
     def update(self, batch: Batch, tokens: np.ndarray) -> list[Request]:

@@ -5,6 +5,7 @@ of the batch before it are still on the GPU. It knows no device and no clock.
 """
 
 from collections import deque
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -160,6 +161,15 @@ class Scheduler:
         self.pool.free(request.pages)
         request.pages = []
         self._ids.discard(request.id)
+
+
+def device_rows(batch: Batch, scheduler: Scheduler) -> Iterator[tuple[Request, int]]:
+    """A free row on the device, for state that is kept there, for each request that begins with a batch. Those that run
+    have one as their `row`; it is free once they do not, though a batch in flight may still use it: the next owner's
+    first batch is behind that one."""
+    new = [row.request for row in batch.rows if row.start == 0]
+    taken = {request.row for request in scheduler.running if request not in new}
+    return zip(new, (row for row in range(scheduler.max_running) if row not in taken), strict=False)
 
 
 class _Rows:

@@ -20,7 +20,7 @@ from .device import Device
 from .errors import InputError
 from .model import Model
 from .request import Batch, Request
-from .scheduler import Scheduler
+from .scheduler import Scheduler, device_rows
 from .slot import IOSlot, SlotSize
 
 NGRAM = 3  # tokens that are compared, at most
@@ -105,15 +105,12 @@ class SpeculatingScheduler(Scheduler):
             )
 
     def schedule(self) -> Batch | None:
-        """As Scheduler has it. Rows on the device are handed on as pages are: the last batch of the old owner is before
-        the first of the new one."""
+        """As Scheduler has it."""
         batch = super().schedule()
         if batch is None:
             return None
-        new = [row.request for row in batch.rows if row.start == 0]
-        taken = {request.row for request in self.running if request not in new}
-        for request, number in zip(new, (row for row in range(self.max_running) if row not in taken), strict=False):
-            request.row = number
+        for request, row in device_rows(batch, self):
+            request.row = row
         for index in batch.sampled:
             batch.rows[index].request.in_flight += 1
         return replace(batch, width=1 + self.drafts)
