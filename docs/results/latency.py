@@ -1,7 +1,8 @@
 """What those wait who ask: requests that arrive at random, at several rates.
 
-    python docs/results/latency.py          # on a GPU
-    python docs/results/latency.py --sim    # on the simulator
+    python docs/results/latency.py                  # on a GPU
+    python docs/results/latency.py --sim            # on the simulator
+    python docs/results/latency.py derived --sim    # one of its tables
 
 Either way it replaces its own entries of latency.json; those of the simulator are called so. It makes
 
@@ -13,6 +14,7 @@ Either way it replaces its own entries of latency.json; those of the simulator a
 """
 
 import sys
+from functools import cache
 
 from common import RESULTS, need_gpu
 from rich.console import Console
@@ -37,18 +39,19 @@ WAYS = {
     "as graphs": (True, 0.0, ("ch1", "ch5", "ch6", "ch11")),
     "as graphs, 2 ms more on the host": (True, 2e-3, ("ch1", "ch5", "ch6", "ch11")),
 }
-THREE, MORE = (8.0, 24.0, 48.0), (4.0, 12.0, 24.0, 36.0, 48.0, 60.0)
+THREE, MORE = (8.0, 24.0, 48.0), (8.0, 16.0, 24.0, 36.0, 48.0, 60.0)
 PICTURED = "as graphs, 2 ms more on the host"
 WAITS = ("TTFT", "TTFT p99", "TPOT", "ITL p99", "E2EL")
 NOTE = (
     "ms. TTFT from the arrival of a request to its first token, TPOT from there to the last by token, ITL from a token "
     "to the next, E2EL from the arrival to the last; medians but for p99. Poisson arrivals, the same for all."
 )
+model = cache(Checkpoint)  # whose weights are made once
 
 
 def serve(load: Workload, engine: str | type, rate: float, options: dict, device: str) -> Session:
     """A session that has served the load, arriving at a rate."""
-    checkpoint = Checkpoint(load.model)
+    checkpoint = model(load.model)
     made = Options(arrivals=Arrivals(rate=rate), **options)
     session = Session(load.job(checkpoint.vocab_size), engine, checkpoint, device, made)
     session.serve()
@@ -70,6 +73,7 @@ def derived(device: str) -> tuple[list[list], Machine]:
     return rows, runs[0].device
 
 
+@cache
 def waited(way: str, rate: float, device: str) -> tuple[list[list], Machine]:
     """A row for each chapter."""
     graphs, host_work, chapters = WAYS[way]
@@ -89,17 +93,30 @@ def keep(name: str, title: str, columns: dict[str, str], rows: list[list], machi
     found.save(RESULTS / "latency.json", f"{name}, simulated" if machine.kind == "sim" else name)
 
 
-if __name__ == "__main__":
-    device = "sim" if "--sim" in sys.argv else "cuda"
-    if device == "cuda":
-        need_gpu()
+def make_derived(device: str) -> None:
     rows, machine = derived(device)
     columns = {"requests/s": ".0f", "K": ".2f", "H": ".2f", "TTFT, in turns": ".2f", "TTFT, overlapped": ".2f",
                "longer by": ".2f", "K - 1.5 H": ".2f"}  # fmt: skip
     note = "ms, means. K: a step where batches overlap; H: what it takes longer where they do not."
     keep("derived", "First tokens, batches in turns and overlapped", columns, rows, machine, note)
+
+
+def make_waits(name: str, ways: list[str], rates: tuple[float, ...], device: str) -> None:
     columns = {"decodes": "", "requests/s": ".0f", "chapter": ""} | dict.fromkeys(WAITS, ".1f") | {"served/s": ".1f"}
-    rows = [row for way in WAYS for rate in THREE for row in waited(way, rate, device)[0]]
-    keep("chapters", "What requests wait", columns, rows, machine, NOTE)
-    rows = [row for rate in MORE for row in waited(PICTURED, rate, device)[0]]
-    keep("rates", "What requests wait", columns, rows, machine, NOTE)
+    found = [waited(way, rate, device) for way in ways for rate in rates]
+    keep(name, "What requests wait", columns, [row for rows, _ in found for row in rows], found[0][1], NOTE)
+
+
+MADE = {
+    "derived": make_derived,
+    "chapters": lambda device: make_waits("chapters", list(WAYS), THREE, device),
+    "rates": lambda device: make_waits("rates", [PICTURED], MORE, device),
+}
+
+if __name__ == "__main__":
+    device = "sim" if "--sim" in sys.argv else "cuda"
+    if device == "cuda":
+        need_gpu()
+    asked = [name for name in sys.argv[1:] if name != "--sim"]
+    for name in asked or MADE:
+        MADE[name](device)
