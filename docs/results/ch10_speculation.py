@@ -23,7 +23,9 @@ from acb_minimal.run.options import Options
 from acb_minimal.run.session import Session
 from acb_minimal.run.workload import workload
 
-DRAFTS, NEW_TOKENS = 3, 192
+DRAFTS = 3
+NEW_TOKENS = {"small": 192, "wide": 96}
+PROMPT_TOKENS = 256
 SHARES = (None, 0.0, 0.25, 0.5, 0.75, 0.9, 1.0)  # of drafts; None: there are none
 ENGINES = {None: (synchronous("ch5"), load_chapter("ch5")), DRAFTS: (synchronous("ch10"), load_chapter("ch10"))}
 COLUMNS = {"workload": "", "drafts right, %": ".0f", "tokens a row and step": ".2f"}
@@ -38,7 +40,7 @@ NOTE = (
 
 def rows(name: str, device: str, **changes: int) -> list[list]:
     """Lines of the table."""
-    load = workload(name).override(new_tokens=NEW_TOKENS, **changes)
+    load = workload(name).override(new_tokens=NEW_TOKENS[name], prompt_tokens=PROMPT_TOKENS, **changes)
     checkpoint = Checkpoint(load.model)
     job, found = load.job(checkpoint.vocab_size), []
     for share in SHARES:
@@ -53,6 +55,7 @@ def rows(name: str, device: str, **changes: int) -> list[list]:
         each = [each for figure in figures for each in (figure.ms_per_decode_step, figure.tokens_per_second)]
         percent = None if share is None else 100 * share
         found.append([name, percent, tokens, *each, each[3] / each[1]])
+        print(*found[-1], flush=True)
     return found
 
 
@@ -62,7 +65,9 @@ if __name__ == "__main__":
         need_gpu()
     entry, kind = ("simulated", "sim") if simulated else ("measured", "cuda")
     device = open_device(kind, Checkpoint(workload("small").model))
-    made = [row for name in ("small", "wide") for row in rows(name, kind)]
-    table = ResultTable(f"Speculation, {entry}", COLUMNS, made, NOTE, environment(device))
+    made = []
+    for name in NEW_TOKENS:
+        made += rows(name, kind)
+        table = ResultTable(f"Speculation, {entry}", COLUMNS, made, NOTE, environment(device))
+        table.save(RESULTS / "ch10_speculation.json", entry)
     Console(width=120).print(table.table())
-    table.save(RESULTS / "ch10_speculation.json", entry)

@@ -13,11 +13,11 @@ Either way it replaces its own entries of latency.json; those of the simulator a
 - `rates`: the same at more rates, for the picture.
 """
 
+import itertools
 import sys
 from functools import cache
 
 from common import RESULTS, need_gpu
-from rich.console import Console
 
 from acb_minimal.measure.latency import of_session
 from acb_minimal.measure.metrics import Metrics, environment
@@ -39,7 +39,7 @@ WAYS = {
     "as graphs": (True, 0.0, ("ch1", "ch5", "ch6", "ch11")),
     "as graphs, 2 ms more on the host": (True, 2e-3, ("ch1", "ch5", "ch6", "ch11")),
 }
-THREE, MORE = (8.0, 24.0, 48.0), (8.0, 16.0, 24.0, 36.0, 48.0, 60.0)
+THREE, MORE = (16.0, 32.0, 48.0), (8.0, 16.0, 24.0, 32.0, 48.0, 60.0)
 PICTURED = "as graphs, 2 ms more on the host"
 WAITS = ("TTFT", "TTFT p99", "TPOT", "ITL p99", "E2EL")
 NOTE = (
@@ -70,6 +70,7 @@ def derived(device: str) -> tuple[list[list], Machine]:
             waits = [1e3 * of_session(run).ttft.mean for run in runs]
             k, h = steps[1], steps[0] - steps[1]  # where the host takes less than the GPU, a step is K
             rows.append([rate, k, h, *waits, waits[1] - waits[0], k - 1.5 * h])
+            print(*rows[-1], flush=True)
     return rows, runs[0].device
 
 
@@ -83,13 +84,13 @@ def waited(way: str, rate: float, device: str) -> tuple[list[list], Machine]:
         found = of_session(session)
         spreads = found.ttft.median, found.ttft.p99, found.tpot.median, found.itl.p99, found.e2el.median
         rows.append([way, rate, chapter, *(1e3 * seconds for seconds in spreads), found.requests_per_second])
+        print(*rows[-1], flush=True)
     return rows, session.device
 
 
 def keep(name: str, title: str, columns: dict[str, str], rows: list[list], machine: Machine, note: str) -> None:
-    """Prints a table and stores it, with where it is from in its name."""
+    """Stores a table, with where it is from in its name."""
     found = ResultTable(title, columns, rows, note, environment(machine))
-    Console(width=120).print(found.table())
     found.save(RESULTS / "latency.json", f"{name}, simulated" if machine.kind == "sim" else name)
 
 
@@ -103,8 +104,11 @@ def make_derived(device: str) -> None:
 
 def make_waits(name: str, ways: list[str], rates: tuple[float, ...], device: str) -> None:
     columns = {"decodes": "", "requests/s": ".0f", "chapter": ""} | dict.fromkeys(WAITS, ".1f") | {"served/s": ".1f"}
-    found = [waited(way, rate, device) for way in ways for rate in rates]
-    keep(name, "What requests wait", columns, [row for rows, _ in found for row in rows], found[0][1], NOTE)
+    rows = []
+    for way, rate in itertools.product(ways, rates):
+        added, machine = waited(way, rate, device)
+        rows += added
+        keep(name, "What requests wait", columns, rows, machine, NOTE)
 
 
 MADE = {
