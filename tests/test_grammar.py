@@ -117,7 +117,7 @@ def test_a_table_on_the_device_needs_nothing_of_the_host(chapter, policy, monkey
 
 @pytest.mark.parametrize(
     ("chapter", "says"),
-    [("ch1", "for an engine that carries tokens over: chapters 5 and 6"), ("ch7", "chapters 5 and 6")],
+    [("ch1", "for the likeliest tokens, carried over: chapters 5 and 6"), ("ch7", "chapters 5 and 6")],
 )
 def test_a_table_is_refused_where_no_token_is_carried_over(chapter, says):
     with pytest.raises(InputError, match=says):

@@ -281,7 +281,7 @@ def test_generate_takes_it():
 def test_options_have_it_too_and_say_so():
     options = Options(pages=40, preempt="recompute")
     made = Session(Job(PROMPTS), "ch1", CHECKPOINT, "sim", options)
-    assert (made.pool.num_pages, made.preempt) == (40, "recompute")
+    assert (made.pool.num_pages, made.options.preempt) == (40, "recompute")
     assert str(options) == "40 KV pages, pages on demand (recompute)"
 
 

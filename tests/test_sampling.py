@@ -330,7 +330,7 @@ def test_what_a_model_cannot_is_told_of_the_request():
     }
     for job, chapter, said in (
         (Job(PROMPTS, sampling=asked), "ch5", "there are 3 samplings for 5 prompts: give one for all, or one for each"),
-        (Job(PROMPTS, sampling=EACH[0], grammar="table:twos"), "ch5", "a table of a grammar is not for draws that are"),
+        (Job(PROMPTS, sampling=EACH[0], grammar="table:twos"), "ch5", "a table of a grammar is for the likeliest"),
     ):
         with pytest.raises(InputError, match=said):
             Session(job, chapter, CHECKPOINT, "sim")
@@ -380,7 +380,7 @@ def test_a_row_that_is_not_cleared_punishes_the_next_request():
 
 
 def test_mistakes_are_made_in_sampling():
-    with pytest.raises(InputError, match="the mistake 'kept-rows' is one of sampling, and all tokens are"):
+    with pytest.raises(InputError, match="the mistake 'kept-rows' is made in draws without a grammar"):
         mistaken("ch5", "kept-rows", PROMPTS, Sampling())
     with pytest.raises(InputError, match="unknown mistake 'late': give one of host-counts, batch-generator, kept-rows"):
         mistaken("ch5", "late", PROMPTS, EACH[0])

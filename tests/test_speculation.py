@@ -188,7 +188,7 @@ def test_a_dial_says_how_many_drafts_are_right_where_nothing_is_computed():
         (Options(acceptance=0.5), {}, "acceptance is 0.5, and there are no drafts"),
         (Options(speculate=2), {"grammar": "any"}, "no grammar and no draws"),
         (Options(speculate=2, preempt="recompute"), {}, "do not go together with drafts"),
-        (Options(speculate=2, mistake="kept-rows"), {}, "give stale-drafts"),
+        (Options(speculate=2, mistake="kept-rows"), {}, "is made in draws without a grammar"),
         (Options(speculate=4), {"max_batch_tokens": 64}, "5 tokens a step, it must be at least 80"),
     ],
 )

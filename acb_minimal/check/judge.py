@@ -11,19 +11,20 @@ from dataclasses import dataclass, field
 
 from ..errors import EngineError, InputError
 from ..kv_cache import KVCache, PagePool
+from ..model import Model
 from ..request import Batch, Request
 from ..run.engines import chapter_path, copies_pages, keeps_state, load_chapter, samples, verifies
-from ..run.grammars import TimedGrammarModel, TimedGrammarScheduler
-from ..run.preempting import model_for, scheduler_for
-from ..run.samplers import TimedSamplingModel, TimedSamplingScheduler
-from ..run.speculating import TimedSpeculatingModel, scheduler_with
-from ..run.streams import streaming
-from ..run.timed import BatchDone, TimedModel, TimedScheduler
+from ..run.parts import KINDS
+from ..run.preempting import MODES, NamedBerths
+from ..run.streams import StreamingScheduler
+from ..run.timed import BatchDone, TimedModel, TimedScheduler, bases, timed
 from ..sampling import Asked
+from ..scheduler import Scheduler
 from ..sim.costs import Costs
 from ..sim.device import SimulatedDevice
 from ..sim.policies import Lazy
 from ..sim.simulator import Limit, Policy
+from ..speculation import SpeculatingModel, SpeculatingScheduler
 from . import lines, rules
 from .cases import NETWORK, POSITIONS, VOCAB, Case
 from .drafting import Step
@@ -113,7 +114,7 @@ class Books:
     def __init__(
         self, case: Case, detector: RaceDetector, any_tokens: bool = False, sampled: bool = False, drafts: int = 0
     ):
-        self.case, self.detector, self.any_tokens = case, detector, any_tokens
+        self.case, self.detector, self.any_tokens, self.drafts = case, detector, any_tokens, drafts
         self.right = [tokens for _, tokens, _ in case.served]
         self.broken: Broken | None = None
         self.notes: dict[int, str] = {}
@@ -125,14 +126,16 @@ class Books:
         self._steps = case.steps(drafts) if drafts else []
         self._to_yield = {request.id: request for request in self.requests}
 
-    def scheduler(self, device: SimulatedDevice, kind: type[TimedScheduler], engine_class: type) -> TimedScheduler:
+    def scheduler(self, device: SimulatedDevice, kind: type[Scheduler], engine_class: type) -> TimedScheduler:
         """One of that kind that keeps these books, and looks like any other. Its pages are given as the case says, and
         copied if the engine copies them."""
         books, case = self, self.case
-        preempt = ("swap" if copies_pages(engine_class) else "recompute") if case.berths else None
-        kind = streaming(scheduler_for(kind, preempt, case.berths), case.streamed)
+        kinds = (StreamingScheduler, TimedScheduler, kind)[not case.streamed :]
+        kinds += (MODES["swap" if copies_pages(engine_class) else "recompute"],) if case.berths else ()
 
-        class Scheduler(kind):
+        class Kept(*bases(*kinds)):
+            num_berths, drafts = case.berths, books.drafts
+
             def has_work(self) -> bool:
                 books.asked()
                 return super().has_work()
@@ -157,18 +160,18 @@ class Books:
 
         pool = PagePool(case.pages, case.page_size)
         limits = case.max_running, case.max_batch_tokens, VOCAB, POSITIONS
-        scheduler = self._scheduler = Scheduler(pool, *limits, device, lambda number: case.host_work)
+        scheduler = self._scheduler = Kept(pool, *limits, device, lambda number: case.host_work)
         for request in self._to_yield.values():
             scheduler.add(request)
         return scheduler
 
-    def model(self, kind: type[TimedModel], engine_class: type) -> type[TimedModel]:
-        """That kind of model, but it tells what it has copied, if the engine copies pages."""
+    def model(self, kind: type[Model], engine_class: type) -> type[TimedModel]:
+        """That kind of model, timed, but it tells what it has copied, if the engine copies pages."""
         if not copies_pages(engine_class):
-            return kind
+            return timed(kind)
         evidence = self.evidence
 
-        class Model(model_for(kind, engine_class)):
+        class Kept(timed(NamedBerths, kind)):
             def copy_out(self, move, pages) -> None:
                 super().copy_out(move, pages)
                 evidence.copied_out(move)
@@ -177,7 +180,7 @@ class Books:
                 super().copy_back(move, pages)
                 evidence.copied_back(move)
 
-        return Model
+        return Kept
 
     def asked(self) -> None:
         """The engine asks whether there is work, or for a batch."""
@@ -406,16 +409,13 @@ def serve(
     books, threads = Books(case, detector, any_tokens, sampled, drafts), set(threading.enumerate())
     cache = KVCache(NETWORK.layers, case.pages, case.page_size, NETWORK.dtype, device.torch_device)
     given = case.network, NETWORK.layers, cache, case.size, device
+    _, scheduler, model = KINDS[sampled, constrained]
     if drafts:
-        model, kind = books.model(TimedSpeculatingModel, engine_class)(*given, drafts), scheduler_with(drafts)
-    elif sampled:
-        model, kind = TimedSamplingModel(*given, Asked.by(books.requests)), TimedSamplingScheduler
-        model.told = books.evidence.drew
-    elif constrained:
-        model, kind = TimedGrammarModel(*given), TimedGrammarScheduler
-    else:
-        model, kind = books.model(TimedModel, engine_class)(*given), TimedScheduler
-    scheduler = books.scheduler(device, kind, engine_class)
+        scheduler, model = SpeculatingScheduler, SpeculatingModel
+    more = (drafts,) if drafts else (Asked.by(books.requests),) if sampled else ()
+    model = books.model(model, engine_class)(*given, *more)
+    model.told = books.evidence.drew
+    scheduler = books.scheduler(device, scheduler, engine_class)
     if copies_pages(engine_class) and case.berths:
         model.make_berths(case.berths)
     case.network.ran = books.evidence.ran

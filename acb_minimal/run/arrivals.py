@@ -144,7 +144,7 @@ class Life:
 
 
 class ArrivingScheduler:
-    """In front of a kind of TimedScheduler (`arriving`): requests join `waiting` when their time has come.
+    """In front of a TimedScheduler: requests join `waiting` when their time has come.
 
     Attributes:
         arrivals: when that is.
@@ -231,12 +231,7 @@ class ArrivingScheduler:
         self.coming.clear()
 
 
-def arriving(kind: type, arrivals: Arrivals | None) -> type:
-    """That kind of TimedScheduler, but requests arrive; as it is if there are no arrivals."""
-    return type(f"Arriving{kind.__name__}", (ArrivingScheduler, kind), {"arrivals": arrivals}) if arrivals else kind
-
-
-def checked(arrivals: Arrivals | None, prompts: int, ranks: object) -> Arrivals | None:
+def check_arrivals(arrivals: Arrivals | None, prompts: int, ranks: object) -> Arrivals | None:
     """Arrivals, if a run of so many prompts can have them.
 
     Raises:

@@ -1,15 +1,12 @@
-"""Grammars by name, and the parts of an engine that know them (grammar.py), timed from outside as all parts are."""
+"""Grammars by name."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InputError
-from ..grammar import Automaton, Grammar, GrammarModel, GrammarScheduler, GrammarSlot, JsonSchema
-from ..grammar_table import TableModel, TableSlot
+from ..grammar import Automaton, Grammar, JsonSchema
 from ..models import counter
 from .checkpoint import Checkpoint
-from .graphed import AsFarAsTheScores, GraphedModel, GraphedSlot
-from .timed import TimedModel, TimedScheduler, TimedSlot
 
 NAMES = ("any", "twos", "three")
 TABLE = "table:"  # before a name: followed by a table on the device, not by masks of the host's
@@ -74,92 +71,3 @@ def without_table(asked):
         return asked, False
     each = [name.removeprefix(TABLE) if isinstance(name, str) else name for name in names]
     return each[0] if isinstance(asked, str) else each, True
-
-
-class TimedGrammarScheduler(GrammarScheduler, TimedScheduler):
-    """Timed, with grammars."""
-
-
-class TimedGrammarSlot(GrammarSlot, TimedSlot):
-    """Timed, with masks. To write them can be made to take longer.
-
-    Attributes:
-        mask_work: seconds to add for a batch of that number.
-    """
-
-    mask_work: Callable[[int], float]
-
-    def __init__(self, *args):
-        super().__init__(*args)
-        self.mask_view = self.device.host_view(self.host_masks)
-        self.device.watch(f"slot {self.name}'s pinned masks", self.host_masks, work=self)
-        self.device.watch(f"slot {self.name}'s masks", self.device_masks, work=self)
-
-    def write_masks(self) -> None:
-        started, batch = self.device.clock(), self.written.batch
-        super().write_masks()
-        if batch.rows and (seconds := self.mask_work(batch.number)):
-            self.device.work(seconds)
-        self.device.spent("masks", started, len(batch.sampled), batch.number, self.name)
-
-
-class TimedGrammarModel(GrammarModel, TimedModel):
-    """Timed, with masks.
-
-    Attributes:
-        mask_work: seconds to add to the masks of a batch of that number, for a grammar that takes longer.
-    """
-
-    slot_class = TimedGrammarSlot
-    mask_work: Callable[[int], float] = staticmethod(lambda number: 0.0)
-
-    def __init__(self, *args):
-        super().__init__(*args)
-        self.device.watch("the scores", self.scores)
-
-    def make_slot(self, name: str) -> TimedGrammarSlot:
-        slot = super().make_slot(name)
-        slot.mask_work = self.mask_work
-        return slot
-
-
-class TimedTableSlot(TableSlot, TimedSlot):
-    """Timed, with states on the device."""
-
-    def __init__(self, *args):
-        super().__init__(*args)
-        self.state_view = self.device.host_view(self.host_states)
-        self.device.watch(f"slot {self.name}'s pinned states", self.host_states, work=self)
-        held = ("uploaded states", self.device_states), ("states", self.before), ("new states", self.after)
-        for what, memory in held:
-            self.device.watch(f"slot {self.name}'s {what}", memory, work=self)
-
-
-class TimedTableModel(TableModel, TimedModel):
-    """Timed, with a table of grammars."""
-
-    slot_class = TimedTableSlot
-
-
-class GraphedTableSlot(TimedTableSlot, GraphedSlot):
-    """Padded to a size that has a graph."""
-
-
-class GraphedTableModel(TimedTableModel, GraphedModel):
-    """A model with such a table that launches a batch of decodes as a graph."""
-
-    slot_class = GraphedTableSlot
-
-    def forward(self, slot: GraphedTableSlot) -> None:
-        self.replay(slot, super().forward)
-
-
-class GraphedGrammarSlot(TimedGrammarSlot, GraphedSlot):
-    """Padded to a size that has a graph."""
-
-
-class GraphedGrammarModel(AsFarAsTheScores, TimedGrammarModel, GraphedModel):
-    """A model that launches a batch of decodes as a graph as far as the scores; what samples from them is launched by
-    itself, since that waits for the masks."""
-
-    slot_class = GraphedGrammarSlot

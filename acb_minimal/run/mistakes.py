@@ -1,62 +1,47 @@
-"""Sampling with a mistake, to see what comes of it: each is one that engines have made in public."""
+"""Parts with a mistake, to see what comes of it: each is one that engines have made in public.
+
+Each is made in one kind of part, the class above it, and stands in its place.
+"""
 
 import numpy as np
 import torch
 
 from ..errors import InputError
-from ..request import Batch
-from ..sampler import State
-from .samplers import TimedSamplingModel, TimedSamplingSlot
+from ..model import Model
+from ..preemption import PreemptingScheduler
+from ..request import Batch, Request
+from ..sampler import SamplingSlot, State
+from ..speculation import SpeculatingModel, SpeculatingSlot
+from .samplers import CompiledDraws
 
 
-class HostCountsSlot(TimedSamplingSlot):
-    """A slot with the counts of each row, as the host knows them when it writes the batch; and once more in `fill`."""
+class HostCounts(CompiledDraws):
+    """The host counts. Where it is a token behind, so are penalties: a token that is carried over is taken out of the
+    counts until the batch is sampled."""
 
-    def __init__(self, *args):
-        super().__init__(*args)
-        shape = 2, self.size.rows, self.size.vocab
-        self.host_counts = self.device.pinned(2 * shape[1] * shape[2]).view(shape)
-        self.device_counts = torch.zeros_like(self.host_counts, device=self.device.torch_device)
-        self.counts_view = self.device.host_view(self.host_counts)
-        self.device.watch(f"slot {self.name}'s pinned counts", self.host_counts, work=self)
-        self.device.watch(f"slot {self.name}'s counts", self.device_counts, work=self)
+    def carry_over(self, slot: SamplingSlot, previous: SamplingSlot) -> None:
+        super().carry_over(slot, previous)
+        slot.carried = True
 
-    def write(self, batch: Batch) -> None:
-        super().write(batch)
-        self._count()
+    def sample(self, slot: SamplingSlot, state: State) -> None:
+        self._count_carried(slot, state, -1)
+        super().sample(slot, state)
+        self._count_carried(slot, state, 1)
 
-    def fill(self) -> None:
-        super().fill()
-        self._count()
-
-    def _count(self) -> None:
-        for index, (request, start, length, _) in enumerate(self.written.batch.rows):
-            known, prompt_len = request.tokens[: start + length], request.prompt_len
-            for kind, tokens in enumerate((known[:prompt_len], known[prompt_len:])):
-                self.counts_view[kind, index] = np.bincount(tokens, minlength=self.size.vocab)
-
-    def upload(self, non_blocking: bool = False) -> None:
-        super().upload(non_blocking)
-        self.device.copy("h2d", self.device_counts, self.host_counts, non_blocking, self)
-
-
-class HostCounts(TimedSamplingModel):
-    """The host counts. Where it is a token behind, so are penalties."""
-
-    slot_class = HostCountsSlot
-
-    def count(self, slot: HostCountsSlot, state: State) -> None:
-        rows = len(slot.written.inputs.seq_lens)
-        settings, given = slot.device_settings[:rows], slot.device_counts[:, :rows]
+    def _count_carried(self, slot: SamplingSlot, state: State, times: int) -> None:
+        inputs, carried = slot.written.inputs, getattr(slot, "carried", False) and self.asked.penalties
+        owner = slot.device_settings[: len(inputs.seq_lens), 0].long()
 
         @torch.inference_mode()
         def work() -> None:
-            state.counts.index_copy_(1, settings[:, 0].long(), given)
+            places = owner[inputs.row_of_token], inputs.input_ids.long()
+            state.counts[1].index_put_(places, times * (inputs.carry_over >= 0).int(), accumulate=True)
 
-        self.device.compute("count", slot, work)
+        if carried:
+            self.device.compute("count", slot, work)
 
 
-class BatchGenerator(TimedSamplingModel):
+class BatchGenerator(CompiledDraws):
     """One generator for the whole batch, seeded as its first row asks: noise is dealt out row by row."""
 
     def choose(self, scores, settings, counts, positions):
@@ -67,22 +52,56 @@ class BatchGenerator(TimedSamplingModel):
         return super().choose(scores, settings, counts, dealt)
 
 
-class KeptRows(TimedSamplingModel):
+class KeptRows(CompiledDraws):
     """A row of counts is not cleared when a request takes it."""
 
     def begins(self, inputs) -> torch.Tensor:
         return torch.zeros_like(super().begins(inputs))
 
 
-MISTAKES = {"host-counts": HostCounts, "batch-generator": BatchGenerator, "kept-rows": KeptRows}
+class StaleSlot(SpeculatingSlot):
+    """A slot that has, of decodes, how many tokens the host knows when it writes the batch."""
+
+    def write(self, batch: Batch) -> None:
+        super().write(batch)
+        known = [len(row.request.tokens) for row in batch.rows]
+        self.row_view[1, : len(known)] *= np.array(known, dtype=np.int32)
 
 
-def mistaken(name: str) -> type[TimedSamplingModel]:
-    """The model that makes the mistake of that name.
+class StaleDrafts(SpeculatingModel):
+    """Drafts are made from the tokens that the host has. Where it is a batch behind, so are they."""
+
+    slot_class = StaleSlot
+
+    def known(self, slot: StaleSlot, lengths: torch.Tensor) -> torch.Tensor:
+        return slot.device_rows[1, : len(lengths)]
+
+
+class ForgettingScheduler(PreemptingScheduler):
+    """What a request has to compute again is settled when it gives way, and the token that a batch in flight has for it
+    is not among that."""
+
+    def give_way(self, request: Request) -> None:
+        super().give_way(request)
+        request.prefill_len, request.scheduled = len(request.tokens), 0
+
+    def begin(self, request: Request) -> None:
+        """It was settled before."""
+
+
+MISTAKES = {"host-counts": HostCounts, "batch-generator": BatchGenerator, "kept-rows": KeptRows,
+            "stale-drafts": StaleDrafts}  # fmt: skip
+
+
+def mistaken(name: str, kind: type[Model]) -> type[Model]:
+    """The model that makes the mistake of that name, in the place of one of that kind.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or it is not one of that kind.
     """
     if name not in MISTAKES:
         raise InputError(f"unknown mistake {name!r}: give one of {', '.join(MISTAKES)}")
+    if MISTAKES[name].__base__ is not kind:
+        what = "drafts" if issubclass(MISTAKES[name], SpeculatingModel) else "draws without a grammar"
+        raise InputError(f"the mistake {name!r} is made in {what}, and here are none")
     return MISTAKES[name]

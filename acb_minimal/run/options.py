@@ -31,6 +31,25 @@ class Scale:
 
 
 LONGEST = 10.0  # seconds a step: more than any engine has reported by far
+# What is said of each of the Options that is turned, in this order.
+TOLD = {
+    "scale": str,
+    "host_work": lambda seconds: f"{1e3 * seconds:g} ms of host work added to every step",
+    "grammar": lambda asked: f"held to grammar {asked!r}" if isinstance(asked, str) else "held to a grammar",
+    "mask_work": lambda seconds: f"{1e3 * seconds:g} ms of work for the masks of every step",
+    "sampling": "sampled with {}".format,
+    "pages": "{:,} KV pages".format,
+    "preempt": "pages on demand ({})".format,
+    "speculate": "{} drafts in each decode".format,
+    "reserve": "{} positions reserved for drafts".format,
+    "acceptance": "{:.0%} of drafts taken as right".format,
+    "mistake": "with the mistake {}".format,
+    "arrivals": str,
+    "launching": lambda seconds: f"decodes launched in {1e3 * seconds:g} ms",
+    "graphs": lambda _: "decodes launched as graphs by the model",
+    "compile": lambda _: "compiled",
+    "gpus": "shared by {} ranks".format,
+}
 
 
 @dataclass(frozen=True)
@@ -91,35 +110,5 @@ class Options:
             raise InputError(f"launching is {1e3 * self.launching:g} ms, kernel by kernel; graphs take no such time")
 
     def __str__(self) -> str:
-        said = [str(self.scale)] if self.scale else []
-        if self.host_work:
-            said.append(f"{1e3 * self.host_work:g} ms of host work added to every step")
-        if self.grammar is not None:
-            said.append(f"held to grammar {self.grammar!r}" if isinstance(self.grammar, str) else "held to a grammar")
-        if self.mask_work:
-            said.append(f"{1e3 * self.mask_work:g} ms of work for the masks of every step")
-        if self.sampling is not None:
-            said.append(f"sampled with {self.sampling}")
-        if self.pages is not None:
-            said.append(f"{self.pages:,} KV pages")
-        if self.preempt is not None:
-            said.append(f"pages on demand ({self.preempt})")
-        if self.speculate is not None:
-            said.append(f"{self.speculate} drafts in each decode")
-        if self.reserve is not None:
-            said.append(f"{self.reserve} positions reserved for drafts")
-        if self.acceptance is not None:
-            said.append(f"{self.acceptance:.0%} of drafts taken as right")
-        if self.mistake:
-            said.append(f"with the mistake {self.mistake}")
-        if self.arrivals is not None:
-            said.append(str(self.arrivals))
-        if self.launching is not None:
-            said.append(f"decodes launched in {1e3 * self.launching:g} ms")
-        if self.graphs:
-            said.append("decodes launched as graphs by the model")
-        if self.compile:
-            said.append("compiled")
-        if self.gpus > 1:
-            said.append(f"shared by {self.gpus} ranks")
-        return ", ".join(said)
+        turned = {name: value for name in TOLD if (value := getattr(self, name)) != getattr(Options, name)}
+        return ", ".join(TOLD[name](value) for name, value in turned.items())

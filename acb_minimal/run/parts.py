@@ -2,144 +2,106 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 from ..errors import InputError
-from ..grammar import GrammarRequest
-from ..grammar_table import Tables
-from ..masked_draws import HeldSamplingRequest
+from ..grammar import GrammarModel, GrammarRequest, GrammarScheduler
+from ..grammar_table import TableModel, Tables
+from ..masked_draws import HeldSamplingRequest, MaskedSamplingModel, MaskedSamplingScheduler
+from ..model import Model
 from ..request import Request
-from ..sampling import Asked, Sampling, SamplingRequest
-from ..speculation import SpeculatingRequest, reserve_for
+from ..sampling import Asked, Sampling, SamplingRequest, SamplingScheduler
+from ..scheduler import Scheduler
+from ..speculation import SpeculatingModel, SpeculatingRequest, SpeculatingScheduler, reserve_for
 from .checkpoint import Checkpoint
 from .engines import carries_over, keeps_state, samples
-from .grammars import (
-    GraphedGrammarModel,
-    GraphedTableModel,
-    TimedGrammarModel,
-    TimedGrammarScheduler,
-    TimedTableModel,
-    grammars,
-    without_table,
-)
-from .graphed import GraphedModel
+from .grammars import grammars, without_table
 from .mistakes import mistaken
 from .options import Options
-from .samplers import (
-    GraphedMaskedModel,
-    GraphedSamplingModel,
-    TimedMaskedModel,
-    TimedMaskedScheduler,
-    TimedSamplingModel,
-    TimedSamplingScheduler,
-)
-from .speculating import drafts_of, parts_for
-from .timed import TimedModel, TimedScheduler
+from .samplers import CompiledDraws
+from .speculating import DialledModel, DialledScheduler, drafts_of
+from .timed import composed
 from .workload import Job
+
+# Of requests, by whether their tokens are drawn and whether they are held to masks: the request, scheduler and model.
+KINDS = {
+    (False, False): (Request, Scheduler, Model),
+    (False, True): (GrammarRequest, GrammarScheduler, GrammarModel),
+    (True, False): (SamplingRequest, SamplingScheduler, CompiledDraws),
+    (True, True): (HeldSamplingRequest, MaskedSamplingScheduler, composed(CompiledDraws, MaskedSamplingModel)),
+}
 
 
 class Parts(NamedTuple):
-    """The kinds of parts.
+    """The kinds of parts, as the engine has them: none is timed.
 
     Attributes:
-        request: what each is made as.
+        requests: what makes each, of its id, prompt, number of new tokens and stop tokens.
         scheduler: of them.
-        model: that runs them; the second launches decodes as graphs.
-        each: what each request is given besides, one by one.
-        grammar: what tokens are held to; None: nothing.
-        table: whether by a table on the device.
+        model: that runs them.
+        given: what the model is given besides, by the requests and the size of the vocabulary.
         drafts: that go along in each decode; 0: none.
         beyond: positions behind those reserved for a request that it may touch all the same; 0, but for a mistake.
     """
 
-    request: Callable[..., Request]
-    scheduler: type[TimedScheduler]
-    model: tuple[type[TimedModel], type[TimedModel]]
-    each: Sequence[tuple]
-    grammar: object = None
-    table: bool = False
+    requests: Sequence[Callable[..., Request]]
+    scheduler: type[Scheduler]
+    model: type[Model]
+    given: Callable[[Sequence[Request], int], tuple]
     drafts: int = 0
     beyond: int = 0
 
-    @property
-    def constrained(self) -> bool:
-        """Whether tokens are held to masks, or could be."""
-        return issubclass(self.scheduler, TimedGrammarScheduler) and not self.table
 
-    def asked(self, requests: Sequence[Request], vocab_size: int) -> tuple[Asked | Tables, ...]:
-        """What a model is told besides."""
-        if self.drafts:
-            return (self.drafts,)
-        if self.table:
-            return (Tables(requests, vocab_size),)
-        return (Asked.by(requests),) if issubclass(self.scheduler, TimedSamplingScheduler) else ()
-
-    @staticmethod
-    def biases(requests: Sequence[Request]) -> int:
-        """How many scores one of these changes by name, at most."""
-        return max((len(request.biases) for request in requests if isinstance(request, SamplingRequest)), default=0)
-
-
-def with_own_sampling(options: Options, job: Job, checkpoint: Checkpoint) -> Options:
-    """Options that say how tokens are chosen: as the model's generation config asks, if nobody says otherwise.
+def settled(options: Options, job: Job, checkpoint: Checkpoint) -> Options:
+    """The options of a run: what its Job says counts for more; and tokens are chosen as the model's generation config
+    asks, if nobody says otherwise.
 
     Raises:
         InputError: what that asks for makes no sense.
     """
-    own = None if job.sampling is not None or options.sampling is not None else checkpoint.sampling
-    return options if own is None or own.greedy else replace(options, sampling=own)
+    names = "grammar", "sampling", "pages", "preempt", "speculate", "arrivals"
+    options = replace(options, **{name: own for name in names if (own := getattr(job, name)) is not None})
+    if options.sampling is None and not checkpoint.sampling.greedy:
+        return replace(options, sampling=checkpoint.sampling)
+    return options
 
 
-def choose_parts(engine: type, job: Job, options: Options, checkpoint: Checkpoint) -> Parts:
-    """The parts for an engine that is to serve a job. An engine that asks for none, whose requests do not either, gets
-    those that know of nothing: they cost nothing.
+def choose_parts(engine: type, count: int, options: Options, checkpoint: Checkpoint) -> Parts:
+    """The parts for an engine that is to serve so many prompts. An engine that asks for none, whose requests do not
+    either, gets those that know of nothing: they cost nothing.
 
     Raises:
-        InputError: a grammar or a sampling cannot be used, or not together.
+        InputError: what is asked for cannot be used, or not together.
     """
-    count = len(job.prompts)
-    grammar = options.grammar if job.grammar is None else job.grammar
-    each = samplings(options.sampling if job.sampling is None else job.sampling, count)
-    drafts, reserve = drafts_of(engine, job, options)
+    drafts, reserve = drafts_of(engine, options)
+    each = samplings(options.sampling, count)
+    names, table = without_table(options.grammar)
+    drawn = keeps_state(engine) or not all(one.greedy for one in each)
+    masked = samples(engine) or names is not None
+    if drafts and (drawn or masked):
+        raise InputError(f"speculate is {drafts}: drafts go with the likeliest tokens, no grammar and no draws")
+    if table and (drawn or samples(engine) or not carries_over(engine)):
+        raise InputError("a table of a grammar is for the likeliest tokens, carried over: chapters 5 and 6")
+    _, scheduler, model = KINDS[drawn, masked]
     if drafts:
-        if grammar is not None or samples(engine) or keeps_state(engine) or not all(one.greedy for one in each):
-            raise InputError(f"speculate is {drafts}: drafts go with the likeliest tokens, no grammar and no draws")
-        return Parts(
-            SpeculatingRequest, *parts_for(drafts, options), [(drafts, reserve)] * count, drafts=drafts,
-            beyond=reserve_for(drafts) - reserve,
-        )  # fmt: skip
-    if all(one.greedy for one in each) and not keeps_state(engine):
-        if options.mistake:
-            raise InputError(f"the mistake {options.mistake!r} is one of sampling, and all tokens are the likeliest")
-        if grammar is None and not samples(engine):
-            return Parts(Request, TimedScheduler, (TimedModel, GraphedModel), [()] * count)
-        grammar, table = without_table(grammar)
-        held = [(one,) if one else () for one in grammars(grammar, count, checkpoint)]
-        if table:
-            if samples(engine) or not carries_over(engine):
-                raise InputError("a table of a grammar is for an engine that carries tokens over: chapters 5 and 6")
-            return Parts(_held, TimedGrammarScheduler, (TimedTableModel, GraphedTableModel), held, grammar, True)
-        return Parts(_held, TimedGrammarScheduler, (TimedGrammarModel, GraphedGrammarModel), held, grammar)
-    if grammar is not None or samples(engine):
-        grammar, table = without_table(grammar)
-        if table or options.mistake:
-            what = f"the mistake {options.mistake!r} is" if options.mistake else "a table of a grammar is"
-            raise InputError(f"{what} not for draws that are held to masks: give one of the two")
-        held = grammars(grammar, count, checkpoint)
-        both = [(one, each) if each else (one,) for one, each in zip(each, held, strict=True)]
-        return Parts(_drawn, TimedMaskedScheduler, (TimedMaskedModel, GraphedMaskedModel), both, grammar)
-    kinds = (mistaken(options.mistake),) * 2 if options.mistake else (TimedSamplingModel, GraphedSamplingModel)
-    return Parts(SamplingRequest, TimedSamplingScheduler, kinds, [(one,) for one in each])
+        scheduler, model = SpeculatingScheduler, SpeculatingModel
+    model = mistaken(options.mistake, model) if options.mistake else TableModel if table else model
+    if drafts:
+        dial = {} if options.acceptance is None else {"acceptance": options.acceptance}
+        scheduler = composed(*[DialledScheduler] * len(dial), scheduler, drafts=drafts, **dial)
+        model = composed(*[DialledModel] * len(dial), model, **dial)
+        requests = [partial(SpeculatingRequest, drafts=drafts, reserve=reserve)] * count
+        return Parts(requests, scheduler, model, lambda *asked: (drafts,), drafts, reserve_for(drafts) - reserve)
+    requests = []
+    for sampling, grammar in zip(each, grammars(names, count, checkpoint), strict=True):
+        asked = ({"sampling": sampling} if drawn else {}) | ({"grammar": grammar} if grammar else {})
+        requests.append(partial(KINDS[drawn, bool(grammar)][0], **asked))
 
+    def given(requests: Sequence[Request], vocab_size: int) -> tuple:
+        return (Tables(requests, vocab_size),) if table else (Asked.by(requests),) if drawn else ()
 
-def _held(*asked) -> Request:
-    """A request, with a grammar behind all else if it has one."""
-    return GrammarRequest(*asked) if len(asked) > 4 else Request(*asked)
-
-
-def _drawn(*asked) -> Request:
-    """A request that is drawn, with a grammar behind all else if it has one."""
-    return HeldSamplingRequest(*asked) if len(asked) > 5 else SamplingRequest(*asked)
+    return Parts(requests, scheduler, model, given)
 
 
 def samplings(asked: Sampling | Sequence[Sampling | None] | None, count: int) -> list[Sampling]:

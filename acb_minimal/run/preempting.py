@@ -1,68 +1,36 @@
-"""Pages on demand (preemption.py) as an option of any run: the parts for it, timed from outside as all parts are."""
+"""Pages on demand (preemption.py) as an option of any run."""
 
 from ..errors import InputError
 from ..preemption import PreemptingScheduler, SwappingModel, SwappingScheduler
-from ..request import Request
 from ..sampling import SamplingScheduler
 from .engines import copies_pages
-from .options import Options
+from .mistakes import ForgettingScheduler
 from .parts import Parts
-from .timed import TimedModel, TimedScheduler
-from .workload import Job
 
 MODES = {"recompute": PreemptingScheduler, "swap": SwappingScheduler}
-
-
-class ForgettingScheduler(PreemptingScheduler):
-    """Makes a mistake, to see what comes of it: what a request has to compute again is settled when it gives way, and
-    the token that a batch in flight has for it is not among that."""
-
-    def give_way(self, request: Request) -> None:
-        super().give_way(request)
-        request.prefill_len, request.scheduled = len(request.tokens), 0
-
-    def begin(self, request: Request) -> None:
-        """It was settled before."""
-
-
 MISTAKES = {"forget": ForgettingScheduler}
 
 
-def mode_of(job: Job, options: Options, engine_class: type, parts: Parts) -> str | None:
-    """What becomes of a request that gives way; None: none ever does.
+def check_mode(preempt: str | None, engine_class: type, parts: Parts) -> None:
+    """Whether an engine of these parts can have requests give way so; None: none ever does.
 
     Raises:
         InputError: there is no such mode, or these do not go together with it.
     """
-    preempt = options.preempt if job.preempt is None else job.preempt
-    if preempt is not None and preempt not in MODES | MISTAKES:
+    if preempt is None:
+        return
+    if preempt not in MODES | MISTAKES:
         raise InputError(f"unknown preempt mode {preempt!r}: the modes are {' and '.join(MODES)}")
-    if preempt is not None and parts.drafts:
+    if parts.drafts:
         raise InputError(f"preempt is {preempt!r}, and pages on demand do not go together with drafts")
     if preempt == "swap" and not copies_pages(engine_class):
         raise InputError("preempt is 'swap', and this engine copies no pages: give recompute, or take chapter ch9")
     if preempt == "swap" and issubclass(parts.scheduler, SamplingScheduler):
         raise InputError("preempt is 'swap', and what a request has sampled by is not copied: give recompute")
-    return preempt
 
 
-def scheduler_for(kind: type[TimedScheduler], preempt: str | None, berths: int | None = None) -> type[TimedScheduler]:
-    """That kind of scheduler, but pages are given on demand, unless `preempt` is None.
-
-    Args:
-        berths: as a Job has it.
-    """
-    own = {"num_berths": berths}
-    return type(f"Preempting{kind.__name__}", (kind, (MODES | MISTAKES)[preempt]), own) if preempt else kind
-
-
-def model_for(kind: type[TimedModel], engine_class: type) -> type[TimedModel]:
-    """That kind of model, but able to copy pages, if the engine does."""
-    return type(f"Swapping{kind.__name__}", (TimedSwappingModel, kind), {}) if copies_pages(engine_class) else kind
-
-
-class TimedSwappingModel(SwappingModel, TimedModel):
-    """Timed, and the host's memory for pages has names."""
+class NamedBerths(SwappingModel):
+    """A model that can copy pages, and the host's memory for them has names."""
 
     def make_berths(self, count: int) -> None:
         """As SwappingModel has it.

@@ -204,25 +204,6 @@ class Watch:
         self.moved = float("inf")  # when a batch was last asked for, by time.monotonic
         self._done = threading.Event()
 
-    def watched(self, scheduler: type) -> type:
-        """A kind of scheduler that this watches, from another kind."""
-        watch = self
-        scheduled, came_back = self.digests.values()
-
-        class WatchedScheduler(scheduler):
-            def schedule(self):
-                watch.moved = time.monotonic()
-                batch = super().schedule()
-                if batch:
-                    scheduled.append(_digest([(row.request.id, row.start, row.length) for row in batch.rows]))
-                return batch
-
-            def update(self, batch, tokens):
-                came_back.append(_digest(tokens.tolist()))
-                return super().update(batch, tokens)
-
-        return WatchedScheduler
-
     def __enter__(self) -> "Watch":
         threading.Thread(target=self._keep_watching, daemon=True).start()
         return self
@@ -253,6 +234,28 @@ class Watch:
                     leave(f"no batch was scheduled for {self.ranks.timeout:g} s", 1)
                 except RankError as error:
                     leave(str(error), 1)
+
+
+class WatchedScheduler:
+    """In front of a Scheduler that a Watch sees.
+
+    Attributes:
+        watch: that one.
+    """
+
+    watch: Watch
+
+    def schedule(self):
+        self.watch.moved = time.monotonic()
+        batch = super().schedule()
+        if batch:
+            rows = [(row.request.id, row.start, row.length) for row in batch.rows]
+            self.watch.digests["scheduled"].append(_digest(rows))
+        return batch
+
+    def update(self, batch, tokens):
+        self.watch.digests["got the tokens of"].append(_digest(tokens.tolist()))
+        return super().update(batch, tokens)
 
 
 def _digest(what: object) -> int:

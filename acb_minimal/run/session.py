@@ -9,22 +9,24 @@ from functools import partial
 import torch
 
 from ..errors import InputError
+from ..grammar import GrammarModel
 from ..kv_cache import KVCache, PagePool
 from ..request import Request
 from ..slot import SlotSize
 from ..trace.spans import Trace
-from .arrivals import arriving, checked
+from .arrivals import ArrivingScheduler, check_arrivals
 from .checkpoint import Checkpoint
 from .compile import compile_decodes, run_plain, warm_up_compiled
 from .devices import check_device, check_gpu, open_device
-from .engines import load_chapter
+from .engines import copies_pages, load_chapter
+from .graphed import graphed
 from .options import Options
-from .parts import choose_parts, with_own_sampling
-from .preempting import mode_of, model_for, scheduler_for
-from .ranks import Watch
-from .stops import StopTexts
-from .streams import Completion, Stream, Texts, Token, once, streaming
-from .timed import BatchDone, Machine, TimedModel
+from .parts import choose_parts, settled
+from .preempting import MISTAKES, MODES, NamedBerths, check_mode
+from .ranks import Watch, WatchedScheduler
+from .stops import StoppingScheduler, StopTexts
+from .streams import Completion, Stream, StreamingScheduler, Texts, Token, once
+from .timed import BatchDone, Machine, TimedModel, TimedScheduler, composed, timed
 from .warm_up import warm_up
 from .workload import Job, token_ids
 
@@ -70,9 +72,9 @@ class Session:
         requests: those that were accepted, in the order of the prompts; their ids are "0", "1", ... in that order.
         refused: why each of the others cannot be served, by id.
         started: when serving began, in seconds on the device's clock.
-        options: what is turned; once a run has begun, `compile` says whether its layers could be compiled.
+        options: what is turned, by the job or else by those given; once a run has begun, `compile` says whether its
+            layers could be compiled.
         parts: the kinds that it is made of.
-        preempt: what becomes of a request that gives way, by the job or else by `options`; None: none ever does.
         arrivals: when requests arrive; None: all are there from the start.
         mask_work: seconds to add to the masks of a batch of that number; by default those of `options`.
         progress: is told what goes on before serving begins, and then, by an empty text, that it does. By default,
@@ -114,29 +116,36 @@ class Session:
             device = open_device(device, self.checkpoint, trace, self.options)
         self.device = device
         self.refused: dict[str, str] = {}
-        self.options = with_own_sampling(self.options, job, self.checkpoint)
-        self.parts = choose_parts(self.engine_class, job, self.options, self.checkpoint)
+        self.options = settled(self.options, job, self.checkpoint)
+        self.parts = choose_parts(self.engine_class, len(job.prompts), self.options, self.checkpoint)
         stops = [job.stop] if isinstance(job.stop, str) else job.stop
         self.stops = StopTexts(stops, self.checkpoint.tokenizer() and self.checkpoint.decode if stops else str)
-        if self.options.mask_work and not self.parts.constrained:
+        if self.options.mask_work and not issubclass(self.parts.model, GrammarModel):
             raise InputError(f"mask work is {1e3 * self.options.mask_work:g} ms, and no masks are made: give a grammar")
         if self.parts.drafts and not self.device.arithmetic and self.options.acceptance is None:
             raise InputError("the simulator only keeps time for this model, where no draft is right: give acceptance")
-        self.preempt = mode_of(job, self.options, self.engine_class, self.parts)
+        check_mode(self.options.preempt, self.engine_class, self.parts)
         asked = self._requests(job)
         longest = max((min(r.max_positions, self.checkpoint.max_positions) for r in asked), default=1)
         per_request = PagePool(1, job.page_size).pages_for(max(longest, 1))
-        pages = per_request * max(job.max_running, 1) if job.pages is None else job.pages
-        self.pool = PagePool(pages if self.options.pages is None else self.options.pages, job.page_size)
+        pages = self.options.pages
+        self.pool = PagePool(per_request * max(job.max_running, 1) if pages is None else pages, job.page_size)
         ranks = self.checkpoint.ranks
         self._watch = Watch(ranks) if ranks else None
         if ranks and self.trace:
             self.trace.rank = ranks.rank
-        arrivals = self.options.arrivals if job.arrivals is None else job.arrivals
-        self.arrivals = checked(arrivals, len(job.prompts), ranks)
-        scheduler = self.stops.heeded(scheduler_for(self.parts.scheduler, self.preempt, job.berths))
-        scheduler = streaming(arriving(scheduler, self.arrivals), stream)
-        self.scheduler = (self._watch.watched(scheduler) if self._watch else scheduler)(
+        self.arrivals = check_arrivals(self.options.arrivals, len(job.prompts), ranks)
+        around = {
+            WatchedScheduler: ranks,
+            StreamingScheduler: stream,
+            ArrivingScheduler: self.arrivals,
+            StoppingScheduler: stops,
+            TimedScheduler: True,
+        }
+        kinds = *(kind for kind, asked_for in around.items() if asked_for), self.parts.scheduler
+        kinds += ((MODES | MISTAKES)[self.options.preempt],) if self.options.preempt else ()
+        told = {"watch": self._watch, "arrivals": self.arrivals, "stops": self.stops, "num_berths": job.berths}
+        self.scheduler = composed(*kinds, **told)(
             self.pool,
             job.max_running,
             job.max_batch_tokens,
@@ -153,7 +162,7 @@ class Session:
             except InputError as error:
                 self.refused[request.id] = str(error)
         pages = min(per_request, self.pool.num_pages) + self.pool.pages_for(self.parts.beyond)
-        biases = self.parts.biases(self.requests)
+        biases = max((len(getattr(request, "biases", ())) for request in self.requests), default=0)
         self.size = SlotSize(job.max_running, job.max_batch_tokens, pages, self.checkpoint.vocab_size, biases)
         check = partial(check_gpu, self.checkpoint, self.pool, self.device)
         ranks.agree(check, (job, self.options, self.checkpoint.name)) if ranks else check()
@@ -165,11 +174,12 @@ class Session:
         """A request for each prompt that makes one; why the others do not goes into `refused`."""
         stop_tokens = () if job.ignore_stop else self.checkpoint.stop_tokens
         made = []
-        each = zip(job.prompts, job.new_tokens, self.parts.each, strict=True)
-        for number, (prompt, new_tokens, given) in enumerate(each):
+        for number, (prompt, new_tokens, request) in enumerate(
+            zip(job.prompts, job.new_tokens, self.parts.requests, strict=True)
+        ):
             try:
                 ids = self.checkpoint.encode(prompt) if isinstance(prompt, str) else token_ids(prompt)
-                made.append(self.parts.request(str(number), ids, new_tokens, stop_tokens, *given))
+                made.append(request(str(number), ids, new_tokens, stop_tokens))
             except InputError as error:
                 self.refused[str(number)] = f"request {str(number)!r}: {error}"
             except TypeError:
@@ -286,11 +296,13 @@ class Session:
             (compile_decodes if self.options.compile else run_plain)(network)
         where = self.device.torch_device if self.device.arithmetic else "meta"
         cache = KVCache(layers, pages, page_size, self.checkpoint.dtype, where)
-        kind = model_for(self.parts.model[self.options.graphs], self.engine_class)
-        asked = self.parts.asked(self.requests, self.checkpoint.vocab_size)
-        model = kind(network, layers, cache, self.size, self.device, *asked)
-        if self.parts.constrained:
-            model.mask_work = self.mask_work
-        if self.preempt == "swap":
+        berths = (NamedBerths,) if copies_pages(self.engine_class) else ()
+        kind = timed(*berths, self.parts.model)
+        if issubclass(self.parts.model, GrammarModel):
+            kind.slot_class.mask_work = staticmethod(self.mask_work)
+        given = self.parts.given(self.requests, self.checkpoint.vocab_size)
+        kind = graphed(kind) if self.options.graphs else kind
+        model = kind(network, layers, cache, self.size, self.device, *given)
+        if self.options.preempt == "swap":
             model.make_berths(self.scheduler.berths.num_pages)
         return model

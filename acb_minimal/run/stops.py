@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from ..errors import InputError
 from ..request import FinishReason, Request
+from ..scheduler import Scheduler
 
 
 class StopTexts:
@@ -58,15 +59,16 @@ class StopTexts:
         self._kept[id] = text[len(cut) :]
         return cut
 
-    def heeded(self, scheduler: type) -> type:
-        """A kind of scheduler that ends requests at these texts, from another kind."""
-        if not self.texts:
-            return scheduler
-        stops = self
 
-        class StoppingScheduler(scheduler):
-            def finish_reason(self, request: Request, token: int) -> FinishReason | None:
-                reason = super().finish_reason(request, token)
-                return reason or ("stop" if stops.found(request.generated) else None)
+class StoppingScheduler(Scheduler):
+    """A scheduler that ends requests at these texts.
 
-        return StoppingScheduler
+    Attributes:
+        stops: the texts.
+    """
+
+    stops: StopTexts
+
+    def finish_reason(self, request: Request, token: int) -> FinishReason | None:
+        reason = super().finish_reason(request, token)
+        return reason or ("stop" if self.stops.found(request.generated) else None)

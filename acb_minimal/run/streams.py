@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from ..errors import EngineError
 from ..request import Batch, FinishReason, Request
+from ..scheduler import Scheduler
 
 
 @dataclass(frozen=True)
@@ -79,21 +80,14 @@ class Stream(Iterator):
         self._items.close()
 
 
-def streaming(kind: type, asked: bool) -> type:
-    """A kind of scheduler whose `update` returns tokens too, each as a request and a place, before the finished
-    requests; that kind itself if they are not asked for."""
-    if not asked:
-        return kind
+class StreamingScheduler(Scheduler):
+    """A scheduler whose `update` returns tokens too, each as a request and a place, before the finished requests."""
 
-    class StreamingScheduler(kind):
-        def update(self, batch: Batch, tokens) -> list:
-            before = {row.request: len(row.request.tokens) for row in batch.rows}
-            finished = super().update(batch, tokens)
-            given = ((request, place) for request, count in before.items()
-                     for place in range(count, len(request.tokens)))  # fmt: skip
-            return [*given, *finished]
-
-    return StreamingScheduler
+    def update(self, batch: Batch, tokens) -> list:
+        before = {row.request: len(row.request.tokens) for row in batch.rows}
+        finished = super().update(batch, tokens)
+        given = ((request, place) for request, count in before.items() for place in range(count, len(request.tokens)))
+        return [*given, *finished]
 
 
 def once(requests: Sequence[Request], yielded: Iterable, cancelled: list[Request]) -> Iterator:
@@ -101,7 +95,7 @@ def once(requests: Sequence[Request], yielded: Iterable, cancelled: list[Request
 
     Args:
         requests: all of them.
-        yielded: by the engine: requests, and what `streaming` has for tokens.
+        yielded: by the engine: requests, and what StreamingScheduler has for tokens.
         cancelled: grows as requests are, and is emptied here.
 
     Raises:

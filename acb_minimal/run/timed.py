@@ -126,19 +126,7 @@ class TimedScheduler(Scheduler):
 
 
 class TimedSlot(IOSlot):
-    """An I/O slot whose writes are timed, and whose buffers have names."""
-
-    def __init__(self, *args):
-        super().__init__(*args)
-        self.host_inputs = Inputs.cut(self.device.host_view(self.host_buffer), self.size)
-        self.token_view = self.device.host_view(self.host_tokens)
-        for what, buffer in (
-            ("pinned inputs", self.host_buffer),
-            ("inputs", self.device_buffer),
-            ("pinned outputs", self.host_tokens),
-            ("outputs", self.device_tokens),
-        ):
-            self.device.watch(f"slot {self.name}'s {what}", buffer, work=self)
+    """The innermost part of a slot whose writes are timed."""
 
     def write(self, batch: Batch) -> None:
         started = self.device.clock()
@@ -151,8 +139,25 @@ class TimedSlot(IOSlot):
         self.device.spent("fill", started, len(self.unknown), self.written.batch.number, self.name)
 
 
+class TimedMasks:
+    """The outermost part of a slot with masks, whose writing is timed and can be made to take longer.
+
+    Attributes:
+        mask_work: seconds to add for a batch of that number.
+    """
+
+    mask_work: Callable[[int], float] = staticmethod(lambda number: 0.0)
+
+    def write_masks(self) -> None:
+        started, batch = self.device.clock(), self.written.batch
+        super().write_masks()
+        if batch.rows and (seconds := self.mask_work(batch.number)):
+            self.device.work(seconds)
+        self.device.spent("masks", started, len(batch.sampled), batch.number, self.name)
+
+
 class TimedModel(Model):
-    """A model whose slots are timed, and whose KV cache has a name in every layer."""
+    """A model whose slots are timed, and whose memory has names, in the slots, too."""
 
     slot_class = TimedSlot
 
@@ -161,6 +166,51 @@ class TimedModel(Model):
         for number, (keys, values) in enumerate(zip(self.cache.keys, self.cache.values, strict=True)):
             self.device.watch(f"the keys of layer {number}", keys, self.cache.page_size)
             self.device.watch(f"the values of layer {number}", values, self.cache.page_size)
+        more = getattr(self, "scores", None), *getattr(self, "history", ())
+        for name, memory in zip(("the scores", "the tokens so far", "how many tokens there are"), more, strict=False):
+            if memory is not None:
+                self.device.watch(name, memory)
+
+    def new_state(self):
+        """As SamplingModel has it, if it is one."""
+        state = super().new_state()
+        self.device.watch("the counts", state.counts)
+        return state
+
+    def make_slot(self, name: str) -> IOSlot:
+        slot = super().make_slot(name)
+        for attribute, memory in [each for each in vars(slot).items() if isinstance(each[1], torch.Tensor)]:
+            side, _, what = attribute.rpartition("_")
+            what = {"buffer": "inputs", "tokens": "outputs"}.get(what, what)
+            self.device.watch(f"slot {name}'s {'pinned ' if side == 'host' else ''}{what}", memory, work=slot)
+            if side == "host" and what in VIEWS:
+                setattr(slot, VIEWS[what], self.device.host_view(memory))
+        slot.host_inputs = Inputs.cut(self.device.host_view(slot.host_buffer), slot.size)
+        return slot
+
+
+# What the host reads and writes a slot's pinned memory through.
+VIEWS = {"outputs": "token_view", "masks": "mask_view", "settings": "settings_view", "states": "state_view",
+         "rows": "row_view"}  # fmt: skip
+
+
+def composed(*kinds: type, **attributes) -> type:
+    """One class of several, the outermost first."""
+    return type(kinds[0].__name__, bases(*kinds), attributes)
+
+
+def bases(*kinds: type) -> tuple[type, ...]:
+    """Those that no other among them is derived from: it has them as bases already."""
+    return tuple(kind for kind in kinds if not any(kind in other.__mro__[1:] for other in kinds))
+
+
+def timed(*kinds: type[Model]) -> type[TimedModel]:
+    """A kind of model, composed of these, that is timed, as its slots are."""
+    if kinds == (Model,):
+        return TimedModel
+    slot = composed(*kinds).slot_class
+    masks = (TimedMasks,) if hasattr(slot, "write_masks") else ()
+    return composed(TimedModel, *kinds, slot_class=composed(*masks, slot, TimedSlot))
 
 
 class TimedCudaDevice(RealTime, CudaDevice):

@@ -23,8 +23,9 @@ from acb_minimal.measure.metrics import Metrics
 from acb_minimal.request import Batch, Row
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.options import Options
-from acb_minimal.run.samplers import TimedSamplingModel
+from acb_minimal.run.samplers import CompiledDraws
 from acb_minimal.run.session import Session
+from acb_minimal.run.timed import timed
 from acb_minimal.run.workload import workload
 from acb_minimal.sampler import SamplingModel, choose
 from acb_minimal.sampling import Asked, Sampling, SamplingRequest
@@ -54,7 +55,7 @@ def model_of(rows: int, vocab_size: int, sampling: Sampling) -> tuple[SamplingMo
     asked = Asked.by(requests)
     size = SlotSize(rows, rows, 1, vocab_size, asked.biases)
     cache = KVCache(NETWORK.layers, 1, PAGE_SIZE, torch.bfloat16, device.torch_device)
-    with closing(TimedSamplingModel(NETWORK, NETWORK.layers, cache, size, device, asked)) as model:
+    with closing(timed(CompiledDraws)(NETWORK, NETWORK.layers, cache, size, device, asked)) as model:
         return model, requests
 
 

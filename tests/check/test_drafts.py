@@ -13,7 +13,7 @@ from acb_minimal.check.judge import serve
 from acb_minimal.check.mutations import find, mutants
 from acb_minimal.check.schedules import replay
 from acb_minimal.run.engines import changed, load_chapter, without
-from acb_minimal.run.speculating import StaleDrafts
+from acb_minimal.run.mistakes import StaleDrafts
 
 DRAFTS, PIECES = SPECULATION_CASES
 SMALL = replace(DRAFTS, reserve=DRAFTS.drafts, pages=13)  # enough for an engine that retires each batch first
@@ -99,7 +99,7 @@ def test_drafts_that_are_not_made_leave_tokens_right_and_are_noticed():
 
 @pytest.mark.parametrize(("chapter", "clean"), [("ch1", True), ("ch4", False), ("ch5", False), ("ch10", False)])
 def test_drafts_from_what_the_host_knows_are_noticed_where_it_is_a_batch_behind(chapter, clean, monkeypatch):
-    monkeypatch.setattr(judge, "TimedSpeculatingModel", StaleDrafts)
+    monkeypatch.setattr(judge, "SpeculatingModel", StaleDrafts)
     outcome = serve(load_chapter(chapter), DRAFTS)
     assert outcome.clean is clean
     assert not outcome.hazards

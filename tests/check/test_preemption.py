@@ -9,7 +9,8 @@ from acb_minimal.check.mutations import find, mutants
 from acb_minimal.check.schedules import replay
 from acb_minimal.preemption import PreemptingScheduler, SwappingScheduler
 from acb_minimal.run.engines import changed, chapter_paths, load_chapter, without
-from acb_minimal.run.preempting import MODES, ForgettingScheduler
+from acb_minimal.run.mistakes import ForgettingScheduler
+from acb_minimal.run.preempting import MODES
 from acb_minimal.sim.policies import Lazy
 
 AWAY, BACK, LAST, ONTO = SWAP_CASES

@@ -132,9 +132,9 @@ def test_sampling_is_asked_for_by_options(acb):
         (["--logit-bias", "9=a"], "--logit-bias: 'a' is no number"),
         (["--logit-bias", "9"], "--logit-bias 9: it takes ID=VALUE, as in 9=2.5"),
         (["--stop", ""], "the stop text is ''; it must have at least one character"),
-        (["--mistake", "kept-rows"], "the mistake 'kept-rows' is one of sampling, and all tokens are the likeliest"),
+        (["--mistake", "kept-rows"], "the mistake 'kept-rows' is made in draws without a grammar, and here are none"),
         (["--temperature", 1, "--grammar", "table:twos"],
-         "a table of a grammar is not for draws that are held to masks: give one of the two"),
+         "a table of a grammar is for the likeliest tokens, carried over: chapters 5 and 6"),
     ],
 )  # fmt: skip
 def test_what_sampling_cannot_be_is_told_in_one_line(acb, options, said):

@@ -26,7 +26,8 @@ from acb_minimal.request import Batch, Request, Row
 from acb_minimal.run import ranks
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.engines import chapter_paths
-from acb_minimal.run.ranks import Ranks, Watch
+from acb_minimal.run.ranks import Ranks, Watch, WatchedScheduler
+from acb_minimal.run.timed import composed
 from acb_minimal.run.workload import workload
 
 KIND = "cuda" if torch.cuda.device_count() > 1 else "cpu"
@@ -168,7 +169,7 @@ def watch_of(rows, tokens, rank: int = 0, others: list[str | None] = ()) -> Watc
 
     batches = iter(rows)
     watch = Watch(SimpleNamespace(rank=rank, timeout=5.0, exchange=lambda own: [*others, own]))
-    scheduler = watch.watched(Scheduler)()
+    scheduler = composed(WatchedScheduler, Scheduler, watch=watch)()
     while batch := scheduler.schedule():
         scheduler.update(batch, np.array(tokens[len(watch.digests["scheduled"]) - 1], dtype=np.int32))
     return watch
