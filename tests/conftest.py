@@ -130,6 +130,7 @@ def site(made_once) -> Site:
                 return stopped.code or 1, f"{said.getvalue()}{stopped}"
             finally:
                 logging.getLogger("mkdocs").removeHandler(handler)
+                gc.enable()  # docs/_site/garbage.py
         return 0, said.getvalue()
 
     folder, made = made_once("site", build)

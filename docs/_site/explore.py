@@ -6,7 +6,6 @@ from docs/results, or published ones.
 """
 
 import functools
-import gc
 import json
 from typing import Any
 
@@ -42,7 +41,6 @@ def job() -> Job:
 
 def run(engine_class: type, graphs: bool = False) -> dict[str, Any]:
     """A recording; what its times are set to makes no difference to it."""
-    gc.freeze()  # a session collects garbage before it serves: among what is here already, for longer than it serves
     return recorded(engine_class, job(), checkpoint(), Dialled.to(10e-3, 10e-3, 1e-3, 0.0), graphs)
 
 

@@ -88,12 +88,17 @@ def published() -> tuple[float, float]:
 
 def placed(html: str) -> str:
     """A page with its figures put where `Page.figure` has left marks: for wide pages, and for phones."""
-    return MARK.sub(lambda mark: "".join(svg(mark[1], width, mark[2]) for width in (WIDTH, NARROW)), html)
+
+    def both(mark: re.Match) -> str:
+        drawn = svg(mark[1], WIDTH) + svg(mark[1], NARROW)
+        return drawn.replace('role="img"', f'role="img" aria-label="{mark[2]}"')
+
+    return MARK.sub(both, html)
 
 
 @functools.cache
-def svg(name: str, width: float, told: str) -> str:
-    """A figure as part of a page; `told`: for those who do not see it. Empty if it is drawn for wide pages alone."""
+def svg(name: str, width: float) -> str:
+    """A figure as part of a page. Empty if it is drawn for wide pages alone."""
     draw, *_ = picture(name)
     sizes = {"width": width} if "width" in inspect.signature(draw).parameters else {}
     if not sizes and width == NARROW:
@@ -112,7 +117,7 @@ def svg(name: str, width: float, told: str) -> str:
     for variable, colour in STANDINS.items():
         text = text.replace(colour, f"var(--acb-{variable})")
     kind = "wide" if width == WIDTH else "narrow"
-    return re.sub(r"\n\s*", "\n", text).replace("<svg", f'<svg class="{kind}" role="img" aria-label="{told}"', 1)
+    return re.sub(r"\n\s*", "\n", text).replace("<svg", f'<svg class="{kind}" role="img"', 1)
 
 
 def in_variables() -> Theme:

@@ -81,6 +81,7 @@ def problem(chapter: str, *without: str) -> str:
     return "\n".join(["```text", *(textwrap.fill(line, 92, subsequent_indent="  ") for line in lines), "```"])
 
 
+@functools.cache
 def _served(chapter: str, *without: str) -> Outcome:
     return replay(engines.without(chapter, *without), SEED)
 
