@@ -6,7 +6,7 @@ to the last is in a gap, and the launch of the kernel that ends a gap tells what
     kernel gap   its call had returned 10 us before the gap began, or had launched other kernels before: the GPU had
                  work, and took its time. So it does between any two kernels: under 2 us the host is not at fault.
     bubble       the host was done with something just before that launch, or only gets the next batch ready with it
-                 (pieces.py says which launches are of which batch).
+                 (segmentation.py says which launches are of which batch).
     launch gap   any other: the host was in the middle of launching a batch.
 
 A gap that goes on for long after that call had returned is not the host's from then on, and one before work that was
@@ -36,7 +36,7 @@ import numpy as np
 
 from ..errors import InputError
 from .launched import Launched
-from .pieces import Pieces, numbered, pieces
+from .segmentation import Segments, numbered, segments
 from .stretches import Stretches
 from .torch_profiler import CALLS, Recording
 
@@ -86,11 +86,11 @@ class Gpu:
         return bool((self.work.batch >= 0).any())
 
     @cached_property
-    def pieces(self) -> Pieces:
+    def segments(self) -> Segments:
         """Which work is of which batch."""
         if self.numbered:
             return numbered(self.work.batch, self.work.called)
-        return pieces(self.recording, self.work, self.downloads, self.waits)
+        return segments(self.recording, self.work, self.downloads, self.waits)
 
     @cached_property
     def threads(self) -> np.ndarray:
@@ -141,8 +141,8 @@ class Gpu:
         start, length = self.gaps.start, self.gaps.end - self.gaps.start
         queued = (self.work.returned[self.by] <= start - ON_ITS_WAY) | ~self.work.first[self.by] | (length < SHORT)
         if self.numbered:
-            queued &= ~self.pieces.opens[self.by]
-        return np.where(queued, 2, np.where(self.pieces.opens[self.by], 0, 1))
+            queued &= ~self.segments.opens[self.by]
+        return np.where(queued, 2, np.where(self.segments.opens[self.by], 0, 1))
 
     @cached_property
     def own(self) -> int:

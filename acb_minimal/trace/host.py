@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from .batches import Batches
+from .batch_times import Batches
 from .gaps import Gpu
 from .steps import Step
 from .stretches import Stretches
@@ -118,28 +118,20 @@ def innermost(
     stack: list[tuple[int, int, int, int, int]] = []
     now = 0
     columns = zip(start.tolist(), end.tolist(), frames.tolist(), annotations.tolist(), strict=True)
-    for event, (begins, ends, frame, annotation) in enumerate((*columns, (None, 0, False, False))):
-        while stack and (begins is None or now < begins or stack[-1][0] <= begins):
+    last = max(end.tolist(), default=0), 0, False, False  # no event: all are over by then
+    for event, (begins, ends, frame, annotation) in enumerate((*columns, last)):
+        while stack and (now < begins or stack[-1][0] <= begins):
             until, top, under, *_ = stack[-1]
-            stop = until if begins is None else min(until, begins)
+            stop = min(until, begins)
             if stop > now:
                 pieces.append((now, stop, top, under))
                 now = stop
             if until <= now:
                 stack.pop()
-        if begins is None:
-            break
         now = begins
         *_, annotated, either = stack[-1] if stack else (-1, -1)
-        stack.append(
-            (
-                ends,
-                event,
-                annotated if frame else either,
-                event if annotation else annotated,
-                event if annotation or frame else either,
-            )
-        )
+        names = event if annotation else annotated, event if annotation or frame else either
+        stack.append((ends, event, annotated if frame else either, *names))
     return tuple(np.array(pieces, dtype=np.int64).reshape(-1, 4).T)
 
 

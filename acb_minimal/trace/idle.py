@@ -1,8 +1,8 @@
 """Does an engine overlap? Says of a trace of any engine when its GPU idles, and what the host does meanwhile.
 
 It reads what torch's profiler writes (vLLM, SGLang, transformers or an engine of your own under it), and what `Trace`
-writes in its way. How gaps are told apart is in gaps.py, how steps are in batches.py and steps.py, and what is made of
-both in verdict.py.
+writes in its way. How gaps are told apart is in gaps.py, how batches are in segmentation.py, what a step is in
+batch_times.py and steps.py, and what is made of all that in verdict.py.
 """
 
 from collections.abc import Callable
@@ -15,12 +15,12 @@ import numpy as np
 
 from ..errors import EngineError, InputError
 from . import host, verdict
-from .batches import communication, of_gpu
+from .batch_times import Batches, communication, of_gpu
 from .chrome import ChromeFile
-from .gaps import Gpu, Idle, gpus
+from .gaps import KINDS, Gpu, gpus
 from .host import Doing
 from .spans import Trace
-from .steps import SORTS, Sort, Typical, typical_decodes
+from .steps import SORTS, Step, Typical, typical_decodes
 from .torch_profiler import CALLS, DEVICE, HOST, OLD, OTHERS, Recording
 from .verdict import Verdict
 
@@ -34,11 +34,24 @@ class Report:
         gpu: what ran on it.
         name: of the GPU, in the trace.
         kernels: how many there are, memsets and copies within devices included; launches, in a trace of ours.
+        window: seconds from the start of its first work to the end of its last.
+        bubbles: gaps between batches.
+        launch_gaps: gaps inside batches; None if the trace cannot tell.
+        kernel_gaps: gaps between kernels that were queued; likewise.
+        copies: gaps in which what was launched waits for a copy.
+        stalls: gaps in which what was launched waits for something that is not in the trace.
+        kernel_seconds: with any kernel running; with a batch on the GPU, where the trace cannot tell.
+        talk: seconds in which a kernel talks to other GPUs, and of that without another kernel.
+        graphs: how many are launched.
+        assumed: share of kernels, 0 to 1, whose launch is not in the trace.
         found: its batches, and when the host waited and launched.
+        batches: how many were told apart; None if nothing tells them apart.
         steps: all of them; the first batch has none.
+        sorts: how many steps of each sort there are, and the median of their lengths in seconds.
         chosen: the typical ones. What is before the first step is not known: a recording begins anywhere.
         about: what these are.
         typical: what they have in common; None if there are none.
+        covered: share of the window, 0 to 1, that they are.
     """
 
     def __init__(self, gpu: Gpu, step: float | None = None):
@@ -48,76 +61,26 @@ class Report:
         """
         self.gpu, self._step = gpu, step
         self.name, self.kernels, self.found = gpu.name, len(gpu.work.row), of_gpu(gpu)
+        self.window = int(gpu.reach[-1] - gpu.work.start[0]) / 1e9
+        self.bubbles, self.launch_gaps, self.kernel_gaps, self.copies, self.stalls = map(gpu.idle, KINDS)
+        inside = gpu.idle_inside
+        self.kernel_seconds = self.window - gpu.gaps.seconds - (0.0 if inside is None else int(inside.sum()) / 1e9)
+        self.talk = tuple(each.seconds for each in communication(gpu))
+        launches = np.unique(gpu.work.call[gpu.work.known])
+        self.graphs = int(gpu.recording.named("GraphLaunch", launches).sum())
+        self.assumed = 1 - float(gpu.work.known.mean())
+        self.batches = len(self.found.steps) if gpu.segments.told else None
         self.steps = self.found.steps[1:]
-        self.chosen = [self.steps[place] for place in typical_decodes(self.steps)]
-        self.about = "decodes" if self.found.decodes else "steps"
-        if not self.chosen:  # in every step there are prompts
-            alike = [step for step, before in zip(self.steps[1:], self.steps, strict=False) if step.sort == before.sort]
-            self.chosen = [step for step in alike if step.sort == "prompt"]
-            self.about = "steps with prompts"
+        lengths = {sort: [step.length for step in self.steps if step.sort == sort] for sort in SORTS}
+        self.sorts = {sort: (len(those), median(those) / 1e9) for sort, those in lengths.items() if those}
+        self.chosen, self.about = _typical_steps(self.found)
         self.typical = Typical.of(self.chosen) if self.chosen else None
-
-    @property
-    def window(self) -> float:
-        """Seconds from the start of its first work to the end of its last."""
-        return int(self.gpu.reach[-1] - self.gpu.work.start[0]) / 1e9
-
-    @property
-    def kernel_seconds(self) -> float:
-        """With any kernel running; with a batch on the GPU, where the trace cannot tell."""
-        idle = self.gpu.idle_inside
-        return self.window - self.gpu.gaps.seconds - (0.0 if idle is None else int(idle.sum()) / 1e9)
+        self.covered = sum(step.length for step in self.chosen) / 1e9 / self.window if self.window else 0.0
 
     @property
     def busy(self) -> float:
         """Share of the window, 0 to 1."""
         return self.kernel_seconds / self.window if self.window else 1.0
-
-    @property
-    def bubbles(self) -> Idle:
-        """Gaps between batches."""
-        return self.gpu.idle("bubble")
-
-    @property
-    def launch_gaps(self) -> Idle | None:
-        """Gaps inside batches; None if the trace cannot tell."""
-        return self.gpu.idle("launch gap")
-
-    @property
-    def kernel_gaps(self) -> Idle | None:
-        """Gaps between kernels that were queued; None if the trace cannot tell."""
-        return self.gpu.idle("kernel gap")
-
-    @property
-    def copies(self) -> Idle:
-        """Gaps in which what was launched waits for a copy."""
-        return self.gpu.idle("copy")
-
-    @property
-    def stalls(self) -> Idle:
-        """Gaps in which what was launched waits for something that is not in the trace."""
-        return self.gpu.idle("stall")
-
-    @property
-    def talk(self) -> tuple[float, float]:
-        """Seconds in which a kernel talks to other GPUs, and of that without another kernel."""
-        return tuple(each.seconds for each in communication(self.gpu))
-
-    @property
-    def graphs(self) -> int:
-        """How many graphs are launched."""
-        calls = np.unique(self.gpu.work.call[self.gpu.work.known])
-        return int(self.gpu.recording.named("GraphLaunch", calls).sum())
-
-    @property
-    def covered(self) -> float:
-        """Share of the window, 0 to 1, that the typical steps are."""
-        return sum(step.length for step in self.chosen) / 1e9 / self.window if self.window else 0.0
-
-    @property
-    def bracket(self) -> bool:
-        """Whether how much the profiler slowed the host is not known, but that it did."""
-        return not self.gpu.numbered and self._step is None
 
     @cached_property
     def least(self) -> float:
@@ -132,22 +95,6 @@ class Report:
     def longest(self) -> list[tuple[float, float, str, str]]:
         """The longest gaps, see host.longest."""
         return host.longest(self.gpu, LONGEST)
-
-    @property
-    def batches(self) -> int | None:
-        """How many were told apart; None if nothing tells them apart."""
-        return len(self.found.steps) if self.gpu.pieces.told else None
-
-    @property
-    def assumed(self) -> float:
-        """Share of kernels, 0 to 1, whose launch is not in the trace."""
-        return 1 - float(self.gpu.work.known.mean())
-
-    @property
-    def sorts(self) -> dict[Sort, tuple[int, float]]:
-        """How many steps of each sort there are, and the median of their lengths in seconds."""
-        lengths = {sort: [step.length for step in self.steps if step.sort == sort] for sort in SORTS}
-        return {sort: (len(those), median(those) / 1e9) for sort, those in lengths.items() if those}
 
     @cached_property
     def doing(self) -> list[Doing]:
@@ -169,23 +116,23 @@ class Report:
         """On the typical steps; None if there are refusals."""
         if self.refusals:
             return None
-        return verdict.verdict(self.typical, verdict.signs(self.gpu), self.least, self.bracket, self.about)
+        bracket = not self.gpu.numbered and self._step is None  # the profiler slowed the host: by how much is not known
+        return verdict.verdict(self.typical, verdict.signs(self.gpu), self.least, bracket, self.about)
 
     def figures(self) -> dict:
         """All figures, for JSON; times in seconds."""
-        parts = {"bubbles": self.bubbles, "launch_gaps": self.launch_gaps, "kernel_gaps": self.kernel_gaps}
-        parts |= {"copies": self.copies, "stalls": self.stalls}
+        parts = ("bubbles", "launch_gaps", "kernel_gaps", "copies", "stalls")
         typical, law = self.typical, self.typical and self.typical.law
         return {
             "name": self.name,
             "window": self.window,
             "kernels": self.kernels,
             "kernel_seconds": self.kernel_seconds,
-            **{name: idle and idle._asdict() for name, idle in parts.items()},
+            **{name: (idle := getattr(self, name)) and idle._asdict() for name in parts},
             "batches": self.batches,
             "graphs": self.graphs,
             "communication": self.talk,
-            "told_apart": self.gpu.pieces.by,
+            "told_apart": self.gpu.segments.by,
             "assumed": self.assumed,
             "lost": self.lost,
             "steps": {sort: {"count": count, "median": length} for sort, (count, length) in self.sorts.items()},
@@ -198,8 +145,17 @@ class Report:
             | {name: getattr(law, name) for name in ("synchronous", "asynchronous")},
             "host_while_idle": [doing._asdict() for doing in self.doing],
             "refusals": self.refusals,
-            "verdict": self.verdict and asdict(self.verdict),
+            "verdict": self.verdict and self.verdict._asdict(),
         }
+
+
+def _typical_steps(found: Batches) -> tuple[list[Step], str]:
+    """The steps that stand for all, and what they are; if there are prompts in every one, those between their like."""
+    steps = found.steps[1:]
+    if chosen := [steps[place] for place in typical_decodes(steps)]:
+        return chosen, "decodes" if found.decodes else "steps"
+    pairs = zip(steps[1:], steps, strict=False)
+    return [step for step, before in pairs if step.sort == before.sort == "prompt"], "steps with prompts"
 
 
 def read(path: Path, progress: Callable[[float], None] = lambda share: None) -> Recording:
@@ -255,4 +211,5 @@ def typical_of(trace: Trace) -> Typical | None:
     if missing := trace.rows.keys() - trace.batches():
         raise EngineError(f"nothing was launched for batch {min(missing)}: what ran was for other batches")
     (gpu,) = gpus(Recording.of(trace.events()))
-    return Report(gpu).typical
+    chosen, _ = _typical_steps(of_gpu(gpu))
+    return Typical.of(chosen) if chosen else None

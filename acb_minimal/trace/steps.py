@@ -9,7 +9,7 @@ An asynchronous engine launches a batch before it has waited for the one before.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
@@ -93,24 +93,15 @@ class Step:
         return None if self.kernels is None else self.kernels + self.kernel_gaps
 
 
-class Done(Protocol):
-    """A batch that is over.
-
-    Attributes:
-        decodes: whether it was of decodes alone.
-        rows: of the batch; None where that is not known.
-    """
-
-    decodes: bool
-    rows: int | None
-
-
-def typical_decodes(done: Sequence[Done]) -> list[int]:
+def typical_decodes(done: Sequence) -> list[int]:
     """Which batches stand for the steady state: the places of those that are of decodes alone, come after such a batch
     and before one, or at the very end, and have the most rows of all that do.
 
     The one after matters because an asynchronous engine launches it before this one's tokens are taken in; the rows
     because a batch shrinks as requests finish, at the end of a run.
+
+    Args:
+        done: of each batch its `rows`, or None, and whether it was of `decodes` alone.
     """
     decodes = [*(batch.decodes for batch in done), True]
     places = [place for place in range(1, len(done)) if all(decodes[place - 1 : place + 2])]

@@ -41,7 +41,7 @@ def render(report: Report, name: str = "") -> Group:
 def _whole(report: Report, name: str) -> Table:
     batches = "" if report.batches is None else f", {report.batches:,} batches"
     graphs = f"{report.graphs:,} graphs are launched." if report.graphs else "No graph is launched."
-    caption = f"Batches are told apart by {report.gpu.pieces.by}. {graphs}"
+    caption = f"Batches are told apart by {report.gpu.segments.by}. {graphs}"
     if report.assumed:
         caption += f" The launch of {report.assumed:.1%} of kernels is not in the trace: taken as late as can be."
     heads = "all of it", "time", "share", "count"

@@ -51,8 +51,10 @@ def timeline(report: Report) -> tuple[Trace, int, int]:
     """A few typical decodes from the middle as spans, with the numbers of the first and the last.
 
     Raises:
-        InputError: there are none.
+        InputError: there are none, or something is missing in the trace.
     """
+    if report.lost:
+        raise InputError(f"nothing is drawn of {report.name}: {report.lost[0]}")
     steps = _middle(report.chosen)
     if not steps:
         raise InputError(f"there are no typical decodes of {report.name} to draw")

@@ -2,16 +2,15 @@
 
 import re
 from collections import Counter
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from .batches import Batches
+from .batch_times import Batches
 from .formatting import ms
 from .gaps import Gpu
 from .steps import Step, Typical
-from .torch_profiler import CALLS, DEVICE, Recording
+from .torch_profiler import CALLS, DEVICE
 
 Kind = Literal[
     "busy", "launch-bound", "copy-bound", "synchronous", "not engaged", "in part", "host-bound", "unexplained"
@@ -30,8 +29,7 @@ LOOKAHEAD = (
 )  # frames and annotations of SGLang, vLLM and transformers when they look ahead
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """On the steady steps of one GPU.
 
     Attributes:
@@ -67,14 +65,15 @@ def verdict(
             f"for launches, most likely; its kernels are not in this trace. Between batches {waits}."
         )
         return Verdict("launch-bound", text)
-    if typical.copies > max(typical.idle, NOTHING_LEFT * typical.step):
+    least_waits = max(typical.idle, NOTHING_LEFT * typical.step)
+    if typical.copies > least_waits:
         share = f"{ms(typical.copies, 3)} of {step} ({typical.copies / typical.step:.1%})"
         text = (
             f"What is launched waits for a copy {share}, and nothing is predicted: the law of overlap knows no such "
             f"waits. Pinned memory, a stream of its own and an upload one step ahead hide copies beside kernels."
         )
         return Verdict("copy-bound", text)
-    if typical.stalled > max(typical.idle, NOTHING_LEFT * typical.step):
+    if typical.stalled > least_waits:
         share = f"{ms(typical.stalled, 3)} of {step} ({typical.stalled / typical.step:.1%})"
         text = f"What is launched waits {share} for something that is not in this trace: nothing is predicted."
         return Verdict("unexplained", text)
@@ -155,9 +154,7 @@ def signs(gpu: Gpu) -> str:
     return ""
 
 
-def refusals(
-    gpu: Gpu, lost: list[str], steps: list[Step], typical: Typical | None, step: float | None
-) -> list[str]:
+def refusals(gpu: Gpu, lost: list[str], steps: list[Step], typical: Typical | None, step: float | None) -> list[str]:
     """Why this trace can carry no verdict, and what to record; empty if it can.
 
     Args:
@@ -168,7 +165,7 @@ def refusals(
     """
     if lost:
         return lost
-    if not gpu.pieces.told:
+    if not gpu.segments.told:
         return [
             "nothing tells its steps apart: no copy to the host and no wait is in it. Call the profiler's step() once "
             "a step."
@@ -179,33 +176,25 @@ def refusals(
     if 2 * sum(each.profiler > 0 for each in steps) > len(steps):
         reasons.append("the profiler was busy with itself in most of the steps. Record later, after a warm-up.")
     if typical is None or typical.count < FEWEST:
-        return [*reasons, too_few(steps, typical.count if typical else 0)]
-    return reasons + slowed(typical, step, _frames(gpu))
-
-
-def too_few(steps: list[Step], typical: int) -> str:
-    """That so many of these steps are not enough."""
-    once = next((each.one_time for each in steps if each.one_time), "")
-    sorts = ", ".join(f"{count} {sort}" for sort, count in Counter(each.sort for each in steps).items())
-    text = f"it has {typical} steps among their like, and {FEWEST} is the least (steps: {sorts or 'none'})."
-    text += f" One-time work goes on, such as {once}." if once else ""
-    return text + " Record some tens of steps, well after warm-up."
-
-
-def slowed(typical: Typical, step: float | None, frames: bool) -> list[str]:
-    """Whether the profiler made steps longer. `step` is what one takes without it, in seconds: of a synchronous engine
-    that tells how much slower the host was, unless the step is shorter than the GPU's part of it."""
+        once = next((f" One-time work goes on, such as {each.one_time}." for each in steps if each.one_time), "")
+        sorts = ", ".join(f"{count} {sort}" for sort, count in Counter(each.sort for each in steps).items())
+        reasons.append(
+            f"it has {typical.count if typical else 0} steps among their like, and {FEWEST} is the least (steps: "
+            f"{sorts or 'none'}).{once} Record some tens of steps, well after warm-up."
+        )
+        return reasons
     law = typical.law
+    # Of a synchronous engine `step` tells how much slower the host was, unless it is shorter than the GPU's part of it.
     host_is_waited_for = typical.ahead < RARE and typical.holds and law.launching < law.on_gpu
     if step and typical.step > SLOWER * step and not (host_is_waited_for and law.on_gpu < SLOWER * step):
-        return [f"the profiler slows it: a step takes {ms(typical.step, 3)} under it and {ms(step, 3)} without."]
-    if not step and frames and law.launching + law.host > law.on_gpu:
+        reasons.append(f"the profiler slows it: a step takes {ms(typical.step, 3)} under it and {ms(step, 3)} without.")
+    if not step and len(gpu.recording.rows("python_function")) and law.launching + law.host > law.on_gpu:
         host, on_gpu = ms(law.launching + law.host, 3), ms(law.on_gpu, 3)
-        return [
+        reasons.append(
             f"Python's frames are in it (with_stack), which slows the host, and the host takes {host} a step, longer "
             f"than the GPU's {on_gpu}: record it without them, or give --step-ms."
-        ]
-    return []
+        )
+    return reasons
 
 
 def lost(gpu: Gpu, found: Batches) -> list[str]:
@@ -221,10 +210,12 @@ def lost(gpu: Gpu, found: Batches) -> list[str]:
             f"{len(gpu.processes)} processes launch on it ({', '.join(map(str, gpu.processes))}), and their launches "
             "cannot be told apart. Give each rank's own trace."
         ]
-    calls = recording.rows(*CALLS)
+    rows = calls = recording.rows(*CALLS)
     calls = calls[(recording.start[calls] >= first.called) & (recording.start[calls] < last.called)]
     calls = calls[recording.named("LaunchKernel|GraphLaunch", calls)]
-    calls = calls[~_captured(recording, calls)]
+    edges = (np.sort(recording.start[rows[recording.named(f"{edge}Capture", rows)]]) for edge in ("Begin", "End"))
+    begun, ended = (np.searchsorted(edge, recording.start[calls]) for edge in edges)
+    calls = calls[begun <= ended]  # of what is launched while a stream is captured nothing runs
     ran = np.isin(recording.correlation[calls], recording.correlation[recording.rows(*DEVICE)])
     graphs = recording.named("GraphLaunch", calls)
     reasons = []
@@ -256,15 +247,3 @@ def lost(gpu: Gpu, found: Batches) -> list[str]:
             "the next on its stream. Record it again."
         )
     return reasons
-
-
-def _captured(recording: Recording, calls: np.ndarray) -> np.ndarray:
-    """Whether each of the calls is made while a stream is captured: nothing runs for it. bool [calls]."""
-    rows = recording.rows(*CALLS)
-    edges = (np.sort(recording.start[rows[recording.named(f"{edge}Capture", rows)]]) for edge in ("Begin", "End"))
-    begun, ended = (np.searchsorted(edge, recording.start[calls]) for edge in edges)
-    return begun > ended
-
-
-def _frames(gpu: Gpu) -> bool:
-    return bool(len(gpu.recording.rows("python_function")))

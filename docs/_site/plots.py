@@ -140,9 +140,7 @@ def draw(axes: Axes, theme: Theme, steps: list[list[int]]) -> None:
 LARGEST = 3.0  # H / K at the right end
 
 
-def gains(
-    rows: list[dict], *, published: tuple[float, float], theme: Theme = LIGHT, width: float = WIDTH
-) -> Figure:
+def gains(rows: list[dict], *, published: tuple[float, float], theme: Theme = LIGHT, width: float = WIDTH) -> Figure:
     """Speedup against H / K: the curve of the law where launching is short, and what was measured.
 
     Points of engines that launch kernel by kernel lie on the curve of their own L, drawn faintly for each workload.

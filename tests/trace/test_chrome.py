@@ -49,7 +49,7 @@ OTHER = {
 NO_TRACE = {
     "empty": (b"", "is not a trace in JSON"),
     "text": (b"not JSON", "is not a trace in JSON"),
-    "cut short": (b'{"traceEvents": [', "is cut short: the file ends in it"),
+    "cut short": (b'[{"a": 1}, {"b"', "event 1 of .* is cut short: the file ends in it"),
     "deep": (b"[" * 200_000, "is not a trace in JSON"),
     "empty gzip": (b"\x1f\x8b", "cut short"),
     "gzip cut short": (gzip.compress(json.dumps(trace_of(sync())).encode())[:-200], "cut short"),
@@ -97,16 +97,6 @@ def test_events_are_the_same_however_small_the_pieces_that_are_read(tmp_path, pi
     file = ChromeFile(tmp_path / "trace.json")
     assert list(file.events()) == trace["traceEvents"]
     assert file.header == {**trace, "traceEvents": []}
-
-
-def test_reading_tells_how_far_it_is(tmp_path, monkeypatch):
-    (tmp_path / "trace.json").write_text(json.dumps(trace_of(sync())))
-    monkeypatch.setattr(chrome, "PIECE", 1000)
-    told = []
-    read(tmp_path / "trace.json", told.append)
-    assert told == sorted(told)
-    assert told[-1] == 1.0
-    assert len(told) > 10
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -19,20 +19,13 @@ def test_a_synchronous_engine_has_a_bubble_before_every_batch_but_the_first(eage
     assert (report.bubbles.count, us(report.bubbles.seconds)) == (4, 4 * (1 + 2 + 300 + LATENCY))
     assert report.launch_gaps.count == report.kernel_gaps.count == 0
     assert report.batches == 5
-    assert report.gpu.pieces.by == "copies to the host and waits"
+    assert report.gpu.segments.by == "copies to the host and waits"
 
 
 def test_a_synchronous_engine_bound_by_launches_has_both_kinds_of_gaps():
     report = sync(length=6, took=10).report()
     assert (report.bubbles.count, us(report.bubbles.seconds)) == (4, 4 * (300 + 3 + 3 + LATENCY))
     assert (report.launch_gaps.count, us(report.launch_gaps.seconds)) == (5 * 9, 5 * 9 * 4)
-    assert report.batches == 5
-
-
-def test_an_asynchronous_engine_bound_by_launches_idles_inside_batches():
-    report = asynchronous(length=6, took=10).report()
-    assert (report.launch_gaps.count, us(report.launch_gaps.seconds)) == (5 * 9, 5 * 9 * 4)
-    assert (report.bubbles.count, us(report.bubbles.seconds)) == (4, 4 * (30 + 3 + 1 + LATENCY) - 1)
     assert report.batches == 5
 
 
@@ -55,18 +48,6 @@ def test_a_thread_that_waits_does_not_end_the_batches_of_the_thread_that_launche
     ]
 
 
-def test_a_thread_that_copies_and_waits_ends_the_batches_of_one_that_does_neither():
-    tape = Tape()
-    for _ in range(5):
-        tape.now += 300
-        for _ in range(10):
-            tape.launch(6, took=10)
-        tape.wait(tape.download(tid=2), tid=2)
-    report = tape.report()
-    assert (report.bubbles.count, report.launch_gaps.count, report.batches) == (4, 5 * 9, 5)
-    assert report.bubbles.seconds > 4 * 300e-6
-
-
 def test_waits_of_any_thread_tell_batches_apart_where_nothing_is_copied_to_the_host():
     tape = Tape()
     for _ in range(5):
@@ -74,7 +55,7 @@ def test_waits_of_any_thread_tell_batches_apart_where_nothing_is_copied_to_the_h
         tape.graph(20, 20)
         tape.wait(tape.free[0], tid=2)
     report = tape.report()
-    assert (report.bubbles.count, report.batches, report.gpu.pieces.by) == (4, 5, "waits")
+    assert (report.bubbles.count, report.batches, report.gpu.segments.by) == (4, 5, "waits")
 
 
 @pytest.mark.parametrize("name", ["cudaMemcpy", "cudaDeviceSynchronize", "cuStreamSynchronize", "hipEventSynchronize"])
@@ -94,7 +75,7 @@ def test_a_call_that_does_not_wait_ends_none(name):
         tape.wait(tape.free[0], name)
     report = tape.report()
     assert (report.bubbles.count, report.launch_gaps.count) == (0, 2)
-    assert (report.batches, report.gpu.pieces.by) == (None, "nothing")
+    assert (report.batches, report.gpu.segments.by) == (None, "nothing")
 
 
 def test_a_wait_for_an_upload_is_a_bubble_but_no_batch():
@@ -122,17 +103,7 @@ def test_a_copy_in_a_graph_ends_the_batch_of_that_graph():
         tape.on_gpu("gpu_memcpy", "Memcpy DtoH (Device -> Pinned)", tape.free[0], tape.free[0] + 2, tape.correlation)
         tape.now = tape.free[0] + 2  # the host looks at the memory until it has changed
     report = tape.report()
-    assert (report.bubbles.count, report.batches, report.gpu.pieces.by) == (3, 4, "copies to the host and waits")
-
-
-def test_a_gap_before_work_that_was_queued_is_the_devices_own():
-    tape = Tape()
-    for start in (2000, 2100, 2151.5):
-        number = tape.call("cudaLaunchKernel", 5)
-        tape.now += 5
-        tape.on_gpu("kernel", "gemm", start, start + 50, number)
-    report = tape.report()
-    assert (report.kernel_gaps.count, us(report.kernel_gaps.seconds)) == (2, 51.5)
+    assert (report.bubbles.count, report.batches, report.gpu.segments.by) == (3, 4, "copies to the host and waits")
 
 
 @pytest.mark.parametrize(("ahead", "kind"), [(9, "launch gap"), (11, "kernel gap")])
@@ -233,14 +204,6 @@ def test_every_gpu_has_a_report_of_its_own():
     check(second, tape.runs[1])
     assert (first.batches, first.bubbles.count) == (5, 4)
     assert us(second.launch_gaps.seconds) == 2 * (500 + LATENCY)  # GPU 1 has no copies, and nothing waits
-
-
-def test_times_of_nanoseconds_survive_timestamps_since_the_epoch():
-    tape = sync()
-    expected = tape.report()
-    for event in tape.events:
-        event["ts"] += 4_367_851_780_497
-    assert tape.report().figures() == expected.figures()
 
 
 @given(

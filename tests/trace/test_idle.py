@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from tape import Tape, asynchronous, sync
+from tape import asynchronous, sync
 
 from acb_minimal.errors import InputError
 from acb_minimal.measure.kernel_profile import kernel_runs
@@ -36,7 +36,7 @@ def test_a_trace_of_ours_gives_the_bubbles_that_trace_has(chapter, tmp_path):
     bubbles = trace.bubbles()
     assert report.bubbles.seconds == pytest.approx(sum(bubbles.values()), abs=1e-6)
     assert 1 - report.bubbles.seconds / report.window == pytest.approx(trace.active(), abs=1e-6)
-    assert (report.batches, report.gpu.pieces.by) == (len(trace.batches()), "their numbers")
+    assert (report.batches, report.gpu.segments.by) == (len(trace.batches()), "their numbers")
     for part, seconds in (("kernels", report.kernel_seconds), ("kernel_gaps", report.kernel_gaps.seconds)):
         assert seconds == pytest.approx(sum(getattr(span, part) for span in trace.lane("compute")), abs=1e-6)
     idle = report.bubbles.seconds + report.launch_gaps.seconds + report.kernel_gaps.seconds
@@ -88,14 +88,6 @@ def test_where_the_kernels_of_some_batches_are_known_they_stand_for_all():
     assert found == pytest.approx((2.0, 0.5, 0.5, 2.0))
     assert report.typical.law.on_gpu == pytest.approx(2.5)
     assert report.typical.exposed == pytest.approx(2.5 / 5)
-
-
-def test_batches_back_to_back_have_no_bubble():
-    trace = Trace("a machine")
-    for number in range(8):
-        trace.add("compute", "forward", number, number + 1, number)
-    (report,) = analyse(Recording.of(trace.events()))
-    assert (report.bubbles, report.busy, report.doing) == ((0.0, 0), 1.0, [])
 
 
 def test_a_window_leaves_out_what_is_outside():
@@ -174,46 +166,6 @@ def test_the_slowest_of_several_gpus_is_the_one_that_the_others_wait_for():
     with console.capture() as capture:
         console.print(tables.side_by_side(["rank 0", "rank 1"], reports))
     assert "Slowest: rank 0" in capture.get()
-
-
-def test_of_a_trace_that_lacks_kernels_no_figure_is_shown():
-    tape = sync(20)
-    tape.events = [each for number, each in enumerate(tape.events) if each["cat"] != "kernel" or number % 20]
-    (report,) = analyse(Recording.of(tape.events))
-    text = " ".join(shown(report).split())
-    assert text.startswith("GPU 0, no verdict from this trace: events are lost")
-    assert "%" not in text
-    with pytest.raises(InputError, match="nothing to compare: events are lost"):
-        tables.compare(sync(8).report(), report)
-
-
-def test_a_report_as_json_has_all_figures():
-    figures = sync(8).report().figures()
-    assert figures["typical"]["step"] == pytest.approx(507e-6)
-    assert figures["typical"]["law"]["on_gpu"] == pytest.approx(200e-6)
-    assert figures["verdict"]["kind"] == "not engaged"
-    assert figures["steps"]["decode"]["count"] == 7
-    assert sync(2).report().figures()["verdict"] is None
-
-
-@pytest.mark.parametrize(
-    "broken", [{"ts": None}, {"ts": "soon"}, {"ts": float("nan")}, {"dur": "long"}, {"args": [1]}, {"pid": None}]
-)
-def test_an_event_that_is_not_as_it_should_be_is_an_error_or_makes_no_difference(broken):
-    tape = sync()
-    next(event for event in tape.events if event["cat"] == "kernel").update(broken)
-    if "pid" in broken:
-        assert len(analyse(Recording.of(tape.events))) == 1
-        return
-    with pytest.raises(InputError, match="not as it should be|a time of this trace is nan"):
-        Recording.of(tape.events)
-
-
-def test_copies_alone_are_no_work():
-    tape = Tape()
-    tape.download()
-    with pytest.raises(InputError, match="only copies"):
-        analyse(Recording.of(tape.events))
 
 
 RECORDED = {

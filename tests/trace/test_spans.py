@@ -7,13 +7,11 @@ from itertools import pairwise
 
 import pytest
 
-from acb_minimal.errors import InputError
-from acb_minimal.measure.compare import compare
 from acb_minimal.measure.metrics import Metrics
 from acb_minimal.models import counter
 from acb_minimal.run.engines import chapter_paths
 from acb_minimal.run.session import Session
-from acb_minimal.run.workload import Job, workload
+from acb_minimal.run.workload import Job
 from acb_minimal.trace.spans import Trace
 from acb_minimal.trace.torch_profiler import Recording
 
@@ -39,13 +37,6 @@ def test_a_bubble_is_the_time_between_two_batches_and_not_the_gap_inside_one():
     assert made().active() == pytest.approx(1 - 2.0 / 9.5)
 
 
-def test_a_batch_lasts_until_its_last_span_ends():
-    trace = Trace()
-    trace.add("compute", "forward", 1.0, 5.0, 0)
-    trace.add("compute", "carry_over", 2.0, 3.0, 0)
-    assert trace.batches() == {0: (1.0, 5.0)}
-
-
 def test_steps_add_up_host_work_by_name():
     first, second = made().steps()
     assert first == {"batch": 0, "compute": 3.5, "bubble": 0.0, "schedule": 1.0, "forward": 1.0}
@@ -58,12 +49,6 @@ def test_a_trace_of_one_rank_says_of_which_as_those_of_torchs_profiler_do():
     trace.rank = 1
     assert trace.part(0, 1).chrome()["distributedInfo"] == {"rank": 1}
     assert Trace.of_chrome(trace.chrome()).rank == 1
-
-
-def test_an_empty_trace_has_nothing_to_say():
-    trace = Trace()
-    assert (trace.active(), trace.bubbles(), trace.steps()) == (None, {}, [])
-    assert [event["ph"] for event in trace.chrome()["traceEvents"]] == ["M"] * 6
 
 
 def check_chrome(trace: Trace) -> None:
@@ -99,18 +84,6 @@ def test_a_trace_is_written_in_the_categories_of_torchs_profiler():
     decodes = {args["batch"]: args["decodes"] for args in recording.told.values()}
     assert {number for number, alone in decodes.items() if not alone} == trace.prompts
     assert {args["batch"]: args["rows"] for args in recording.told.values()} == trace.rows
-
-
-def test_what_kernels_take_is_exported_where_it_is_known():
-    trace = Trace()
-    trace.add("compute", "forward", 1.0, 5.0, 0, kernels=3.0, kernel_gaps=0.5, kernel_count=7)
-    trace.add("compute", "forward", 5.0, 6.0, 1)
-    known, unknown = (event["args"] for event in trace.chrome()["traceEvents"] if event["ph"] == "X")
-    assert (known["kernels"], known["kernel_gaps"], known["kernel_count"]) == (3e6, 5e5, 7)
-    assert not {"kernels", "kernel_gaps", "kernel_count"} & set(unknown)
-    again = Trace.of_chrome(trace.chrome()).spans
-    found = [(span.kernels, span.kernel_gaps, span.kernel_count, span.on_gpu) for span in again]
-    assert found == [(pytest.approx(3.0), pytest.approx(0.5), 7, pytest.approx(3.5)), (None, None, None, None)]
 
 
 @functools.cache
@@ -164,29 +137,6 @@ def test_a_batch_is_uploaded_then_computed_then_downloaded(chapter, device):
         assert all(span.launched <= span.start for span in spans.values())
 
 
-@pytest.mark.parametrize("chapter", list(chapter_paths())[3:])
-def test_two_slots_take_turns(chapter):
-    slots = [span.slot for span in traced(chapter, "sim").lane("H2D")]
-    assert set(slots) == {"A", "B"}
-    assert all(before != after for before, after in pairwise(slots))
-
-
-@pytest.mark.slow
-def test_bubbles_shrink_from_chapter_to_chapter():
-    """In virtual time, on batches wide enough for the GPU, and not the launching of kernels, to set the pace."""
-    load = workload("wide").override(new_tokens=8)
-    share = {done.chapter: 1 - done.metrics.gpu_active for done in compare(load, "sim")}
-    assert share["ch3_events"] > 2 * share["ch4_dual_slots"] > 4 * share["ch5_carry_over"]
-    assert share["ch6_cuda_graphs"] < 1e-4
-
-
-def test_a_run_without_a_trace_has_none():
-    session = Session(Job(["count 3 to 7"]))
-    list(session.completions())
-    assert session.trace is None
-    assert Metrics.of(session).gpu_active is None
-
-
 def test_a_trace_can_be_had_back_from_its_file(tmp_path):
     trace = made()
     trace.add("compute", "replay", 12.0, 13.0, 2, "A", 7.25, 0.75)
@@ -229,8 +179,3 @@ def test_the_middle_is_as_many_batches_as_there_are(batches, count, middle):
     for number in range(batches):
         trace.add("compute", "forward", number, number + 0.5, number)
     assert trace.middle(count) == middle
-
-
-def test_nothing_has_no_middle():
-    with pytest.raises(InputError, match="the trace has no batches"):
-        Trace().middle(3)

@@ -59,13 +59,6 @@ def test_a_chapter_predicts_its_asynchronous_twin_on_an_h200(name, chapter):
     assert after.step == pytest.approx(before.law.asynchronous, rel=0.05)
 
 
-@pytest.mark.parametrize("chapter", CHAPTERS)
-@pytest.mark.parametrize("name", WORKLOADS)
-def test_a_chapter_predicts_what_graphs_do_on_an_h200(name, chapter):
-    before, after = (stored(name, each) for each in (chapter, "ch6_cuda_graphs"))
-    assert after.step == pytest.approx(before.as_graphs, rel=0.02)
-
-
 def test_gaps_of_a_host_that_is_a_batch_ahead_are_the_gpus_own():
     """Chapter 5 on `wide`; on `small` launching takes longer than the kernels, and the GPU waits for it."""
     ahead, late = stored("wide", "ch5_carry_over").parts, stored("small", "ch5_carry_over").parts
@@ -83,7 +76,7 @@ def test_a_graph_leaves_a_moment_between_kernels_if_it_is_known_how_many_there_a
         start = 0.007 * number
         trace.add("CPU", "forward", start, start + 0.005, number)
         trace.add("compute", "forward", start, start + 0.006, number, launched=start, kernels=0.004, kernel_count=count)
-    assert 1e3 * typical(trace).as_graphs == pytest.approx(4 + between, abs=0.001)
+    assert 1e3 * typical_of(trace).as_graphs == pytest.approx(4 + between, abs=0.001)
 
 
 def test_a_forward_pass_is_no_launch_that_blocks_because_the_carry_over_takes_so_much_less():
@@ -98,19 +91,13 @@ def test_a_forward_pass_is_no_launch_that_blocks_because_the_carry_over_takes_so
         begin = start + 2e-4
         trace.add("CPU", "forward", begin, begin + 0.02, number)
         trace.add("compute", "forward", begin, begin + 0.025, number, launched=begin, kernels=0.02)
-    found = typical(trace)
+    found = typical_of(trace)
     assert found.law.launching == pytest.approx(0.0202)
     assert found.waiting == 0
 
 
-def test_graphs_win_nothing_where_there_are_graphs():
-    for name in WORKLOADS:
-        graphs = stored(name, "ch6_cuda_graphs")
-        assert graphs.parts.kernels < graphs.as_graphs == graphs.law.on_gpu
-
-
 def stored(name: str, chapter: str):
-    return typical(Trace.of_chrome(json.loads((STORED / f"{name}-{chapter}.json").read_text())))
+    return typical_of(Trace.of_chrome(json.loads((STORED / f"{name}-{chapter}.json").read_text())))
 
 
 @pytest.mark.parametrize(
@@ -120,14 +107,10 @@ def stored(name: str, chapter: str):
 def test_a_chapter_predicts_its_asynchronous_twins_on_the_simulator(name, chapter):
     load = workload(name).override(requests=24, new_tokens=24, prompt_tokens=64)
     for graphs, twin in ((False, "ch5_carry_over"), (True, "ch6_cuda_graphs")):
-        before = typical(simulated(chapter, load, graphs))
+        before = typical_of(simulated(chapter, load, graphs))
         assert before.ahead == 0
         assert before.step == pytest.approx(before.law.synchronous, rel=0.05)
-        assert typical(simulated(twin, load)).step == pytest.approx(before.law.asynchronous, rel=0.05)
-
-
-def typical(trace: Trace):
-    return typical_of(trace)
+        assert typical_of(simulated(twin, load)).step == pytest.approx(before.law.asynchronous, rel=0.05)
 
 
 def simulated(chapter: str, load, graphs: bool = False) -> Trace:
@@ -150,7 +133,7 @@ def test_a_trace_of_ours_knows_its_prompts_also_where_most_batches_have_some():
 @pytest.mark.parametrize("chapter", chapter_paths())
 def test_a_chapter_launches_ahead_from_the_fifth_on(chapter):
     load = workload("wide").override(requests=24, new_tokens=24, prompt_tokens=64)
-    assert typical(simulated(chapter, load, graphs=True)).ahead == float(chapter >= "ch5")
+    assert typical_of(simulated(chapter, load, graphs=True)).ahead == float(chapter >= "ch5")
 
 
 def sorts(tape: Tape) -> list[str]:
@@ -278,29 +261,3 @@ def test_a_wait_that_begins_after_the_tokens_came_was_for_them_all_the_same():
         tape.now += 40
         tape.wait(until)
     assert tape.report().typical.ahead == 0
-
-
-def test_waits_of_a_thread_that_does_not_launch_say_nothing_of_the_one_that_does():
-    typical = asynchronous(steps=8, waiter=2).report().typical
-    assert typical.ahead == 1
-
-
-def test_kernels_that_talk_to_other_gpus_are_told_from_those_beside_them():
-    tape = sync(steps=8, eager=False)
-    for start, end in tape.runs[0][3::10]:
-        tape.on_gpu("kernel", "ncclDevKernel_AllReduce_Sum_bf16_RING_LL", start, end + 5, 0, stream=13)
-    for event in tape.events:
-        if (
-            event["cat"] == "kernel"
-            and "nccl" not in event["name"]
-            and (event["ts"], event["ts"] + 20) in set(tape.runs[0][3::10])
-        ):
-            event["dur"] = 10
-    typical = analyse_one(tape).typical
-    assert us(typical.communication) == 25
-    assert us(typical.alone) == 10
-
-
-def analyse_one(tape: Tape):
-    (report,) = analyse(Recording.of(tape.events))
-    return report

@@ -23,7 +23,6 @@ PLANTED = {
 }
 
 
-
 @pytest.mark.parametrize(("kind", "engine"), PLANTED.items(), ids=PLANTED)
 def test_every_kind_of_engine_is_told(kind, engine):
     report = engine().report()
@@ -41,20 +40,6 @@ def test_what_the_law_does_not_explain_is_said_not_to_be():
     assert set(get_args(Kind)) == {*PLANTED, "unexplained", "copy-bound"}  # the last is in test_foreign.py
 
 
-def test_a_synchronous_verdict_says_what_a_step_would_take():
-    report = sync(8, stream=7).report()
-    assert "the GPU waits 0.307 ms of 0.507 ms (60.6%)" in report.verdict.text
-    assert "the predicted speedup is 1.44 to 1.58" in report.verdict.text
-    (report,) = analyse(Recording.of(sync(8, stream=7).events), step=report.typical.step)
-    assert "With the host's work hidden, a step would take 0.353 ms: a speedup of 1.44" in report.verdict.text
-
-
-def test_the_share_of_steps_in_which_lookahead_engages_is_said():
-    report = PLANTED["in part"]().report()
-    assert report.typical.ahead == pytest.approx(0.75, abs=0.05)
-    assert f"{report.typical.ahead:.0%} of the steps are launched ahead" in report.verdict.text
-
-
 @pytest.mark.parametrize(
     "name", ["scheduler.py(1): event_loop_overlap", "AsyncScheduler", "core.py(2): step_with_batch_queue"]
 )
@@ -64,13 +49,6 @@ def test_an_engine_that_is_asynchronous_by_name_only_is_told_from_its_frames(nam
     verdict = tape.report().verdict
     assert verdict.kind == "not engaged"
     assert "synchronous in fact" in verdict.text
-
-
-def test_a_launch_bound_verdict_names_its_doubt_until_the_step_is_known():
-    tape = PLANTED["launch-bound"]()
-    assert "--step-ms" in tape.report().verdict.text
-    (report,) = analyse(Recording.of(tape.events), step=tape.report().typical.step)
-    assert (report.verdict.kind, "--step-ms" in report.verdict.text) == ("launch-bound", False)
 
 
 def test_the_law_predicts_nothing_of_steps_that_it_does_not_describe():

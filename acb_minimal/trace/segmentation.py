@@ -23,7 +23,7 @@ ALIKE = 0.05  # by which the numbers of kernels of two batches of a kind may dif
 PIECES = 8  # most waits in a step that are looked for
 
 
-class Pieces(NamedTuple):
+class Segments(NamedTuple):
     """
     Attributes:
         by: what tells batches apart.
@@ -47,14 +47,14 @@ class Pieces(NamedTuple):
         return self.by != "nothing"
 
 
-def numbered(batch: np.ndarray, called: np.ndarray) -> Pieces:
+def numbered(batch: np.ndarray, called: np.ndarray) -> Segments:
     """Of a trace of ours, which has the number of the batch with each piece of work."""
     opens = np.append(True, np.diff(batch) != 0)
     piece, main = np.cumsum(opens) - 1, np.minimum.reduceat(called, np.flatnonzero(opens))
-    return Pieces("their numbers", piece, piece, opens, main)
+    return Segments("their numbers", piece, piece, opens, main)
 
 
-def pieces(recording: Recording, work, downloads, waits: np.ndarray) -> Pieces:
+def segments(recording: Recording, work, downloads, waits: np.ndarray) -> Segments:
     """Of any other.
 
     Args:
@@ -87,7 +87,7 @@ def pieces(recording: Recording, work, downloads, waits: np.ndarray) -> Pieces:
         main[batch[graphs]] = called[graphs]
     opening = cuts | (called <= main[batch])
     back = np.argsort(order)
-    return Pieces(by, _of(opens, np.arange(len(order)))[back], batch[back], opening[back], main)
+    return Segments(by, _of(opens, np.arange(len(order)))[back], batch[back], opening[back], main)
 
 
 def _of(starts: np.ndarray, places: np.ndarray) -> np.ndarray:

@@ -1,6 +1,4 @@
-"""The batches of an engine, told apart by its launches in a trace of torch's profiler; those of a trace of ours have
-numbers.
-"""
+"""What each batch took: on the GPU, of the host, and in each kind of gap. Which is which is in segmentation.py."""
 
 from itertools import pairwise
 from statistics import median
@@ -49,13 +47,13 @@ class Batches(NamedTuple):
 
 def of_gpu(gpu: Gpu) -> Batches:
     """A batch goes on until the host is done with one, and launches again."""
-    work, recording, pieces = gpu.work, gpu.recording, gpu.pieces
-    order = np.argsort(pieces.batch, kind="stable")
-    first = np.flatnonzero(np.append(True, np.diff(pieces.batch[order]) != 0))
-    called, launched = pieces.main, np.maximum.reduceat(work.returned[order], first)
+    work, recording, segments = gpu.work, gpu.recording, gpu.segments
+    order = np.argsort(segments.batch, kind="stable")
+    first = np.flatnonzero(np.append(True, np.diff(segments.batch[order]) != 0))
+    called, launched = segments.main, np.maximum.reduceat(work.returned[order], first)
     waits = _waits(gpu)
     launching = _launching(gpu, waits)
-    start = np.minimum.reduceat(np.where(work.called < called[pieces.batch], LATE, work.start)[order], first)
+    start = np.minimum.reduceat(np.where(work.called < called[segments.batch], LATE, work.start)[order], first)
     end = np.maximum.accumulate(np.maximum.reduceat(work.end[order], first))
     since = np.append(work.start[0], end[:-1])
     bubble, launch_gaps, kernel_gaps, copies, stalled = (gpu.kind(kind).between(since, end) for kind in KINDS)
@@ -115,10 +113,10 @@ def of_gpu(gpu: Gpu) -> Batches:
 
 def _launching(gpu: Gpu, waits: Stretches) -> Stretches:
     """When the host launched, piece by piece; what only gets a batch ready is not of its launches."""
-    work, pieces = gpu.work, gpu.pieces
-    order = np.argsort(pieces.piece, kind="stable")
-    first = np.flatnonzero(np.append(True, np.diff(pieces.piece[order]) != 0))
-    began = np.maximum(work.called, pieces.main[pieces.batch])
+    work, segments = gpu.work, gpu.segments
+    order = np.argsort(segments.piece, kind="stable")
+    first = np.flatnonzero(np.append(True, np.diff(segments.piece[order]) != 0))
+    began = np.maximum(work.called, segments.main[segments.batch])
     began, ended = np.minimum.reduceat(began[order], first), np.maximum.reduceat(work.returned[order], first)
     return Stretches.union(began, ended).shared(waits.outside(int(work.called.min()), int(work.returned.max())))
 
