@@ -12,7 +12,6 @@ from concurrent.futures import Executor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from ..errors import InputError
 from ..run.checkpoint import Checkpoint
@@ -56,25 +55,26 @@ class Method:
             raise InputError(f"batches is {self.batches}; it must be 1 or more")
 
 
-class Run(NamedTuple):
+@dataclass(frozen=True)
+class Run:
     """A run at full speed.
 
     Attributes:
         device: what it ran on.
         options: what is set.
-        done: its batches.
-        trace: of all of it.
         metrics: of all of it.
+        trace: of all of it; in a Profile it knows what kernels take in the batches that ran under torch's profiler.
+        done: its batches.
         completions: in the order of the prompts.
         latency: of requests that arrive over time; None where all are there from the start.
     """
 
     device: Machine
     options: Options
-    done: list[BatchDone]
-    trace: Trace
     metrics: Metrics
-    completions: list[Completion]
+    trace: Trace
+    done: list[BatchDone] = field(repr=False)
+    completions: list[Completion] = field(repr=False)
     latency: Latency | None
 
     @property
@@ -84,39 +84,25 @@ class Run(NamedTuple):
         return self.metrics.seconds if step is None else step / 1e3
 
 
-@dataclass(frozen=True)
-class Profile:
-    """One chapter on one workload, and beside the first chapter of a comparison.
+@dataclass(frozen=True, kw_only=True)
+class Profile(Run):
+    """One chapter on one workload, and beside the first chapter of a comparison: of its runs the one that was kept.
 
     Attributes:
         chapter: what it is called.
-        device: what it ran on.
-        options: what is set.
-        metrics: of the run at full speed.
-        trace: of the run at full speed; it knows what kernels take in the batches that ran under torch's profiler.
-        done: its batches.
         typical: what its typical decodes have in common; None if the workload has no batches of decodes in a row.
         kernel_trace: what torch's profiler wrote, JSON in Chrome's format; None without it.
-        completions: in the order of the prompts.
-        run_steps: seconds of a step (Run.step) in each of the runs; all else is of the one that was kept.
+        run_steps: seconds of a step (Run.step) in each of the runs.
         speedup: of a decode step over the first chapter's, by the GPU's clock; None without decodes.
         same_tokens: share of the generated tokens, 0 to 1, that are the first chapter's, place by place.
-        latency: of requests that arrive over time; None where all are there from the start.
     """
 
     chapter: str
-    device: Machine
-    options: Options
-    metrics: Metrics
-    trace: Trace
-    done: list[BatchDone] = field(repr=False)
     typical: Typical | None
     kernel_trace: str | None
-    completions: list[Completion] = field(repr=False)
     run_steps: list[float]
-    speedup: float | None = 1.0
-    same_tokens: float = 1.0
-    latency: Latency | None = None
+    speedup: float | None
+    same_tokens: float
 
     @property
     def breakdown(self) -> Breakdown | None:
@@ -179,17 +165,13 @@ def compare(
         which = f"{_called(chapter)}, run {number} of {method.runs}:" if method.runs > 1 else _called(chapter)
         return serve(workload, chapter, device, checkpoint, options, lambda text: progress(f"{which} {text}"))
 
-    def compared(chapter: Path | type, runs: list[Run], process: Executor | None = None) -> Profile:
-        nonlocal first
-        done = look_into(runs, workload, chapter, checkpoint, method, process, first)
-        first = first or done
-        return done
-
     for chapter, runs in served:
         runs.append(run(chapter, 1))
         options, kind = runs[0].options, runs[0].device.kind
         if kind == "sim":  # whose second run would be as its first, and which has nothing to profile
-            yield compared(chapter, runs)
+            done = look_into(runs, workload, chapter, checkpoint, method, None, first)
+            first = first or done
+            yield done
     if kind == "sim":
         return
     for chapter, runs in served * (method.runs - 1):  # in turns: a machine that becomes slower does so for all
@@ -198,7 +180,9 @@ def compare(
         for chapter, runs in served:
             if method.kernels:
                 progress(f"{_called(chapter)} under torch's profiler")
-            yield compared(chapter, runs, process)
+            done = look_into(runs, workload, chapter, checkpoint, method, process, first)
+            first = first or done
+            yield done
 
 
 def serve(
@@ -218,8 +202,8 @@ def serve(
     if session.refused:
         raise InputError(next(iter(session.refused.values())))
     completions = session.serve()
-    figures = Metrics.of(session), completions, of_session(session)
-    return Run(session.device, session.options, session.done, session.trace, *figures)
+    metrics, latency = Metrics.of(session), of_session(session)
+    return Run(session.device, session.options, metrics, session.trace, session.done, completions, latency)
 
 
 def look_into(
@@ -256,19 +240,13 @@ def look_into(
         same = _same(first.completions, kept.completions)
         speedup = first.typical.step / typical.step if first.typical and typical else None
     return Profile(
-        _called(chapter),
-        kept.device,
-        kept.options,
-        kept.metrics,
-        trace,
-        kept.done,
-        typical,
-        kernel_trace,
-        kept.completions,
-        [run.step for run in runs],
-        speedup,
-        same,
-        kept.latency,
+        **vars(kept) | {"trace": trace},
+        chapter=_called(chapter),
+        typical=typical,
+        kernel_trace=kernel_trace,
+        run_steps=[run.step for run in runs],
+        speedup=speedup,
+        same_tokens=same,
     )
 
 

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from ..run.arrivals import Life
 from ..run.session import Session
-from ..trace.formatting import in_ms, markdown
+from ..trace.formatting import in_ms
 from ..trace.formatting import table as empty_table
 
 MEASURES = ("ttft", "tpot", "itl", "e2el")
@@ -157,14 +157,6 @@ def _beside(rows: dict[str, dict], measures: tuple[str, ...], first: dict | None
         figures = (latency["requests_per_second"], latency["goodput"])[: len(rates)]
         made.add_row(chapter, *cells, *(f"{figure:.2f}" for figure in figures))
     return made
-
-
-def markdown_table(rows: Mapping[str, dict], measures: Iterable[str] = MEASURES) -> str:
-    """Latencies by whatever they are called, for a page: median and p99 of each measure, in ms."""
-    heads = [f"{name.upper()} {percentile}" for name in measures for percentile in ("median", "p99")]
-    cells = [[name, *(cell for measure in measures for cell in _cells(latency[measure], ("median", "p99")))]
-             for name, latency in rows.items()]  # fmt: skip
-    return markdown(["ms", *heads], cells)
 
 
 def _cells(spread: dict | None, names: Iterable[str]) -> list[str]:

@@ -77,14 +77,10 @@ def environment(device: Machine) -> dict[str, str]:
         "transformers": version("transformers"),
     }
     if device.kind == "cuda":
-        facts |= {"cuda": str(torch.version.cuda), "driver": _driver(), "triton": version("triton")}
+        known = Path("/proc/driver/nvidia/version").read_text()  # torch knows only CUDA's
+        driver = re.search(r"\d+\.\d+\.\d+", known)[0]
+        facts |= {"cuda": str(torch.version.cuda), "driver": driver, "triton": version("triton")}
     return facts
-
-
-def _driver() -> str:
-    """The NVIDIA driver's version; torch knows only CUDA's."""
-    with open("/proc/driver/nvidia/version") as file:
-        return re.search(r"\d+\.\d+\.\d+", file.read()).group()
 
 
 COMPARISON = {"command", "environment", "workload", "chapters"}  # what `acb compare` stores of a workload

@@ -67,16 +67,6 @@ def test_a_breakdown_adds_up_to_the_step(chapter, name):
     assert (done.kernel_trace, parts.kernel_count, done.speedup) == (None, None, 1.0)
 
 
-def test_launches_are_what_fills_the_gaps():
-    """The simulator prices them: what a batch waits for inside is what launching takes longer than its kernels."""
-    workload = find_workload("long").override(new_tokens=32)
-    eager, graphs = (done.breakdown for done in compare(workload, "sim", ["ch5", "ch6"]))
-    assert 10 * abs(graphs.launch_gaps) < eager.launch_gaps
-    assert eager.launch_gaps > 5e-3
-    assert graphs.kernels == pytest.approx(eager.kernels, rel=0.01)
-    assert 0 < 3 * graphs.kernel_gaps < eager.kernel_gaps
-
-
 def test_what_cannot_be_profiled():
     with pytest.raises(InputError, match="there is no profile of device 'cpu'"):
         profile("ch1", DEMO, "cpu")
@@ -142,17 +132,12 @@ def test_the_batches_shown_are_those_whose_kernels_are_known():
 )
 def test_of_several_runs_the_median_is_kept(once, monkeypatch, ms, kept):
     gpu = SimpleNamespace(kind="cuda")
-    runs = iter([once._replace(device=gpu, metrics=replace(once.metrics, ms_per_decode_step=each)) for each in ms])
+    runs = iter([replace(once, device=gpu, metrics=replace(once.metrics, ms_per_decode_step=each)) for each in ms])
     monkeypatch.setattr(measure_compare, "serve", lambda *arguments: next(runs))
     done = profile("ch1", DEMO, checkpoint=Checkpoint("counter"), method=Method(len(ms), kernels=False))
     assert done.metrics.ms_per_decode_step == kept
     assert done.run_steps == [once.metrics.seconds if each is None else each / 1e3 for each in ms]
     assert next(runs, None) is None
-
-
-def test_the_simulator_needs_one_run():
-    demo = DEMO.override(requests=4, new_tokens=8)
-    assert len(profile("ch1", demo, "sim", method=Method(runs=3)).run_steps) == 1
 
 
 def test_chapters_run_in_turns_and_all_of_them_before_any_is_profiled(once, monkeypatch):
@@ -162,7 +147,7 @@ def test_chapters_run_in_turns_and_all_of_them_before_any_is_profiled(once, monk
     def served(workload, chapter, device, checkpoint, options, progress):
         events.append((Path(chapter).stem, options))
         progress("warms up")
-        return once._replace(device=gpu, options="what the first could have")
+        return replace(once, device=gpu, options="what the first could have")
 
     def looked_into(runs, workload, chapter, checkpoint, method, process, first):
         events.append((chapter.stem, len(runs), process is not None))
@@ -189,7 +174,7 @@ def late(once: Run, slow: range) -> Run:
     """A run whose host took a second longer for these batches."""
     more = accumulate(float(number in slow) for number in range(len(once.done)))
     done = [step._replace(time=step.time + seconds) for step, seconds in zip(once.done, more, strict=True)]
-    return once._replace(device=SimpleNamespace(kind="cuda"), done=done)
+    return replace(once, device=SimpleNamespace(kind="cuda"), done=done)
 
 
 def test_ranks_run_the_batches_under_the_profiler_that_are_typical_of_the_first(once, monkeypatch):
@@ -263,11 +248,3 @@ def test_a_profile_on_the_gpu(chapter):
     assert len({number for number, _ in runs}) == SAMPLE
     first, last = done.shown(6)
     assert all(span.kernels for span in done.trace.part(first, last).lane("compute"))
-
-
-@pytest.mark.gpu
-def test_so_many_batches_are_profiled_as_are_asked_for():
-    done = profile("ch1", DEMO, "cuda", Checkpoint("counter"), method=Method(batches=3))
-    runs = kernel_runs(Recording.of(json.loads(done.kernel_trace)["traceEvents"]))
-    assert len({number for number, _ in runs}) == 3
-    assert set(typical_decodes(done.done)) >= {number for number, _ in runs}

@@ -71,11 +71,6 @@ def test_a_comparison_fits_eighty_columns_with_every_number_whole():
     assert all(row[0].endswith("x" * 11) for row in rows)
 
 
-def test_a_step_is_the_sum_of_its_parts_on_a_page_too():
-    found = result_table.markdown({"wide": entry(LONG), "none": {"chapters": [{"breakdown": None}]}})
-    assert "| **29.52** = 25.83 + 1.81 + 0.74 + 1.14 |" in found
-
-
 def test_a_bar_has_every_part_to_scale_and_fits_eighty_columns():
     for parts in (LONG, Breakdown(0.1, 0.1, 0.1, 0.1)):
         text = result_table.bar("ch1_sync", parts, 1.1 * LONG.step, 12.34).plain
