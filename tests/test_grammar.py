@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acb_minimal.check.cases import NETWORK
+from acb_minimal.check.network import NETWORK
 from acb_minimal.errors import EngineError, InputError
 from acb_minimal.grammar import Automaton, GrammarModel, JsonSchema, Walk, bits
 from acb_minimal.kv_cache import KVCache

@@ -18,8 +18,8 @@ from transformers import (
 )
 
 from acb_minimal import draw
-from acb_minimal.check import drawing
-from acb_minimal.check.cases import NETWORK
+from acb_minimal.check import oracle
+from acb_minimal.check.network import NETWORK
 from acb_minimal.errors import EngineError, InputError
 from acb_minimal.kv_cache import KVCache
 from acb_minimal.models import counter
@@ -88,7 +88,7 @@ def test_a_batch_draws_what_each_of_its_requests_draws_alone(each, seed):
     model.count(slot, state)
     model.sample(slot, state)
     tokens, bits = slot.download()
-    right = [drawing.drawn(row, one.tokens, one.prompt_len, one.sampling, (1, 5))
+    right = [oracle.drawn(row, one.tokens, one.prompt_len, one.sampling, (1, 5))
              for row, one in zip(scores, requests, strict=True)]  # fmt: skip
     assert tokens.tolist() == right
     for token, logprob, row, request in zip(right, bits.view(np.float32), scores, requests, strict=True):
@@ -101,7 +101,7 @@ def test_a_batch_draws_what_each_of_its_requests_draws_alone(each, seed):
 def test_the_hash_is_that_of_integers_without_an_end(seed, position, vocab_size):
     seeds = torch.tensor([seed], dtype=torch.int64).to(torch.int32)
     bits = draw.hashed(seeds, torch.tensor([position], dtype=torch.int32), vocab_size)
-    right = [drawing.noise(seed, position, token) for token in range(vocab_size)]
+    right = [oracle.noise(seed, position, token) for token in range(vocab_size)]
     assert draw.gumbel(bits, torch.float64)[0].tolist() == pytest.approx(right, rel=1e-12)
     assert draw.gumbel(bits, torch.float32)[0].tolist() == pytest.approx(right, rel=1e-4, abs=1e-4)
 
@@ -202,7 +202,7 @@ def alone() -> dict[int, tuple]:
         for _ in range(12):
             with torch.inference_mode():
                 scores = network(torch.tensor([tokens])).logits[0, -1].double().numpy()
-            tokens.append(drawing.drawn(scores, tokens, prompt_len, sampling or Sampling(), (end,)))
+            tokens.append(oracle.drawn(scores, tokens, prompt_len, sampling or Sampling(), (end,)))
             if tokens[-1] == end:
                 reason = "stop"
                 break
@@ -252,7 +252,7 @@ def test_draws_from_what_a_grammar_allows(chapter):
             if walk:
                 allowed = list(walk.automaton.states[walk.state])
                 scores[np.setdiff1d(np.arange(len(scores)), allowed)] = -np.inf
-            tokens.append(drawing.drawn(scores, tokens, prompt_len, asked or Sampling(), CHECKPOINT.stop_tokens))
+            tokens.append(oracle.drawn(scores, tokens, prompt_len, asked or Sampling(), CHECKPOINT.stop_tokens))
             assert walk is None or walk.accept(tokens[-1])
         assert one.tokens == tokens[prompt_len:]
     assert [one.finish_reason for one in done[:2]] == ["grammar", "grammar"]

@@ -1,105 +1,17 @@
-"""Small adversarial cases, and the network that serves them: as fast as a network can be, and it forgets nothing.
+"""Small adversarial cases. Scheduler, slots, paged cache and attention are the real ones, the network is small."""
 
-Its next token depends on every token so far, so a wrong token anywhere changes those after it. Scheduler, slots, paged
-cache and attention are the real ones.
-"""
-
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-import torch
-
-from .. import attention  # noqa: F401  (defines torch.ops.acb.paged_attention)
 from ..grammar import Automaton, GrammarRequest
-from ..kv_cache import AttentionLayer
 from ..request import Request
 from ..run.workload import workload
 from ..sampling import Sampling, SamplingRequest
 from ..slot import SlotSize
 from ..speculation import SpeculatingRequest
-from . import drafting, drawing
-
-VOCAB, WIDTH, POSITIONS, SCALE = 31, 4, 64, 0.1
-CIRCLE, PULL = 3, 5.0
-
-
-class Network(torch.nn.Module):
-    """A causal LM of one attention layer, as Model runs it. In float64, so that rounding decides no token.
-
-    Attributes:
-        pull: added to the score of the token behind the newest one in a small circle of tokens: answers repeat
-            themselves, and go on as they did before, the more the larger it is.
-        ran: is told of every forward pass: ids, positions, which of them are sampled behind, the batch as
-            paged_attention is given it, and the output.
-    """
-
-    layers, dtype = (AttentionLayer("attention", 1, WIDTH),), torch.float64
-
-    def __init__(self, pull: float = 0.0):
-        super().__init__()
-        self.pull = pull
-        self.ran: Callable | None = None
-        self.attention = torch.nn.Module()
-        random = torch.Generator().manual_seed(0)
-        self.tokens, self.places, self.head = (
-            torch.randn(shape, WIDTH, generator=random, dtype=torch.float64) for shape in (VOCAB, POSITIONS, VOCAB)
-        )
-
-    def forward(self, input_ids, position_ids, use_cache, logits_to_keep, batch):
-        hidden = (self.tokens[input_ids[0]] * self.places[position_ids[0]])[:, None]
-        caches = self.attention.key_cache, self.attention.value_cache
-        seen = torch.ops.acb.paged_attention(hidden, hidden, hidden, *caches, *batch, SCALE, 0)
-        output = Output(self.logits(seen[logits_to_keep, 0], input_ids[0, logits_to_keep])[None])
-        if self.ran:
-            self.ran(input_ids[0], position_ids[0], logits_to_keep, batch, output)
-        return output
-
-    def logits(self, seen: torch.Tensor, newest: torch.Tensor) -> torch.Tensor:
-        """Scores of the next token, [rows, VOCAB], from what attention has seen, [rows, WIDTH], and the newest token,
-        [rows]; the sine lets the smallest difference decide."""
-        scores = (1000 * seen).sin() @ self.head.T
-        if not self.pull:
-            return scores
-        behind = newest - newest % CIRCLE + (newest + 1) % CIRCLE
-        return scores.scatter_add(-1, behind.long()[:, None] % VOCAB, torch.full_like(scores[:, :1], self.pull))
-
-
-class Output(NamedTuple):
-    """What a transformers model returns.
-
-    Attributes:
-        logits: float64 [1, rows, VOCAB].
-    """
-
-    logits: torch.Tensor
-
-
-NETWORK, REPEATING = Network(), Network(PULL)
-
-
-def generate(
-    prompt: Sequence[int],
-    new_tokens: int,
-    grammar: Automaton | None = None,
-    sampling: Sampling | None = None,
-    network: Network = NETWORK,
-) -> list[int]:
-    """The network's tokens, one at a time, by nothing that an engine uses: no cache, pages, batches, masks, counts."""
-    tokens, states, state = list(prompt), grammar.states if grammar else [dict.fromkeys(range(VOCAB), 0)], 0
-    for _ in range(new_tokens):
-        hidden = network.tokens[tokens] * network.places[: len(tokens)]
-        seen = torch.softmax(SCALE * hidden @ hidden[-1], 0) @ hidden
-        scores = network.logits(seen[None], torch.tensor(tokens[-1:]))[0].tolist()
-        if sampling:
-            tokens.append(drawing.drawn(scores, tokens, len(prompt), sampling))
-            continue
-        tokens.append(max(states[state], key=scores.__getitem__))
-        state = states[state][tokens[-1]]
-        if not states[state]:
-            break
-    return tokens[len(prompt) :]
+from .network import NETWORK, REPEATING, VOCAB, Network
+from .oracle import Step, generate, steps
 
 
 class Prompt(NamedTuple):
@@ -179,13 +91,13 @@ class Case:
         """The tokens of a prompt."""
         return [(7 * number + 3 * place) % VOCAB for place in range(self.prompts[number].length)]
 
-    def steps(self, drafts: int) -> list[dict[int, drafting.Step]]:
+    def steps(self, drafts: int) -> list[dict[int, Step]]:
         """For each request its decodes, with so many drafts in each, by the tokens that it has generated before."""
         answers = [
             (prompt := self.prompt(number), generate(prompt, asked.new_tokens + drafts, network=self.network))
             for number, asked in enumerate(self.prompts)
         ]
-        return [drafting.steps(prompt, answer, drafts) for prompt, answer in answers]
+        return [steps(prompt, answer, drafts) for prompt, answer in answers]
 
     def requests(self, sampled: bool = False, drafts: int = 0) -> list[Request]:
         """New requests, to be served; their ids are "0", "1", ... in order.
@@ -236,7 +148,6 @@ CASES = (
         8, 5, 6,
     ),
 )  # fmt: skip
-
 
 
 def near(tokens: int) -> Automaton:

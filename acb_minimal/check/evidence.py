@@ -1,6 +1,7 @@
 """Why a token is wrong: what each forward pass was really given, beside what is right."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +12,12 @@ from ..request import Batch, Request
 from ..sampling import SamplingRequest
 from ..scheduler import Scheduler
 from ..speculation import decodes
-from .cases import Case, Output
-from .drafting import Step
-from .race_detector import Action, RaceDetector
+from .actions import Action
+from .cases import Case
+from .network import Output
+from .oracle import Step
+from .race_detector import RaceDetector
+from .watchdog import Broken
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,6 @@ class Pass:
     sampled: np.ndarray
     logits: torch.Tensor
 
-    def row_of(self, token: int) -> int:
-        """The row that a token belongs to."""
-        return int(np.searchsorted(self.starts, token, "right")) - 1
-
     @property
     def tokens(self) -> list[int]:
         """What it has sampled."""
@@ -68,7 +68,7 @@ class Evidence:
         self._written: dict[int, list[tuple[int, Pass, int, bool]]] = defaultdict(list)
         self._kept: dict[tuple[int, int], tuple[Pass, int] | None] = {}
         self._moving: set[tuple[str, int]] = set()  # requests and pages that are to be copied back
-        self.foreign: tuple[int, str] | None = None  # the first batch that writes to a page of somebody else's; what
+        self.foreign: Broken | None = None  # the first batch that writes to a page of somebody else's
         self._counts: dict[int, np.ndarray] = {}  # by batch number: those that each row was drawn with
         self._count = 0
 
@@ -113,21 +113,18 @@ class Evidence:
     def _look_at_owners(self, made: Pass) -> None:
         """Whether each row writes to pages that were its request's when the batch was scheduled. Streams may run in
         order, and no token be wrong yet."""
-        number, size = made.action.batch_number, self.case.page_size
+        number = made.action.batch_number
         batch, held = self.batches.get(number), self.pages.get(number)
         if batch is None or batch.width == 1 or self.foreign:
             return
         for index, (row, pages) in enumerate(zip(batch.rows, held, strict=True)):
             first, end = made.starts[index : index + 2].tolist()
-            for position, place in zip(made.positions[first:end].tolist(), made.kv_slots[first:end], strict=True):
-                page = int(place) // size
-                if page not in pages:
+            for position, place in zip(made.positions[first:end], made.kv_slots[first:end], strict=True):
+                if (page := place // self.case.page_size) not in pages:
                     others = [each.request.id for each, mine in zip(batch.rows, held, strict=True) if page in mine]
                     whose = f"is request {others[0]}'s" if others else "it has not been given"
-                    self.foreign = number, (
-                        f"batch {number} writes position {position} of request {row.request.id} to page {page}, which "
-                        f"{whose}"
-                    )
+                    which = f"position {position} of request {row.request.id} to page {page}, which {whose}"
+                    self.foreign = Broken(f"batch {number} writes {which}", number)
                     return
 
     def drew(self, settings: torch.Tensor, counts: torch.Tensor) -> None:
@@ -171,9 +168,8 @@ class Evidence:
         ids, positions = made.ids[first:end].tolist(), made.positions[first:end].tolist()
         if not positions:
             return f"there was nothing in the slot for request {id} yet"
-        if positions != list(range(start, start + length)):
-            due = _span(list(range(start, start + length)))
-            return f"request {id} was computed at {_span(positions)}; in batch {number} it is at {due}"
+        if positions != list(due := range(start, start + length)):
+            return f"request {id} was computed at {_span(positions)}; in batch {number} it is at {_span(due)}"
         for position, found in zip(positions[:known], ids, strict=False):
             right = self.right[int(id)][position]
             if found == right:
@@ -182,16 +178,12 @@ class Evidence:
                 return f"request {id} starts from 0, the placeholder: nothing carried its token over"
             return f"request {id} starts from token {found}{self._whose(number - 1, found)}; right is {right}"
         pages = self.pages[number][row]
-        size = self.case.page_size
-        needed = -(-(start + length) // size)
+        needed = -(-(start + length) // self.case.page_size)
         if len(pages) < needed:
             return f"request {id} needs {needed} pages and has {len(pages)}: they were given back while it was running"
         table = made.page_table[row, :needed].tolist()
         if table != pages[:needed]:
             return f"request {id} has pages {_list(pages[:needed])}, and its row of the page table pages {_list(table)}"
-        slots = [pages[place // size] * size + place % size for place in positions]
-        if made.kv_slots[first:end].tolist() != slots:
-            return f"what request {id} adds to the KV cache went to other places than its pages {_list(pages[:needed])}"
         if (seen := int(made.seq_lens[row])) != start + length:
             return f"request {id} attended to {seen} positions; it has {start + length}"
         return None
@@ -209,7 +201,7 @@ class Evidence:
             _, writer, token, back = writers[-1]
             number = writer.action.batch_number
             rows = self.batches[number].rows if number in self.batches else []
-            index = writer.row_of(token)
+            index = int(np.searchsorted(writer.starts, token, "right")) - 1
             if index >= len(rows):
                 return (
                     f"page {page} of request {request.id} was written in batch {number} by a row that the batch has "
@@ -277,19 +269,16 @@ class Evidence:
     def notes(self) -> dict[int, str]:
         """What was in each forward pass, by the number of its action: the tokens that rows start from, and what was
         sampled behind them."""
-        return {made.action.number: self._note(made) for made in self.passes.values()}
-
-    def _note(self, made: Pass) -> str:
-        batch = self.batches.get(made.action.batch_number)
-        ids = dict(zip(made.sampled.tolist(), made.tokens, strict=True))
-        rows = [row.request for row in batch.rows] if batch else []
-        told = []
-        for row, (first, end) in enumerate(zip(made.starts[:-1].tolist(), made.starts[1:].tolist(), strict=True)):
-            if row < len(rows):
-                given = " ".join(map(str, made.ids[first:end].tolist()))
-                known = end - 1 in ids and _likeliest(rows[row])
-                told.append(f"{rows[row].id}: {given}" + (f" -> {ids[end - 1]}" if known else ""))
-        return "; ".join(told)
+        notes = {}
+        for made in self.passes.values():
+            batch, told = self.batches.get(made.action.batch_number), []
+            sampled = dict(zip(made.sampled.tolist(), made.tokens, strict=True))
+            for row, first, end in zip(batch.rows if batch else (), made.starts, made.starts[1:], strict=False):
+                known = end - 1 in sampled and _likeliest(row.request)
+                behind = f" -> {sampled[end - 1]}" if known else ""
+                told.append(f"{row.request.id}: {' '.join(map(str, made.ids[first:end]))}{behind}")
+            notes[made.action.number] = "; ".join(told)
+        return notes
 
 
 def _likeliest(request: Request) -> bool:
@@ -301,8 +290,7 @@ def _times(count: int) -> str:
     return ("not at all", "once", "twice")[count] if count < 3 else f"{count} times"
 
 
-def _span(places: list[int]) -> str:
-    """Positions in a row, as text."""
+def _span(places: Sequence[int]) -> str:
     return f"position {places[0]}" if len(places) == 1 else f"positions {places[0]} to {places[-1]}"
 
 

@@ -8,11 +8,12 @@ more than the runs it takes, and can be counted all the same.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ..sim.operations import Operation
 from ..sim.policies import Choosing
-from ..sim.simulator import Operation
+from .actions import HOST
 from .cases import Case
 from .judge import Outcome, serve
-from .race_detector import HOST, RaceDetector
+from .race_detector import RaceDetector
 from .watchdog import Refusal, Stopped
 
 END, VOID = "end", "void"

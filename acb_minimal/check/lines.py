@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from ..run.engines import CHAPTERS
-from ..sim.simulator import Limit
+from ..sim.operations import Limit
 
 _PACKAGE = Path(__file__).parents[1]
 LIBRARIES = {_PACKAGE, Path(torch.__file__).parent, *map(Path, sysconfig.get_paths().values())} - {
@@ -84,8 +84,12 @@ def where(error: BaseException, file: str | None) -> str:
     ours = isinstance(error, Limit) or type(error).__module__.startswith(f"{__package__}.")
     text = str(error) if ours else f"{type(error).__name__}: {error}"
     text = " ".join(text.split())
-    line = of_error(error)
-    return f"{text} ({line.told(file)}: {line.text})" if line else text
+    return f"{text}{at(of_error(error), file)}"
+
+
+def at(line: Line | None, file: str | None) -> str:
+    """The line in brackets, behind what is said of it; empty if there is none."""
+    return f" ({line.told(file)}: {line.text})" if line else ""
 
 
 def file_of(engine_class: type) -> str | None:

@@ -7,7 +7,6 @@ for all.
 
 import ast
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from functools import cache
 from typing import NamedTuple
 
@@ -20,7 +19,8 @@ from ..run.session import Session
 from ..run.workload import workload
 from ..sim.costs import Costs
 from ..sim.device import SimulatedDevice
-from .race_detector import Hazard
+from .actions import Hazard
+from .judge import Outcome
 from .schedules import replay
 
 ORDERING = ("record", "record_event", "wait", "wait_event", "wait_stream", "synchronize", "fill", "carry_over", "count",
@@ -49,35 +49,29 @@ class Mutant(NamedTuple):
         return engine(self.source, f"{self.chapter} without line {self.line}")
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """How a mutant was missed.
 
     Attributes:
         hazard: the first hazard; None if there was none.
-        failure: the first wrong token, or the error that the engine ended in, in the first schedule that had one; None
-            if none had.
-        wrong_batch_number: of the batch of that token; None if there was none.
+        outcome: the first in which a token was wrong or the engine ended in an error; None if there was none.
         seed: of that schedule.
-        bubble: seconds of bubble before a batch, on average, without the statement; only where all else is well.
-        bubble_before: the same for the chapter as it is.
+        bubbles: seconds of bubble before a batch, on average, with the statement and without it; only where all else is
+            well.
     """
 
-    hazard: Hazard | None = None
-    failure: str | None = None
-    wrong_batch_number: int | None = None
-    seed: int | None = None
-    bubble: float | None = None
-    bubble_before: float | None = None
+    hazard: Hazard | None
+    outcome: Outcome | None
+    seed: int | None
+    bubbles: tuple[float, float] | None = None
 
     @property
     def caught(self) -> str | None:
         """ "hazard", "tokens", "bubble", or None if nothing noticed."""
-        if self.hazard is not None:
-            return "hazard"
-        if self.failure is not None:
-            return "tokens"
-        return "bubble" if self.bubble is not None and self.bubble - self.bubble_before > 1e-6 else None
+        if self.hazard or self.outcome:
+            return "hazard" if self.hazard else "tokens"
+        before, after = self.bubbles
+        return "bubble" if after - before > 1e-6 else None
 
 
 def mutants(chapter: str) -> Iterator[Mutant]:
@@ -97,36 +91,28 @@ def mutants(chapter: str) -> Iterator[Mutant]:
 def find(mutant: Mutant) -> Finding:
     """Runs the cases without the statement until it has been missed; if it never is, measures the bubbles."""
     engine_class = mutant.engine()
-    finding = Finding()
-    for seed in range(SEEDS):
-        outcome = replay(engine_class, str(seed))
-        if finding.hazard is None and outcome.hazards:
-            finding = replace(finding, hazard=outcome.hazards[0])
-        if finding.failure is None and outcome.failure:
-            finding = replace(
-                finding, failure=outcome.failure, wrong_batch_number=outcome.wrong_batch_number, seed=seed
-            )
-        if finding.hazard and finding.failure:
+    hazard = failed = seed = None
+    for number in range(SEEDS):
+        outcome = replay(engine_class, str(number))
+        if hazard is None and outcome.hazards:
+            hazard = outcome.hazards[0]
+        if failed is None and outcome.failure:
+            failed, seed = outcome, number
+        if hazard and failed:
             break
-    if finding.caught:
-        return finding
-    return replace(finding, bubble=bubble(engine_class), bubble_before=_bubble_of(mutant.chapter))
+    bubbles = None if hazard or failed else (_bubble_of(mutant.chapter), bubble(engine_class))
+    return Finding(hazard, failed, seed, bubbles)
 
 
 def bubble(engine_class: type) -> float:
     """Seconds of bubble before a batch, on average, in a run on the simulator, by its costs."""
-    checkpoint = _checkpoint()
+    checkpoint = Checkpoint(WORKLOAD.model)
     # Nothing is computed, so that somebody has to say how many drafts are right, if there are any.
     options = Options(acceptance=0.5 if verifies(engine_class) else None)
     session = Session(WORKLOAD.job(checkpoint.vocab_size), engine_class, checkpoint, "sim", options, trace=True)
     session.serve()
     bubbles = session.trace.bubbles()
     return sum(bubbles.values()) / len(bubbles)
-
-
-@cache
-def _checkpoint() -> Checkpoint:
-    return Checkpoint(WORKLOAD.model)
 
 
 @cache
@@ -170,7 +156,11 @@ def table(chapter: str, progress: Callable[[str], None]) -> ResultTable:
     rows = []
     for mutant in mutants(chapter):
         progress(f"without line {mutant.line}")
-        rows.append([mutant.line, mutant.text, *_figures(find(mutant))])
+        hazard, outcome, seed, bubbles = find(mutant)
+        wrong = outcome and outcome.wrong_batch_number
+        error = outcome.failure if outcome and wrong is None else None
+        us = (1e6 * seconds for seconds in bubbles) if bubbles else (None, None)
+        rows.append([mutant.line, mutant.text, hazard and hazard.second.batch_number, wrong, error, seed, *us])
     columns = {
         "line": "d",
         "without": "",
@@ -187,14 +177,3 @@ def table(chapter: str, progress: Callable[[str], None]) -> ResultTable:
     )
     machine = environment(SimulatedDevice(Costs.of(WORKLOAD.model)))
     return ResultTable(f"{chapter}, each line taken away by itself", columns, rows, note, machine)
-
-
-def _figures(finding: Finding) -> list[int | float | str | None]:
-    """What was found, as the columns have it: None for what was not."""
-    return [
-        finding.hazard.second.batch_number if finding.hazard else None,
-        finding.wrong_batch_number,
-        finding.failure if finding.wrong_batch_number is None else None,
-        finding.seed,
-        *(None if seconds is None else 1e6 * seconds for seconds in (finding.bubble_before, finding.bubble)),
-    ]

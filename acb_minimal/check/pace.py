@@ -15,8 +15,9 @@ from ..errors import EngineError, InputError
 from ..run.engines import chapter_path, chapter_paths, load_chapter
 from ..sim.costs import Costs
 from ..sim.device import SimulatedDevice
+from ..sim.operations import Operation, Queue
 from ..sim.policies import Timed
-from ..sim.simulator import Operation, Queue, Simulator
+from ..sim.simulator import Simulator
 from ..trace.breakdown import Breakdown
 from ..trace.idle import typical_of
 from ..trace.spans import Trace
@@ -188,16 +189,18 @@ class Pace:
         return self.slower(other) <= SAME
 
 
-def serve_timed(engine_class: type, detector: RaceDetector, **options: bool) -> tuple[Outcome, SimulatedDevice]:
+def serve_timed(
+    engine_class: type, detector: RaceDetector, any_tokens: bool = False
+) -> tuple[Outcome, SimulatedDevice]:
     """Runs the case that engines are timed with: what became of it, and the device, which has the trace.
 
     Args:
-        options: those of `serve`.
+        any_tokens: as for `serve`.
     """
     costs = Costs.of(DEMO.scale.model).scaled(DEMO.scale.rows, DEMO.scale.positions)
     device = SimulatedDevice(costs, Patient(), trace=True, observer=detector)
     detector.device = device
-    return serve(engine_class, WIDE, detector=detector, device=device, **options), device
+    return serve(engine_class, WIDE, detector=detector, device=device, any_tokens=any_tokens), device
 
 
 def pace(engine_class: type, name: str) -> Pace:

@@ -13,130 +13,24 @@ that it does it with (sim/memory.py).
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import zip_longest
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from ..sim.cuda import Stream
-from ..sim.simulator import Limit, Observer, Operation, Queue
+from ..sim.operations import Limit, Observer, Operation, Queue
 from . import lines
+from .actions import HOST, Action, EventWait, Hazard
 from .lines import Line
 from .memory import AccessMode, Memories, Memory
 
-HOST = 0
 OWN, SET_UP = "its own code", "set-up"  # what the host does that is no part's, and what is told of by none
 NOT_ITS_OWN = ("builtins", "collections", "numpy", "torch", __name__.partition(".")[0])  # packages of others' classes
-NOUNS = {"forward": "forward pass", "logits": "forward pass", "sample": "sampling", "carry_over": "carry-over",
-         "count": "counting", "correct": "correction", "draft": "drafting", "replay": "graph replay",
-         "swap_out": "swap-out", "swap_in": "swap-in"}  # fmt: skip
-
-
-@dataclass(slots=True)
-class Action:
-    """Something that the host or the device does.
-
-    Attributes:
-        number: its place among all actions, from 1, by when the host did or issued it.
-        actor: HOST, or a number for the stream it is in.
-        what: "upload", "forward", "write"...; also "record" and "wait", which touch no memory.
-        batch_number: its batch's number; None if it has none.
-        slot: its slot's letter; None if it has none.
-        line: the engine's line that did it; None if that was not asked for.
-        past: for every actor, the number of its last action that is over before this one begins; its own for its own.
-    """
-
-    number: int
-    actor: int
-    what: str
-    batch_number: int | None
-    slot: str | None
-    line: Line | None
-    past: list[int]
-
-    def __str__(self) -> str:
-        numbered = self.batch_number is not None and self.batch_number >= 0
-        if self.actor == HOST:
-            said = f"{self.what}, batch {self.batch_number}" if numbered else self.what
-            return f"the host ({said})" if said else "the host"
-        noun = NOUNS.get(self.what, self.what)
-        return f"the {noun} of batch {self.batch_number}" if numbered else f"the {noun}"
-
-
-@dataclass(frozen=True)
-class Hazard:
-    """Two accesses that nothing orders.
-
-    Attributes:
-        first: what was done or issued before `second`.
-        second: the other.
-        first_writes: whether it writes; else it reads.
-        second_writes: likewise.
-        memory: what both touch.
-        edge: the names of the two actors: who should wait, and for whom.
-    """
-
-    first: Action
-    second: Action
-    first_writes: bool
-    second_writes: bool
-    memory: str
-    edge: tuple[str, str]
-
-    def __str__(self) -> str:
-        does, did = ("writes" if writes else "reads" for writes in (self.second_writes, self.first_writes))
-        them, (waits, awaited) = "them too" if does == did else "them", self.edge
-        accesses = f"{self.second} {does} {self.memory}; {self.first} {did} {them}"
-        return f"{accesses}; nothing makes {waits} wait for {awaited}"
-
-
-class EarlyWait(NamedTuple):
-    """A wait that comes too early: what it is for was not recorded yet.
-
-    Attributes:
-        line: the engine's.
-        found: the record that the event had instead; None if it had none.
-    """
-
-    line: Line | None
-    found: Action | None
-
-
-class DeviceError(lines.Told):
-    """Device work that came to no end; the message says what it was and which line has launched it."""
-
-    def __init__(self, action: Action, error: Exception, file: str | None):
-        line = f" (launched in {action.line.told(file)}: {action.line.code})" if action.line else ""
-        what = " ".join(f"{type(error).__name__}: {error}".split())
-        super().__init__(
-            f"{what}, in {action}{line}; a GPU checks no such thing: a kernel reads and writes what lies there, or "
-            "ends in an illegal memory access"
-        )
-
-
-@dataclass(frozen=True)
-class EventWait:
-    """That the host made somebody wait for an event.
-
-    Attributes:
-        after: the number of the last action before.
-        actor: who is to wait.
-        event: for which.
-        found: the record that the event had; None if it had none.
-        line: the engine's line.
-    """
-
-    after: int
-    actor: int
-    event: object
-    found: Action | None
-    line: Line | None
 
 
 @dataclass
@@ -168,7 +62,7 @@ class RaceDetector(Observer):
         self._pools: dict[int, tuple[object, Memory]] = {}  # by id; the pool is kept, so that its id is not reused
         self.running: Action | None = None
         self._host_action: Action | None = None  # what the host is doing, as far as it has touched anything
-        self._waits: list[EventWait] = []
+        self._waits: list[tuple[object, EventWait]] = []  # each behind its event
         self._thread = threading.get_ident()
         self._records: dict[object, list[Action]] = {}  # by event
         self._torch = AccessMode(self.touch, self.touch_positions)
@@ -196,8 +90,9 @@ class RaceDetector(Observer):
             for number, each in enumerate(value):
                 self._name(each, f"{name}[{number}]", depth - 1)
         elif type(value).__module__.partition(".")[0] not in NOT_ITS_OWN:
-            slots = (each for cls in type(value).__mro__ for each in _names(vars(cls).get("__slots__", ())))
-            for each in [*getattr(value, "__dict__", ()), *slots]:
+            slots = (vars(cls).get("__slots__", ()) for cls in type(value).__mro__)
+            own = (each for names in slots for each in ((names,) if isinstance(names, str) else names))
+            for each in [*getattr(value, "__dict__", ()), *own]:
                 self._name(getattr(value, each, None), each if name == "self" else f"{name}.{each}", depth - 1)
 
     @property
@@ -205,19 +100,19 @@ class RaceDetector(Observer):
         """All of the host and the streams, by number."""
         return self._actions[1:]
 
-    def too_early(self, hazard: Hazard) -> EarlyWait | None:
+    def too_early(self, hazard: Hazard) -> EventWait | None:
         """The last wait that would have made the hazard none, had it not come before what it was for was recorded."""
         second = hazard.second
         # Had the actor done the same since the last time, the wait would have been for that.
-        before = [each.number for each in self._actions[1 : second.number] if _alike(each, second)]
-        for wait in reversed(self._waits):
-            records = self._records.get(wait.event, ())
-            theirs = [record.number for record in records if record.actor == hazard.first.actor]
+        alike = second.actor, second.what
+        before = [each.number for each in self.actions[: second.number - 1] if (each.actor, each.what) == alike]
+        for event, wait in reversed(self._waits):
+            theirs = [each.number for each in self._records.get(event, ()) if each.actor == hazard.first.actor]
             older = wait.found is None or wait.found.number < hazard.first.number
             recorded_later = any(number > max(wait.after, hazard.first.number) for number in theirs)
             its_own = max(before, default=0) <= wait.after < second.number
             if wait.actor == second.actor and its_own and older and recorded_later:
-                return EarlyWait(wait.line, wait.found)
+                return wait
         return None
 
     # --- what an Observer is told ---
@@ -238,10 +133,15 @@ class RaceDetector(Observer):
         try:
             with self._torch:
                 operation.run()
-        except (Limit, DeviceError):
+        except (Limit, lines.Told):
             raise
         except Exception as error:
-            raise DeviceError(self.running, error, self.file) from error
+            line, what = self.running.line, " ".join(f"{type(error).__name__}: {error}".split())
+            launched = f" (launched in {line.told(self.file)}: {line.code})" if line else ""
+            raise lines.Told(
+                f"{what}, in {self.running}{launched}; a GPU checks no such thing: a kernel reads and writes what lies "
+                "there, or ends in an illegal memory access"
+            ) from error
         self.events.append(("done", self.running))
 
     def replayed(self, pool: object) -> None:
@@ -265,7 +165,7 @@ class RaceDetector(Observer):
     def waits(self, queue: Queue | None, event: object, record: Operation | None) -> None:
         actor = self._actors.setdefault(queue, len(self._actors))
         found = self._issued[record] if record else None
-        self._waits.append(EventWait(len(self._actions) - 1, actor, event, found, self._line()))
+        self._waits.append((event, EventWait(len(self._actions) - 1, actor, found, self._line())))
 
     def touched(self, memory: np.ndarray, writes: bool) -> None:
         if threading.get_ident() != self._thread:
@@ -374,14 +274,6 @@ def _whose(file: str) -> str | None:
         return "engine"
     package = Path(__file__).parents[1]
     return "part" if Path(file).parent in (package, package / "run") else None
-
-
-def _alike(one: Action, other: Action) -> bool:
-    return (one.actor, one.what) == (other.actor, other.what)
-
-
-def _names(slots: str | Iterable[str]) -> Iterable[str]:
-    return (slots,) if isinstance(slots, str) else slots
 
 
 def _joined(a: list[int], b: list[int]) -> list[int]:

@@ -7,11 +7,10 @@ explorer.py.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ..errors import InputError
 from ..run.engines import copies_pages, hands_out, keeps_state, samples, verifies
-from ..run.timed import BatchDone
 from ..sim.policies import Eager, Lazy, Random, Timed
 from .cases import (
     CASES,
@@ -29,9 +28,8 @@ from .judge import Outcome, serve
 from .pace import serve_timed
 from .race_detector import RaceDetector
 
-FIXED = (Timed, Lazy, Eager)
-POLICIES = {"timed": Timed, "lazy": Lazy, "eager": Eager}
-LARGE = tuple(f"{case.name}:{policy}" for case in (WIDE, LONG) for policy in POLICIES)
+FIXED = {"timed": Timed, "lazy": Lazy, "eager": Eager}
+LARGE = tuple(f"{case.name}:{policy}" for case in (WIDE, LONG) for policy in FIXED)
 HARM_SEEDS = 60  # that are tried for a wrong token
 AT_RANDOM = 60  # schedules that are drawn
 SECONDS = 15.0  # for a search
@@ -51,14 +49,13 @@ def cases_of(engine_class: type) -> tuple[Case, ...]:
     return GRAMMAR_CASES if samples(engine_class) else SAMPLING_CASES if keeps_state(engine_class) else CASES
 
 
-def replay(engine_class: type, seed: str, detector: RaceDetector | None = None, notes: bool = False) -> Outcome:
+def replay(engine_class: type, seed: str, detector: RaceDetector | None = None) -> Outcome:
     """Runs the schedule that a seed stands for.
 
     Args:
         seed: a number, for a case and a policy; or a case and the choices in it, as `search` names them; or the long
             or the wide case and a policy, "long:lazy"; "wide:timed" is what engines are timed by.
         detector: who looks on; by default one that nobody else knows.
-        notes: whether the Outcome is to have `notes`.
 
     Raises:
         InputError: there is no such schedule.
@@ -66,45 +63,23 @@ def replay(engine_class: type, seed: str, detector: RaceDetector | None = None, 
     detector = detector or RaceDetector()
 
     def served(case, policy) -> Outcome:
-        return serve(engine_class, case, policy, detector, notes=notes)
+        return serve(engine_class, case, policy, detector)
 
     if seed == f"{WIDE.name}:timed":
-        return serve_timed(engine_class, detector, notes=notes)[0]
+        return serve_timed(engine_class, detector)[0]
     name, _, choices = seed.partition(":")
-    large = {case.name: case for case in (WIDE, LONG)}
-    if name in large and choices in POLICIES:
-        return served(large[name], POLICIES[choices]())
-    own = cases_of(engine_class)
+    if seed in LARGE:
+        return served(WIDE if name == WIDE.name else LONG, FIXED[choices]())
+    if seed.isdecimal():
+        own = cases_of(engine_class)
+        rounds, index = divmod(int(seed), len(own))
+        return served(own[index], list(FIXED.values())[rounds]() if rounds < len(FIXED) else Random(int(seed)))
     every = *CASES, *GRAMMAR_CASES, *SAMPLING_CASES, *SPECULATION_CASES, *SWAP_CASES, *READER_CASES
     cases = {case.name: case for case in every}
-    if seed.isdecimal():
-        rounds, index = divmod(int(seed), len(own))
-        return served(own[index], FIXED[rounds]() if rounds < len(FIXED) else Random(int(seed)))
     digits = choices.split(".") if choices else []
     if name not in cases or not all(digit.isdecimal() for digit in digits):
         raise InputError(f"unknown seed {seed!r}: give a number from 0, or what acb check has printed")
     return served(cases[name], Script([int(digit) for digit in digits]))
-
-
-@dataclass
-class Covered:
-    """The sizes that a search has seen: what an engine does only in larger batches, or later, it has not.
-
-    Attributes:
-        rows: of a batch, at most.
-        tokens: likewise.
-        batches: of a run, at most.
-    """
-
-    rows: int = 0
-    tokens: int = 0
-    batches: int = 0
-
-    def add(self, steps: list[BatchDone]) -> None:
-        """Takes in the batches of a run."""
-        for step in steps:
-            self.rows, self.tokens = max(self.rows, step.rows), max(self.tokens, step.tokens)
-        self.batches = max(self.batches, len(steps))
 
 
 @dataclass(frozen=True)
@@ -118,7 +93,9 @@ class SearchResult:
         explored: how far each case was gone through choice by choice; empty if something went wrong before.
         harm: the seed of a schedule in which a token came out wrong, and its outcome: where there was a hazard, and one
             of HARM_SEEDS showed what it can do; else None.
-        covered: the sizes of what was run.
+        rows: of the batches that were run, at most: what an engine does only in larger ones, or later, is not seen.
+        tokens: likewise.
+        batches: of a run, at most.
     """
 
     seed: str | None
@@ -126,7 +103,9 @@ class SearchResult:
     schedules: int
     explored: list[Explored]
     harm: tuple[str, Outcome] | None = None
-    covered: Covered = field(default_factory=Covered)
+    rows: int = 0
+    tokens: int = 0
+    batches: int = 0
 
 
 def harm(engine_class: type, seed: str, outcome: Outcome) -> tuple[str, Outcome] | None:
@@ -162,16 +141,16 @@ def search(
     """
     until = time.monotonic() + seconds
     seen: set[tuple[str, int]] = set()
-    covered = Covered()
+    largest = 0, 0, 0  # rows and tokens of a batch, batches of a run
     cases = cases_of(engine_class)
     explorers = [ScheduleExplorer(engine_class, case) for case in cases]
 
     def found(seed: str | None = None, outcome: Outcome | None = None) -> SearchResult:
         explored = [explorer.explored() for explorer in explorers if explorer.runs]
         if outcome is None:
-            return SearchResult(None, None, len(seen), explored, None, covered)
+            return SearchResult(None, None, len(seen), explored, None, *largest)
         progress("looking for a wrong token")
-        return SearchResult(seed, outcome, len(seen), explored, harm(engine_class, seed, outcome), covered)
+        return SearchResult(seed, outcome, len(seen), explored, harm(engine_class, seed, outcome), *largest)
 
     fixed = len(FIXED) * len(cases)
     new = fixed
@@ -180,7 +159,8 @@ def search(
             break  # where there are few, the last of them may not turn up for long
         progress(f"schedule {seed}")
         outcome = replay(engine_class, seed)
-        covered.add(outcome.steps)
+        sizes = *((step.rows, step.tokens, len(outcome.steps)) for step in outcome.steps), largest
+        largest = tuple(map(max, zip(*sizes, strict=True)))
         if not outcome.clean:
             return found(seed, outcome)
         case = cases[int(seed) % len(cases)].name if seed.isdecimal() else seed.partition(":")[0]

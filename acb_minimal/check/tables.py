@@ -7,21 +7,20 @@ from rich.text import Text
 
 from ..measure.result_table import STEP, parts_in_ms
 from ..trace.formatting import in_ms, ms, table
+from .actions import NOUNS, Action
 from .judge import Outcome
 from .pace import SETTING, HostWait, Pace
-from .race_detector import NOUNS, Action
 from .schedules import HARM_SEEDS, SearchResult
 
 
 def verdict(chapter: str, found: SearchResult) -> RenderableType:
     """What a search has found: the first thing that went wrong and how to see it again, or what was covered."""
-    covered = found.covered
     sizes = (
-        f"Covered: batches of up to {covered.rows} rows and {covered.tokens} tokens, up to {covered.batches} of them "
-        "in a run. What an engine does only beyond that is not seen."
+        f"Covered: batches of up to {found.rows} rows and {found.tokens} tokens, up to {found.batches} of them in a "
+        "run. What an engine does only beyond that is not seen."
     )
     if found.outcome is not None:
-        said = [Text(sizes)] if covered.batches else []
+        said = [Text(sizes)] if found.batches else []
         return Group(Text(f"{chapter} is not in order."), problem(found.outcome), *said, again(chapter, found))
     made = table(f"{chapter}: no hazard, no wrong token", "case", "different schedules", "states", "runs")
     for case in found.explored:

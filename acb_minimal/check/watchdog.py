@@ -17,14 +17,17 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from multiprocessing import Pipe
+from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, BinaryIO, NoReturn, TypeVar
 
+import torch
+
 from ..errors import InputError
-from . import lines
+from . import lines, rules
 from .lines import Line
 
 T = TypeVar("T")
@@ -47,11 +50,16 @@ class Refusal(BaseException):
 
 
 class Broken(BaseException):
-    """The engine has done something wrong; the message says what."""
+    """The engine has done something wrong; the message says what.
 
+    Attributes:
+        batch_number: of the batch that it came with; None if it came with none.
+        why: what it comes from; None if that is not known.
+    """
 
-class Hung(Broken):
-    """The engine does not come to an end."""
+    def __init__(self, what: str, batch_number: int | None = None, why: str | None = None):
+        super().__init__(what)
+        self.batch_number, self.why = batch_number, why
 
 
 @contextmanager
@@ -60,7 +68,7 @@ def watchdog(
 ) -> Iterator[None]:
     """Ends what runs inside if it gets nowhere for so long, wherever it is: in a loop, or waiting for a lock; and if a
     thread of it ends in an error, for which it might wait in vain. It takes signals, so this holds in the main thread
-    only. Somebody who is in a debugger may take any time, and has these seconds once more afterwards.
+    only.
 
     Args:
         what: to call it, in the message.
@@ -69,27 +77,24 @@ def watchdog(
         steps: how far it has got; who gets further may take more time, for the machine may be a busy one.
 
     Raises:
-        Hung: it took longer; the message says in which line it was.
+        Broken: it took longer; the message says in which line it was.
         BaseException: a thread's error.
     """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield
         return
-    debugged, before, dead, got = False, set(sys._current_frames()), [], steps()
+    before, dead, got = set(sys._current_frames()), [], steps()
 
     def bark(number: int, frame: FrameType) -> None:
-        nonlocal debugged, got
+        nonlocal got
         if dead:
             raise dead.pop()
-        was_debugged, debugged = debugged, _in_debugger(frame)
         was, got = got, steps()
-        if was_debugged or debugged or got > was:
-            _bite_after(seconds + GRACE)
-            _say("alive")
-            if not debugged:
-                signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
-            return
-        raise Hung(_told(what, seconds, _where(frame, below, before), file))
+        if got == was:
+            raise Broken(_told(what, seconds, _where(frame, below, before), file))
+        _bite_after(seconds + GRACE)
+        _say("alive")
+        signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
 
     def died(found: threading.ExceptHookArgs) -> None:
         dead.append(found.exc_value)
@@ -128,12 +133,6 @@ def _told(what: str, seconds: float, found: list[Line], file: str | None) -> str
     return f"{what} has not come to an end in {seconds:g} s; {where or 'it is in none of its own lines'}"
 
 
-def _in_debugger(frame: FrameType | None) -> bool:
-    while frame is not None and frame.f_globals.get("__name__") != "bdb":
-        frame = frame.f_back
-    return frame is not None
-
-
 # --- a process of its own ---
 
 
@@ -145,6 +144,8 @@ def apart(
 ) -> T:
     """What `work` returns, from a process of its own that is ended whatever it does.
 
+    Torch has one thread there: what is computed is so small that a second one only gets in the way.
+
     Args:
         work: is called with the arguments and whom to tell what goes on; what it returns goes through a pipe.
         file: the engine's; a line of it is told without its name.
@@ -152,53 +153,37 @@ def apart(
 
     Raises:
         InputError: as `work` has.
-        Broken: as `work` has; or the process was ended, by itself, by a signal or by the watchdog. The message says
-            which, and where it was.
+        Broken: as `work` has; or the engine has changed what judges it; or the process was ended, by itself, by a
+            signal or by the watchdog. The message says which, and where it was.
     """
     if not hasattr(os, "fork"):
         with shown as progress:
-            return work(*arguments, progress)
-    reader, writer = Pipe(duplex=False)
+            return _fairly(work, *arguments, progress)
+    context = get_context("fork")
+    reader, writer = context.Pipe(duplex=False)
     with tempfile.TemporaryFile() as notes, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of threads: what they hold is not needed there
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        if not (pid := os.fork()):
-            _work(work, arguments, notes, writer, file)
+        process = context.Process(target=_work, args=(work, arguments, notes, writer, file))
+        process.start()
         writer.close()
-        child = _Child(pid)
         try:
             with shown as progress:
-                answer, doing = _listen(child, reader, progress)
+                answer, doing = _listen(process, reader, progress)
         finally:
-            child.end()
+            process.kill()
+            process.join()
         notes.seek(0)
-        return _result(answer, doing, child.status, notes.read().decode(errors="replace"), file)
+        return _result(answer, doing, process.exitcode, notes.read().decode(errors="replace"), file)
 
 
-class _Child:
-    """A process that was forked.
-
-    Attributes:
-        status: that it has ended with, as os.waitpid has it; None before. Its number may then be another's.
-    """
-
-    def __init__(self, pid: int):
-        self.pid = pid
-        self.status: int | None = None
-
-    def ended(self, wait: bool = False) -> bool:
-        """Whether it has."""
-        if self.status is None:
-            found, status = os.waitpid(self.pid, 0 if wait else os.WNOHANG)
-            self.status = status if found else None
-        return self.status is not None
-
-    def end(self) -> None:
-        """Ends it, if it has not."""
-        if not self.ended():
-            os.kill(self.pid, signal.SIGKILL)
-            self.ended(wait=True)
+def _fairly(work: Callable[..., T], *arguments: Any) -> T:
+    torch.set_num_threads(1)
+    before = rules.snapshot()
+    try:
+        return work(*arguments)
+    finally:
+        if changed := rules.changed_since(before):
+            raise Broken(changed)
 
 
 def _work(work: Callable, arguments: tuple, notes: BinaryIO, writer: Connection, file: str) -> NoReturn:
@@ -217,14 +202,13 @@ def _work(work: Callable, arguments: tuple, notes: BinaryIO, writer: Connection,
     def exit(status: int) -> None:
         if os.getpid() != mine:
             _exit(status)
-        line = lines.of_engine(sys._getframe(1))
-        where = f" ({line.told(file)}: {line.text})" if line else ""
+        where = lines.at(lines.of_engine(sys._getframe(1)), file)
         raise Broken(f"the engine calls os._exit, and nothing of it may{where}")
 
     try:
         _notes, _say, os._exit = notes, say, exit
         faulthandler.enable(notes)
-        say("result", work(*arguments, lambda text: say("progress", text)))
+        say("result", _fairly(work, *arguments, lambda text: say("progress", text)))
     except InputError as error:
         say("unusable", str(error))
     except Broken as error:
@@ -239,19 +223,18 @@ def _work(work: Callable, arguments: tuple, notes: BinaryIO, writer: Connection,
         _exit(0)  # whatever threads there are
 
 
-def _listen(child: _Child, reader: Connection, progress: Callable[[str], None]) -> tuple[tuple | None, tuple]:
+def _listen(process: BaseProcess, reader: Connection, progress: Callable[[str], None]) -> tuple[tuple | None, tuple]:
     """What the process has answered, None if it has ended without; and what it was doing."""
     doing, heard = ("the engine", 0.0), time.monotonic()
     while True:
-        ended = child.ended()
+        ended = not process.is_alive()
         while reader.poll(0 if ended else 0.2):
             try:
                 kind, value = reader.recv()
             except EOFError:  # it ends, or the engine has closed the pipe
-                until = time.monotonic() + GRACE
-                while not child.ended() and time.monotonic() < until:
+                until = time.monotonic() + GRACE  # not `join`: that takes a pipe of its own that is closed for the end
+                while process.is_alive() and time.monotonic() < until:
                     time.sleep(0.01)
-                child.end()
                 return None, doing
             heard = time.monotonic()
             if kind == "progress":
@@ -266,14 +249,13 @@ def _listen(child: _Child, reader: Connection, progress: Callable[[str], None]) 
             raise Broken(f"{doing[0]} has not come to an end, and nothing was heard of it for {SILENCE:g} s")
 
 
-def _result(answer: tuple | None, doing: tuple[str, float], status: int, notes: str, file: str) -> Any:
+def _result(answer: tuple | None, doing: tuple[str, float], code: int, notes: str, file: str) -> Any:
     if answer is None:
         what, seconds = doing
         found = _lines_in(notes)
         if "Timeout (" in notes:
             text = _told(what, seconds, found, file)
         else:
-            code = os.waitstatus_to_exitcode(status)
             ended = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"has ended with status {code}"
             where = f"; it was in {found[0].told(file)}: {found[0].text}" if found else ""
             text = f"{what}: its process {ended} before there was a verdict{where}"

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ..errors import InputError
 from ..request import Batch
-from .simulator import Cost
+from .operations import Cost
 
 FILE = Path(__file__).with_name("costs.json")
 # Not measured, but taken to cost as much as something that was: sampling and counting have as many kernels as the

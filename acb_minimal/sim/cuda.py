@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from .simulator import Captured, Cost, Limit, Operation, Simulator
+from .operations import Captured, Cost, Limit, Operation
+from .simulator import Simulator
 
 
 class Unknown(Limit, AttributeError):
@@ -97,9 +98,9 @@ class Event(Named):
     _simulator: Simulator
 
     def __new__(cls, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False):
-        """How the host waits (`blocking`), and for whom an event is (`interprocess`), changes nothing here."""
+        """Whether it can be timed, how the host waits for it, and for whom it is, changes nothing here."""
         event = super().__new__(cls)
-        event._timed, event._latest = enable_timing, None  # the latest record: an Operation
+        event._latest: Operation | None = None  # the latest record
         return event
 
     def record(self, stream: Stream | None = None) -> None:
@@ -124,17 +125,6 @@ class Event(Named):
         self._simulator.none_in_capture("query an event")
         return self._simulator.look_at(self._latest)
 
-    def elapsed_time(self, end_event: Event) -> float:
-        """Milliseconds from this event's record to that of `end_event`, on the device's clock."""
-        start, end = self._latest, end_event._latest
-        if not (self._timed and end_event._timed):
-            raise ValueError("both events must have been created with enable_timing=True")
-        if start is None or end is None:
-            raise ValueError("both events must have been recorded")
-        if not (start.done and end.done):
-            raise RuntimeError("both events must have completed")
-        return (end.end - start.end) * 1e3
-
 
 class CUDAGraph(Named):
     """Captured device work. A replay runs the very same work: the same tensors, the same views."""
@@ -154,22 +144,6 @@ class CUDAGraph(Named):
         if self._pool is None:
             raise RuntimeError("the graph was asked for its pool before it was captured")
         return self._pool
-
-    def capture_begin(self, pool: object = None, capture_error_mode: str = "global") -> None:
-        """Work submitted to the current stream is captured from here on, not run. Which calls of other threads CUDA
-        objects to (`capture_error_mode`) makes no difference here: there is one thread.
-
-        Raises:
-            RuntimeError: it is the default stream, which CUDA cannot capture.
-        """
-        self._simulator.none_in_capture("capture another graph")
-        if self._cuda.current_stream() is self._cuda.default_stream():
-            raise RuntimeError("operation not permitted: CUDA cannot capture the default stream; give another, or none")
-        self._simulator.capturing, self._simulator.captured = self._simulator.current[-1], []
-        self._parts, self._pool = None, pool or object()
-
-    def capture_end(self) -> None:
-        self._parts, self._simulator.capturing = self._simulator.captured, None
 
     def replay(self) -> None:
         self._simulator.none_in_capture("replay a graph")
@@ -239,14 +213,22 @@ class SimulatedCuda(Named):
     ):
         """Work submitted inside to the stream is captured, not run; what is submitted to another one runs. Like
         torch.cuda.graph, it begins with a synchronize, and by default captures a stream that is there for that alone.
+        Which calls of other threads CUDA objects to (`capture_error_mode`) makes no difference: there is one thread.
+
+        Raises:
+            RuntimeError: it is the default stream, which CUDA cannot capture.
         """
+        simulator = self._simulator
         self.synchronize()
         if stream is None:
             stream = self._captured = self._captured or self.Stream()
+        if stream is self._default:
+            raise RuntimeError("operation not permitted: CUDA cannot capture the default stream; give another, or none")
         with stream:
-            cuda_graph.capture_begin(pool, capture_error_mode)
+            simulator.capturing, simulator.captured = stream._queue, []
+            cuda_graph._parts, cuda_graph._pool = None, pool or object()
             try:
                 yield
-                cuda_graph.capture_end()
+                cuda_graph._parts = simulator.captured
             finally:
-                self._simulator.capturing = None  # half a capture is none
+                simulator.capturing = None  # half a capture is none

@@ -13,8 +13,9 @@ from .costs import Costs, Shape
 from .cuda import SimulatedCuda
 from .engine_code import engine_code
 from .memory import PINNED, HostView, Places
+from .operations import Cost, Observer
 from .policies import Eager, Timed
-from .simulator import Cost, Observer, Policy, Simulator
+from .simulator import Policy, Simulator
 
 
 class SimulatedDevice:

@@ -26,7 +26,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from ..device import Work
 from ..trace.spans import number_of
 from .memory import DEVICE, HOST, PINNED
-from .simulator import Limit, Operation
+from .operations import Limit, Operation
 
 aten = torch.ops.aten
 

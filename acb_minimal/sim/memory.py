@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..device import Work
-from .simulator import Observer
+from .operations import Observer
 
 HOST, PINNED, DEVICE = "host", "pinned", "device"
 

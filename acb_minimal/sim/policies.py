@@ -7,7 +7,8 @@ import random
 from abc import abstractmethod
 from collections import defaultdict
 
-from .simulator import Operation, Policy, Queue, Simulator
+from .operations import Operation, Queue
+from .simulator import Policy, Simulator
 
 NOES = 8  # before the first yes, to who asks whether something is done: who goes on after a few has not waited
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from acb_minimal.sim.costs import Costs, Shape
-from acb_minimal.sim.simulator import Cost
+from acb_minimal.sim.operations import Cost
 
 
 @dataclass(frozen=True)

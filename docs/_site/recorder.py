@@ -7,11 +7,12 @@ from typing import Any
 from dialled import Dialled
 
 from acb_minimal.check import lines
-from acb_minimal.check.race_detector import Action, Hazard, RaceDetector
+from acb_minimal.check.actions import Action, Hazard
+from acb_minimal.check.race_detector import RaceDetector
 from acb_minimal.request import Batch
 from acb_minimal.run.session import Session
 from acb_minimal.sim.cuda import Event
-from acb_minimal.sim.simulator import Operation, Queue
+from acb_minimal.sim.operations import Operation, Queue
 from acb_minimal.slot import IOSlot
 
 lines.LIBRARIES.add(Path(__file__).parent)  # what calls the simulator from here is no engine

@@ -10,8 +10,8 @@ import griffe
 import widgets
 
 from acb_minimal.check import tables
+from acb_minimal.check.actions import HOST, Action
 from acb_minimal.check.judge import Outcome
-from acb_minimal.check.race_detector import HOST, Action
 from acb_minimal.check.schedules import replay
 from acb_minimal.kv_cache import PagePool
 from acb_minimal.models import counter

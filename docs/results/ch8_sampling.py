@@ -17,7 +17,7 @@ from contextlib import closing
 import torch
 from common import PAGE_SIZE, gpu_seconds, machine, need_gpu, store
 
-from acb_minimal.check.cases import NETWORK
+from acb_minimal.check.network import NETWORK
 from acb_minimal.kv_cache import KVCache
 from acb_minimal.measure.metrics import Metrics
 from acb_minimal.request import Batch, Row

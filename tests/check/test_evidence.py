@@ -112,7 +112,7 @@ def test_an_engine_with_books_of_its_own_is_judged_by_what_it_yields(token, reas
 
 
 def test_a_replay_shows_requests_pages_and_tokens():
-    outcome = replay(without("ch5", "self.model.carry_over"), "0", notes=True)
+    outcome = replay(without("ch5", "self.model.carry_over"), "0")
     console = Console(width=160)
     with console.capture() as capture:
         console.print(timeline("mine.py", "0", outcome))

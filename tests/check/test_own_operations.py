@@ -2,8 +2,7 @@
 
 import pytest
 
-from acb_minimal.check.cases import CASES, Case, Prompt
-from acb_minimal.check.explorer import ScheduleExplorer
+from acb_minimal.check.cases import CASES
 from acb_minimal.check.judge import serve
 from acb_minimal.check.pace import of_chapter, pace
 from acb_minimal.check.schedules import replay
@@ -103,12 +102,3 @@ def test_an_engine_with_operations_of_its_own_serves_and_is_timed_like_any_other
     done = Session(Job(prompts, max_running=2), mine, device="sim").serve()
     assert [completion.text for completion in done] == ["3 4 5 6 7 8 9", "90 91 92 93 94 95", "7"]
     assert pace(mine, name).as_fast(of_chapter(chapter))
-
-
-@pytest.mark.slow
-def test_its_own_operations_can_be_explored():
-    chapter, *changes = OWN["carry-over"]
-    small = Case("small", (Prompt(1, 2), Prompt(1, 2)), 8, 2, 2)
-    explorer = ScheduleExplorer(changed(chapter, *changes), small)
-    assert explorer.follow(500) is None
-    assert explorer.complete

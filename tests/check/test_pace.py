@@ -7,7 +7,6 @@ from acb_minimal.check.pace import Pace, nearest, of_chapter
 from acb_minimal.check.tables import time
 from acb_minimal.errors import InputError
 from acb_minimal.run.engines import changed, chapter_paths
-from acb_minimal.run.workload import workload
 
 
 def timed(chapter: str, *changes: tuple[str, str]) -> Pace:
@@ -91,19 +90,6 @@ def test_each_chapter_is_faster_than_the_one_before_where_its_idea_is_speed():
     assert [of_chapter(name).waits[-1].ahead for name in chapter_paths()] == [0, 0, 0, 0, 1, 1]
 
 
-def test_a_chapter_stands_beside_nothing(capsys):
-    printed = said(of_chapter("ch5"), "ch5", capsys)
-    assert printed.count("ch5_carry_over") == 1
-    assert "another one has been launched behind it" in printed
-
-
-def test_the_bubble_is_that_of_the_demo():
-    """What a synchronous host adds to a step is the work it has, of which the demo's is nearly all."""
-    host = workload("demo").host_work
-    assert host < of_chapter("ch1").parts.bubbles < 1.1 * host
-    assert of_chapter("ch5").parts.bubbles < 0.01 * host
-
-
 @pytest.mark.parametrize("name", chapter_paths())
 def test_the_nearest_chapter_is_the_one_that_does_the_same(name):
     assert nearest(of_chapter(name)) == name
@@ -136,34 +122,6 @@ def test_an_engine_that_does_not_come_to_its_end_cannot_be_timed(change, message
         timed("ch1", ("        self.slot.write(batch)", f"        {change}\n        self.slot.write(batch)"))
     assert str(refused.value).startswith("the engine cannot be timed: ")
     assert message in str(refused.value)
-
-
-def test_an_engine_that_does_not_yield_cannot_be_timed():
-    with pytest.raises(InputError, match="cannot be timed: run ended without yielding request 0, 1, "):
-        timed("ch1", ("            yield from self.step()", "            yield from self.step()[16:]"))
-
-
-def test_an_engine_that_replays_another_batch_s_graph_cannot_be_timed():
-    wrong = ("self.graphs.get((self.slot, batch", "self.graphs.get((self.other, batch")
-    with pytest.raises(InputError, match="timed: IndexError: .* the graph replay of batch 0 .launched in line 56: "):
-        timed("ch6", wrong)
-
-
-def test_an_engine_with_books_of_its_own_can_be_timed():
-    update = "        return self.scheduler.update(batch, tokens)   # append, finish, free pages\n"
-    own = '''
-        finished = []
-        for index, token in zip(batch.sampled, tokens.tolist()):
-            request = batch.rows[index].request
-            request.tokens.append(token)
-            if token in request.stop_tokens or len(request.generated) == request.max_new_tokens:
-                request.finish_reason = "stop" if token in request.stop_tokens else "length"
-                self.scheduler._release(request)
-                self.scheduler.running.remove(request)
-                finished.append(request)
-        return finished
-'''
-    assert timed("ch1", (update, own)).as_fast(of_chapter("ch1"))
 
 
 def test_capturing_a_graph_takes_the_host_as_long_as_launching_what_is_in_it():

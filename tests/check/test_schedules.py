@@ -316,5 +316,5 @@ def test_what_comes_with_many_rows_alone_is_found():
     assert found.seed.startswith("wide:")
     for seed in ("wide:lazy", "wide:timed"):
         assert "nothing makes compute wait for h2d" in str(replay(careless, seed).hazards[0])
-    assert (found.covered.rows, found.covered.batches) == (16, 14)
+    assert (found.rows, found.batches) == (16, 14)
     assert found.harm[1].wrong_batch_number == 0

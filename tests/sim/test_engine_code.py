@@ -6,8 +6,8 @@ import torch
 
 from acb_minimal.sim.costs import Costs
 from acb_minimal.sim.device import SimulatedDevice
+from acb_minimal.sim.operations import Limit
 from acb_minimal.sim.policies import Lazy
-from acb_minimal.sim.simulator import Limit
 
 COSTS = Costs.of("counter")
 
@@ -114,31 +114,6 @@ def test_who_must_know_a_result_waits_for_the_stream(memory, name):
     assert memory.sim.clock() > before
 
 
-def test_a_non_blocking_copy_to_the_host_is_pinned_and_comes_later(memory):
-    there = memory.device.to("cpu", non_blocking=True)
-    assert content(there) == [0, 0, 0, 0]
-    memory.synchronize()
-    assert content(there) == [5, 6, 7, 8]
-
-
-def test_a_graph_captures_operations_and_replays_them_on_the_same_memory(memory):
-    cuda, graph = memory.sim.cuda, memory.sim.cuda.CUDAGraph()
-    with cuda.graph(graph):
-        memory.device.copy_(memory.device * 2)
-    memory.synchronize()
-    assert content(memory.device) == [5, 6, 7, 8]
-    for _ in range(2):
-        graph.replay()
-    memory.synchronize()
-    assert content(memory.device) == [20, 24, 28, 32]
-
-
-def test_who_must_know_a_result_cannot_be_captured(memory):
-    cuda = memory.sim.cuda
-    with pytest.raises(RuntimeError, match="not permitted when stream is capturing"), cuda.graph(cuda.CUDAGraph()):
-        memory.device[0].item()
-
-
 def test_what_torch_says_of_a_gpu_s_memory_it_says_here(memory):
     for look in (torch.Tensor.numpy, np.asarray):
         with pytest.raises(TypeError, match=r"can't convert cuda device type tensor to numpy. Use Tensor.cpu\(\)"):
@@ -166,11 +141,6 @@ def test_what_cannot_be_told_apart_is_refused(memory, said):
         REFUSED[said](memory.device)
     assert said in str(refused.value)
     assert str(refused.value).endswith("; that is a limit of the simulator")
-
-
-def test_what_torch_would_not_do_is_torch_s_to_say(memory):
-    with pytest.raises(RuntimeError, match="broadcast"):
-        memory.device[:3].add_(memory.device[:2])
 
 
 def test_memory_of_the_host_alone_is_as_ever(memory):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from acb_minimal.sim.memory import HostView
-from acb_minimal.sim.simulator import Observer
+from acb_minimal.sim.operations import Observer
 
 
 class Seen(Observer):

@@ -14,14 +14,13 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-import torch
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from ...check import judge, rules, tables
+from ...check import judge, tables
+from ...check.actions import NOUNS
 from ...check.cases import CASES
 from ...check.pace import Pace, pace
-from ...check.race_detector import NOUNS
 from ...check.schedules import FIXED, SearchResult, harm, replay, search
 from ...check.watchdog import Broken, apart
 from ...errors import InputError
@@ -101,18 +100,9 @@ def in_its_process(work: Callable[..., Ruling], lab: Lab, file: Path, *more, pro
         work: one of the functions below, which takes all of these.
     """
     try:
-        return apart(_fairly, work, lab, file, *more, file=str(file), shown=nullcontext(progress))
+        return apart(work, lab, file, *more, file=str(file), shown=nullcontext(progress))
     except (Broken, InputError) as error:
         return Ruling(_nothing_yet(lab) | {ENDS: False}, _short(str(error)), Text(f"{str(error).removesuffix('.')}."))
-
-
-def _fairly(work: Callable[..., Ruling], *arguments) -> Ruling:
-    torch.set_num_threads(1)  # what is computed is so small that a second one only gets in the way
-    before = rules.snapshot()
-    found = work(*arguments)
-    if changed := rules.changed_since(before):
-        raise Broken(changed)
-    return found
 
 
 def quick(lab: Lab, file: Path, progress: Progress) -> Ruling:
