@@ -63,7 +63,7 @@ def many(count: int):
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_chapter_1_on_the_cpu(harness, family):
-    @many(30)
+    @many(12)
     @given(workloads())
     def check(workload):
         serve_and_compare(harness(family), workload, "ch1", CpuDevice())
@@ -72,7 +72,12 @@ def test_chapter_1_on_the_cpu(harness, family):
 
 
 @pytest.mark.parametrize(
-    ("policy", "count"), [("random", 4), *(pytest.param(policy, 12, marks=pytest.mark.slow) for policy in POLICIES)]
+    ("policy", "count"),
+    [
+        ("random", 4),
+        pytest.param("lazy", 12, marks=pytest.mark.slow),
+        *(pytest.param(policy, 12, marks=pytest.mark.exhaustive) for policy in POLICIES if policy != "lazy"),
+    ],
 )
 @pytest.mark.parametrize("chapter", chapter_paths())
 def test_every_chapter_on_the_simulator_under_every_policy(harness, chapter, policy, count):

@@ -82,7 +82,7 @@ def test_a_row_that_is_not_corrected_starts_from_the_placeholder():
     assert outcome.why == "request 0 starts from 0, the placeholder: nothing carried its token over"
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive  # test_mutations.py has them one by one, in every case of the judge
 def test_each_line_that_orders_is_needed():
     found = {mutant.text: find(mutant).caught for mutant in mutants("ch10")}
     print(found)

@@ -312,8 +312,10 @@ def test_a_wait_that_is_skipped_now_and_then_is_missed(every):
     assert replay(load_chapter("ch3"), found.seed).clean
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("policy", ["timed", "lazy", "eager"])
+@pytest.mark.parametrize("policy", [
+    pytest.param("lazy", marks=pytest.mark.slow),
+    *(pytest.param(policy, marks=pytest.mark.exhaustive) for policy in ("timed", "eager")),
+])  # fmt: skip
 @pytest.mark.parametrize("chapter", chapter_paths())
 def test_the_chapters_are_in_order_for_long(chapter, policy):
     assert replay(load_chapter(chapter), f"long:{policy}").clean

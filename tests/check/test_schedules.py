@@ -16,9 +16,9 @@ TINY = Case("tiny", (Prompt(1, 2),), 4, 1, 1)
 
 # All cases of all chapters are a few minutes' work, for `acb check`. "rows" has the fewest batches.
 def _mark(chapter: str, case) -> tuple | pytest.MarkDecorator:
-    if chapter < "ch3" and case.name == "rows":
-        return ()
-    return pytest.mark.exhaustive if chapter > "ch5" else pytest.mark.slow
+    if case.name != "rows" or chapter > "ch5":
+        return pytest.mark.exhaustive
+    return () if chapter < "ch3" else pytest.mark.slow
 
 
 EXPLORED = [
@@ -122,11 +122,11 @@ def test_a_chapter_is_clean_under_all_policies(chapter, seeds):
 @pytest.mark.parametrize("chapter", chapter_paths())
 def test_a_chapter_is_clean_under_all_policies_and_schedules_at_random(chapter):
     seen = set()
-    for seed in range(60):
+    for seed in range(30):
         outcome = replay(load_chapter(chapter), str(seed))
         assert outcome.clean, (seed, outcome.hazards, outcome.failure)
         seen.add((seed % len(CASES), outcome.schedule))
-    assert len(seen) == len(CASES) if chapter == "ch2_streams" else len(seen) > 40
+    assert len(seen) == len(CASES) if chapter == "ch2_streams" else len(seen) > 20
 
 
 def one_by_one(engine_class: type, case: Case) -> set[tuple]:

@@ -15,7 +15,7 @@ def broken():
     return without("ch5", "self.model.carry_over(")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive  # a GPU alone needs it
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU, where two runs are the same")
 def test_an_engine_answers_in_a_process_of_its_own_as_in_this_one(broken):
     said = counting.answers_apart(broken)

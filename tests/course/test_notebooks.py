@@ -8,10 +8,13 @@ import pytest
 import torch
 
 from acb_minimal.run.engines import CHAPTERS, chapter_paths
+from acb_minimal.run.workload import WORKLOADS
 
 nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("IPython")
 from IPython.core.formatters import DisplayFormatter  # noqa: E402
+
+from acb_minimal.course import counting, pools  # noqa: E402
 
 NOTEBOOKS = [path.with_suffix(".ipynb") for path in chapter_paths(None).values()]
 PART_ONE = NOTEBOOKS[: len(chapter_paths())]
@@ -63,10 +66,20 @@ def test_a_notebook_and_its_answers_use_what_there_is(path):
     assert ({"where", "serve", "measure"} if path in PART_ONE else {"where", "changes"}) <= imported
 
 
+@pytest.fixture
+def smaller(monkeypatch):
+    """What notebooks serve, and in how many orders, cut to a part of it."""
+    for name, load in WORKLOADS.items():
+        monkeypatch.setitem(WORKLOADS, name, load.override(requests=16, new_tokens=40))
+    monkeypatch.setattr(pools, "LOAD", pools.LOAD.override(requests=16, max_running=16))
+    monkeypatch.setattr(pools, "WHOLE", 16 * 8)
+    monkeypatch.setattr(counting, "SCHEDULES", {"random": [("random", 0)]})
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
 @each_notebook
-def test_a_notebook_runs_without_a_gpu_and_says_what_is_simulated(path):
+def test_a_notebook_runs_without_a_gpu_and_says_what_is_simulated(path, smaller):
     names, shown = {}, []
     for source in [*(cell.source for cell in cells_of(path, "code")), *answers_of(path)]:
         tree = ast.parse(source)
