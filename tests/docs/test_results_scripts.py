@@ -9,7 +9,8 @@ import torch
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 SCRIPTS = sorted(RESULTS.rglob("*.py"))
-OTHERS = "common", "predicted", "switches", "host", "law", "mini_sglang", "model_types", "notebook"  # run anywhere, or ask for more
+# These run anywhere, or ask for more.
+OTHERS = "common", "predicted", "switches", "host", "law", "mini_sglang", "model_types", "notebook"
 NEED_GPU = [path for path in SCRIPTS if path.stem not in OTHERS]
 
 
