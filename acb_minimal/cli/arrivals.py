@@ -60,16 +60,13 @@ def with_recorded(workload, checkpoint, recorded):
     """
     if not recorded:
         return workload
-    from ..run.arrivals import lengths
-    from ..run.workload import RecordedWorkload
-
     for number, each in enumerate(recorded):
         if each.prompt_tokens + each.new_tokens - 1 > checkpoint.max_positions:
             raise InputError(
                 f"request {number} of the arrivals: {each.prompt_tokens} prompt + {each.new_tokens} new tokens are "
                 f"past the model's {checkpoint.max_positions} positions"
             )
-    return RecordedWorkload.of(workload, lengths(recorded))
+    return workload.recorded([(each.prompt_tokens, each.new_tokens) for each in recorded])
 
 
 def check_no_shape(file: Path | None, **shape) -> None:

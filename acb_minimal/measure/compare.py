@@ -277,7 +277,7 @@ def entry(workload: Workload, profiles: Sequence[Profile]) -> dict:
     return {
         "command": command(),
         "environment": environment(profiles[0].device),
-        "workload": asdict(workload),
+        "workload": {name: value for name, value in asdict(workload).items() if name != "lengths" or value},
         "dials": str(profiles[0].options),
         "chapters": chapters,
     }

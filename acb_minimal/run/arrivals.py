@@ -248,8 +248,3 @@ def check_arrivals(arrivals: Arrivals | None, prompts: int, ranks: object) -> Ar
 def limits(ttft_ms: float | None, tpot_ms: float | None) -> dict[str, float | None]:
     """The limits of an Arrivals, from milliseconds."""
     return {name: None if ms is None else ms / 1e3 for name, ms in (("ttft", ttft_ms), ("tpot", tpot_ms))}
-
-
-def lengths(recorded: Sequence[Recorded]) -> tuple[tuple[int, int], ...]:
-    """Prompt and new tokens of each."""
-    return tuple((each.prompt_tokens, each.new_tokens) for each in recorded)

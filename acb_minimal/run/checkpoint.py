@@ -26,8 +26,9 @@ from ..kv_cache import AttentionLayer
 from ..model import ATTENTION
 from ..models import counter
 from ..sampling import Sampling
-from . import model_support, shards
-from .model_support import UnsupportedModel, in_one_line
+from . import generation, model_support, shards
+from .generation import UnsupportedModel
+from .model_support import in_one_line
 from .ranks import Ranks
 
 CONFIGS = Path(models.__file__).parent / "configs"
@@ -86,7 +87,7 @@ class Checkpoint:
         try:
             if not self.bundled:
                 model_support.check_config(self.config)
-                model_support.check_generation(self._generation)
+                generation.check_generation(self._generation)
             with torch.device("meta"):
                 model = self._empty()
             layers = model_support.attention_layers(model)
@@ -201,7 +202,7 @@ class Checkpoint:
             InputError: its generation config asks for values that make no sense.
         """
         try:
-            return Sampling() if self.random else model_support.sampling(self._generation)
+            return Sampling() if self.random else generation.sampling(self._generation)
         except InputError as error:
             raise self._wrong(f"its generation config cannot be obeyed: {error}") from error
 

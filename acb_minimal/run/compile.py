@@ -1,7 +1,7 @@
 """Fewer, larger kernels from a network whose code stays as it is: linears joined, and much of it compiled.
 
-Linears that read the same input become one: q, k and v are such, and gate and up. Which they are is seen by running the
-network once, not listed by model. Each decoder layer goes through torch.compile, for batches of decodes alone: one with
+Linears that read the same input become one: q, k and v, and gate and up, by the names that transformers gives them.
+Each decoder layer goes through torch.compile, for batches of decodes alone: one with
 prompts in it spends its time in products too large to gain. What lies beside the layers and is no module of torch's
 own, such as the last norm and the rotary embedding, is compiled for all batches: a dozen small kernels, whatever they
 compute.
@@ -13,7 +13,6 @@ them, because what tells one layer from another are attributes of its modules.
 """
 
 import sys
-from collections import Counter, defaultdict
 from collections.abc import Callable
 
 import torch
@@ -25,6 +24,7 @@ from ..model import ATTENTION, Model
 from .model_support import PROBE
 from .warm_up import warm_up
 
+SAME_INPUT = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")  # in the order in which they are called
 COMPILE = {"dynamic": None}  # what torch.compile is told
 # How many graphs torch may keep of one function. transformers wraps the forward of every kind of layer in the same
 # one, so all models of a process share these.
@@ -196,35 +196,15 @@ def join_linears(network: PreTrainedModel) -> None:
 
 
 def _groups(network: PreTrainedModel) -> list[list[nn.Linear]]:
-    """The linears that read the same input, siblings in one module, group by group in the order of their calls."""
-    owners = Counter(parameter for _, parameter in network.named_parameters(remove_duplicate=False))
-    parents = {child: module for module in network.modules() for child in module.children()}
-    calls: list[tuple[nn.Linear, Tensor, int]] = []  # the inputs stay alive, so that no other has the same id
-
-    def note(linear: nn.Linear, inputs: tuple) -> None:
-        calls.append((linear, inputs[0], inputs[0]._version))  # the version: it may be changed in place in between
-
-    # Exactly nn.Linear and nothing hung on it: a quantised one, or one with adapters, computes something else.
-    linears = [
-        module
-        for module in network.modules()
-        if type(module) is nn.Linear
-        and not (module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
-        and all(owners[parameter] == 1 for parameter in module.parameters())
-    ]
-    hooks = [linear.register_forward_pre_hook(note) for linear in linears]
-    try:
-        _run_once(network)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    times = Counter(linear for linear, *_ in calls)
-    groups = defaultdict(list)
-    for linear, given, version in calls:
-        if times[linear] == 1:
-            kind = linear.weight.dtype, linear.weight.device, linear.bias is None
-            groups[parents[linear], id(given), version, kind].append(linear)
-    return [group for group in groups.values() if len(group) > 1]
+    """The linears that can become one. A quantised one, or one with adapters, is of another class than torch's own."""
+    groups = []
+    for module in network.modules():
+        for names in SAME_INPUT:
+            group = [getattr(module, name, None) for name in names]
+            kinds = {type(each) is nn.Linear and (each.weight.dtype, each.bias is None) for each in group}
+            if len(kinds) == 1 and False not in kinds:
+                groups.append(group)
+    return groups
 
 
 @torch.no_grad()

@@ -18,7 +18,6 @@ from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
     DynamicCache,
-    GenerationConfig,
     PretrainedConfig,
     PreTrainedModel,
 )
@@ -27,33 +26,12 @@ from ..device import CudaDevice
 from ..kv_cache import AttentionLayer, KVCache
 from ..model import ATTENTION, Model
 from ..request import Batch, Request, Row
-from ..sampling import Sampling
 from ..sim.device import CpuDevice
 from ..slot import SlotSize
+from .generation import UnsupportedModel
 
 PROBE = "acb_probe"
 
-# What a generation config may say, whatever the value: obeyed, or of no effect on the likeliest token.
-HARMLESS = {
-    "pad_token_id", "bos_token_id", "decoder_start_token_id", "max_length", "max_new_tokens", "do_sample",
-    "temperature", "top_k", "top_p", "repetition_penalty", "min_new_tokens", "early_stopping",
-    "length_penalty", "use_cache", "max_cache_len", "low_memory", "disable_compile", "compile_config",
-    "prefill_chunk_size", "continuous_batching_config", "return_dict_in_generate", "output_scores", "output_logits",
-    "output_attentions", "output_hidden_states", "num_assistant_tokens", "num_assistant_tokens_schedule",
-    "assistant_confidence_threshold", "assistant_lookbehind", "target_lookbehind", "max_matching_ngram_size",
-    "transformers_version", "_from_model_config",
-}  # fmt: skip
-# What does nothing to the likeliest token, but changes what is drawn.
-DRAWN = {"min_p": [0.0], "top_h": [], "typical_p": [1.0], "epsilon_cutoff": [0.0], "eta_cutoff": [0.0]}
-TOP_K = 50  # transformers' own, where tokens are drawn and nothing is said of it
-# And what it may say with these values, which ask for nothing. Any other may be None or False.
-NEUTRAL = {
-    "encoder_repetition_penalty": [1.0], "guidance_scale": [1.0], "num_beams": [1],
-    "num_beam_groups": [1], "num_return_sequences": [1], "diversity_penalty": [0.0], "penalty_alpha": [0.0],
-    "no_repeat_ngram_size": [0], "encoder_no_repeat_ngram_size": [0], "min_length": [0],
-    "assistant_ensemble_weight": [0.0], "suppress_tokens": [[]], "begin_suppress_tokens": [[]],
-    "cache_implementation": ["dynamic", "static", "offloaded", "offloaded_static", "sliding_window", "hybrid"],
-}  # fmt: skip
 LAYERS = ("full_attention", "sliding_attention", "attention")
 STATES = ("mamba_", "ssm_", "rwkv_")  # what the names of settings begin with
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -62,10 +40,6 @@ TOKENS = 12  # of a row that is compared
 FAR = 1 << 20  # a position, or fewer: what depends on how far along a token is shows by then
 DISTANCE = {torch.float64: 1e-6, torch.float32: 1e-4}  # between logits, as a share of their own spread
 HALF_DISTANCE = 0.1  # the same where weights have 16 bits: every sum rounds in another order
-
-
-class UnsupportedModel(Exception):
-    """A network would be served wrong; the message says why."""
 
 
 class AttentionCall(NamedTuple):
@@ -139,73 +113,27 @@ AttentionMaskInterface.register(PROBE, _probe_mask)
 
 
 def check_config(config: PretrainedConfig) -> None:
-    """Whether its config speaks of nothing that is not built in.
+    """Whether its config speaks of nothing that is not built in, as far as a forward pass without data would not show.
 
     Raises:
         UnsupportedModel: it does.
     """
-    for each in (config, config.get_text_config()):
-        for reason in _reasons(each):
-            raise UnsupportedModel(reason)
-
-
-def _reasons(config: PretrainedConfig) -> Iterator[str]:
-    settings = config.to_dict()
-    if settings.get("is_encoder_decoder"):
-        yield "it is the decoder of an encoder"
-    if quantization := settings.get("quantization_config"):
-        yield f"its weights are quantized ({quantization.get('quant_method', 'in a way of its own')})"
+    for settings in (config.to_dict(), config.get_text_config().to_dict()):
+        if quantization := settings.get("quantization_config"):
+            kind = quantization.get("quant_method", "in a way of its own")
+            raise UnsupportedModel(f"its weights are quantized ({kind})")
+        for name in settings:
+            if name.startswith(STATES):
+                raise UnsupportedModel(f"it keeps a state beside attention ({name})")
+        rope = settings.get("rope_parameters") or {}
+        for value in (rope, *rope.values()):  # they can be given for each type of layer
+            if isinstance(value, dict) and (kind := value.get("rope_type")) in ("dynamic", "longrope"):
+                raise UnsupportedModel(f"its rotary positions ({kind}) depend on how long a request is")
+        for kind in settings.get("layer_types") or ():
+            if kind not in LAYERS:
+                raise UnsupportedModel(f"it has layers of type {kind!r}; all must be of {', '.join(LAYERS)}")
     if config.dtype not in (None, *DTYPES):
-        yield f"its weights are {config.dtype}; they must be one of {', '.join(map(str, DTYPES))}"
-    for name in settings:
-        if name.startswith(STATES):
-            yield f"it keeps a state beside attention ({name})"
-    for kind in settings.get("layer_types") or ():
-        if kind not in LAYERS:
-            yield f"it has layers of type {kind!r}; all must be of {', '.join(LAYERS)}"
-    if settings.get("use_bidirectional_attention"):
-        yield "its attention looks ahead (it is bidirectional)"
-    parameters = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
-    for value in (parameters, *parameters.values()):  # they can be given for each type of layer
-        kind = value.get("rope_type", value.get("type")) if isinstance(value, dict) else None
-        if kind in ("dynamic", "longrope"):
-            yield f"its rotary positions are of type {kind!r}: they depend on how long a request is, a batch has many"
-
-
-def check_generation(config: GenerationConfig) -> None:
-    """Whether a generation config asks for nothing that is not built in.
-
-    Raises:
-        UnsupportedModel: it asks for something that is not known to be.
-    """
-    for name, value in config.to_dict().items():
-        known = value is None or value is False or name in HARMLESS or value in NEUTRAL.get(name, ())
-        if name in DRAWN:
-            known = value is None or not config.do_sample or value in DRAWN[name]
-        if name == "eos_token_id":  # obeyed
-            known = value is None or all(type(each) is int for each in (value if isinstance(value, list) else [value]))
-        if not known:
-            raise UnsupportedModel(
-                f"its generation config has {name} = {value!r}, which this engine does not obey (take it out of "
-                "generation_config.json, or of config.json if there is none, to be served without)"
-            )
-
-
-def sampling(config: GenerationConfig) -> Sampling:
-    """What a generation config asks for, with what transformers' `generate` takes where it says nothing.
-
-    Raises:
-        InputError: a value makes no sense.
-    """
-
-    def asked(name: str, otherwise):
-        value = getattr(config, name, None)
-        return otherwise if value is None else value
-
-    whatever = {"repetition_penalty": asked("repetition_penalty", 1.0), "min_tokens": asked("min_new_tokens", 0)}
-    if not config.do_sample:
-        return Sampling(**whatever)
-    return Sampling(asked("temperature", 1.0), asked("top_k", TOP_K), asked("top_p", 1.0), **whatever)
+        raise UnsupportedModel(f"its weights are {config.dtype}; they must be one of {', '.join(map(str, DTYPES))}")
 
 
 def attention_layers(model: PreTrainedModel) -> list[AttentionLayer]:

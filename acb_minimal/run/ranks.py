@@ -4,9 +4,9 @@ Every rank runs the whole engine: the same chapter, a scheduler of its own, page
 forward pass, in the collectives of transformers' tensor parallelism. Nobody sends a message about scheduling, because
 nobody could say anything new: the scheduler decides by counts, and the tokens are the same everywhere.
 
-What ranks do tell each other goes through the key-value store of torch's launcher, beside the engine: before any work,
-whether all can serve the job; after it, what each has scheduled. Every command asks whether it is a rank, so torch,
-which takes seconds to import, comes late here.
+What ranks do tell each other, after a run, is what each has scheduled. It goes through the key-value store of torch's
+launcher, beside the engine. A rank that cannot serve ends, and the launcher ends the others. Every command asks whether
+it is a rank, so torch, which takes seconds to import, comes late here.
 """
 
 import json
@@ -17,14 +17,14 @@ import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import zip_longest
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from ..errors import InputError, RankError
+from ..errors import RankError
 
 GRACE = 1.0  # seconds: whoever fails because another rank is gone is to leave the last word to that one
 
@@ -165,29 +165,6 @@ class Ranks:
             silent = next((rank for rank, key in enumerate(keys) if not self._store.check([key])), self.count - 1)
             raise RankError(f"rank {silent} has said nothing for {self.timeout:g} s") from error
         return [self._store.get(key).decode() for key in keys]
-
-    def agree(self, check: Callable[[], None], job: object) -> None:
-        """Checks what this rank can do; all ranks go on, or none.
-
-        Args:
-            check: raises InputError if this rank cannot.
-            job: what it is asked to do; its `repr` has to be the same everywhere.
-
-        Raises:
-            InputError: a rank cannot; the same on all of them.
-            RankError: a rank is asked something else, or says nothing in time.
-        """
-        refusal = ""
-        try:
-            check()
-        except InputError as error:
-            refusal = str(error)
-        said = [each.partition(" ") for each in self.exchange(f"{_digest(job)} {refusal}")]
-        for rank, (theirs, _, refused) in enumerate(said):
-            if refused:
-                raise InputError(f"rank {rank}: {refused}")
-            if theirs != said[0][0]:
-                raise RankError(f"rank {rank} was started with another job than rank 0")
 
 
 class Watch:

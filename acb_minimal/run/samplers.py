@@ -1,6 +1,5 @@
 """What draws tokens (sampler.py), compiled where there is a GPU."""
 
-import sys
 from collections.abc import Callable
 from functools import cache
 
@@ -14,22 +13,8 @@ from .compile import RECOMPILE_LIMIT
 def compiled() -> Callable:
     """`choose`, compiled for a GPU: each of its some forty operations would read and write every score. What is asked
     for decides what is compiled; the number of rows does not."""
-    from torch._dynamo.exc import TorchDynamoException  # here: importing it takes a while
-
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
-    made = torch.compile(choose, dynamic=True)
-
-    def chosen(*given):
-        nonlocal made
-        try:
-            return made(*given)
-        except TorchDynamoException as error:
-            told = " ".join(str(error).split())[:200]
-            print(f"note: sampling cannot be compiled and runs operation by operation ({told})", file=sys.stderr)
-            made = choose
-            return choose(*given)
-
-    return chosen
+    return torch.compile(choose, dynamic=True)
 
 
 class CompiledDraws(SamplingModel):

@@ -4,7 +4,6 @@ import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
 
 import torch
 
@@ -104,7 +103,7 @@ class Session:
             stream: whether to yield tokens as well, as they come.
 
         Raises:
-            InputError: something other than a single request cannot be used; on any of the ranks.
+            InputError: something other than a single request cannot be used.
         """
         job.check()
         self.engine_class = chapter if isinstance(chapter, type) else load_chapter(chapter)
@@ -164,8 +163,7 @@ class Session:
         pages = min(per_request, self.pool.num_pages) + self.pool.pages_for(self.parts.beyond)
         biases = max((len(getattr(request, "biases", ())) for request in self.requests), default=0)
         self.size = SlotSize(job.max_running, job.max_batch_tokens, pages, self.checkpoint.vocab_size, biases)
-        check = partial(check_gpu, self.checkpoint, self.pool, self.device)
-        ranks.agree(check, (job, self.options, self.checkpoint.name)) if ranks else check()
+        check_gpu(self.checkpoint, self.pool, self.device)
         self.mask_work: Callable[[int], float] = lambda number: self.options.mask_work
         self.started = 0.0
         self._cancelled: list[Request] = []  # and not yielded yet

@@ -104,6 +104,7 @@ class Workload:
         max_batch_tokens: tokens in a batch at most.
         scale: as what it is timed on the simulated GPU; None: as what it is.
         host_work: seconds of bookkeeping that a step has there besides its own.
+        lengths: prompt and new tokens of each request, where they differ.
     """
 
     name: str
@@ -115,6 +116,13 @@ class Workload:
     max_batch_tokens: int
     scale: Scale | None = None
     host_work: float = 0.0
+    lengths: tuple[tuple[int, int], ...] = ()
+
+    def recorded(self, lengths: Sequence[tuple[int, int]]) -> "Workload":
+        """Its model and limits, with requests of these lengths; token ids are random ones."""
+        prompt_tokens, new_tokens = (max(each) for each in zip(*lengths, strict=True))
+        return replace(self, requests=len(lengths), prompt_tokens=prompt_tokens, new_tokens=new_tokens,
+                       lengths=tuple(lengths))  # fmt: skip
 
     def override(self, **changes) -> "Workload":
         """The workload with every change that is not None.
@@ -134,7 +142,7 @@ class Workload:
         """The workload as a job; `limits` are those of a Job that a workload leaves open."""
         return Job(
             self.prompts(vocab_size),
-            self.new_tokens,
+            [new for _, new in self.lengths] or self.new_tokens,
             self.max_running,
             self.max_batch_tokens,
             ignore_stop=self.prompt_tokens is not None,
@@ -146,32 +154,8 @@ class Workload:
         rng = random.Random(seed)
         if self.prompt_tokens is None:
             return [_count(rng) for _ in range(self.requests)]
-        return [rng.choices(range(vocab_size), k=self.prompt_tokens) for _ in range(self.requests)]
-
-
-@dataclass(frozen=True)
-class RecordedWorkload(Workload):
-    """A workload whose requests were recorded somewhere: each has lengths of its own. Token ids are random ones.
-
-    Attributes:
-        lengths: prompt and new tokens of each request.
-    """
-
-    lengths: tuple[tuple[int, int], ...] = ()
-
-    @classmethod
-    def of(cls, workload: Workload, lengths: Sequence[tuple[int, int]]) -> "RecordedWorkload":
-        """A workload's model and limits, with requests of these lengths."""
-        prompt_tokens, new_tokens = (max(each) for each in zip(*lengths, strict=True))
-        given = vars(workload) | {"requests": len(lengths), "prompt_tokens": prompt_tokens, "new_tokens": new_tokens}
-        return cls(**given, lengths=tuple(lengths))
-
-    def job(self, vocab_size: int, **limits) -> Job:
-        return replace(super().job(vocab_size, **limits), max_new_tokens=[new for _, new in self.lengths])
-
-    def prompts(self, vocab_size: int, seed: int = 0) -> list[list[int]]:
-        rng = random.Random(seed)
-        return [rng.choices(range(vocab_size), k=length) for length, _ in self.lengths]
+        lengths = [length for length, _ in self.lengths] or [self.prompt_tokens] * self.requests
+        return [rng.choices(range(vocab_size), k=length) for length in lengths]
 
 
 def _count(rng: random.Random) -> str:

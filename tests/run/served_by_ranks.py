@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from acb_minimal.errors import InputError, RankError
+from acb_minimal.errors import RankError
 from acb_minimal.run import shards
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.compile import COMPILE
@@ -41,8 +41,6 @@ def main(folder: Path, kind: str) -> None:
             targets = [str(node.target) for graph in GRAPHS for node in graph.nodes]
             got["compiled collectives"] = sum("all_reduce" in target for target in targets)
     got["random"] = random_logits(cases["llama"]["model"], kind)
-    got["a rank cannot"] = message(InputError, lambda: ranks.agree(lambda: refuse(ranks), "job"))
-    got["another job"] = message(RankError, lambda: ranks.agree(lambda: None, f"job {ranks.rank}"))
     got["words"] = ranks.exchange(f"of rank {ranks.rank}")
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
         got["in another process"] = process.submit(total, ranks.again(), kind).result()
@@ -78,18 +76,6 @@ def random_logits(path: str, kind: str) -> float:
         network = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path, tie_word_embeddings=True))
     network = shards.share(network, torch.device(kind), 2)
     return network(input_ids=torch.arange(9, device=kind)[None], use_cache=False).logits[0, -1, 0].item()
-
-
-def refuse(ranks: Ranks) -> None:
-    if ranks.rank == 1:
-        raise InputError("too little of everything")
-
-
-def message(kind: type[Exception], call) -> str | None:
-    try:
-        call()
-    except kind as error:
-        return str(error)
 
 
 def total(ranks: Ranks, kind: str) -> float:

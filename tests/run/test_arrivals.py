@@ -14,7 +14,7 @@ from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.engines import chapter_paths
 from acb_minimal.run.options import Options, Scale
 from acb_minimal.run.session import Session
-from acb_minimal.run.workload import Job, RecordedWorkload, workload
+from acb_minimal.run.workload import Job, workload
 
 PAIRS = [(3, 9), (10, 40), (5, 5), (700, 712), (20, 26), (31, 33)]
 PROMPTS = [counter.prompt(*pair) for pair in PAIRS]
@@ -140,7 +140,7 @@ def test_a_file_is_read_in_the_order_of_its_times(tmp_path):
     file.write_text("\n".join([*map(json.dumps, asked), "", ""]))
     found = read_recorded(file)
     assert found == [Recorded(0.5, 7, 1), Recorded(2, 5, 3)]
-    load = RecordedWorkload.of(workload("demo"), [(each.prompt_tokens, each.new_tokens) for each in found])
+    load = workload("demo").recorded([(each.prompt_tokens, each.new_tokens) for each in found])
     job = load.job(100, arrivals=Arrivals(times=tuple(each.at for each in found)))
     session = Session(job, "ch5", device="sim")
     assert [(len(completion.tokens), session.requests[int(completion.id)].prompt_len)
@@ -150,6 +150,7 @@ def test_a_file_is_read_in_the_order_of_its_times(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (None, "cannot read arrivals from"),
         ("", "has no arrivals"),
         ("{", "line 1: it must be a JSON object with at, prompt_tokens, new_tokens; it is '{'"),
         ('{"at": 0, "prompt_tokens": 3}', "line 1: it must be a JSON object"),
@@ -161,14 +162,10 @@ def test_a_file_is_read_in_the_order_of_its_times(tmp_path):
 )
 def test_a_bad_line_of_a_file_is_named(tmp_path, text, message):
     file = tmp_path / "arrivals.jsonl"
-    file.write_text(text)
+    if text is not None:
+        file.write_text(text)
     with pytest.raises(InputError, match=message):
         read_recorded(file)
-
-
-def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(InputError, match="cannot read arrivals from"):
-        read_recorded(tmp_path / "none")
 
 
 def first_token(chapter: str, options: Options) -> tuple[float, float, float]:

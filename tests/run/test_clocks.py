@@ -73,7 +73,3 @@ def test_an_upload_that_ran_before_what_was_launched_before_it_is_where_it_ran()
         times += [start, start + 2.0, start + 1.5, start + 1.6]
     began, ended = (Moment(0.0, each, Event(each)) for each in (49.0, 260.0))
     assert host_times(began, ended, [Event(each) for each in times]) == pytest.approx(times, abs=5e-6)
-
-
-def test_without_events_there_are_no_times():
-    assert host_times(Moment(0.0, 1.0, Event(1.0)), Moment(0.0, 2.0, Event(2.0)), []) == []

@@ -8,7 +8,6 @@ import torch
 
 from acb_minimal import generate
 from acb_minimal.errors import EngineError, InputError
-from acb_minimal.measure.metrics import Metrics
 from acb_minimal.model import Model
 from acb_minimal.models import counter
 from acb_minimal.run.checkpoint import Checkpoint
@@ -90,14 +89,6 @@ def test_pages_are_back_after_a_run_and_after_one_that_is_left_early():
     assert pages_are_back(session)
 
 
-def test_a_run_lets_go_of_its_kv_cache():
-    """The loaded network lives on, for the next chapter of a comparison; two caches would not fit beside it."""
-    session = Session(Job([counter.prompt(3, 7)]), device="cpu")
-    assert len(list(session.run())) == 1
-    network = session.checkpoint.load(session.device.torch_device)
-    assert not [name for name, module in network.named_modules() if hasattr(module, "key_cache")]
-
-
 def test_garbage_collection_is_as_before_after_a_run_and_after_one_that_is_left_early():
     frozen = gc.get_freeze_count()
     run = Session(Job([counter.prompt(0, 5), counter.prompt(0, 30)], max_running=2), device="cpu").run()
@@ -121,17 +112,6 @@ def test_pages_are_back_after_an_error_in_the_middle(monkeypatch):
     with pytest.raises(RuntimeError, match="on fire"):
         list(session.run())
     assert pages_are_back(session)
-
-
-def test_figures_count_what_was_served():
-    session = Session(Job([counter.prompt(3, 7), counter.prompt(10, 30)], max_running=2), device="cpu")
-    done = list(session.run())
-    figures = Metrics.of(session)
-    assert (figures.requests, figures.prompt_tokens) == (2, 8)
-    assert figures.new_tokens == sum(len(c.tokens) for c in done) == 6 + 22
-    assert figures.steps == 22  # both prompts in one batch, then as many as the longer answer needs
-    assert figures.tokens_per_second == pytest.approx(figures.new_tokens / figures.seconds)
-    assert figures.ms_per_step == pytest.approx(1e3 * figures.seconds / figures.steps)
 
 
 @pytest.mark.parametrize(

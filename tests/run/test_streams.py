@@ -6,12 +6,12 @@ from collections import Counter
 import pytest
 
 from acb_minimal import generate
-from acb_minimal.errors import EngineError, InputError
+from acb_minimal.errors import InputError
 from acb_minimal.models import counter
 from acb_minimal.request import Request
 from acb_minimal.run.arrivals import Arrivals
 from acb_minimal.run.session import Session
-from acb_minimal.run.streams import Completion, Stream, Texts, Token, once
+from acb_minimal.run.streams import Completion, Stream, Texts, Token
 from acb_minimal.run.workload import Job
 
 PAIRS = [(3, 9), (10, 14), (997, 999)]
@@ -98,14 +98,6 @@ def test_one_that_waits_one_that_has_not_come_and_all_before_the_run():
     assert [completion.finish_reason for completion in session.run()] == ["abort"] * 3
 
 
-def test_a_stream_that_is_left_gives_everything_back():
-    session = Session(Job(PROMPTS), "ch5", device="sim", stream=True)
-    stream = Stream(session)
-    next(stream)
-    stream.close()
-    assert session.pool.num_free == session.pool.num_pages
-
-
 def test_an_unfinished_character_comes_with_the_token_that_completes_it():
     parts = {1: b"a", 2: "é".encode()[:1], 3: "é".encode()[1:], 4: b""}
 
@@ -116,17 +108,6 @@ def test_an_unfinished_character_comes_with_the_token_that_completes_it():
     request.tokens += [1, 2, 3, 4, 1]
     assert [texts.added(request, place) for place in range(1, 6)] == ["a", "", "é", "", "a"]
     assert Texts(lambda ids: None).added(request, 1) is None
-
-
-def test_an_engine_that_yields_something_else_is_told():
-    request = Request("0", [1], 9)
-    with pytest.raises(EngineError, match="request '0' before it was finished"):
-        list(once([request], [request], []))
-    request.finish_reason = "stop"
-    with pytest.raises(EngineError, match="request '0' twice"):
-        list(once([request], [request, request], []))
-    with pytest.raises(EngineError, match="without yielding 1 requests, request '0' first"):
-        list(once([request], [], []))
 
 
 def soak(chapter: str, seed: int, requests: int, **limits) -> Counter:

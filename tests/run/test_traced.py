@@ -6,7 +6,6 @@ from unittest.mock import Mock
 import torch
 
 from acb_minimal.run import traced
-from acb_minimal.run.timed import TimedCudaDevice
 from acb_minimal.run.traced import TracedCudaDevice
 from acb_minimal.trace.spans import Span
 
@@ -32,11 +31,3 @@ def test_device_work_is_where_its_events_are_on_the_host_s_clock(monkeypatch):
         Span("H2D", "upload", 10.0, 11.0, 2, "B", launched=calls[2]),
         Span("compute", "forward", 12.0, 13.0, 3, "B", launched=calls[3]),
     ]
-
-
-def test_without_a_trace_there_is_nothing_to_finish(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
-    device = TimedCudaDevice()
-    device.begin()
-    device.finish()
-    assert device.trace is None

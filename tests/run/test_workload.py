@@ -5,21 +5,6 @@ from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.workload import WORKLOADS, workload
 
 
-@pytest.mark.parametrize(
-    ("name", "model", "requests", "prompt", "new"),
-    [
-        ("demo", "counter", 48, None, 128),
-        ("long", "llama-3.1-8b", 32, 4000, 256),
-        ("wide", "llama-3.1-8b", 384, 896, 256),
-        ("small", "llama-3.2-1b", 128, 1024, 256),
-        ("headline", "llama-3.1-8b", 32, 128, 8192),
-    ],
-)
-def test_the_workloads_are_what_the_course_says(name, model, requests, prompt, new):
-    load = workload(name)
-    assert (load.model, load.requests, load.prompt_tokens, load.new_tokens) == (model, requests, prompt, new)
-
-
 def test_prompts_are_the_same_every_time_and_differ_from_each_other():
     load = workload("long").override(requests=3, prompt_tokens=50)
     prompts = load.prompts(1000)
