@@ -44,7 +44,9 @@ def paged_attention(
     Raises:
         ValueError: a layout that the kernels cannot read.
     """
-    check_layout(query, key, value, key_cache, value_cache, seq_lens, max_query_len)
+    check_layout(
+        query, key, value, key_cache, value_cache, kv_slots, page_table, seq_lens, query_starts, max_query_len
+    )
     page_size = key_cache.shape[2]
     page, offset = kv_slots // page_size, kv_slots % page_size
     key_cache[page, :, offset] = key
@@ -85,8 +87,8 @@ def paged_attention(
 
 
 def check_layout(
-    query: Tensor, key: Tensor, value: Tensor, key_cache: Tensor, value_cache: Tensor, seq_lens: Tensor,
-    max_query_len: int,
+    query: Tensor, key: Tensor, value: Tensor, key_cache: Tensor, value_cache: Tensor, kv_slots: Tensor,
+    page_table: Tensor, seq_lens: Tensor, query_starts: Tensor, max_query_len: int, *_,
 ) -> None:
     """Refuse what would be read as the wrong numbers. It looks at shapes and strides only: no sync."""
     contiguous = key_cache.is_contiguous() and value_cache.is_contiguous()
@@ -98,17 +100,11 @@ def check_layout(
         raise ValueError(f"max_query_len is 1, but {query.shape[0]} tokens came for {seq_lens.shape[0]} rows")
 
 
-def _paged_attention_cuda(
-    query: Tensor, key: Tensor, value: Tensor, key_cache: Tensor, value_cache: Tensor, kv_slots: Tensor,
-    page_table: Tensor, seq_lens: Tensor, query_starts: Tensor, max_query_len: int, scale: float, window: int,
-) -> Tensor:
+def _paged_attention_cuda(*args) -> Tensor:
     from . import attention_triton  # here, so that a machine without Triton can import this file
 
-    check_layout(query, key, value, key_cache, value_cache, seq_lens, max_query_len)
-    return attention_triton.paged_attention(
-        query, key, value, key_cache, value_cache, kv_slots, page_table, seq_lens, query_starts, max_query_len, scale,
-        window,
-    )
+    check_layout(*args)
+    return attention_triton.paged_attention(*args)
 
 
 def _paged_attention_shape(query: Tensor, *_) -> Tensor:

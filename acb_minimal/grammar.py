@@ -13,12 +13,11 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from .device import Device
 from .errors import EngineError, InputError
 from .model import SplitModel
 from .request import Batch, FinishReason, Request
 from .scheduler import Scheduler
-from .slot import IOSlot, SlotSize
+from .slot import IOSlot
 
 
 class Matcher(Protocol):
@@ -144,38 +143,6 @@ class LibraryMatcher:
         self._matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
 
 
-class Held:
-    """What a request with a grammar is besides a request.
-
-    Attributes:
-        matcher: where it is in its grammar, by the tokens that the host has seen.
-    """
-
-    __slots__ = ()
-
-    def check(self, vocab_size: int, max_positions: int) -> None:
-        super().check(vocab_size, max_positions)
-        if self.matcher.ended:
-            raise InputError(f"request {self.id!r}: its grammar allows no token to begin with")
-
-
-class GrammarRequest(Held, Request):
-    """A request with a grammar; those without one are plain Requests."""
-
-    __slots__ = ("matcher",)
-
-    def __init__(
-        self,
-        id: str,
-        prompt: Sequence[int],
-        max_new_tokens: int,
-        stop_tokens: Sequence[int],
-        grammar: Grammar,
-    ):
-        super().__init__(id, prompt, max_new_tokens, stop_tokens)
-        self.matcher = grammar.matcher()
-
-
 class GrammarScheduler(Scheduler):
     """A scheduler that moves grammars on by the tokens it takes in."""
 
@@ -185,23 +152,19 @@ class GrammarScheduler(Scheduler):
         Raises:
             EngineError: the grammar does not allow the token.
         """
-        if not isinstance(request, Held):
-            return super().finish_reason(request, token)
-        if not request.matcher.accept(token):
+        if request.matcher and not request.matcher.accept(token):
             place = len(request.generated) - 1
             raise EngineError(f"request {request.id!r} got token {token} as its number {place}: its grammar forbids it")
-        reason = super().finish_reason(request, token)
-        return reason or ("grammar" if request.matcher.ended else None)
+        ended = request.matcher and request.matcher.ended
+        return super().finish_reason(request, token) or ("grammar" if ended else None)
 
 
 class GrammarSlot(IOSlot):
     """An I/O slot with a mask for each row that samples: in a pinned buffer of its own, with a twin on the device."""
 
-    def __init__(self, size: SlotSize, page_size: int, scratch_page: int, device: Device, name: str = "A"):
-        super().__init__(size, page_size, scratch_page, device, name)
-        shape = size.rows, words(size.vocab)
-        self.host_masks = device.pinned(shape[0] * shape[1]).view(shape)
-        self.device_masks = torch.zeros_like(self.host_masks, device=device.torch_device)
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.host_masks, self.device_masks = self.twins(self.size.rows, words(self.size.vocab))
         self.mask_view = self.host_masks.numpy()
         self._masks_go_along = False
 
@@ -225,7 +188,7 @@ class GrammarSlot(IOSlot):
         batch = self.written.batch
         for index, row in enumerate(batch.sampled):
             request = batch.rows[row].request
-            if not isinstance(request, Held):
+            if request.matcher is None:
                 self.mask_view[index] = -1  # every bit
             elif request.finish_reason is None:
                 request.matcher.fill(self.mask_view[index])
@@ -237,7 +200,7 @@ class GrammarSlot(IOSlot):
 
     def upload_masks(self, non_blocking: bool = False) -> None:
         """Copies the masks to the device, on the current stream; the host waits unless `non_blocking`."""
-        rows = len(self.written.outputs)
+        rows = self.written.outputs.shape[-1]
         self.device.copy("h2d", self.device_masks[:rows], self.host_masks[:rows], non_blocking, self)
 
 
@@ -246,19 +209,13 @@ class GrammarModel(SplitModel):
 
     slot_class = GrammarSlot
 
-    def __init__(self, network, layers, cache, size: SlotSize, device: Device):
-        super().__init__(network, layers, cache, size, device)
-        self._bits = torch.tensor([1 << bit for bit in range(8)], dtype=torch.uint8, device=self._where)
-
-    def forward(self, slot: GrammarSlot) -> None:
-        """Both, one after the other, for an engine that has its masks on the device already."""
-        self.logits(slot)
-        self.sample(slot)
+    def __init__(self, *args):
+        super().__init__(*args)
+        self._bits = torch.tensor([1 << bit for bit in range(8)], dtype=torch.uint8, device=self.where)
 
     def sample(self, slot: GrammarSlot) -> None:
         """Writes each sampled row's most likely token that its mask allows to `slot.written.outputs`."""
-        outputs, allowed = slot.written.outputs, self.allowed(slot)
-        scores = self.scores[: len(outputs)]
+        outputs, scores, allowed = slot.written.outputs, self.scores_of(slot), self.allowed(slot)
 
         @torch.inference_mode()
         def work() -> None:
@@ -267,7 +224,7 @@ class GrammarModel(SplitModel):
         self.device.compute("sample", slot, work)
 
     def allowed(self, slot: GrammarSlot) -> Callable[[torch.Tensor], torch.Tensor]:
-        masks = slot.device_masks[: len(slot.written.outputs)]
+        masks = slot.device_masks[: len(self.scores_of(slot))]
 
         def held(scores: torch.Tensor) -> torch.Tensor:
             bits = (masks.view(torch.uint8)[..., None] & self._bits).flatten(1)[:, : scores.shape[1]]

@@ -12,7 +12,7 @@ import torch
 
 from .device import Device
 from .errors import InputError
-from .grammar import Automaton, GrammarRequest
+from .grammar import Walk
 from .model import Model
 from .request import Batch, Request
 from .slot import IOSlot, SlotSize
@@ -56,9 +56,7 @@ class Tables:
 
 def _walk(request: Request):
     """Where a request is in its automaton; None if it has no grammar."""
-    if not isinstance(request, GrammarRequest):
-        return None
-    if not isinstance(getattr(request.matcher, "automaton", None), Automaton):
+    if not isinstance(request.matcher, Walk | None):
         raise InputError("a grammar table takes grammars of few states, and a JSON schema is none")
     return request.matcher
 
@@ -76,11 +74,10 @@ class TableSlot(IOSlot):
 
     tables: Tables
 
-    def __init__(self, size: SlotSize, page_size: int, scratch_page: int, device: Device, name: str = "A"):
-        super().__init__(size, page_size, scratch_page, device, name)
-        self.host_states = device.pinned(2 * size.rows).view(2, size.rows)
-        self.device_states = torch.zeros_like(self.host_states, device=device.torch_device)
-        self.before = torch.zeros(size.rows, dtype=torch.int32, device=device.torch_device)
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.host_states, self.device_states = self.twins(2, self.size.rows)
+        self.before = torch.zeros_like(self.device_states[0])
         self.after = torch.zeros_like(self.before)
         self.state_view = self.host_states.numpy()
 
@@ -108,7 +105,7 @@ class TableModel(Model):
     def __init__(self, network, layers, cache, size: SlotSize, device: Device, tables: Tables):
         super().__init__(network, layers, cache, size, device)
         self.tables = tables
-        self.moves = torch.from_numpy(tables.moves).to(device.torch_device if network is not None else "meta")
+        self.moves = torch.from_numpy(tables.moves).to(self.where)
 
     def make_slot(self, name: str) -> TableSlot:
         slot = super().make_slot(name)

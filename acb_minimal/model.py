@@ -54,6 +54,7 @@ class Model:
 
     Attributes:
         decode_sizes: the batch sizes worth a CUDA graph each, largest first.
+        where: its tensors live: on the device, or nowhere ("meta") on a simulator that only keeps time.
         slot_class: of its slots.
     """
 
@@ -77,6 +78,7 @@ class Model:
             InputError: the network runs with another KV cache already.
         """
         self.network, self.cache, self.size, self.device = network, cache, size, device
+        self.where = device.torch_device if network is not None else torch.device("meta")
         self.decode_sizes = decode_sizes(size.rows)
         self._attached = []
         self._slots = 0
@@ -142,8 +144,8 @@ class Model:
 
     def carry_over(self, slot: IOSlot, previous: IOSlot) -> None:
         """Copies the tokens that the batch in `previous` has sampled to where `slot`'s batch starts from them."""
-        inputs, tokens = slot.written.inputs, previous.device_tokens
-        ids, source = inputs.input_ids, inputs.carry_over
+        ids, source = slot.written.inputs.input_ids, slot.written.inputs.carry_over
+        tokens = previous.device_tokens.view(-1)  # where there is more than tokens, these come first
 
         @torch.inference_mode()
         def work() -> None:
@@ -160,16 +162,23 @@ class SplitModel(Model):
         scores: of each sampled row's next token, as `logits` leaves them to `sample`: [rows, vocabulary].
     """
 
-    def __init__(self, network, layers, cache, size: SlotSize, device: Device):
-        super().__init__(network, layers, cache, size, device)
-        self._where = device.torch_device if network is not None else torch.device("meta")
-        dtype = torch.promote_types(cache.keys[0].dtype, torch.float32)
-        self.scores = torch.zeros(size.rows, size.vocab, dtype=dtype, device=self._where)
+    def __init__(self, *args):
+        super().__init__(*args)
+        dtype = torch.promote_types(self.cache.keys[0].dtype, torch.float32)
+        self.scores = torch.zeros(self.size.rows, self.size.vocab, dtype=dtype, device=self.where)
+
+    def scores_of(self, slot: IOSlot) -> torch.Tensor:
+        """Those of the batch that the slot holds."""
+        return self.scores[: slot.written.outputs.shape[-1]]
+
+    def forward(self, slot: IOSlot) -> None:
+        """Both, one after the other, for an engine that has nothing to do in between."""
+        self.logits(slot)
+        self.sample(slot)
 
     def logits(self, slot: IOSlot) -> None:
         """Runs the slot's batch as far as the scores of each sampled row's next token."""
-        written = slot.written
-        inputs, longest, scores = written.inputs, written.batch.max_query_len, self.scores[: len(written.outputs)]
+        inputs, longest, scores = slot.written.inputs, slot.written.batch.max_query_len, self.scores_of(slot)
 
         @torch.inference_mode()
         def work() -> None:

@@ -157,13 +157,11 @@ class SwappingScheduler(PreemptingScheduler):
         for request in self.running:
             if self.fills_up(request, 0):
                 request.pages += self.pool.allocate(1)
-        while sum(self.fills_up(request, 1) for request in self.running) > self.pool.num_free + self.num_leaving:
-            self.give_way(self.running.pop())
-
-    @property
-    def num_leaving(self) -> int:
-        """Pages that are free once they are copied."""
-        return sum(len(move.pages) for move in self.moves.out)
+        free = self.pool.num_free
+        while sum(self.fills_up(request, 1) for request in self.running) > free:
+            gone = self.running.pop()
+            free += len(gone.pages)  # if they are copied, once they are
+            self.give_way(gone)
 
     def give_way(self, request: Request) -> None:
         """Of a request that has its first token behind it, and another before it, the pages are copied out."""
@@ -231,10 +229,9 @@ class SwappingModel(Model):
         if moves is None:
             return
         page = sum(tensor[0].nbytes for tensor in self.tensors)
-        for run, each in ((self.copy_out, moves.out), (self.copy_back, moves.back)):
+        for engine, run, each in (("d2h", self.copy_out, moves.out), ("h2d", self.copy_back, moves.back)):
             for move in each:
                 pages = self.device.index(move.pages)
-                engine = "d2h" if run == self.copy_out else "h2d"
                 self.device.swap(engine, partial(run, move, pages), page * len(move.pages), 2 * len(self.tensors))
 
     def copy_out(self, move: Move, pages: torch.Tensor) -> None:

@@ -27,14 +27,17 @@ class Request:
         source: index of its newest sampled token among those of the last batch it was scheduled in.
         pages: KV cache pages held, in order of position.
         berth: where in host memory its keys and values are while they are not in the cache (preemption.py); else None.
+        matcher: where it is in its grammar, by the tokens that the host has seen (grammar.py); None: it has none.
         finish_reason: None until finished: "stop" for a stop token, "length" for max_new_tokens,
             "grammar" where its grammar allows no other, "abort" if it was cancelled.
     """
 
     __slots__ = ("id", "prompt_len", "max_new_tokens", "stop_tokens", "tokens", "prefill_len", "scheduled", "source",
-                 "pages", "berth", "finish_reason")  # fmt: skip
+                 "pages", "berth", "matcher", "finish_reason")  # fmt: skip
 
-    def __init__(self, id: str, prompt: Sequence[int], max_new_tokens: int, stop_tokens: Sequence[int] = ()):
+    def __init__(
+        self, id: str, prompt: Sequence[int], max_new_tokens: int, stop_tokens: Sequence[int] = (), grammar=None
+    ):
         self.id = id
         self.tokens = [operator.index(token) for token in prompt]  # NumPy's integers too; TypeError for anything else
         self.prompt_len = self.prefill_len = len(self.tokens)
@@ -44,6 +47,7 @@ class Request:
         self.source = -1
         self.pages: list[int] = []
         self.berth: int | None = None
+        self.matcher = grammar and grammar.matcher()
         self.finish_reason: FinishReason | None = None
 
     @property
@@ -72,6 +76,8 @@ class Request:
         Raises:
             InputError: it cannot.
         """
+        if self.matcher and self.matcher.ended:
+            raise InputError(f"request {self.id!r}: its grammar allows no token to begin with")
         if not self.prompt_len:
             raise InputError(f"request {self.id!r}: the prompt is empty; it needs at least one token")
         if self.max_new_tokens < 1:

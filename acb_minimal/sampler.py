@@ -6,7 +6,6 @@ been an input by then, on the GPU; on the host, the newest has not arrived.
 """
 
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,18 +23,16 @@ WIDTH = 9  # numbers of a row's settings before those of its biases, three for e
 class SamplingSlot(IOSlot):
     """An I/O slot with settings for each row of its batch: in a pinned buffer of its own, with a twin on the device."""
 
-    results = 2  # the token, and how likely it was
+    results = 2  # the token, and the bits of its log probability (float32)
 
-    def __init__(self, size: SlotSize, page_size: int, scratch_page: int, device: Device, name: str = "A"):
-        super().__init__(size, page_size, scratch_page, device, name)
-        shape = size.rows, WIDTH + 3 * size.biases
-        self.host_settings = device.pinned(shape[0] * shape[1]).view(shape)
-        self.device_settings = torch.zeros_like(self.host_settings, device=device.torch_device)
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.host_settings, self.device_settings = self.twins(self.size.rows, WIDTH + 3 * self.size.biases)
         self.settings_view = self.host_settings.numpy()
         nobody = SamplingRequest("", [], 0)
-        nobody.take(size.rows)  # the row behind those of requests
+        nobody.take(self.size.rows)  # the row behind those of requests
         self._nobody = nobody.settings
-        self._settings = [np.zeros(0)] * size.rows  # those that each row of the buffer has
+        self._settings = [np.zeros(0)] * self.size.rows  # those that each row of the buffer has
         self._changed = True
 
     def write(self, batch: Batch, **more) -> None:
@@ -56,22 +53,6 @@ class SamplingSlot(IOSlot):
             self.device.copy("h2d", self.device_settings, self.host_settings, non_blocking, self)
             self._changed = False
 
-    def download(self, non_blocking: bool = False) -> np.ndarray:
-        """As IOSlot has it, but int32 [2, len(batch.sampled)]: tokens, and the bits of log probabilities (float32)."""
-        count = len(super().download(non_blocking))
-        return self.token_view.reshape(2, -1)[:, :count]
-
-
-class State(NamedTuple):
-    """What sampling knows of the requests that run, on the device. One serves all slots: a batch goes on from the last.
-
-    Attributes:
-        counts: how often each token was in the prompt [0] and in the answer [1] of the request that has the row; int32
-            [2, rows + 1, vocabulary], the last row for padding. Without a vocabulary where nobody asks for penalties.
-    """
-
-    counts: torch.Tensor
-
 
 class SamplingModel(SplitModel):
     """A model that samples as requests ask for: it counts a batch's inputs, computes the scores, and draws.
@@ -82,17 +63,23 @@ class SamplingModel(SplitModel):
 
     slot_class = SamplingSlot
 
-    def __init__(self, network, layers, cache, size: SlotSize, device: Device, asked: Asked = Asked()):  # noqa: B008
+    def __init__(self, network, layers, cache, size: SlotSize, device: Device, asked: Asked):
         super().__init__(network, layers, cache, size, device)
         self.asked = asked
 
-    def new_state(self) -> State:
-        """Counts of nothing."""
+    def new_state(self) -> torch.Tensor:
+        """What sampling knows of the requests that run. One serves all slots: a batch goes on from the last.
+
+        Returns:
+            Counts, zeros: how often each token was in the prompt [0] and in the answer [1] of the request that has the
+            row; int32 [2, rows + 1, vocabulary], the last row for padding. Without a vocabulary where nobody asks for
+            penalties.
+        """
         shape = 2, self.size.rows + 1, self.size.vocab if self.asked.penalties else 0
-        return State(torch.zeros(shape, dtype=torch.int32, device=self._where))
+        return torch.zeros(shape, dtype=torch.int32, device=self.where)
 
     @cached_property
-    def state(self) -> State:
+    def state(self) -> torch.Tensor:
         """That of `forward`."""
         return self.new_state()
 
@@ -102,12 +89,12 @@ class SamplingModel(SplitModel):
         self.logits(slot)
         self.sample(slot, self.state)
 
-    def count(self, slot: SamplingSlot, state: State) -> None:
+    def count(self, slot: SamplingSlot, counts: torch.Tensor) -> None:
         """Counts the inputs of the slot's batch, each in its request's row. A row is cleared where a request begins."""
-        inputs, counts = slot.written.inputs, state.counts
-        settings = slot.device_settings[: len(inputs.seq_lens)]
         if not self.asked.penalties:
             return
+        inputs = slot.written.inputs
+        settings = slot.device_settings[: len(inputs.seq_lens)]
 
         @torch.inference_mode()
         def work() -> None:
@@ -125,21 +112,24 @@ class SamplingModel(SplitModel):
         """Which rows of a batch are the first of their requests: bool [rows]."""
         return inputs.positions[inputs.query_starts[:-1]] == 0
 
-    def sample(self, slot: SamplingSlot, state: State) -> None:
-        """Draws each sampled row's next token from its scores, to `slot.written.outputs`."""
-        inputs, outputs = slot.written.inputs, slot.written.outputs
+    def sample(self, slot: SamplingSlot, counts: torch.Tensor | None = None) -> None:
+        """Draws each sampled row's next token from its scores, to `slot.written.outputs`. An engine that keeps no state
+        need not count either."""
+        if counts is None:
+            counts = self.state
+            self.count(slot, counts)
+        inputs, scores, allowed = slot.written.inputs, self.scores_of(slot), self.allowed(slot)
+        outputs, logprobs = slot.written.outputs
         settings = slot.device_settings[: len(inputs.seq_lens)]
-        logprobs = slot.device_tokens.view(2, -1)[1, : len(outputs)].view(torch.float32)
-        scores, allowed = self.scores[: len(outputs)], self.allowed(slot)
 
         @torch.inference_mode()
         def work() -> None:
             row = torch.searchsorted(inputs.query_starts[1:], inputs.sampling_rows, right=True)
             positions = inputs.seq_lens[row]  # of the tokens to be drawn
-            tokens, likely = self.choose(allowed(scores), settings[row], state.counts, positions)
+            tokens, likely = self.choose(allowed(scores), settings[row], counts, positions)
             outputs.copy_(tokens)
             if likely is not None:
-                logprobs.copy_(likely)
+                logprobs.view(torch.float32).copy_(likely)
 
         self.device.compute("sample", slot, work)
 
@@ -156,7 +146,7 @@ def choose(
     Args:
         scores: [rows, vocabulary].
         settings: as a slot has them, int32 [rows, any].
-        counts: of a State.
+        counts: as `new_state` has them.
         positions: of the tokens to be drawn, int32 [rows].
         asked: what of it is looked at.
 

@@ -1,7 +1,7 @@
 """Sampling: what requests ask for, and which row on the GPU is whose. What is in these rows, sampler.py knows."""
 
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import NamedTuple
@@ -129,15 +129,8 @@ class SamplingRequest(Request):
 
     __slots__ = ("sampling", "row", "settings", "logprobs")
 
-    def __init__(
-        self,
-        id: str,
-        prompt: Sequence[int],
-        max_new_tokens: int,
-        stop_tokens: Sequence[int] = (),
-        sampling: Sampling | None = None,
-    ):
-        super().__init__(id, prompt, max_new_tokens, stop_tokens)
+    def __init__(self, *args, sampling: Sampling | None = None, **named):
+        super().__init__(*args, **named)
         self.sampling = sampling or Sampling()
         self.row = -1
         self.settings = np.zeros(0, dtype=np.int32)

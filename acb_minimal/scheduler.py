@@ -86,17 +86,19 @@ class Scheduler:
         Decodes come before prompts without sorting: a request is admitted only when all before it have their whole
         prompt scheduled, so at most the last of `running` is still in prefill.
         """
-        rows = _Rows(self.max_batch_tokens)
+        rows: list[Row] = []
+        budget = self.max_batch_tokens
         for request in self.running:
-            rows.add(request)
-        while rows.budget and self.waiting and len(self.running) < self.max_running:
+            budget -= _add_row(rows, request, budget)
+        while budget and self.waiting and len(self.running) < self.max_running:
             if not self.admit(self.waiting[0]):
                 break  # a smaller request further back must not overtake, or a large one might wait for ever
             self.running.append(self.waiting.popleft())
-            rows.add(self.running[-1])
-        batch = Batch(rows.rows, self._next_number) if rows.rows else None
-        self._next_number += batch is not None
-        return batch
+            budget -= _add_row(rows, self.running[-1], budget)
+        if not rows:
+            return None
+        self._next_number += 1
+        return Batch(rows, self._next_number - 1)
 
     def admit(self, request: Request) -> bool:
         """Gives the request the pages to run with; False, and none, if there are not enough."""
@@ -172,24 +174,14 @@ def device_rows(batch: Batch, scheduler: Scheduler) -> Iterator[tuple[Request, i
     return zip(new, (row for row in range(scheduler.max_running) if row not in taken), strict=False)
 
 
-class _Rows:
-    """The rows of a batch that is being put together, and how many tokens may still join it."""
-
-    def __init__(self, budget: int):
-        self.rows: list[Row] = []
-        self.budget = budget
-        self._sampled = 0
-
-    def add(self, request: Request) -> None:
-        """Adds the request's next positions, as many as there is room for."""
-        length = min(request.unscheduled, self.budget)
-        if not length:
-            return
-        row = Row(request, request.scheduled, length, request.source)
-        self.rows.append(row)
-        self.budget -= length
+def _add_row(rows: list[Row], request: Request, budget: int) -> int:
+    """Adds the request's next positions to a batch, as many as there is room for. Returns how many."""
+    length = min(request.unscheduled, budget)
+    if length:
+        rows.append(Row(request, request.scheduled, length, request.source))
         request.scheduled += length
-        if row.samples:
-            # A request that decodes has a row in every batch, so the batch before is where its token comes from.
-            request.source = self._sampled
-            self._sampled += 1
+        if rows[-1].samples:
+            # A request that decodes has a row in every batch, so the batch before is where its token comes from. There
+            # it is as far back as the row, since all rows sample but one that fills up a batch.
+            request.source = len(rows) - 1
+    return length

@@ -23,7 +23,8 @@ class SlotSize(NamedTuple):
         tokens: tokens of all rows.
         pages: KV pages of one row.
         vocab: token ids are below it; 0 where nobody asks.
-        biases: scores of one row that a request may change by name.
+        biases: scores of one row that a request may change by name (sampling.py).
+        drafts: that go along in each decode (speculation.py).
     """
 
     rows: int
@@ -31,6 +32,7 @@ class SlotSize(NamedTuple):
     pages: int
     vocab: int = 0
     biases: int = 0
+    drafts: int = 0
 
 
 class Inputs(NamedTuple):
@@ -108,7 +110,8 @@ class Written:
     Attributes:
         batch: the batch, with its padding.
         inputs: the device's views, cut to the batch.
-        outputs: where its sampled tokens belong: int32 [sampled rows, padding included], on the device.
+        outputs: where its sampled tokens belong: int32 [sampled rows, padding included], on the device; of a slot with
+            several `results`, [results, sampled rows].
     """
 
     batch: Batch
@@ -124,9 +127,10 @@ class IOSlot:
         unknown: for each token id that the last `write` did not know: its index in `input_ids`, its request and its
             position there.
         results: int32 numbers that come back for each row that samples; the token is the first.
+        width: tokens of each decode; more than one if drafts go along (speculation.py).
     """
 
-    results = 1
+    results = width = 1
 
     def __init__(self, size: SlotSize, page_size: int, scratch_page: int, device: Device, name: str = "A"):
         """
@@ -138,16 +142,20 @@ class IOSlot:
         """
         self.size, self.page_size, self.scratch_page = size, page_size, scratch_page
         self.device, self.name = device, name
-        self.host_buffer = device.pinned(Inputs.numel(size))
-        self.device_buffer = torch.zeros_like(self.host_buffer, device=device.torch_device)
-        self.host_tokens = device.pinned(self.results * size.rows)
-        self.device_tokens = torch.zeros_like(self.host_tokens, device=device.torch_device)
+        self.host_buffer, self.device_buffer = self.twins(Inputs.numel(size))
+        shape = (size.rows,) if self.results == 1 else (self.results, size.rows)
+        self.host_tokens, self.device_tokens = self.twins(*shape)
         self.host_inputs = Inputs.cut(self.host_buffer.numpy(), size)
         self.device_inputs = Inputs.cut(self.device_buffer, size)
         self.token_view = self.host_tokens.numpy()
         self._written: Written | None = None
         self._tables: list[tuple[list[int] | None, int]] = [(None, 0)] * size.rows  # whose pages, and how many of them
         self.unknown: list[tuple[int, Request, int]] = []
+
+    def twins(self, *shape: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """A pinned buffer, and one like it on the device: int32, zeros."""
+        host = self.device.pinned(math.prod(shape)).view(shape)
+        return host, torch.zeros_like(host, device=self.device.torch_device)
 
     @property
     def written(self) -> Written:
@@ -190,7 +198,7 @@ class IOSlot:
         host.sampling_rows[: len(sampled)] = ends[sampled] - 1
 
         inputs = self.device_inputs.trim(num_tokens, num_rows, len(sampled))
-        self._written = Written(batch, inputs, self.device_tokens[: len(sampled)])
+        self._written = Written(batch, inputs, self.device_tokens[..., : len(sampled)])
 
     def _write_page_table(self, batch: Batch) -> None:
         """A request's pages are written when it takes the row, and those it is given later when it has them, not per
@@ -221,7 +229,7 @@ class IOSlot:
 
     def pad(self, rows: int) -> None:
         """Writes a batch of `rows` decodes that belong to no request."""
-        self.write(Batch([], padding=rows))
+        self.write(Batch([], padding=rows, width=self.width))
 
     def fill(self) -> None:
         """Writes the token ids that were not known when the batch was written. All of them must be known now, but
@@ -238,8 +246,8 @@ class IOSlot:
         """Copies the sampled tokens to the host, on the current stream.
 
         Returns:
-            The host's view of them, int32 [len(batch.sampled)]: valid once the copy is done, for which the host has
-            waited here unless `non_blocking`.
+            The host's view of them, int32 [len(batch.sampled)], or [results, len(batch.sampled)] if there are several:
+            valid once the copy is done, for which the host has waited here unless `non_blocking`.
         """
         self.device.copy("d2h", self.host_tokens, self.device_tokens, non_blocking, self)
-        return self.token_view[: len(self.written.batch.sampled)]
+        return self.token_view[..., : len(self.written.batch.sampled)]

@@ -9,14 +9,11 @@ so far, and how many they are. A batch takes positions, lengths, KV slots and it
 writes them as if every draft had been right, which bounds them, and takes off what was not when it learns of it.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from .device import Device
 from .errors import InputError
 from .model import Model
 from .request import Batch, Request
@@ -48,16 +45,8 @@ class SpeculatingRequest(Request):
 
     __slots__ = ("drafts", "reserve", "in_flight", "row")
 
-    def __init__(
-        self,
-        id: str,
-        prompt: Sequence[int],
-        max_new_tokens: int,
-        stop_tokens: Sequence[int] = (),
-        drafts: int = 1,
-        reserve: int | None = None,
-    ):
-        super().__init__(id, prompt, max_new_tokens, stop_tokens)
+    def __init__(self, *args, drafts: int, reserve: int | None = None):
+        super().__init__(*args)
         self.drafts, self.reserve = drafts, reserve_for(drafts) if reserve is None else reserve
         self.in_flight, self.row = 0, -1
 
@@ -143,20 +132,17 @@ def decodes(row) -> bool:
 
 
 class SpeculatingSlot(IOSlot):
-    """An I/O slot whose rows may be drafts, and bring back a token for each.
+    """An I/O slot whose rows may have drafts, and bring back 1 + drafts tokens; -1 behind a draft that was wrong.
 
     Attributes:
         host_rows: pinned, int32 [2, rows]: each row's row on the device, and whether it is a decode.
         device_rows: their twin.
     """
 
-    def __init__(
-        self, size: SlotSize, page_size: int, scratch_page: int, device: Device, name: str = "A", drafts: int = 1
-    ):
-        self.drafts, self.results = drafts, 1 + drafts
-        super().__init__(size, page_size, scratch_page, device, name)
-        self.host_rows = device.pinned(2 * size.rows).view(2, size.rows)
-        self.device_rows = torch.zeros_like(self.host_rows, device=device.torch_device)
+    def __init__(self, size: SlotSize, *args):
+        self.results = self.width = 1 + size.drafts
+        super().__init__(size, *args)
+        self.host_rows, self.device_rows = self.twins(2, size.rows)
         self.row_view = self.host_rows.numpy()
 
     def write(self, batch: Batch) -> None:
@@ -167,9 +153,6 @@ class SpeculatingSlot(IOSlot):
         rows = [(getattr(row.request, "row", nobody), decodes(row)) for row in batch.rows]
         rows += [(nobody, False)] * batch.padding
         self.row_view[:, : len(rows)] = np.array(rows).T
-        written = self.written
-        outputs = self.device_tokens.view(self.results, -1)[:, : len(written.outputs)]
-        self._written = replace(written, outputs=outputs)
 
     def _write_ids(self, batch: Batch) -> None:
         ids: list[int] = []
@@ -178,54 +161,32 @@ class SpeculatingSlot(IOSlot):
             ids += [0] * row.length if decodes(row) else known
         self.host_inputs.input_ids[: batch.num_tokens] = ids + [0] * (batch.num_tokens - len(ids))
 
-    def pad(self, rows: int) -> None:
-        self.write(Batch([], padding=rows, width=self.results))
-
     def upload(self, non_blocking: bool = False) -> None:
         super().upload(non_blocking)
         self.device.copy("h2d", self.device_rows, self.host_rows, non_blocking, self)
-
-    def download(self, non_blocking: bool = False) -> np.ndarray:
-        """As IOSlot has it, but int32 [1 + drafts, len(batch.sampled)]; -1 behind a draft that was wrong."""
-        count = len(super().download(non_blocking))
-        return self.token_view.reshape(self.results, -1)[:, :count]
-
-
-class History(NamedTuple):
-    """What the device knows of the requests that run. There is one, and not one for each slot: a batch goes on from
-    where the last has left it.
-
-    Attributes:
-        tokens: of the request that has the row, prompt and answer; int32 [rows + 1, positions], the last row for
-            padding. What lies behind `lengths` is nothing.
-        lengths: how many they are, int32 [rows + 1]. The newest has not been an input yet.
-    """
-
-    tokens: torch.Tensor
-    lengths: torch.Tensor
 
 
 class SpeculatingModel(Model):
     """A model that drafts and verifies.
 
+    What it knows of the requests that run is there once, and not once for each slot: a batch goes on from where the
+    last has left it.
+
     Attributes:
         drafts: in each decode.
-        history: of the requests that run.
+        history: tokens of the request that has the row, prompt and answer; int32 [rows + 1, positions], the last row
+            for padding. What lies behind `lengths` is nothing.
+        lengths: how many they are, int32 [rows + 1]. The newest has not been an input yet.
     """
 
     slot_class = SpeculatingSlot
 
-    def __init__(self, network, layers, cache, size: SlotSize, device: Device, drafts: int = 1):
-        super().__init__(network, layers, cache, size, device)
-        self.drafts = drafts
-        shape = size.rows + 1, size.pages * cache.page_size + 1 + drafts
-        where = device.torch_device if network is not None else "meta"
-        self.history = History(
-            torch.zeros(shape, dtype=torch.int32, device=where), torch.zeros(shape[0], dtype=torch.int32, device=where)
-        )
-
-    def make_slot(self, name: str) -> SpeculatingSlot:
-        return self.slot_class(self.size, self.cache.page_size, self.cache.scratch_page, self.device, name, self.drafts)
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.drafts = self.size.drafts
+        shape = self.size.rows + 1, self.size.pages * self.cache.page_size + 1 + self.drafts
+        self.history = torch.zeros(shape, dtype=torch.int32, device=self.where)
+        self.lengths = torch.zeros_like(self.history[:, 0])
 
     def carry_over(self, slot: SpeculatingSlot, previous: SpeculatingSlot) -> None:
         """Does nothing: `correct` takes the newest tokens from where `verify` has left them."""
@@ -239,37 +200,38 @@ class SpeculatingModel(Model):
     def correct(self, slot: SpeculatingSlot) -> None:
         """Writes over what the host could not know of decodes: positions, KV slots, lengths and newest tokens. What it
         did know, tokens to prefill, goes into the history."""
-        inputs, history, page_size = slot.written.inputs, self.history, slot.page_size
+        inputs, history, lengths, page_size = slot.written.inputs, self.history, self.lengths, slot.page_size
         owner, decoding = slot.device_rows[:, : len(inputs.seq_lens)]
 
         @torch.inference_mode()
         def work() -> None:
-            row, rows, most = inputs.row_of_token, *history.tokens.shape
-            decode, length = decoding[row] > 0, history.lengths[owner]
-            first = length - 1  # of a decode: the position of its newest token
+            rows, most = history.shape
+            row = inputs.row_of_token
             places = torch.arange(len(row), dtype=torch.int32, device=row.device) - inputs.query_starts[row]
+            decode, length = decoding[row] > 0, lengths[owner]
+            first = length - 1  # of a decode: the position of its newest token
             positions = torch.where(decode, first[row] + places, inputs.positions)
             page = inputs.page_table[row, positions // page_size]
             inputs.positions.copy_(positions)
             inputs.kv_slots.copy_(page * page_size + positions % page_size)
             inputs.seq_lens.copy_(torch.where(decoding > 0, length + self.drafts, inputs.seq_lens))
-            newest = history.tokens[owner, first.clamp(min=0)]
+            newest = history[owner, first.clamp(min=0)]
             inputs.input_ids.copy_(torch.where(decode & (places == 0), newest[row], inputs.input_ids))
             to = torch.where(decode, rows - 1, owner[row]).long() * most + positions
-            history.tokens.view(-1).index_copy_(0, to, inputs.input_ids)
+            history.view(-1).index_copy_(0, to, inputs.input_ids)
 
         self.device.compute("correct", slot, work)
 
     def draft(self, slot: SpeculatingSlot) -> None:
         """Writes the drafts of decodes behind their newest tokens."""
-        inputs, history = slot.written.inputs, self.history
+        inputs, history, lengths = slot.written.inputs, self.history, self.lengths
         owner, decoding = slot.device_rows[:, : len(inputs.seq_lens)]
 
         @torch.inference_mode()
         def work() -> None:
             row = inputs.row_of_token
             places = torch.arange(len(row), dtype=torch.int32, device=row.device) - inputs.query_starts[row]
-            drafts = lookup(history.tokens[owner], self.known(slot, history.lengths[owner]), self.drafts)
+            drafts = lookup(history[owner], self.known(slot, lengths[owner]), self.drafts)
             mine = drafts[row, (places - 1).clamp(0, self.drafts - 1)]
             inputs.input_ids.copy_(torch.where((decoding[row] > 0) & (places > 0), mine, inputs.input_ids))
 
@@ -281,7 +243,7 @@ class SpeculatingModel(Model):
 
     def verify(self, slot: SpeculatingSlot) -> None:
         """Runs the slot's batch. Writes to `slot.written.outputs` what each sampled row has got, and to the history."""
-        written, history = slot.written, self.history
+        written, history, lengths = slot.written, self.history, self.lengths
         inputs, outputs, longest = written.inputs, written.outputs, written.batch.max_query_len
         owner, decoding = slot.device_rows[:, : len(inputs.seq_lens)]
 
@@ -295,12 +257,12 @@ class SpeculatingModel(Model):
 
             row = inputs.row_of_token[inputs.sampling_rows]
             mine, decode = owner[row], decoding[row] > 0
-            length = torch.where(decode, history.lengths[mine], inputs.seq_lens[row])
+            length = torch.where(decode, lengths[mine], inputs.seq_lens[row])
             accepted = torch.where(decode, self.accept(inputs.input_ids[asked], likeliest, mine, length), 0)
             tokens = torch.where(decode[:, None], likeliest, likeliest[:, -1:])
             outputs.copy_(torch.where(count <= accepted[:, None], tokens, -1).T)
-            history.tokens[mine[:, None], length[:, None] + count] = tokens
-            history.lengths[mine] = length + accepted + 1
+            history[mine[:, None], length[:, None] + count] = tokens
+            lengths[mine] = length + accepted + 1
 
         self.device.compute("forward", slot, work)
 

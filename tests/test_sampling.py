@@ -69,7 +69,7 @@ def test_a_batch_draws_what_each_of_its_requests_draws_alone(each, seed):
     for number, sampling in enumerate(each):
         length, prompt_len = rng.integers(2, 9), rng.integers(1, 3)
         tokens = rng.integers(0, VOCAB, length).tolist()
-        requests.append(SamplingRequest(str(number), tokens, 8, (1, 5), sampling))
+        requests.append(SamplingRequest(str(number), tokens, 8, (1, 5), sampling=sampling))
         requests[-1].prompt_len = prompt_len  # the rest of it was generated
         requests[-1].take(rows - 1 - number)
     asked = Asked.by(requests)
@@ -84,7 +84,7 @@ def test_a_batch_draws_what_each_of_its_requests_draws_alone(each, seed):
     scores = rng.normal(scale=3, size=(rows, VOCAB))
     model.scores.copy_(torch.from_numpy(scores))
     state = model.new_state()
-    state.counts.fill_(7)  # of whoever had the rows before
+    state.fill_(7)  # of whoever had the rows before
     model.count(slot, state)
     model.sample(slot, state)
     tokens, bits = slot.download()

@@ -83,7 +83,7 @@ def test_the_reserve_is_what_can_be_touched(drafts, ahead):
     kind = type("Scheduler", (SpeculatingScheduler,), {"drafts": drafts})
     for trial in range(60):
         scheduler = kind(PagePool(40, 4), 1, 16, 100, 100)
-        request = SpeculatingRequest("a", [1, 2, 3], 1 + trial % 9, (), drafts)
+        request = SpeculatingRequest("a", [1, 2, 3], 1 + trial % 9, drafts=drafts)
         scheduler.add(request)
         in_flight, length = [], 3  # what the device knows
         while scheduler.has_work():
@@ -107,7 +107,7 @@ def test_the_reserve_is_what_can_be_touched(drafts, ahead):
 
 def test_the_host_counts_all_drafts_and_takes_off_what_was_wrong():
     scheduler = type("Scheduler", (SpeculatingScheduler,), {"drafts": 3})(PagePool(40, 4), 2, 8, 100, 100)
-    request = SpeculatingRequest("a", [1, 2], 9, [7], 3)
+    request = SpeculatingRequest("a", [1, 2], 9, [7], drafts=3)
     scheduler.add(request)
     first, second = scheduler.schedule(), scheduler.schedule()
     assert [(row.start, row.length) for row in first.rows + second.rows] == [(0, 2), (2, 4)]
@@ -198,7 +198,7 @@ def test_what_cannot_be_is_refused(options, limits, said):
 
 
 def test_a_request_needs_positions_for_its_drafts():
-    request = SpeculatingRequest("a", [1], 60, (), 3)
+    request = SpeculatingRequest("a", [1], 60, drafts=3)
     request.check(100, 66)
     with pytest.raises(InputError, match=r"1 prompt \+ 60 new tokens \+ 6 positions for drafts are past the"):
         request.check(100, 65)

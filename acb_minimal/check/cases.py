@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from ..grammar import Automaton, GrammarRequest
+from ..grammar import Automaton
 from ..request import Request
 from ..run.workload import workload
 from ..sampling import Sampling, SamplingRequest
@@ -110,11 +110,11 @@ class Case:
         for number, ((prompt, _, stop), asked) in enumerate(zip(self.served, self.prompts, strict=True)):
             given = str(number), prompt, asked.new_tokens, stop
             if drafts:
-                made.append(SpeculatingRequest(*given, drafts, self.reserve))
+                made.append(SpeculatingRequest(*given, drafts=drafts, reserve=self.reserve))
             elif sampled:
-                made.append(SamplingRequest(*given, asked.sampling))
+                made.append(SamplingRequest(*given, sampling=asked.sampling))
             else:
-                made.append(GrammarRequest(*given, asked.grammar) if asked.grammar else Request(*given))
+                made.append(Request(*given, asked.grammar))
         return made
 
     @property

@@ -128,11 +128,11 @@ def serve(
     drafts = case.drafts or (DRAFTS if verifies(engine_class) else 0)
     books, threads = Books(case, detector, any_tokens, sampled, drafts), set(threading.enumerate())
     cache = KVCache(NETWORK.layers, case.pages, case.page_size, NETWORK.dtype, device.torch_device)
-    given = case.network, NETWORK.layers, cache, case.size, device
+    given = case.network, NETWORK.layers, cache, case.size._replace(drafts=drafts), device
     _, scheduler, model = KINDS[sampled, constrained]
     if drafts:
         scheduler, model = SpeculatingScheduler, SpeculatingModel
-    more = (drafts,) if drafts else (Asked.by(books.requests),) if sampled else ()
+    more = (Asked.by(books.requests),) if sampled and not drafts else ()
     model = books.model(model, engine_class)(*given, *more)
     model.told = books.evidence.drew
     scheduler = books.scheduler(device, scheduler, engine_class)

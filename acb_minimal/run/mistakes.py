@@ -10,7 +10,7 @@ from ..errors import InputError
 from ..model import Model
 from ..preemption import PreemptingScheduler
 from ..request import Batch, Request
-from ..sampler import SamplingSlot, State
+from ..sampler import SamplingSlot
 from ..speculation import SpeculatingModel, SpeculatingSlot
 from .samplers import CompiledDraws
 
@@ -23,19 +23,19 @@ class HostCounts(CompiledDraws):
         super().carry_over(slot, previous)
         slot.carried = True
 
-    def sample(self, slot: SamplingSlot, state: State) -> None:
-        self._count_carried(slot, state, -1)
-        super().sample(slot, state)
-        self._count_carried(slot, state, 1)
+    def sample(self, slot: SamplingSlot, counts: torch.Tensor) -> None:
+        self._count_carried(slot, counts, -1)
+        super().sample(slot, counts)
+        self._count_carried(slot, counts, 1)
 
-    def _count_carried(self, slot: SamplingSlot, state: State, times: int) -> None:
+    def _count_carried(self, slot: SamplingSlot, counts: torch.Tensor, times: int) -> None:
         inputs, carried = slot.written.inputs, getattr(slot, "carried", False) and self.asked.penalties
         owner = slot.device_settings[: len(inputs.seq_lens), 0].long()
 
         @torch.inference_mode()
         def work() -> None:
             places = owner[inputs.row_of_token], inputs.input_ids.long()
-            state.counts[1].index_put_(places, times * (inputs.carry_over >= 0).int(), accumulate=True)
+            counts[1].index_put_(places, times * (inputs.carry_over >= 0).int(), accumulate=True)
 
         if carried:
             self.device.compute("count", slot, work)

@@ -6,11 +6,11 @@ from functools import partial
 from typing import NamedTuple
 
 from ..errors import InputError
-from ..grammar import GrammarModel, GrammarRequest, GrammarScheduler
+from ..grammar import GrammarModel, GrammarScheduler, GrammarSlot
 from ..grammar_table import TableModel, Tables
-from ..masked_draws import HeldSamplingRequest, MaskedSamplingModel, MaskedSamplingScheduler
 from ..model import Model
 from ..request import Request
+from ..sampler import SamplingSlot
 from ..sampling import Asked, Sampling, SamplingRequest, SamplingScheduler
 from ..scheduler import Scheduler
 from ..speculation import SpeculatingModel, SpeculatingRequest, SpeculatingScheduler, reserve_for
@@ -27,9 +27,12 @@ from .workload import Job
 # Of requests, by whether their tokens are drawn and whether they are held to masks: the request, scheduler and model.
 KINDS = {
     (False, False): (Request, Scheduler, Model),
-    (False, True): (GrammarRequest, GrammarScheduler, GrammarModel),
+    (False, True): (Request, GrammarScheduler, GrammarModel),
     (True, False): (SamplingRequest, SamplingScheduler, CompiledDraws),
-    (True, True): (HeldSamplingRequest, MaskedSamplingScheduler, composed(CompiledDraws, MaskedSamplingModel)),
+    (True, True): (
+        SamplingRequest, composed(SamplingScheduler, GrammarScheduler),
+        composed(CompiledDraws, GrammarModel, slot_class=composed(SamplingSlot, GrammarSlot)),
+    ),
 }
 
 
@@ -92,11 +95,11 @@ def choose_parts(engine: type, count: int, options: Options, checkpoint: Checkpo
         scheduler = composed(*[DialledScheduler] * len(dial), scheduler, drafts=drafts, **dial)
         model = composed(*[DialledModel] * len(dial), model, **dial)
         requests = [partial(SpeculatingRequest, drafts=drafts, reserve=reserve)] * count
-        return Parts(requests, scheduler, model, lambda *asked: (drafts,), drafts, reserve_for(drafts) - reserve)
+        return Parts(requests, scheduler, model, lambda *asked: (), drafts, reserve_for(drafts) - reserve)
     requests = []
     for sampling, grammar in zip(each, grammars(names, count, checkpoint), strict=True):
         asked = ({"sampling": sampling} if drawn else {}) | ({"grammar": grammar} if grammar else {})
-        requests.append(partial(KINDS[drawn, bool(grammar)][0], **asked))
+        requests.append(partial(KINDS[drawn, masked][0], **asked))
 
     def given(requests: Sequence[Request], vocab_size: int) -> tuple:
         return (Tables(requests, vocab_size),) if table else (Asked.by(requests),) if drawn else ()

@@ -162,7 +162,8 @@ class Session:
                 self.refused[request.id] = str(error)
         pages = min(per_request, self.pool.num_pages) + self.pool.pages_for(self.parts.beyond)
         biases = max((len(getattr(request, "biases", ())) for request in self.requests), default=0)
-        self.size = SlotSize(job.max_running, job.max_batch_tokens, pages, self.checkpoint.vocab_size, biases)
+        vocab_size, drafts = self.checkpoint.vocab_size, self.parts.drafts
+        self.size = SlotSize(job.max_running, job.max_batch_tokens, pages, vocab_size, biases, drafts)
         check_gpu(self.checkpoint, self.pool, self.device)
         self.mask_work: Callable[[int], float] = lambda number: self.options.mask_work
         self.started = 0.0

@@ -166,15 +166,14 @@ class TimedModel(Model):
         for number, (keys, values) in enumerate(zip(self.cache.keys, self.cache.values, strict=True)):
             self.device.watch(f"the keys of layer {number}", keys, self.cache.page_size)
             self.device.watch(f"the values of layer {number}", values, self.cache.page_size)
-        more = getattr(self, "scores", None), *getattr(self, "history", ())
-        for name, memory in zip(("the scores", "the tokens so far", "how many tokens there are"), more, strict=False):
-            if memory is not None:
-                self.device.watch(name, memory)
+        for attribute, name in MEMORY.items():
+            if hasattr(self, attribute):
+                self.device.watch(name, getattr(self, attribute))
 
     def new_state(self):
         """As SamplingModel has it, if it is one."""
         state = super().new_state()
-        self.device.watch("the counts", state.counts)
+        self.device.watch("the counts", state)
         return state
 
     def make_slot(self, name: str) -> IOSlot:
@@ -188,6 +187,9 @@ class TimedModel(Model):
         slot.host_inputs = Inputs.cut(self.device.host_view(slot.host_buffer), slot.size)
         return slot
 
+
+# What else a model may have on the device.
+MEMORY = {"scores": "the scores", "history": "the tokens so far", "lengths": "how many tokens there are"}
 
 # What the host reads and writes a slot's pinned memory through.
 VIEWS = {"outputs": "token_view", "masks": "mask_view", "settings": "settings_view", "states": "state_view",

@@ -48,7 +48,8 @@ STEPS_NOTE = "ms per decode step, medians. Same: tokens of chapters 6 and 8 that
 
 def model_of(rows: int, vocab_size: int, sampling: Sampling) -> tuple[SamplingModel, list[SamplingRequest]]:
     """A model with room for so many rows, and as many requests that ask for the same."""
-    device, requests = machine(), [SamplingRequest(str(n), [n % vocab_size] * 8, 9, (), sampling) for n in range(rows)]
+    device = machine()
+    requests = [SamplingRequest(str(n), [n % vocab_size] * 8, 9, sampling=sampling) for n in range(rows)]
     for row, request in enumerate(requests):
         request.take(row)
         request.pages = [0]
@@ -69,7 +70,7 @@ def costs(rows: int, vocab_size: int, seconds) -> list[list]:
         slot.upload()
         model.scores.normal_(std=3)
         if not found:
-            scores, outputs = model.scores.bfloat16(), slot.written.outputs
+            scores, outputs = model.scores.bfloat16(), slot.written.outputs[0]
             greedy = seconds(lambda s=scores, o=outputs: o.copy_(s.argmax(-1)))
             found.append([rows, "the likeliest", None, greedy, None])
         counting = seconds(lambda m=model, a=slot, b=state: m.count(a, b)) if model.asked.penalties else None
