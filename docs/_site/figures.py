@@ -12,9 +12,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import charts
 import matplotlib
 import plots
-import rates
 from matplotlib.figure import Figure
 
 from acb_minimal.measure import result_table
@@ -70,10 +70,10 @@ def picture(name: str) -> tuple[Callable[..., Figure], str, str]:
         draw = functools.partial(plots.closeup, device.trace, number, before=before, wrong="D2H")
         return draw, device.trace.device, origin(environment(device) | {"command": "mkdocs build"})
     file, table, draw = {
-        "gains": ("law.json", "law", functools.partial(plots.gains, published=published())),
-        "regimes": ("regimes.json", "regimes", plots.regimes),
-        "roofline": ("roofline.json", "roofline", plots.roofline),
-        "rates": ("latency.json", "rates, simulated", rates.rates),
+        "gains": ("law.json", "law", functools.partial(charts.gains, published=published())),
+        "regimes": ("regimes.json", "regimes", charts.regimes),
+        "roofline": ("roofline.json", "roofline", charts.roofline),
+        "rates": ("latency.json", "rates, simulated", charts.rates),
     }[name]
     found = stored(file)[table]
     facts = found["environment"] | {"command": found["command"]}

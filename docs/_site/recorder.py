@@ -41,6 +41,7 @@ class Recorder(RaceDetector):
             `update` has `answers` too: the tokens so far of the requests in the batch.
         happened: the order of things: a call's number when the host makes it, ~number when the device is done with it.
         batches: those that were written to a slot, by number.
+        pages: of each of their rows, as they were when the batch was written.
         words: makes text of token ids.
     """
 
@@ -58,6 +59,7 @@ class Recorder(RaceDetector):
         self.calls: list[Call] = []
         self.happened: list[int] = []
         self.batches: dict[int, Batch] = {}
+        self.pages: dict[int, list[list[int]]] = {}
         self._numbers: dict[Operation, int] = {}
         self._of_actions: dict[int, int] = {}
 
@@ -138,7 +140,8 @@ class Recorder(RaceDetector):
         if line := self._line():  # an action has the line that touched anything first: a slot's making, say
             call["line"] = line.number
         if what in ("write", "fill") and slot in self.slots:
-            self.batches[batch_number] = self.slots[slot].batch
+            batch = self.batches[batch_number] = self.slots[slot].batch
+            self.pages.setdefault(batch_number, [list(row.request.pages) for row in batch.rows])
             self._note(call, self.slots[slot], "pinned inputs")
         if what == "update" and batch_number in self.batches:
             requests = (row.request for row in self.batches[batch_number].rows)

@@ -44,18 +44,10 @@ class RecordedDevice(SimulatedDevice):
         super().copy(engine, target, source, non_blocking, work)
 
 
-def record(
+def watch(
     engine_class: type, job: Job, checkpoint: Checkpoint, costs: Dialled, graphs: bool = False
-) -> dict[str, Any]:
-    """Serves a job on the simulated GPU.
-
-    Args:
-        graphs: whether the model launches decodes as graphs.
-
-    Returns:
-        The `calls` of a Recorder; `requests`: each one's prompt; `batches`: of each the requests in it; `steady`: the
-        numbers of those that figures are taken from (steps.typical_decodes).
-    """
+) -> tuple[Recorder, Session]:
+    """Serves a job on the simulated GPU, and says what was seen; `graphs`: the model launches decodes as graphs."""
     recorder = Recorder(lambda ids: [checkpoint.decode([token]) or "end" for token in ids])
 
     class Watched(engine_class):
@@ -65,6 +57,17 @@ def record(
 
     session = Session(job, Watched, checkpoint, RecordedDevice(costs, recorder), Options(graphs=graphs))
     session.serve()
+    return recorder, session
+
+
+def record(*watched, **options) -> dict[str, Any]:
+    """Serves a job as `watch` does.
+
+    Returns:
+        The `calls` of a Recorder; `requests`: each one's prompt; `batches`: of each the requests in it; `steady`: the
+        numbers of those that figures are taken from (steps.typical_decodes).
+    """
+    recorder, session = watch(*watched, **options)
     return {
         "calls": [call for call in recorder.calls if call["line"]],  # the last synchronize is nobody's
         "requests": {request.id: recorder.words(request.tokens[: request.prompt_len]) for request in session.requests},

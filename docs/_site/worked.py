@@ -8,6 +8,9 @@ import textwrap
 
 import griffe
 import widgets
+from dialled import Dialled
+from recorder import Recorder
+from recording import watch
 
 from acb_minimal.check import tables
 from acb_minimal.check.actions import HOST, Action
@@ -15,10 +18,9 @@ from acb_minimal.check.judge import Outcome
 from acb_minimal.check.schedules import replay
 from acb_minimal.kv_cache import PagePool
 from acb_minimal.models import counter
-from acb_minimal.request import Batch, Request
+from acb_minimal.request import Request
 from acb_minimal.run import engines
 from acb_minimal.run.checkpoint import Checkpoint
-from acb_minimal.run.session import Session
 from acb_minimal.run.workload import Job
 from acb_minimal.scheduler import Scheduler
 from acb_minimal.sim.costs import Costs
@@ -92,83 +94,16 @@ def _served(chapter: str, *without: str) -> Outcome:
 PAIRS = [(3, 4), (10, 14), (7, 9), (50, 54), (20, 24)]
 
 
-class Watched(SimulatedDevice):
-    """Keeps what batches take in and bring out.
-
-    log      what the host did for a batch, in order: what, and the batch's number
-    batches  each batch, by number; `pages` and `dead`: each one's pages, and its requests that had finished before it
-             was launched
-    ids      token ids of each batch as the host wrote them, and as the forward pass reads them
-    source   its carry-over index
-    sampled  the tokens it made
-    """
-
-    def __init__(self):
-        super().__init__(Costs.of("counter"))
-        self.log: list[tuple[str, int]] = []
-        self.batches: dict[int, Batch] = {}
-        self.pages: dict[int, list[int]] = {}
-        self.dead: dict[int, list[Request]] = {}
-        self.ids: dict[int, tuple[list[str], list[str]]] = {}
-        self.source: dict[int, list[int]] = {}
-        self.sampled: dict[int, list[str]] = {}
-
-    def spent(
-        self, what: str, since: float, rows: int, batch_number: int | None = None, slot: str | None = None
-    ) -> None:
-        super().spent(what, since, rows, batch_number, slot)
-        self.log.append((what, batch_number))
-
-    def compute(self, what: str, work: IOSlot, run) -> None:
-        number, inputs, outputs = work.batch.number, work.written.inputs, work.written.outputs
-        ids, source = inputs.input_ids, inputs.carry_over
-
-        def watched() -> None:
-            written = words(ids)
-            run()
-            if what == "carry_over":
-                self.ids[number], self.source[number] = (written, words(ids)), source.tolist()
-            else:
-                self.sampled[number] = words(outputs)
-
-        if what == "forward":
-            self.log.append(("launch", number))
-            requests = [row.request for row in self.batches[number].rows] if number in self.batches else []
-            self.dead[number] = [request for request in requests if request.finish_reason]
-        super().compute(what, work, watched)
-
-
-@functools.cache
-def checkpoint() -> Checkpoint:
-    return Checkpoint("counter")
-
-
-def words(ids) -> list[str]:
-    return [checkpoint().decode([token]) or "end" for token in ids.tolist()]
-
-
 def name(request: Request) -> str:
     return "{} to {}".format(*PAIRS[int(request.id)])
 
 
 @functools.cache
-def served(chapter: str) -> Watched:
-    """What a chapter's engine did for the five prompts."""
-    device = Watched()
+def served(chapter: str) -> Recorder:
+    """What was seen of a chapter's engine as it served the five prompts."""
     prompts = [counter.prompt(*pair) for pair in PAIRS]
     job = Job(prompts, max_new_tokens=8, max_running=4, max_batch_tokens=16, page_size=16)
-    session = Session(job, chapter, checkpoint(), device)
-    schedule = session.scheduler.schedule
-
-    def watched() -> Batch | None:
-        if batch := schedule():
-            device.batches[batch.number] = batch
-            device.pages[batch.number] = [row.request.pages[0] for row in batch.rows]
-        return batch
-
-    session.scheduler.schedule = watched
-    session.serve()
-    return device
+    return watch(engines.load_chapter(chapter), job, Checkpoint("counter"), Dialled.to(1e-2, 1e-3, 1e-3, 0.0))[0]
 
 
 # --- chapter 4: how a page changes hands ---
@@ -177,10 +112,23 @@ def served(chapter: str) -> Watched:
 def handed_on() -> str:
     """What becomes of the page of the first request that finishes with a row in the next batch: a table in Markdown,
     up to when that row's writing is written over."""
-    seen = served("ch4")
-    late = next(number for number, dead in sorted(seen.dead.items()) if dead)
-    row = next(row for row in seen.batches[late].rows if row.request in seen.dead[late])
-    page = seen.pages[late][seen.batches[late].rows.index(row)]
+    seen, did, ended = served("ch4"), [], {}  # what the host does, for which batch; when a request has its last token
+    for call in seen.calls:
+        if call.get("what") in ("schedule", "forward", "update"):
+            did.append((call["what"], call.get("batch")))
+        for row in seen.batches[call["batch"]].rows if "answers" in call else ():
+            if len(call["answers"][row.request.id]) == len(row.request.generated):
+                ended.setdefault(row.request.id, len(did))
+
+    def dead(number: int, request: Request) -> bool:
+        return ended[request.id] <= did.index(("forward", number))
+
+    late, row, page = next(
+        (number, row, pages[0])
+        for number, batch in sorted(seen.batches.items())
+        for row, pages in zip(batch.rows, seen.pages[number], strict=True)
+        if dead(number, row.request)
+    )
     told = {
         ("schedule", late): f"schedules batch {late}, with a row for `{name(row.request)}`",
         ("update", late - 1): f"takes in batch {late - 1}: **`{name(row.request)}` is finished, its page is free**",
@@ -188,17 +136,17 @@ def handed_on() -> str:
     }
     lines = ["| the host, in order | what is written to the page | positions read |", "| --- | --- | --- |"]
     owner = row.request
-    for did in seen.log[seen.log.index(("launch", late - 1)) :]:
-        what, number = did
-        users = [row for row, its in zip(seen.batches[number].rows, seen.pages[number], strict=True) if its == page]
+    for what, number in did[did.index(("forward", late - 1)) :]:
+        both = zip(seen.batches[number].rows, seen.pages[number], strict=True)
+        users = [user for user, pages in both if page in pages]
         if what == "schedule" and users and users[0].request is not owner:
             owner = users[0].request
-            told[did] = f"schedules batch {number}: **`{name(owner)}` gets the page**"
-        if what != "launch":
-            lines += [f"| {told[did]} | | |"] if did in told else []
+            told[what, number] = f"schedules batch {number}: **`{name(owner)}` gets the page**"
+        if what != "forward":
+            lines += [f"| {told[what, number]} | | |"] if (what, number) in told else []
         elif users:
             request, start, length, _ = users[0]
-            who = f"`{name(request)}`" + ", dead," * (request in seen.dead[number])
+            who = f"`{name(request)}`" + ", dead," * dead(number, request)
             last = start + length - 1
             where = f"positions {start} to {last}" if length > 1 else f"position {start}"
             lines.append(f"| launches batch {number} | {who} writes {where} | 0 to {last} |")
@@ -213,17 +161,31 @@ def handed_on() -> str:
 def carried_over() -> str:
     """The tokens of a batch on their way into the next one, in which rows have changed place: two tables."""
     seen = served("ch5")
-    number = next(number for number in sorted(seen.source) if moved(seen.source[number]))
-    before, after = seen.batches[number - 1], seen.batches[number]
-    sampled, (written, read), source = seen.sampled[number - 1], seen.ids[number], seen.source[number]
+    held = {(call["what"], call["batch"]): call["then"] for call in seen.calls if "then" in call}
+
+    def source(number: int) -> list[int]:
+        """Of each token of a batch where it is among the outputs of the one before; -1 if it is not from there."""
+        before, after = seen.batches[number - 1], seen.batches[number]
+        ids = [before.rows[place].request.id for place in before.sampled]
+        each = [row.request.id for row in after.rows for _ in range(row.length)]
+        return [ids.index(id) if id in ids else -1 for id in each]
+
+    number = next(
+        each
+        for each in sorted(seen.batches)[1:]
+        if any(index not in (-1, place) for place, index in enumerate(source(each)))
+    )
+    before, after, carried = seen.batches[number - 1], seen.batches[number], source(number)
+    sampled = held["forward", number - 1]["outputs"]
+    written, read = held["write", number]["pinned inputs"], held["carry_over", number]["inputs"]
     made = [f"<div><table><caption>Batch {number - 1}, outputs</caption>", _row("th", "index", "request", "token")]
     for index, place in enumerate(before.sampled):
-        text = f"<mark>{sampled[index]}</mark>" if index in source else f"<s>{sampled[index]}</s>"
+        text = f"<mark>{sampled[index]}</mark>" if index in carried else f"<s>{sampled[index]}</s>"
         made.append(_row("td", index, name(before.rows[place].request), text))
     made.append(f"</table></div><div><table><caption>Batch {number}, inputs</caption>")
     made.append(_row("th", "request", "the host wrote", "<code>carry_over</code>", "the GPU reads"))
     requests = [name(row.request) for row in after.rows for _ in range(row.length)]
-    for request, id, index, token in zip(requests, written, source, read, strict=True):
+    for request, id, index, token in zip(requests, written, carried, read, strict=True):
         known = index < 0
         cells = (id, index, token) if known else (f"<i>{id}</i>", index, f"<mark>{token}</mark>")
         made.append(_row("td", request, *cells))
@@ -233,8 +195,3 @@ def carried_over() -> str:
 
 def _row(tag: str, *cells) -> str:
     return f"<tr>{''.join(f'<{tag}>{cell}</{tag}>' for cell in cells)}</tr>"
-
-
-def moved(source: list[int]) -> bool:
-    """Whether a carried token comes from another place than its own."""
-    return any(index >= 0 and index != place for place, index in enumerate(source))

@@ -168,17 +168,6 @@ def test_a_bar_marks_its_line_and_a_line_its_bars(tab):
     assert lit.count() > 2
 
 
-def test_the_figures_are_those_of_the_law(tab):
-    go(tab, "?chapter=ch5_carry_over&K=20&L=4&H=8&R=0")
-    shown = dict(zip(*[iter(tab.locator(".figures").inner_text().replace(" ms", "").split("\n"))] * 2, strict=True))
-    assert float(shown["law, synchronous"]) == 28
-    assert float(shown["law, asynchronous"]) == 20
-    assert float(shown["step"]) == pytest.approx(20, abs=0.1)
-    assert float(shown["chapter 1's step"]) == pytest.approx(28, abs=0.1)
-    assert float(shown["speedup over chapter 1"]) == pytest.approx(1.4, abs=0.01)
-    assert float(shown["bubbles"]) == 0
-
-
 @pytest.mark.parametrize("stem", STEMS)
 def test_every_chapter_is_played_line_by_line_as_it_is_and_without_each_line(tab, stem):
     tab.get_by_label("chapter", exact=True).select_option(stem)
@@ -231,13 +220,6 @@ def test_an_address_leads_to_the_moment_it_was_taken_at(tab):
     found = player(tab, "state")
     assert found == state  # its moment too: rounded, it could be before the event that it is of
     assert line_of_host(tab) == line
-
-
-def test_a_chapter_leads_to_its_engine(reader):
-    reader.open("chapters/ch3_events/")
-    reader.click(reader.tab.locator("article a[href*='explore/?']").first)
-    reader.tab.wait_for_function("document.querySelector('.explore').player")
-    assert player(reader.tab, "state.chapter") == "ch3_events"
 
 
 def test_the_tour_shows_what_it_tells(tab):

@@ -2,13 +2,11 @@
 
 import re
 import sys
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from acb_minimal.check.mutations import mutants
-from acb_minimal.course.counting import PAIRS
 from acb_minimal.pictures.theme import NARROW, WIDTH
 from acb_minimal.run.engines import chapter_paths
 
@@ -16,9 +14,6 @@ sys.path.append(str(Path(__file__).parents[2] / "docs" / "_site"))
 import figures
 import plots
 from measured import Measured
-
-TOKENS = [b - a + 2 for a, b in PAIRS]  # the numbers and the end token
-GROUPS = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
 def test_the_early_download_is_in_the_picture_of_it_and_marked():
@@ -32,19 +27,9 @@ def test_the_early_download_is_in_the_picture_of_it_and_marked():
     assert "too early" in [text.get_text() for text in draw().axes[0].texts]
 
 
-@pytest.mark.parametrize("groups", [GROUPS, [range(len(PAIRS))]], ids=["fixed", "continuous"])
-def test_every_request_of_the_picture_of_batching_runs_for_as_many_steps_as_it_makes_tokens(groups):
-    steps = plots.served(groups)
-    for number, tokens in enumerate(TOKENS):
-        ran = [step for step, running in enumerate(steps) if number in running]
-        assert len(ran) == tokens
-        assert all(after - before == 1 for before, after in pairwise(ran))
-    assert max(map(len, steps)) == plots.PLACES
-
-
 def test_a_picture_has_no_colour_but_the_page_s():
     for width in (WIDTH, NARROW):
-        drawn = figures.svg("timeline-wide-ch1_sync", width, "told")
+        drawn = figures.svg("timeline-wide-ch1_sync", width)
         assert not re.findall(r"#[0-9a-f]{6}", drawn)
         used = set(re.findall(r"var\(--acb-([\w-]+)\)", drawn))
         assert {"a-fill", "bubbles", "ink", "lane"} <= used <= set(re.findall(r"--acb-([\w-]+):", figures.colours()))

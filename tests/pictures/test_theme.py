@@ -9,7 +9,7 @@ from pictures.drawn import both_themes, contrast, lightness
 from pictures.samples import ROWS, made
 
 from acb_minimal.pictures.breakdown import breakdown
-from acb_minimal.pictures.theme import DARK, LIGHT
+from acb_minimal.pictures.theme import DARK
 from acb_minimal.pictures.timeline import timeline
 
 
@@ -31,11 +31,6 @@ def test_colours_stand_out_from_the_page_and_slots_from_each_other(theme):
     assert contrast(a.fill, b.fill) >= 1.8  # in grey they are a dark and a light one
     assert contrast(theme.host.fill, a.fill) >= 1.5 <= contrast(theme.host.fill, b.fill)
     assert min(contrast(color, theme.page) for color in (theme.kernels, theme.bubbles)) >= 3
-
-
-def test_letters_next_to_each_other_have_different_colours():
-    inks = [LIGHT.slot(letter) for letter in "ABCD"]
-    assert all(one != other for one, other in zip(inks, inks[1:], strict=False))
 
 
 def test_drawing_leaves_nothing_behind_in_pyplot():

@@ -72,13 +72,6 @@ def test_bubbles_are_shaded_where_the_trace_has_them_and_nowhere_else(run):
             assert end - start == pytest.approx(max(1e3 * seconds, THINNEST * point(figure)))
 
 
-def test_bubbles_say_how_long_they_are():
-    assert {"2.00 ms", "0.05 ms"} <= set(written(timeline(made(), 0, 2)))
-    trace = made()
-    trace.add("compute", "forward", 1.033053, 1.0400, 3, "B")
-    assert "<0.01 ms" in written(timeline(trace, 2, 3))
-
-
 def test_the_filled_share_of_a_bar_is_the_share_with_kernels():
     trace = made()
     trace.add("compute", "replay", 1.0340, 1.0440, 3, "B", kernels=0.0100)
@@ -133,23 +126,6 @@ def test_where_there_is_no_room_for_a_text_there_is_none():
     assert not any("A" in text for text in written(figure) if text != "slot A")
 
 
-def test_the_legend_names_what_was_drawn_and_nothing_else():
-    def legend(trace: Trace) -> list[str]:
-        return [text.get_text() for text in timeline(trace, 0, max(trace.batches())).legends[0].get_texts()]
-
-    gaps = "launch gaps (share of the height)"
-    assert legend(made()) == ["slot A", "slot B", "schedule, update", "wait", gaps, "bubbles"]
-    first = [span for span in made().spans if span.batch_number == 0]
-    assert legend(Trace("", first)) == ["slot A", "schedule, update", gaps]
-    assert legend(Trace("", [replace(span, kernels=span.seconds) for span in first if span.slot])) == ["slot A"]
-
-
-def test_the_title_says_what_the_trace_was_recorded_on():
-    assert "ch1 (simulated something)" in written(timeline(made(), 0, 2, title="ch1"))
-    assert "simulated something" in written(timeline(made(), 0, 2))
-    assert "ch1 (NVIDIA H200)" in written(timeline(kernels_unknown(made()), 0, 2, title="ch1"))
-
-
 @pytest.mark.parametrize(
     ("first", "last", "message"),
     [
@@ -162,8 +138,3 @@ def test_a_timeline_of_what_is_not_there_is_refused(first, last, message):
     with pytest.raises(InputError) as error:
         timeline(made(), first, last)
     assert str(error.value) == message
-
-
-def test_a_timeline_of_nothing_is_refused():
-    with pytest.raises(InputError, match="the trace has no batches to draw"):
-        timeline(Trace(), 0, 0)

@@ -22,13 +22,6 @@ def test_a_synchronous_engine_has_a_bubble_before_every_batch_but_the_first(eage
     assert report.gpu.segments.by == "copies to the host and waits"
 
 
-def test_a_synchronous_engine_bound_by_launches_has_both_kinds_of_gaps():
-    report = sync(length=6, took=10).report()
-    assert (report.bubbles.count, us(report.bubbles.seconds)) == (4, 4 * (300 + 3 + 3 + LATENCY))
-    assert (report.launch_gaps.count, us(report.launch_gaps.seconds)) == (5 * 9, 5 * 9 * 4)
-    assert report.batches == 5
-
-
 def test_an_asynchronous_engine_with_graphs_has_no_gaps():
     report = asynchronous(eager=False).report()
     assert (report.busy, report.batches) == (1.0, 5)

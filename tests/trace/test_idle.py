@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from tape import asynchronous, sync
+from tape import sync
 
 from acb_minimal.errors import InputError
 from acb_minimal.measure.kernel_profile import kernel_runs
@@ -134,18 +134,6 @@ def test_eighty_columns_hold_every_number_whole(long):
     assert "…" not in narrow
     numbers = [word for word in wide.split() if any(char.isdigit() for char in word)]
     assert set(numbers) <= set(narrow.split())
-
-
-def test_two_traces_are_put_side_by_side_with_what_was_predicted():
-    console = Console(width=80)
-    with console.capture() as capture:
-        console.print(tables.compare(sync(8).report(), asynchronous(8, bookkeeping=300).report()))
-    text = " ".join(capture.get().split())
-    assert "step 0.507 ms 0.354 ms -30.2%" in text
-    assert "launched ahead 0% 100%" in text
-    assert "Predicted from before: 0.353 ms a step; it takes 0.354 ms" in text
-    with pytest.raises(InputError, match="nothing to compare: it has 0 steps"):
-        tables.compare(sync(8).report(), sync(2).report())
 
 
 def test_the_slowest_of_several_gpus_is_the_one_that_the_others_wait_for():
