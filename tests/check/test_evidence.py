@@ -71,11 +71,6 @@ def test_a_page_that_somebody_else_has_written():
     assert outcome.why == "page 15 of request 0 was written by request 1 in batch 0"
 
 
-def test_a_token_is_named_by_its_place():
-    outcome = replay(without("ch5", "self.model.carry_over"), "0")
-    assert outcome.failure == "batch 1 gave request 0 token 6 as its 2nd token; right is 18"
-
-
 OWN_BOOKS = """
 class Engine:
     def __init__(self, model, scheduler, cuda):

@@ -110,27 +110,18 @@ def test_a_file_of_one_s_own(tmp_path):
     ]
 
 
+def test_the_table_has_numbers_of_batches_and_a_seed_or_two_bubbles(monkeypatch):
+    texts = "self.compute.wait_event(self.uploaded)", "self.downloaded = {"
+    monkeypatch.setattr(module, "mutants", lambda name: [each for each in mutants(name) if each.text.startswith(texts)])
+    (_, _, *bubble), (_, _, *hazard) = module.table("ch5", lambda said: None).rows
+    assert hazard == [0, 0, None, hazard[3], None, None]
+    assert isinstance(hazard[3], int)
+    *none, before, after = bubble
+    assert none == [None] * 4
+    assert before < after
+
+
 def test_a_bubble_grows_when_the_host_waits_for_the_batch_it_has_just_launched():
     retire = "return self.retire(previous)"
     slower = changed("ch6", (retire, f"self.compute.synchronize(); {retire}"))
     assert bubble(changed("ch6")) < 1e-6 < 50e-6 < bubble(slower)
-
-
-def row(chapter: str, text: str, monkeypatch) -> dict:
-    """The row of one line of a chapter, by column."""
-    monkeypatch.setattr(module, "mutants", lambda name: [each for each in mutants(name) if each.text == text])
-    measured = module.table(chapter, lambda said: None)
-    return dict(zip(measured.columns, measured.rows[0], strict=True))
-
-
-def test_a_line_that_is_needed_has_numbers_of_batches_and_a_seed(monkeypatch):
-    found = row("ch3", "self.computed.record(self.compute)", monkeypatch)
-    assert [found[name] for name in ("hazard in batch", "wrong token in batch", "error", "seed")] == [0, 0, None, 4]
-    assert found["bubble with it (us)"] is found["bubble without it (us)"] is None
-
-
-def test_a_line_that_is_there_for_speed_has_two_bubbles(monkeypatch):
-    line = "self.downloaded = {self.slot: cuda.Event(), self.other: cuda.Event()}"
-    found = row("ch5", line, monkeypatch)
-    assert found["bubble with it (us)"] < found["bubble without it (us)"]
-    assert {found[name] for name in ("hazard in batch", "wrong token in batch", "error", "seed")} == {None}

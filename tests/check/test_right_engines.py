@@ -122,9 +122,3 @@ def test_what_cuda_refuses_in_a_capture_is_the_engine_s_failure(name):
     outcome = replay(changed("ch6", (old, new)), "1")
     assert outcome.failure.startswith(said)
     assert "(line " in outcome.failure
-
-
-def test_what_goes_to_another_stream_is_not_in_the_graph():
-    other = "                    with cuda.stream(self.h2d): model.carry_over(slot, other)\n"
-    outcome = replay(changed("ch6", ("                    model.carry_over(slot, other)\n", other)), "1")
-    assert outcome.failure is not None or outcome.hazards

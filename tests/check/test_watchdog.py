@@ -83,13 +83,6 @@ def test_what_python_cannot_end_is_ended_and_told_with_its_line(body, tmp_path, 
     assert ENDS[body] in str(ended.value)
 
 
-def test_all_its_threads_are_told_where_they_are(tmp_path, monkeypatch):
-    monkeypatch.setattr(judge, "PATIENCE", 0.5)
-    body = "import threading; lock = threading.Lock(); lock.acquire(); t = threading.Thread(target=lock.acquire)"
-    outcome = replayed(tmp_path, ENGINE.format(f"{body}\n        t.start()\n        t.join()"))
-    assert outcome.failure == "the engine has not come to an end in 0.5 s; it is in line 9: t.join()"
-
-
 def test_a_second_thread_that_works_with_the_gpu_is_no_fault(tmp_path):
     """It may well be right: the simulator cannot follow it, and says so."""
     body = "import threading; threading.Thread(target=self.slot.upload).start()"
