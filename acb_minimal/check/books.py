@@ -26,7 +26,8 @@ ONCE = "it has to yield each request exactly once, with its finish_reason"
 
 
 class Books:
-    """What the judge knows of a run, and an engine is not handed: what is right, and what has been yielded.
+    """What the judge knows of a run, and an engine is not handed: what is right, and what has been yielded. All that is
+    wrong is raised as Broken, at the call that shows it.
 
     Attributes:
         broken: the first thing that was wrong; whoever goes on all the same is told again at every call.
@@ -118,11 +119,7 @@ class Books:
             raise self.broken
 
     def scheduled(self, batch: Batch) -> None:
-        """It has got one.
-
-        Raises:
-            Broken: a request in it has ended.
-        """
+        """It has got one, in which no request may have ended."""
         self.evidence.scheduled(batch)
         for row in batch.rows:
             if row.request.finish_reason:
@@ -136,11 +133,7 @@ class Books:
         self.notes[self.detector.actions[-1].number] = "; ".join(rows)
 
     def updated(self, batch: Batch, rows: list[Request], places: list[int | None]) -> None:
-        """It has taken in a batch's tokens: the next of each of these requests, at these places.
-
-        Raises:
-            Broken: one is wrong, or of other drafts than these are right, or a batch has written to others' pages.
-        """
+        """It has taken in a batch's tokens: the next of each of these requests, from these places on."""
         self._updates.append(batch.number)
         told, self.broken = [], self.broken or self.evidence.foreign
         for index, (request, first) in enumerate(zip(rows, places, strict=True)):
@@ -167,11 +160,7 @@ class Books:
             raise self.broken
 
     def yielded(self, request: Request) -> None:
-        """Takes what the engine has yielded.
-
-        Raises:
-            Broken: it is not a request that has just got its finish_reason, or not with the tokens that are right.
-        """
+        """Takes what the engine has yielded: a request that has just got its finish_reason, with the right tokens."""
         if self.case.streamed and isinstance(request, tuple):
             self._handed(*request)
             return
@@ -207,14 +196,8 @@ class Books:
             self._to_yield.pop(request.id)
 
     def ended(self, threads: set[threading.Thread]) -> None:
-        """Looks at what the engine has left undone.
-
-        Args:
-            threads: those that there were before.
-
-        Raises:
-            Broken: it did not yield every request, or a thread of it goes on that keeps the process from ending.
-        """
+        """Looks at what the engine has left undone: requests, pages, and threads besides those that there were before,
+        which keep the process from ending."""
         if self._to_yield:
             raise Broken(f"run ended without yielding request {', '.join(self._to_yield)}; {ONCE}")
         pools = {"the KV cache": self._scheduler.pool, "host memory": getattr(self._scheduler, "berths", None)}

@@ -136,10 +136,9 @@ class Evidence:
         """What has made a batch's token wrong, as far as its inputs, its cache or its way home say that.
 
         Args:
-            index: of the token among those of the batch.
+            index: of the row among those that sample.
             token: what `update` was given.
-            place: of the token among those that its request has generated.
-            first: likewise, of the first token that the row has given it.
+            place: of the token among those that its request has generated; `first`: of the first that the row gave.
         """
         number, row = batch.number, batch.sampled[index]
         request, start, length, _ = batch.rows[row]
@@ -216,12 +215,7 @@ class Evidence:
         return None
 
     def stale(self, batch: Batch, index: int, step: Step) -> str | None:
-        """What a row was given as drafts, in the place of those it is to verify.
-
-        Args:
-            index: of the row among those that sample.
-            step: what is right.
-        """
+        """What a row, by its index among those that sample, was given as drafts in place of those it is to verify."""
         made, row = self.passes.get(batch.number), batch.sampled[index]
         if made is None or row + 1 >= len(made.starts):
             return None

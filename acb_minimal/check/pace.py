@@ -10,6 +10,7 @@ import statistics
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from ..errors import EngineError, InputError
 from ..run.engines import chapter_path, chapter_paths, load_chapter
@@ -55,8 +56,7 @@ class HostWait:
     bubble: float
 
 
-@dataclass(slots=True)
-class _Wait:
+class _Wait(NamedTuple):
     """One wait: in which line, for what work, from when to when, and with how many batches launched behind that."""
 
     line: Line
@@ -172,7 +172,6 @@ class Pace:
 
     @property
     def parts(self) -> Breakdown:
-        """Where the time of a decode step goes."""
         return self.typical.parts
 
     @property

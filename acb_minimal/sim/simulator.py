@@ -197,7 +197,7 @@ class Simulator:
 
     # --- captures ---
     # A simulator refuses for one of two reasons, and says which. Some calls CUDA itself does not let through: those
-    # that make the host wait, as was tried on an H200 (tests/sim/test_conformance.py). Others CUDA captures as well,
+    # that make the host wait, as was tried on an H200 (tests/sim/test_graphs.py). Others CUDA captures as well,
     # and the simulator does not know how: copies, records and waits between streams, replays. These are its limits.
 
     def no_wait_in_capture(self, what: str) -> None:

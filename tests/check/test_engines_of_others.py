@@ -8,7 +8,7 @@ from acb_minimal.check.judge import serve
 from acb_minimal.check.schedules import replay, search
 from acb_minimal.check.tables import problem, verdict
 from acb_minimal.errors import InputError
-from acb_minimal.run.engines import changed, chapter_path, engine, load_chapter
+from acb_minimal.run.engines import changed, chapter_path, chapter_paths, engine, load_chapter
 
 STEP = "        batch = self.scheduler.schedule()             # pick requests, assign KV pages\n"
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from sim.test_conformance import COSTS
+from sim.machine import COSTS
 
 from acb_minimal.sim.cuda import SimulatedCuda
 from acb_minimal.sim.device import SimulatedDevice
