@@ -11,13 +11,15 @@ it is a rank, so torch, which takes seconds to import, comes late here.
 
 import json
 import logging
+import math
 import os
 import sys
 import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import zip_longest
@@ -139,7 +141,7 @@ class Ranks:
             store=dist.PrefixStore("torch", self._store),
             rank=self.rank,
             world_size=self.count,
-            timeout=timedelta(seconds=2 * self.timeout),  # of a collective: a Watch is to say first what is wrong
+            timeout=timedelta(seconds=2 * self.timeout),  # of a collective: we are to say first what is wrong
             device_id=None if kind == "cpu" else torch.device("cuda", self.local),
         )
         return self
@@ -167,28 +169,48 @@ class Ranks:
         return [self._store.get(key).decode() for key in keys]
 
 
-class Watch:
-    """Sees to it that all ranks have done the same. To be entered around a run.
+class WatchedScheduler:
+    """In front of a Scheduler: sees to it that all ranks do the same.
 
     It keeps a digest of every batch that was scheduled and of its tokens, and compares them with the other ranks' when
     the run is over. Ranks that have diverged may wait for each other in a collective that never ends, and one in a
     replayed graph has no timeout: so a thread compares them, too, when no batch is scheduled for Ranks.timeout seconds.
+
+    Attributes:
+        ranks: all of them.
+        digests: of what this one has done, batch by batch.
+        moved: when a batch was last asked for, by time.monotonic.
     """
 
-    def __init__(self, ranks: Ranks):
-        self.ranks = ranks
+    ranks: Ranks
+
+    def __init__(self, *args, **named):
+        super().__init__(*args, **named)
         self.digests: dict[str, list[int]] = {"scheduled": [], "got the tokens of": []}
-        self.moved = float("inf")  # when a batch was last asked for, by time.monotonic
-        self._done = threading.Event()
+        self.moved = math.inf
 
-    def __enter__(self) -> "Watch":
-        threading.Thread(target=self._keep_watching, daemon=True).start()
-        return self
+    def schedule(self):
+        self.moved = time.monotonic()
+        batch = super().schedule()
+        if batch:
+            rows = [(row.request.id, row.start, row.length) for row in batch.rows]
+            self.digests["scheduled"].append(_digest(rows))
+        return batch
 
-    def __exit__(self, kind, error, traceback) -> None:
-        self._done.set()
-        if error is None:
-            self.compare()
+    def update(self, batch, tokens):
+        self.digests["got the tokens of"].append(_digest(tokens.tolist()))
+        return super().update(batch, tokens)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Around a run."""
+        done = threading.Event()
+        threading.Thread(target=self._keep_watching, args=(done,), daemon=True).start()
+        try:
+            yield
+        finally:
+            done.set()
+        self.compare()
 
     def compare(self) -> None:
         """Compares what all ranks have done; each has to call it, at the end or at a standstill.
@@ -203,36 +225,14 @@ class Watch:
                     if theirs != expected:
                         raise RankError(f"rank {rank} has not {what} batch {number} as rank 0 has")
 
-    def _keep_watching(self) -> None:
-        while not self._done.wait(min(1.0, self.ranks.timeout / 10)):
+    def _keep_watching(self, done: threading.Event) -> None:
+        while not done.wait(min(1.0, self.ranks.timeout / 10)):
             if time.monotonic() - self.moved > self.ranks.timeout:
                 try:
                     self.compare()
                     leave(f"no batch was scheduled for {self.ranks.timeout:g} s", 1)
                 except RankError as error:
                     leave(str(error), 1)
-
-
-class WatchedScheduler:
-    """In front of a Scheduler that a Watch sees.
-
-    Attributes:
-        watch: that one.
-    """
-
-    watch: Watch
-
-    def schedule(self):
-        self.watch.moved = time.monotonic()
-        batch = super().schedule()
-        if batch:
-            rows = [(row.request.id, row.start, row.length) for row in batch.rows]
-            self.watch.digests["scheduled"].append(_digest(rows))
-        return batch
-
-    def update(self, batch, tokens):
-        self.watch.digests["got the tokens of"].append(_digest(tokens.tolist()))
-        return super().update(batch, tokens)
 
 
 def _digest(what: object) -> int:

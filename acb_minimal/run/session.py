@@ -22,7 +22,7 @@ from .graphed import graphed
 from .options import Options
 from .parts import choose_parts, settled
 from .preempting import MISTAKES, MODES, NamedBerths, check_mode
-from .ranks import Watch, WatchedScheduler
+from .ranks import WatchedScheduler
 from .stops import StoppingScheduler, StopTexts
 from .streams import Completion, Stream, StreamingScheduler, Texts, Token, once
 from .timed import BatchDone, Machine, TimedModel, TimedScheduler, composed, timed
@@ -130,7 +130,6 @@ class Session:
         pages = self.options.pages
         self.pool = PagePool(per_request * max(job.max_running, 1) if pages is None else pages, job.page_size)
         ranks = self.checkpoint.ranks
-        self._watch = Watch(ranks) if ranks else None
         if ranks and self.trace:
             self.trace.rank = ranks.rank
         self.arrivals = check_arrivals(self.options.arrivals, len(job.prompts), ranks)
@@ -143,7 +142,7 @@ class Session:
         }
         kinds = *(kind for kind, asked_for in around.items() if asked_for), self.parts.scheduler
         kinds += ((MODES | MISTAKES)[self.options.preempt],) if self.options.preempt else ()
-        told = {"watch": self._watch, "arrivals": self.arrivals, "stops": self.stops, "num_berths": job.berths}
+        told = {"ranks": ranks, "arrivals": self.arrivals, "stops": self.stops, "num_berths": job.berths}
         self.scheduler = composed(*kinds, **told)(
             self.pool,
             job.max_running,
@@ -221,7 +220,7 @@ class Session:
         """
         if not self.requests:
             return
-        with self._watch or nullcontext():
+        with self.scheduler.watched() if self.checkpoint.ranks else nullcontext():
             yield from self._run()
 
     def _run(self) -> Iterator[Completion]:

@@ -156,6 +156,13 @@ class TimedMasks:
         self.device.spent("masks", started, len(batch.sampled), batch.number, self.name)
 
 
+# What a model may have on the device besides its KV cache.
+MEMORY = {"scores": "the scores", "history": "the tokens so far", "lengths": "how many tokens there are"}
+# What the host reads and writes a slot's pinned memory through.
+VIEWS = {"outputs": "token_view", "masks": "mask_view", "settings": "settings_view", "states": "state_view",
+         "rows": "row_view"}  # fmt: skip
+
+
 class TimedModel(Model):
     """A model whose slots are timed, and whose memory has names, in the slots, too."""
 
@@ -178,7 +185,8 @@ class TimedModel(Model):
 
     def make_slot(self, name: str) -> IOSlot:
         slot = super().make_slot(name)
-        for attribute, memory in [each for each in vars(slot).items() if isinstance(each[1], torch.Tensor)]:
+        memories = {name: each for name, each in vars(slot).items() if isinstance(each, torch.Tensor)}
+        for attribute, memory in memories.items():
             side, _, what = attribute.rpartition("_")
             what = {"buffer": "inputs", "tokens": "outputs"}.get(what, what)
             self.device.watch(f"slot {name}'s {'pinned ' if side == 'host' else ''}{what}", memory, work=slot)
@@ -186,14 +194,6 @@ class TimedModel(Model):
                 setattr(slot, VIEWS[what], self.device.host_view(memory))
         slot.host_inputs = Inputs.cut(self.device.host_view(slot.host_buffer), slot.size)
         return slot
-
-
-# What else a model may have on the device.
-MEMORY = {"scores": "the scores", "history": "the tokens so far", "lengths": "how many tokens there are"}
-
-# What the host reads and writes a slot's pinned memory through.
-VIEWS = {"outputs": "token_view", "masks": "mask_view", "settings": "settings_view", "states": "state_view",
-         "rows": "row_view"}  # fmt: skip
 
 
 def composed(*kinds: type, **attributes) -> type:

@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,7 +26,7 @@ from acb_minimal.errors import InputError, RankError
 from acb_minimal.request import Batch, Request, Row
 from acb_minimal.run import ranks
 from acb_minimal.run.checkpoint import Checkpoint
-from acb_minimal.run.ranks import Ranks, Watch, WatchedScheduler
+from acb_minimal.run.ranks import Ranks, WatchedScheduler
 from acb_minimal.run.timed import composed
 from acb_minimal.run.workload import workload
 
@@ -156,7 +157,7 @@ ROWS = [[(0, 0, 5), (1, 0, 5)], [(2, 0, 5)], [(0, 5, 1), (1, 5, 1)]]
 TOKENS = [[7, 8], [9], [10, 11]]
 
 
-def watch_of(rows, tokens, rank: int = 0, others: list[str | None] = ()) -> Watch:
+def watch_of(rows, tokens, rank: int = 0, others: list[str | None] = ()) -> WatchedScheduler:
     """What a rank has seen that has scheduled batches of these rows (request, start, length), and got these tokens."""
 
     class Scheduler:
@@ -168,11 +169,11 @@ def watch_of(rows, tokens, rank: int = 0, others: list[str | None] = ()) -> Watc
             return []
 
     batches = iter(rows)
-    watch = Watch(SimpleNamespace(rank=rank, timeout=5.0, exchange=lambda own: [*others, own]))
-    scheduler = composed(WatchedScheduler, Scheduler, watch=watch)()
+    ranks = SimpleNamespace(rank=rank, timeout=5.0, exchange=lambda own: [*others, own])
+    scheduler = composed(WatchedScheduler, Scheduler, ranks=ranks)()
     while batch := scheduler.schedule():
-        scheduler.update(batch, np.array(tokens[len(watch.digests["scheduled"]) - 1], dtype=np.int32))
-    return watch
+        scheduler.update(batch, np.array(tokens[len(scheduler.digests["scheduled"]) - 1], dtype=np.int32))
+    return scheduler
 
 
 @pytest.mark.parametrize(
@@ -209,7 +210,7 @@ def test_ranks_that_stand_still_compare_and_end(monkeypatch, other, message):
     watch = watch_of(other, TOKENS[: len(other)], 1, [json.dumps(watch_of(ROWS, TOKENS).digests)])
     watch.ranks.timeout = 0.01
     with pytest.raises(SystemExit, match=f"^{message}$"):
-        watch._keep_watching()
+        watch._keep_watching(threading.Event())
 
 
 def test_a_rank_that_says_nothing_is_named():
