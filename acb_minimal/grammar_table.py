@@ -48,10 +48,10 @@ class Tables:
                 self.moves[state + number, list(tokens)] = [state + target for target in tokens.values()]
             state += len(automaton.states)
 
-    def begin(self, request: Request) -> int:
-        """The state that a request begins in."""
+    def state(self, request: Request) -> int:
+        """The state that a request is in, by the tokens that the host has seen."""
         walk = _walk(request)
-        return self.begins[id(walk.automaton)] if walk else 0
+        return self.begins[id(walk.automaton)] + walk.state if walk else 0
 
 
 def _walk(request: Request):
@@ -66,7 +66,8 @@ class TableSlot(IOSlot):
 
     Attributes:
         tables: of the model it belongs to.
-        host_states: pinned, int32 [2, rows]: where the batch before has a row's state, or -1; and in which it begins.
+        host_states: pinned, int32 [2, rows]: where the batch before has a row's state, or -1: where the host knows it;
+            and that one.
         device_states: their twin.
         before: int32 [rows], on the device: the state that each row's token is sampled in.
         after: likewise, the state that it leads to.
@@ -83,10 +84,11 @@ class TableSlot(IOSlot):
 
     def write(self, batch: Batch) -> None:
         super().write(batch)
-        self.state_view[:, : len(self.written.outputs)] = [[-1], [0]]  # a row that pads begins anew, in the first state
+        self.state_view[:, : len(self.written.outputs)] = [[-1], [0]]  # a row that pads is in the first state
         for index, row in enumerate(batch.sampled):
-            request, _, _, source = batch.rows[row]
-            self.state_view[:, index] = source, self.tables.begin(request)
+            request, start, length, source = batch.rows[row]
+            known = start + length <= len(request.tokens)
+            self.state_view[:, index] = -1 if known else source, self.tables.state(request)
 
     def upload(self, non_blocking: bool = False) -> None:
         super().upload(non_blocking)
@@ -116,12 +118,12 @@ class TableModel(Model):
         """As Model has it, and states with the tokens."""
         super().carry_over(slot, previous)
         rows = len(slot.written.outputs)
-        source, begin = slot.device_states[0, :rows], slot.device_states[1, :rows]
+        source, known = slot.device_states[:, :rows]
         before, states = slot.before[:rows], previous.after
 
         @torch.inference_mode()
         def work() -> None:
-            before.copy_(torch.where(source >= 0, states[source.clamp(min=0)], begin))
+            before.copy_(torch.where(source >= 0, states[source.clamp(min=0)], known))
 
         self.device.compute("carry_over", slot, work)
 

@@ -25,9 +25,11 @@ class Scheduler:
         running: requests that have, in the order of admission.
         moves: what an engine is to copy between the cache and host memory once it has this schedule (preemption.py):
             None: nothing ever.
+        width: tokens of each decode; more than one if drafts go along (speculation.py).
     """
 
     moves: tuple | None = None
+    width = 1
 
     def __init__(
         self, pool: PagePool, max_running: int, max_batch_tokens: int, vocab_size: int, max_positions: int
@@ -45,10 +47,11 @@ class Scheduler:
         """
         if max_running < 1:
             raise InputError(f"max_running is {max_running}; it must be at least 1")
-        if max_batch_tokens < max_running:
+        if max_batch_tokens < (needed := max_running * self.width):
+            decoding = "a token" if self.width == 1 else f"{self.width} tokens"
             raise InputError(
-                f"max_batch_tokens is {max_batch_tokens}; with {max_running} running requests, each decoding a "
-                f"token a step, it must be at least {max_running}"
+                f"max_batch_tokens is {max_batch_tokens}; with {max_running} running requests, each decoding "
+                f"{decoding} a step, it must be at least {needed}"
             )
         self.pool = pool
         self.max_running, self.max_batch_tokens = max_running, max_batch_tokens
@@ -98,7 +101,7 @@ class Scheduler:
         if not rows:
             return None
         self._next_number += 1
-        return Batch(rows, self._next_number - 1)
+        return Batch(rows, self._next_number - 1, width=self.width)
 
     def admit(self, request: Request) -> bool:
         """Gives the request the pages to run with; False, and none, if there are not enough."""

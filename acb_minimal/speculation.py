@@ -4,9 +4,9 @@ Drafts are looked up: what came behind the same tokens the last time that the re
 decoding", "n-gram" elsewhere). One forward pass says what the model itself would have said behind each of them, so
 tokens are those of greedy decoding, whatever was guessed.
 
-How far a request has got then, only the GPU knows, and there it stays: a row for each running request has its tokens
-so far, and how many they are. A batch takes positions, lengths, KV slots and its newest tokens from there. The host
-writes them as if every draft had been right, which bounds them, and takes off what was not when it learns of it.
+How far a request has got then, only the GPU knows, and there it stays, with its tokens so far. A batch takes positions,
+lengths, KV slots and its newest tokens from there. The host writes them as if every draft had been right, which bounds
+them, and takes off what was not when it learns of it.
 """
 
 from dataclasses import replace
@@ -26,9 +26,8 @@ NGRAM = 3  # tokens that are compared, at most
 def reserve_for(drafts: int) -> int:
     """Positions behind its last that a request may touch, where N + 1 is launched before N is retired.
 
-    A request has a row in N + 1 only if N leaves it a token to go at the least that N can give. If N gives all `drafts`
-    more, N + 1 begins so much further, and computes `drafts` behind its newest token. An engine that retires each batch
-    first needs `drafts`.
+    It has a row in N + 1 only if the least that N can give leaves it a token to go. If N gives all `drafts` more, N + 1
+    begins so much further, and computes `drafts` behind its newest token. Where N is retired first, `drafts` will do.
     """
     return 2 * drafts
 
@@ -83,26 +82,22 @@ class SpeculatingScheduler(Scheduler):
     """
 
     drafts = 1
+    drafted = accepted = 0
 
-    def __init__(self, *args, **named):
-        super().__init__(*args, **named)
-        self.drafted = self.accepted = 0
-        if self.max_batch_tokens < (needed := self.max_running * (1 + self.drafts)):
-            raise InputError(
-                f"max_batch_tokens is {self.max_batch_tokens}; with {self.max_running} running requests, each decoding "
-                f"{1 + self.drafts} tokens a step, it must be at least {needed}"
-            )
+    @property
+    def width(self) -> int:
+        """As Scheduler has it: the newest token, and the drafts."""
+        return 1 + self.drafts
 
     def schedule(self) -> Batch | None:
         """As Scheduler has it."""
         batch = super().schedule()
-        if batch is None:
-            return None
-        for request, row in device_rows(batch, self):
-            request.row = row
-        for index in batch.sampled:
-            batch.rows[index].request.in_flight += 1
-        return replace(batch, width=1 + self.drafts)
+        if batch:
+            for request, row in device_rows(batch, self):
+                request.row = row
+            for index in batch.sampled:
+                batch.rows[index].request.in_flight += 1
+        return batch
 
     def update(self, batch: Batch, tokens: np.ndarray) -> list[Request]:
         """As Scheduler has it.
@@ -157,8 +152,7 @@ class SpeculatingSlot(IOSlot):
     def _write_ids(self, batch: Batch) -> None:
         ids: list[int] = []
         for row in batch.rows:
-            known = row.request.tokens[row.start : row.start + row.length]
-            ids += [0] * row.length if decodes(row) else known
+            ids += [0] * row.length if decodes(row) else row.request.tokens[row.start : row.start + row.length]
         self.host_inputs.input_ids[: batch.num_tokens] = ids + [0] * (batch.num_tokens - len(ids))
 
     def upload(self, non_blocking: bool = False) -> None:
@@ -266,19 +260,15 @@ class SpeculatingModel(Model):
 
         self.device.compute("forward", slot, work)
 
-    def accept(
-        self, given: torch.Tensor, likeliest: torch.Tensor, owner: torch.Tensor, lengths: torch.Tensor
-    ) -> torch.Tensor:
-        """How many drafts of each row are right: those before the first that the model would not have said.
+    def accept(self, given, likeliest, owner, lengths) -> torch.Tensor:
+        """How many drafts of each row are right, int32 [rows]: those before the first that the model would not have
+        said.
 
         Args:
             given: the newest token and the drafts, int32 [rows, 1 + drafts].
             likeliest: what the model says behind each of them, likewise.
             owner: whose row of the history it is, int32 [rows].
             lengths: tokens that there were before, int32 [rows].
-
-        Returns:
-            int32 [rows].
         """
         return (given[:, 1:] == likeliest[:, :-1]).int().cumprod(1).sum(1, dtype=torch.int32)
 

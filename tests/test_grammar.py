@@ -3,6 +3,7 @@
 import json
 import random
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -113,6 +114,17 @@ def test_a_table_on_the_device_needs_nothing_of_the_host(chapter, policy, monkey
     """Tokens as chapter 1 has them with masks, in a loop that writes none."""
     monkeypatch.setattr(Walk, "fill", None)
     assert served(chapter, policy, grammars=TABLES) == RIGHT
+
+
+def test_who_gives_way_and_comes_back_is_in_its_state():
+    """Its newest token is not that of the batch before, nor is its state."""
+    prompts = [counter.prompt(*pair) for pair in ((3, 21), (40, 64), (100, 123), (250, 272), (7, 26))]
+    job = Job(prompts, 16, max_running=4, max_batch_tokens=8, page_size=4, pages=12, preempt="recompute")
+    done = (
+        Session(replace(job, grammar=grammar), chapter, CHECKPOINT, "sim").serve()
+        for chapter, grammar in (("ch1", "twos"), ("ch5", "table:twos"))
+    )
+    assert len({tuple(one.text for one in completions) for completions in done}) == 1
 
 
 @pytest.mark.parametrize(
