@@ -197,7 +197,7 @@ class Evidence:
                 return f"page {page} of request {request.id} was not back from host memory"
             if not writers:
                 return f"nobody has written position {position} of request {request.id}, in its page {page}"
-            _, writer, token, back = writers[-1]
+            _, writer, token, _ = writers[-1]
             number = writer.action.batch_number
             rows = self.batches[number].rows if number in self.batches else []
             index = int(np.searchsorted(writer.starts, token, "right")) - 1
@@ -207,8 +207,7 @@ class Evidence:
                     "not: what an older one had left in the slot"
                 )
             if (other := rows[index].request) is not request:
-                came = "came back with what was" if back else "was"
-                return f"page {page} of request {request.id} {came} written by request {other.id} in batch {number}"
+                return f"page {page} of request {request.id} was written by request {other.id} in batch {number}"
             if writer.positions[token] != position or writer.ids[token] != self.right[int(request.id)][position]:
                 found = f"token {writer.ids[token]} at position {writer.positions[token]}"
                 return f"for position {position} of request {request.id}, batch {number} has cached {found}"

@@ -148,7 +148,6 @@ class _Walk(Script):
         if must and state == self.state:
             # The host waits, and since the choice to run nothing, nothing has happened: what runs now could have run
             # then, so there is no schedule here that the other choices do not lead to.
-            self.arrive(VOID)
             raise Stopped
         self.arrive(state)
         self.state = state
@@ -158,7 +157,7 @@ class _Walk(Script):
             return self.choices[len(self.made)]
         if state in self.explorer._next:
             raise Stopped
-        self.explorer._next[state] = [VOID] * options
+        self.explorer._next[state] = [VOID] * options  # until somebody arrives there
         self.explorer._todo += [(*self.made, choice) for choice in range(1, options)]
         return 0
 

@@ -42,10 +42,8 @@ class Named:
 class Stream(Named):
     """A queue of operations that run in order. Like PyTorch's, it and the default stream do not wait for each other.
 
-    Like Event and CUDAGraph it is made, and can be subclassed, as an attribute of a SimulatedCuda.
-
-    Attributes:
-        priority: kept, and of no effect here: what runs when, a policy decides.
+    Like Event and CUDAGraph it is made, and can be subclassed, as an attribute of a SimulatedCuda. A priority is of no
+    effect: what runs when, a policy decides.
     """
 
     torchs, more = torch.cuda.Stream, ("cuda_stream", "device", "device_index", "device_type", "stream_id")
@@ -54,7 +52,7 @@ class Stream(Named):
 
     def __new__(cls, device: object = None, priority: int = 0):
         stream = super().__new__(cls)
-        stream.priority, stream._queue = priority, cls._simulator.new_queue(stream)
+        stream._queue = cls._simulator.new_queue(stream)
         return stream
 
     def __enter__(self) -> Stream:

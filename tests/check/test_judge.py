@@ -1,6 +1,5 @@
 """The cases an engine is led through: that they are the temptations they say, and what an Outcome says of an engine."""
 
-from itertools import pairwise
 
 import pytest
 
@@ -11,7 +10,6 @@ from acb_minimal.check.judge import serve
 from acb_minimal.check.network import VOCAB
 from acb_minimal.check.oracle import generate
 from acb_minimal.errors import InputError
-from acb_minimal.model import decode_sizes
 from acb_minimal.run.engines import changed, chapter_path, engine, load_chapter, without
 from acb_minimal.sim.policies import Lazy
 
@@ -40,45 +38,19 @@ def test_a_stop_token_ends_a_request_where_the_case_says(name):
         assert asked.stops_after is None or asked.stops_after <= asked.new_tokens
 
 
-def batches(name: str, monkeypatch) -> list[list[tuple[str, int, bool, list[int]]]]:
-    """For each batch of a case in chapter 5 its rows: request, length, whether it had finished by the time its tokens
-    came, and its pages when it was scheduled."""
-    rows, take = [], Books.updated
+def test_pages_of_a_row_in_flight_are_handed_on(monkeypatch):
+    """For each batch the pages of requests that have ended when its tokens come, and all of the next batch's."""
+    dead, pages, take = [], {}, Books.updated
 
     def updated(books, batch, requests, places):
-        known = {batch.rows[index].request: place is None for index, place in zip(batch.sampled, places, strict=True)}
-        rows.append([
-            (row.request.id, row.length, known.get(row.request, False), pages)
-            for row, pages in zip(batch.rows, books.evidence.pages[batch.number], strict=True)
-        ])  # fmt: skip
+        pages.update(books.evidence.pages)
+        ended = [row for row, place in zip(batch.sampled, places, strict=True) if place is None]
+        dead.append((batch.number, {page for row in ended for page in pages[batch.number][row]}))
         take(books, batch, requests, places)
 
     monkeypatch.setattr(Books, "updated", updated)
-    assert serve(load_chapter("ch5"), NAMED[name]).clean
-    return rows
-
-
-def test_pages_of_a_row_in_flight_are_handed_on(monkeypatch):
-    handed_on = 0
-    for before, after in pairwise(batches("pages", monkeypatch)):
-        dead = {page for _, _, finished, pages in before if finished for page in pages}
-        handed_on += any(dead & set(pages) for _, _, _, pages in after)
-    assert handed_on >= 2
-
-
-def test_rows_change_place_and_are_padded(monkeypatch):
-    rows = batches("rows", monkeypatch)
-    places = [{request: place for place, (request, *_) in enumerate(batch)} for batch in rows]
-    assert any(old[request] != new[request] for old, new in pairwise(places) for request in old.keys() & new)
-    sizes = decode_sizes(NAMED["rows"].max_running)
-    assert any(len(batch) not in sizes for batch in rows if all(length == 1 for _, length, *_ in batch))
-
-
-def test_prompts_join_the_decodes_piece_by_piece(monkeypatch):
-    rows = batches("prefill", monkeypatch)
-    assert sum(len({length > 1 for _, length, *_ in batch}) == 2 for batch in rows) >= 3
-    pieces = [request for batch in rows for request, length, *_ in batch if length > 1]
-    assert len(pieces) > len(set(pieces))
+    assert serve(load_chapter("ch5"), NAMED["pages"]).clean
+    assert sum(any(ended & set(row) for row in pages.get(number + 1, ())) for number, ended in dead) >= 2
 
 
 def test_a_hazard_comes_with_the_engine_s_lines():

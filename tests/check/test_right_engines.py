@@ -44,7 +44,6 @@ LOOK_UP = "        graph = self.graphs.get((self.slot, batch.decode_size))\n"
 
 DESIGNS = {
     "three slots": ("ch5", *slots(3)),
-    "four slots": ("ch5", *slots(4)),
     "wait_stream": (
         "ch5", (RECORD_UPLOADED, "pass"), (UPLOADED, "self.compute.wait_stream(self.h2d)"),
         (RECORD_COMPUTED, "pass"), (COMPUTED, "self.d2h.wait_stream(self.compute)"),
@@ -59,9 +58,6 @@ DESIGNS = {
         ("self.model.forward(self.slot)  ", "self.model.forward(self.slot); self.computed.record()  "),
     ),
     "queries": ("ch5", (LAST_WAIT, "        while not self.downloaded[slot].query(): pass\n")),
-    "queries of a stream": (
-        "ch3", ("        self.downloaded.synchronize()  ", "        while not self.d2h.query(): pass\n")
-    ),
     "one stream": ("ch5", (STREAMS, "[cuda.Stream()] * 3")),
     "the default stream computes": ("ch5", (STREAMS, "cuda.Stream(), cuda.default_stream(), cuda.Stream()")),
     "two streams": ("ch5", (STREAMS, "(a := cuda.Stream()), cuda.Stream(), a")),
@@ -74,7 +70,6 @@ DESIGNS = {
         "ch6", (CAPTURE, "        self.graphs, self.pool = {}, cuda.graph_pool_handle()\n"),
         (LOOK_UP, LAZY_CAPTURE + LOOK_UP),
     ),
-    "the smallest size first": ("ch6", ("in model.decode_sizes:", "in reversed(model.decode_sizes):")),
     "the default stream for capture": ("ch6", ("pool=pool, stream=self.compute", "pool=pool")),
     "carry-over outside of the graph": (
         "ch6", ("                    model.carry_over(slot, other)\n", ""),

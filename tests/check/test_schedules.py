@@ -8,7 +8,7 @@ from acb_minimal.check.explorer import ScheduleExplorer, Script
 from acb_minimal.check.judge import serve
 from acb_minimal.check.schedules import cases_of, replay, search
 from acb_minimal.errors import InputError
-from acb_minimal.run.engines import changed, chapter_paths, engine, load_chapter
+from acb_minimal.run.engines import changed, chapter_paths, load_chapter
 from acb_minimal.sim.policies import Lazy
 
 TINY = Case("tiny", (Prompt(1, 2),), 4, 1, 1)
@@ -85,38 +85,6 @@ def test_an_exploration_counts_the_schedules_that_trying_everything_finds(chapte
     found = one_by_one(load_chapter(chapter), case)
     assert explorer.schedules() == len(found)
     assert len(found) > 1 or chapter == "ch2"
-
-
-AHEAD = """
-class Engine:
-    def __init__(self, model, scheduler, cuda):
-        self.model, self.scheduler, self.cuda = model, scheduler, cuda
-        self.slot, self.other = model.new_slot(), model.new_slot()
-        self.h2d, self.ahead = cuda.Stream(), cuda.Stream()
-    def run(self):
-        self.other.pad(1)
-        batch = self.scheduler.schedule()
-        self.slot.write(batch)
-        with self.cuda.stream(self.ahead):
-            self.other.upload(non_blocking=True)
-        with self.cuda.stream(self.h2d):
-            self.slot.upload(non_blocking=True)
-        while not self.h2d.query():
-            pass
-        self.h2d.synchronize()
-        self.model.forward(self.slot)
-        tokens = self.slot.download()
-        yield from self.scheduler.update(batch, tokens)
-"""
-
-
-def test_what_the_host_does_not_wait_for_can_come_at_any_time():
-    """An upload runs from its launch to the end beside everything else, and the host asks before it waits."""
-    ahead, case = engine(AHEAD, "ahead"), Case("tiny", (Prompt(1, 1),), 4, 1, 1)
-    explorer = ScheduleExplorer(ahead, case)
-    assert explorer.follow(10_000) is None
-    found = one_by_one(ahead, case)
-    assert explorer.schedules() == len(found) > 10
 
 
 def test_two_streams_that_do_not_wait_for_each_other_can_take_turns_in_any_order():

@@ -17,18 +17,13 @@ MEASURED = {1: {10: 100.0, 20: 110.0}, 4: {10: 130.0, 20: 170.0, 40: 210.0}}
         (1, 10, 100.0),
         (4, 40, 210.0),
         (4, 30, 190.0),
-        (1, 15, 105.0),
         (2, 20, 130.0),
         (3, 15, (105.0 + 2 * 150.0) / 3),
-        (1, 5, 95.0),
         (4, 60, 250.0),
         (7, 10, 160.0),
     ],
-    ids=[
-        "measured", "the last", "between positions", "between positions of few rows", "between rows", "between both",
-        "fewer positions", "more positions", "more rows",
-    ],
-)  # fmt: skip
+    ids=["measured", "the last", "between positions", "between rows", "between both", "more positions", "more rows"],
+)
 def test_a_batch_of_decodes_lies_on_lines_between_those_measured(rows, positions, us):
     assert decode_time(MEASURED, rows, positions) == pytest.approx(us)
 
