@@ -70,55 +70,6 @@ def test_the_newest_gives_way_and_computes_all_it_had_again():
     assert b.generated == [1, 1, 1, 5]
 
 
-def test_the_token_in_flight_of_a_request_that_gives_way_is_kept():
-    scheduler = make(pages=5)
-    a, b = add(scheduler, "a", 4, 5), add(scheduler, "b", 1, 6)
-    for _ in range(3):
-        batch = scheduler.schedule()
-        in_flight = batch
-        if len(b.tokens) < 3:
-            scheduler.update(batch, tokens(batch))
-    assert shape(scheduler.schedule()) == [("a", 6, 1)]  # b has given way, and a row in the batch in flight
-    scheduler.update(in_flight, tokens(in_flight, 9))
-    assert b.generated == [1, 1, 9]
-    scheduler.running.remove(a)  # so that there is room for b
-    scheduler._release(a)
-    assert shape(scheduler.schedule()) == [("b", 0, 4)]
-
-
-def test_nobody_comes_back_before_its_token_in_flight():
-    scheduler = make(pages=4)
-    a = add(scheduler, "a", 1, 8)
-    batch = scheduler.schedule()
-    scheduler.running.remove(a)
-    scheduler.give_way(a)
-    assert scheduler.schedule() is None
-    scheduler.update(batch, tokens(batch, 3))
-    assert shape(scheduler.schedule()) == [("a", 0, 2)]
-
-
-@pytest.mark.parametrize("kind", MODES.values())
-def test_a_request_that_ends_while_it_waits_leaves_nothing(kind):
-    scheduler = make(pages=5, kind=kind)
-    a, b = add(scheduler, "a", 3, 6), add(scheduler, "b", 2, 4, [STOP])
-    in_flight = scheduler.schedule()
-    while b.pages:
-        last, in_flight = in_flight, scheduler.schedule()
-        if b.pages:
-            scheduler.update(last, tokens(last))
-    assert list(scheduler.waiting) == [b]
-    stopped = tokens(last)
-    stopped[1] = STOP
-    assert scheduler.update(last, stopped) == [b]
-    assert not scheduler.waiting
-    while scheduler.has_work():
-        scheduler.update(in_flight, tokens(in_flight))
-        in_flight = scheduler.schedule()
-    assert len(a.generated) == 6
-    assert scheduler.pool.num_free == 5
-    assert kind is PreemptingScheduler or scheduler.berths.num_free == scheduler.berths.num_pages
-
-
 @pytest.mark.parametrize("kind", MODES.values())
 def test_abort_frees_everything(kind):
     scheduler = make(pages=6, kind=kind)

@@ -8,38 +8,12 @@ import typer
 
 from ..errors import InputError
 from ..run.ranks import is_first, own_file
-from .arrivals import (
-    ArrivalsFile,
-    Concurrency,
-    Rate,
-    TpotLimit,
-    TtftLimit,
-    check_no_shape,
-    choose_arrivals,
-    with_recorded,
-)
+from .arrivals import Arriving, choose_arrivals, with_recorded
+from .groups import Engine, Host, Load, grouped
 from .options import (
-    RANK_TIMEOUT,
-    Acceptance,
     Chapter,
-    Compile,
-    Context,
-    Gpus,
-    GrammarName,
-    Graphs,
-    HostWork,
     JsonFile,
-    Launching,
-    MaskWork,
-    MaxRunning,
-    ModelName,
-    NewTokens,
     Pages,
-    Preempt,
-    RankTimeout,
-    Requests,
-    Reserve,
-    Speculate,
     WorkloadName,
     check_folder,
     check_plot,
@@ -57,29 +31,17 @@ Device = Annotated[str, typer.Option(help="auto, cuda or sim.")]
 Batches = Annotated[int, typer.Option(min=1, help="On a GPU, so many typical batches run under torch's profiler.")]
 
 
+@grouped
 def profile(
+    *,
     chapter: Chapter,
     workload: WorkloadName = "demo",
-    model: ModelName = None,
-    requests: Requests = None,
-    context: Context = None,
-    new_tokens: NewTokens = None,
-    max_running: MaxRunning = None,
+    load: Load,
     device: Device = "auto",
-    host_work: HostWork = None,
-    launching: Launching = None,
-    grammar: GrammarName = None,
-    mask_work: MaskWork = None,
+    host: Host,
     sampling: Asked = None,
     pages: Pages = None,
-    preempt: Preempt = None,
-    speculate: Speculate = None,
-    reserve: Reserve = None,
-    acceptance: Acceptance = None,
-    graphs: Graphs = False,
-    compile: Compile = False,
-    gpus: Gpus = None,
-    rank_timeout: RankTimeout = RANK_TIMEOUT,
+    engine: Engine,
     batches: Batches = 8,
     trace: Annotated[Path | None, typer.Option(help="Write a trace of the run, for Perfetto and acb idle.")] = None,
     kernels: Annotated[Path | None, typer.Option(help="Write what torch's profiler saw of the batches.")] = None,
@@ -89,17 +51,14 @@ def profile(
     check_writable(trace, "--trace")
     check_writable(kernels, "--kernels")
     check_plot(plot)
-    ranks = start_ranks(gpus, device, rank_timeout)
+    ranks = start_ranks(engine.gpus, device, engine.rank_timeout)
     import torch
 
     if kernels and (device == "sim" or not torch.cuda.is_available()):
         raise InputError(f"cannot write {str(kernels)!r}: there are kernels on a CUDA GPU only")
-    changes = {"requests": requests, "prompt_tokens": context, "new_tokens": new_tokens, "max_running": max_running}
-    chosen, checkpoint = choose_workload(workload, ranks, model=model, **changes)
-    sampled = parse_sampling(sampling, checkpoint)
-    asked = {"grammar": grammar, "mask_work": mask_work, "sampling": sampled, "pages": pages, "preempt": preempt}
-    asked |= {"speculate": speculate, "reserve": reserve, "acceptance": acceptance}
-    options = choose_options(host_work, launching, graphs, compile, chosen, device, ranks, **asked)
+    chosen, checkpoint = choose_workload(workload, load, ranks)
+    asked = {"sampling": parse_sampling(sampling, checkpoint), "pages": pages}
+    options = choose_options(host, engine, ranks, chosen, device, **asked)
     (done,), _ = _measure(chosen, device, [chapter], checkpoint, options, {"batches": batches})
     if trace:
         done.trace.save_chrome(own_file(trace))
@@ -111,29 +70,17 @@ def profile(
         draw(timeline(done.trace, *done.shown(4), title=f"{done.chapter}, {chosen.name}"), plot)
 
 
+@grouped
 def compare(
+    *,
     workload: WorkloadName = "demo",
     chapter: Annotated[list[str] | None, typer.Option(help="Only this chapter; repeatable.")] = None,
-    model: ModelName = None,
-    requests: Requests = None,
-    context: Context = None,
-    new_tokens: NewTokens = None,
-    max_running: MaxRunning = None,
+    load: Load,
     device: Device = "auto",
-    host_work: HostWork = None,
-    launching: Launching = None,
-    grammar: GrammarName = None,
-    mask_work: MaskWork = None,
+    host: Host,
     sampling: Asked = None,
     pages: Pages = None,
-    preempt: Preempt = None,
-    speculate: Speculate = None,
-    reserve: Reserve = None,
-    acceptance: Acceptance = None,
-    graphs: Graphs = False,
-    compile: Compile = False,
-    gpus: Gpus = None,
-    rank_timeout: RankTimeout = RANK_TIMEOUT,
+    engine: Engine,
     kernels: Annotated[bool, typer.Option(help="On a GPU, run again under torch's profiler to see kernels.")] = True,
     runs: Annotated[
         int, typer.Option(help="On a GPU, of each chapter, an odd number: the one in the middle counts.")
@@ -144,19 +91,14 @@ def compare(
         Path | None, typer.Option(help="Write a trace of --batches steps of each chapter into this folder.")
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the breakdowns: a .png, .svg or .pdf file.")] = None,
-    rate: Rate = None,
-    concurrency: Concurrency = None,
-    arrivals: ArrivalsFile = None,
-    ttft_ms: TtftLimit = None,
-    tpot_ms: TpotLimit = None,
+    arriving: Arriving,
 ) -> None:
     """Serve one workload through all chapters and put them side by side."""
     check_writable(json_file, "--json")
     check_folder(traces, "--traces")
     check_plot(plot)
-    check_no_shape(arrivals, requests=requests, context=context, new_tokens=new_tokens)
-    coming, recorded = choose_arrivals(rate, concurrency, arrivals, ttft_ms, tpot_ms)
-    ranks = start_ranks(gpus, device, rank_timeout)
+    coming, recorded = choose_arrivals(arriving, load)
+    ranks = start_ranks(engine.gpus, device, engine.rank_timeout)
     if ranks and runs > 1:
         raise InputError(f"runs is {runs}; with several GPUs it must be 1: each rank would keep a run of its own")
     with console.status("loading torch and transformers"):  # takes seconds
@@ -164,12 +106,9 @@ def compare(
 
     if json_file and json_file.exists():
         metrics.load(json_file)  # nothing but results may be overwritten, and now is the time to say so
-    changes = {"requests": requests, "prompt_tokens": context, "new_tokens": new_tokens, "max_running": max_running}
-    chosen, checkpoint = choose_workload(workload, ranks, model=model, **changes)
-    sampled = parse_sampling(sampling, checkpoint)
-    asked = {"grammar": grammar, "mask_work": mask_work, "sampling": sampled, "pages": pages, "preempt": preempt}
-    asked |= {"speculate": speculate, "reserve": reserve, "acceptance": acceptance}
-    options = choose_options(host_work, launching, graphs, compile, chosen, device, ranks, **asked)
+    chosen, checkpoint = choose_workload(workload, load, ranks)
+    asked = {"sampling": parse_sampling(sampling, checkpoint), "pages": pages}
+    options = choose_options(host, engine, ranks, chosen, device, **asked)
     options, chosen = replace(options, arrivals=coming), with_recorded(chosen, checkpoint, recorded)
     # Under the profiler, launching is slower, and so other batches would be made of who has arrived.
     method = {"runs": runs, "kernels": kernels and not coming, "batches": batches}

@@ -11,74 +11,17 @@ from rich.console import Console
 from rich.text import Text
 
 from ..errors import InputError
+from .groups import Engine, Host, Load
 
 console = Console()
 
 Chapter = Annotated[str, typer.Argument(help="A chapter (ch1_sync, ch1), or the path of a file with an Engine.")]
 WORKLOADS = "demo, long, wide, small or headline."
 WorkloadName = Annotated[str, typer.Option(help=WORKLOADS)]
-ModelName = Annotated[
-    str | None, typer.Option(help="counter, llama-3.1-8b, llama-3.2-1b, qwen3-8b, qwen3-32b, a folder, or a hub model.")
-]
-Requests = Annotated[int | None, typer.Option(help="Requests of the workload.")]
-Context = Annotated[int | None, typer.Option(help="Tokens of each of the workload's prompts.")]
-NewTokens = Annotated[int | None, typer.Option(help="Tokens to generate for each request, at most.")]
-MaxRunning = Annotated[int | None, typer.Option(help="Requests in a batch, at most.")]
-HostWork = Annotated[
-    float | None, typer.Option(metavar="MS", help="Bookkeeping added to every step, in ms.", show_default="none")
-]
-Launching = Annotated[
-    float | None,
-    typer.Option(
-        metavar="MS", help="Simulated: launching a batch of decodes takes so long, in ms.", show_default="as measured"
-    ),
-]
-GrammarName = Annotated[
-    str | None,
-    typer.Option(
-        "--grammar",
-        metavar="NAME",
-        help="Hold the tokens to a grammar: any, twos, three (of the counter), or a file with a JSON schema; "
-        "table:NAME follows it on the GPU.",
-    ),
-]
-MaskWork = Annotated[
-    float | None, typer.Option(metavar="MS", help="Work added to the masks of every step, in ms.", show_default="none")
-]
-Speculate = Annotated[int | None, typer.Option(metavar="K", help="Drafts in each decode.", show_default="none")]
-Reserve = Annotated[
-    int | None,
-    typer.Option(metavar="N", help="Positions behind a request's last, for drafts.", show_default="2 K, what it takes"),
-]
-Acceptance = Annotated[
-    float | None,
-    typer.Option(metavar="SHARE", help="Take so many drafts as right, by chance.", show_default="those that are right"),
-]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Put the figures into this file.")]
 Pages = Annotated[
     int | None, typer.Option(metavar="N", help="KV pages.", show_default="as many as --max-running requests need")
 ]
-PageSize = Annotated[
-    int | None, typer.Option(metavar="N", help="Positions in a KV page.", show_default="64")
-]
-Preempt = Annotated[
-    str | None,
-    typer.Option(
-        metavar="MODE",
-        help="Give pages on demand; those of a request that gives way are computed again (recompute) or copied to the "
-        "host and back (swap). With a mistake: forget.",
-        show_default="reserve all",
-    ),
-]
-Graphs = Annotated[bool, typer.Option("--graphs", help="The model launches decodes as CUDA graphs, in any chapter.")]
-Compile = Annotated[bool, typer.Option("--compile", help="Join linears, compile decoder layers for decodes.")]
-Gpus = Annotated[
-    int | None, typer.Option(metavar="N", help="Share the model among so many GPUs of this machine.", show_default="1")
-]
-RankTimeout = Annotated[
-    float, typer.Option(metavar="SECONDS", help="With several GPUs: end if a rank is silent or stands still so long.")
-]
-RANK_TIMEOUT = 120.0
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Put the figures into this file.")]
 
 
 def print_answer(prompt: str, text: str, whole: bool) -> None:
@@ -167,30 +110,13 @@ def check_record(file: Path | None) -> None:
         result_table.load(file)
 
 
-def choose_options(
-    host_work: float | None,
-    launching: float | None,
-    graphs: bool,
-    compile: bool,
-    workload=None,
-    device: str = "auto",
-    ranks=None,
-    grammar: str | None = None,
-    mask_work: float | None = None,
-    **others,
-):
+def choose_options(host: Host, engine: Engine, ranks, workload=None, device: str = "auto", **others):
     """The Options that the command line asks for.
 
     Args:
-        host_work: milliseconds, or None for what the workload has.
-        launching: milliseconds, or None for what was measured.
-        graphs: as Options has it.
-        compile: as Options has it.
+        ranks: as Checkpoint takes them.
         workload: the Workload that is to be timed, if it is. Its own scale and host work hold on the simulated GPU.
         device: as Session takes it.
-        ranks: as Checkpoint takes them.
-        grammar: as Options has it.
-        mask_work: milliseconds, or None for none.
         others: of the fields of Options, as they are.
 
     Raises:
@@ -200,12 +126,20 @@ def choose_options(
     from ..run.options import Options
 
     timed = workload if workload is not None and is_simulated(device) and workload.model == "counter" else None
-    own = timed.host_work if timed else 0.0
-    gpus = ranks.count if ranks else 1
-    host_work = own if host_work is None else host_work / 1e3
-    launching = None if launching is None else launching / 1e3
-    scale, mask_work = timed.scale if timed else None, (mask_work or 0.0) / 1e3
-    return Options(host_work, graphs, scale, compile, gpus, launching, grammar, mask_work, **others)
+    if host.host_work is not None:
+        others["host_work"] = host.host_work / 1e3
+    elif timed:
+        others["host_work"] = timed.host_work
+    others |= vars(engine)
+    del others["gpus"], others["rank_timeout"]
+    return Options(
+        scale=timed.scale if timed else None,
+        gpus=ranks.count if ranks else 1,
+        launching=None if host.launching is None else host.launching / 1e3,
+        grammar=host.grammar,
+        mask_work=(host.mask_work or 0.0) / 1e3,
+        **others,
+    )
 
 
 def start_ranks(gpus: int | None, device: str, timeout: float):
@@ -253,15 +187,14 @@ def start_ranks(gpus: int | None, device: str, timeout: float):
     return Ranks.here(timeout).join(kind)
 
 
-def choose_workload(name: str, ranks=None, **changes):
-    """The workload of that name with every change that is not None, and its model, which is not loaded.
+def choose_workload(name: str, load: Load, ranks=None):
+    """The workload of that name with what is to be changed of it, and its model, which is not loaded.
 
     What cannot be served is refused here, before prompts are drawn for it.
 
     Args:
         name: of the workload.
         ranks: as Checkpoint takes them.
-        changes: as Workload.override takes them.
 
     Returns:
         A Workload and a Checkpoint.
@@ -272,7 +205,8 @@ def choose_workload(name: str, ranks=None, **changes):
     from ..run.workload import check_max_running
     from ..run.workload import workload as find_workload
 
-    workload = find_workload(name).override(**changes)
+    changes = dict(vars(load))
+    workload = find_workload(name).override(prompt_tokens=changes.pop("context"), **changes)
     check_max_running(workload.max_running, workload.max_batch_tokens)
     from ..run.checkpoint import Checkpoint  # takes seconds: torch, transformers
 

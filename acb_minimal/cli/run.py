@@ -13,39 +13,12 @@ from rich.text import Text
 
 from ..errors import InputError
 from ..run.ranks import is_first
-from .arrivals import (
-    ArrivalsFile,
-    Concurrency,
-    Rate,
-    TpotLimit,
-    TtftLimit,
-    check_no_shape,
-    choose_arrivals,
-    with_recorded,
-)
+from .arrivals import Arriving, choose_arrivals, with_recorded
+from .groups import Engine, Host, Load, grouped
 from .options import (
-    RANK_TIMEOUT,
     WORKLOADS,
-    Acceptance,
     Chapter,
-    Compile,
-    Context,
-    Gpus,
-    GrammarName,
-    Graphs,
-    HostWork,
-    Launching,
-    MaskWork,
-    MaxRunning,
-    ModelName,
-    NewTokens,
     Pages,
-    PageSize,
-    Preempt,
-    RankTimeout,
-    Requests,
-    Reserve,
-    Speculate,
     check_writable,
     choose_options,
     choose_workload,
@@ -53,101 +26,56 @@ from .options import (
     print_answer,
     start_ranks,
 )
-from .sampling import (
-    FrequencyPenalty,
-    LogitBias,
-    Logprobs,
-    MinTokens,
-    Mistake,
-    PresencePenalty,
-    RepetitionPenalty,
-    Seed,
-    Temperature,
-    TopK,
-    TopP,
-    choose_sampling,
-)
+from .sampling import Draws, Mistake, choose_sampling
 
 
+@grouped
 def run(
+    *,
     chapter: Chapter,
     prompt: Annotated[list[str] | None, typer.Option(help="A prompt of text; repeatable.")] = None,
     workload: Annotated[str | None, typer.Option(help=WORKLOADS, show_default="demo")] = None,
-    model: ModelName = None,
-    requests: Requests = None,
-    context: Context = None,
-    new_tokens: NewTokens = None,
-    max_running: MaxRunning = None,
+    load: Load,
     device: Annotated[str, typer.Option(help="auto, cuda, sim or cpu.")] = "auto",
-    host_work: HostWork = None,
-    launching: Launching = None,
-    grammar: GrammarName = None,
-    mask_work: MaskWork = None,
+    host: Host,
     pages: Pages = None,
-    page_size: PageSize = None,
-    preempt: Preempt = None,
-    speculate: Speculate = None,
-    reserve: Reserve = None,
-    acceptance: Acceptance = None,
-    graphs: Graphs = False,
-    compile: Compile = False,
-    gpus: Gpus = None,
-    rank_timeout: RankTimeout = RANK_TIMEOUT,
+    page_size: Annotated[
+        int | None, typer.Option(metavar="N", help="Positions in a KV page.", show_default="64")
+    ] = None,
+    engine: Engine,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write figures and tokens to this file.")] = None,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    seed: Seed = None,
-    repetition_penalty: RepetitionPenalty = None,
-    presence_penalty: PresencePenalty = None,
-    frequency_penalty: FrequencyPenalty = None,
-    logit_bias: LogitBias = None,
-    min_tokens: MinTokens = None,
-    logprobs: Logprobs = False,
+    draws: Draws,
     stop: Annotated[list[str] | None, typer.Option(help="End an answer before this text; repeatable.")] = None,
     mistake: Mistake = None,
-    rate: Rate = None,
-    concurrency: Concurrency = None,
-    arrivals: ArrivalsFile = None,
-    ttft_ms: TtftLimit = None,
-    tpot_ms: TpotLimit = None,
+    arriving: Arriving,
 ) -> None:
     """Serve prompts, or a workload, through one chapter's engine."""
     check_writable(json_file, "--json")
     if prompt:
-        of_workload = {"workload": workload, "requests": requests, "context": context, "arrivals": arrivals}
-        for name, value in of_workload.items():
+        of_workload = {"workload": workload, "requests": load.requests, "context": load.context}
+        for name, value in (of_workload | {"arrivals": arriving.arrivals}).items():
             if value is not None:
                 raise InputError(f"--{name} {value} does not go with --prompt: it describes a workload")
-    check_no_shape(arrivals, requests=requests, context=context, new_tokens=new_tokens)
-    coming, recorded = choose_arrivals(rate, concurrency, arrivals, ttft_ms, tpot_ms)
-    ranks = start_ranks(gpus, device, rank_timeout)
+    coming, recorded = choose_arrivals(arriving, load)
+    ranks = start_ranks(engine.gpus, device, engine.rank_timeout)
+    limits = {"stop": stop or []} | ({} if page_size is None else {"page_size": page_size})
     if prompt:
-        limits = {"max_new_tokens": new_tokens, "max_running": max_running, "page_size": page_size}
-        job, checkpoint = _job(prompt, "counter" if model is None else model, ranks, limits | {"stop": stop or []})
+        from ..run.workload import Job
+
+        own = {"max_new_tokens": load.new_tokens, "max_running": load.max_running}
+        job = Job(prompt, **limits, **{name: value for name, value in own.items() if value is not None})
+        job.check()
+        from ..run.checkpoint import Checkpoint  # takes seconds: torch, transformers
+
+        checkpoint = Checkpoint("counter" if load.model is None else load.model, ranks)
     else:
-        paged = {} if page_size is None else {"page_size": page_size}
-        chosen, checkpoint = choose_workload(
-            "demo" if workload is None else workload,
-            ranks,
-            requests=requests,
-            prompt_tokens=context,
-            new_tokens=new_tokens,
-            max_running=max_running,
-            model=model,
-        )
-        job = with_recorded(chosen, checkpoint, recorded).job(checkpoint.vocab_size, stop=stop or [], **paged)
+        chosen, checkpoint = choose_workload("demo" if workload is None else workload, load, ranks)
+        job = with_recorded(chosen, checkpoint, recorded).job(checkpoint.vocab_size, **limits)
     from ..run.session import Session
 
-    sampling = choose_sampling(
-        checkpoint, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, repetition_penalty=repetition_penalty,
-        presence_penalty=presence_penalty, frequency_penalty=frequency_penalty, logit_bias=logit_bias,
-        min_tokens=min_tokens, logprobs=logprobs,
-    )  # fmt: skip
-    asked = {"grammar": grammar, "mask_work": mask_work, "sampling": sampling, "pages": pages, "preempt": preempt}
-    asked |= {"speculate": speculate, "reserve": reserve, "acceptance": acceptance}
-    options = choose_options(host_work, launching, graphs, compile, ranks=ranks, mistake=mistake, **asked)
-    session = Session(job, chapter, checkpoint, device, dataclasses.replace(options, arrivals=coming))
+    asked = {"sampling": choose_sampling(checkpoint, **vars(draws)), "pages": pages, "mistake": mistake}
+    options = choose_options(host, engine, ranks, arrivals=coming, **asked)
+    session = Session(job, chapter, checkpoint, device, options)
     _print_refused(session.refused)
     if not session.requests:
         raise typer.Exit(2)
@@ -168,17 +96,6 @@ def run(
         _write_json(json_file, session, chapter, completions)
     if session.refused:
         raise typer.Exit(1)
-
-
-def _job(prompts: list[str], model: str, ranks, limits: dict):
-    """A Job of these prompts, with the limits that are not None, and the model as a Checkpoint that the ranks share."""
-    from ..run.workload import Job
-
-    job = Job(prompts, **{name: value for name, value in limits.items() if value is not None})
-    job.check()
-    from ..run.checkpoint import Checkpoint  # takes seconds: torch, transformers
-
-    return job, Checkpoint(model, ranks)
 
 
 @contextmanager

@@ -12,16 +12,26 @@ def _option(help: str, **more):
     return typer.Option(help=help, rich_help_panel="Sampling", show_default=False, **more)
 
 
-Temperature = Annotated[float | None, _option("Draw tokens, scores divided by this; 0: take the likeliest.")]
-TopK = Annotated[int | None, _option("Draw from so many of the likeliest; 0: from all.")]
-TopP = Annotated[float | None, _option("Draw from the fewest with so much of the probability.")]
-Seed = Annotated[int | None, _option("Of the noise; the same for every prompt.")]
-RepetitionPenalty = Annotated[float | None, _option("Divides scores of tokens that were in prompt or answer.")]
-PresencePenalty = Annotated[float | None, _option("Taken off scores of tokens that were in the answer.")]
-FrequencyPenalty = Annotated[float | None, _option("The same for each time they were.")]
-LogitBias = Annotated[list[str] | None, _option("Added to a token's score; repeatable.", metavar="ID=VALUE")]
-MinTokens = Annotated[int | None, _option("No stop token before there are so many.")]
-Logprobs = Annotated[bool, typer.Option("--logprobs", help="Tell how likely tokens were.", rich_help_panel="Sampling")]
+@dataclasses.dataclass
+class Draws:
+    """How tokens are chosen: fields of a Sampling."""
+
+    temperature: Annotated[float | None, _option("Draw tokens, scores divided by this; 0: take the likeliest.")] = None
+    top_k: Annotated[int | None, _option("Draw from so many of the likeliest; 0: from all.")] = None
+    top_p: Annotated[float | None, _option("Draw from the fewest with so much of the probability.")] = None
+    seed: Annotated[int | None, _option("Of the noise; the same for every prompt.")] = None
+    repetition_penalty: Annotated[
+        float | None, _option("Divides scores of tokens that were in prompt or answer.")
+    ] = None
+    presence_penalty: Annotated[float | None, _option("Taken off scores of tokens that were in the answer.")] = None
+    frequency_penalty: Annotated[float | None, _option("The same for each time they were.")] = None
+    logit_bias: Annotated[list[str] | None, _option("Added to a token's score; repeatable.", metavar="ID=VALUE")] = None
+    min_tokens: Annotated[int | None, _option("No stop token before there are so many.")] = None
+    logprobs: Annotated[
+        bool, typer.Option("--logprobs", help="Tell how likely tokens were.", rich_help_panel="Sampling")
+    ] = False
+
+
 Mistake = Annotated[
     str | None,
     _option("Sample with a mistake: host-counts, batch-generator, kept-rows; drafts: stale-drafts.", metavar="NAME"),

@@ -244,8 +244,7 @@ class Session:
                     yield self._completion(found)
                 else:
                     request, place = found
-                    last = request.finish_reason is not None and place == len(request.tokens) - 1
-                    text = self.stops.passed(request.id, texts.added(request, place), last)
+                    text = self.stops.passed(request.id, texts.added(request, place))
                     yield Token(request.id, request.tokens[place], text)
             self.device.finish()
             if self.trace:

@@ -17,17 +17,6 @@ def test_check_says_what_a_clean_chapter_was_put_through(acb):
     assert "line 33: self.compute.synchronize()" in done.stdout
 
 
-@pytest.mark.slow
-def test_check_times_an_engine_beside_the_nearest_chapter_or_the_one_that_is_named(acb, tmp_path):
-    mine = tmp_path / "mine.py"
-    mine.write_text(chapter_paths()["ch2_streams"].read_text())
-    for options, said in (((), "mine is as fast as ch2_streams."), (("--beside", "ch4"), "longer than ch4_dual_slots")):
-        done = acb("check", mine, "--seconds", 0.1, *options)
-        assert done.returncode == 0
-        assert said in done.stdout
-        assert "on a simulated H200" in done.stdout
-
-
 def test_check_shows_the_hazard_its_lines_and_how_to_see_it_again(acb, tmp_path):
     mine = tmp_path / "mine.py"
     source = chapter_paths()["ch5_carry_over"].read_text()

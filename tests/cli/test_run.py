@@ -124,17 +124,11 @@ def test_sampling_is_asked_for_by_options(acb):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--temperature", -1], "temperature is -1.0; it must be 0, for the likeliest token, or from 0.01 to 100"),
-        (["--top-p", 0], "top_p is 0.0; it must be above 0 and at most 1"),
         (["--top-k", -3], "top_k is -3; it must be from 0 to 2,147,483,647"),
-        (["--repetition-penalty", 0], "repetition_penalty is 0.0; it must be from 0.01 to 100"),
         (["--logit-bias", "nine=1"], "--logit-bias: 'nine' is no whole number"),
         (["--logit-bias", "9=a"], "--logit-bias: 'a' is no number"),
         (["--logit-bias", "9"], "--logit-bias 9: it takes ID=VALUE, as in 9=2.5"),
-        (["--stop", ""], "the stop text is ''; it must have at least one character"),
         (["--mistake", "kept-rows"], "the mistake 'kept-rows' is made in draws without a grammar, and here are none"),
-        (["--temperature", 1, "--grammar", "table:twos"],
-         "a table of a grammar is for the likeliest tokens, carried over: chapters 5 and 6"),
     ],
 )  # fmt: skip
 def test_what_sampling_cannot_be_is_told_in_one_line(acb, options, said):
@@ -190,16 +184,3 @@ def test_pages_are_given_on_demand(acb):
         done = acb("run", chapter, "--pages", 5, "--page-size", 4, "--preempt", preempt, *asked)
         assert "count 20 to 28 -> 20 21 22 23 24 25 26 27 28\n" in done.stdout
         assert f"5 KV pages, pages on demand ({preempt})" in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        (["ch1", "--preempt", "drop"], "unknown preempt mode 'drop': the modes are recompute and swap"),
-        (["ch5", "--preempt", "swap"], "preempt is 'swap', and this engine copies no pages: give recompute, or take"),
-        (["ch9", "--pages", 0], "the page pool has 0 pages; it needs at least 1"),
-        (["ch1", "--page-size", 0], "page size is 0; it must be at least 1"),
-    ],
-)
-def test_pages_that_cannot_be_are_said_in_a_line(refused, given, said):
-    assert said in refused("run", *given, "--device", "sim")

@@ -3,10 +3,11 @@
 import random
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from acb_minimal.models.counter import PATH, all_pairs, answer, prompt
-from acb_minimal.models.counter.check import check
+from acb_minimal.models.counter.train import margins
 
 
 @pytest.fixture(scope="module")
@@ -20,10 +21,11 @@ def model():
 
 
 def test_it_counts(model, tokenizer):
-    edges = [(0, 0), (0, 1), (0, 100), (899, 999), (998, 999), (999, 999)]
-    mistakes, margin = check(model, tokenizer, edges + random.Random(1).choices(all_pairs(), k=60))
-    assert not mistakes
-    assert margin > 1  # float32 sums in another order differ by far less
+    pairs = [(0, 0), (0, 1), (0, 100), (899, 999), (998, 999), (999, 999), *random.Random(1).choices(all_pairs(), k=60)]
+    inputs = tokenizer([prompt(*pair) for pair in pairs], return_tensors="pt")  # four tokens each: no row is padded
+    said = tokenizer.batch_decode(model.generate(**inputs)[:, 4:], skip_special_tokens=True)
+    assert said == [answer(*pair) for pair in pairs]
+    assert margins(model, *torch.tensor(pairs).T).min() > 1  # float32 sums in another order differ by far less
 
 
 def test_generate_needs_no_arguments(model, tokenizer):
@@ -50,15 +52,3 @@ def test_a_word_outside_the_vocabulary_is_unknown(tokenizer, word):
 def test_prompt_refuses_what_was_not_taught(a, b):
     with pytest.raises(ValueError, match=f"cannot count {a} to {b}"):
         prompt(a, b)
-
-
-def test_the_files_are_small():
-    saved = [*PATH.glob("*.json"), *PATH.glob("*.safetensors")]
-    assert {file.name for file in saved} == {
-        "config.json",
-        "generation_config.json",
-        "model.safetensors",
-        "tokenizer.json",
-        "tokenizer_config.json",
-    }
-    assert sum(file.stat().st_size for file in saved) < 5_000_000

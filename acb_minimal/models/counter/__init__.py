@@ -4,7 +4,7 @@ The prompt `count 3 to 7` is answered with `3 4 5 6 7` and an end token. Each nu
 it, so an engine that loses, repeats or mixes up a token shows it at once.
 
 This file knows where the model lies and what it should say. It does not load it (`AutoModelForCausalLM` does,
-given `PATH`), train it (`train.py`) or test it (`check.py`).
+given `PATH`) or train it (`train.py`).
 """
 
 from pathlib import Path

@@ -1,8 +1,5 @@
 """Trains the counter on a CPU and saves it: `python -m acb_minimal.models.counter.train [--out DIR]`.
 
-This file knows the vocabulary, the shape of the model and how it learns. It does not know how well the saved
-files do in the end: `check.py` loads them as any user would and counts mistakes.
-
 There are three things to learn: copy `a` from the prompt, follow every number by its successor, and stop once
 the number just said equals `b`. Successors come quickly, there being many in an answer; starting and stopping
 come slowly, being there once. So every other batch is made of short answers, of which many more fit. Training
