@@ -423,6 +423,14 @@ def test_a_stream_keeps_back_what_may_begin_a_stop_text():
     assert [stops.passed("1", text) for text in ("ab", "d", None)] == ["", "abd", None]
 
 
+@pytest.mark.parametrize("chapter", ["ch5", "ch10"])
+@pytest.mark.parametrize("stop", [" 9 10", " 8 10", " 8 9"])
+def test_what_a_stream_hands_out_is_what_its_completion_has(chapter, stop):
+    """Also if an answer ends while text is kept back."""
+    *tokens, done = Session(Job(["count 3 to 9"], stop=stop), chapter, CHECKPOINT, "sim", stream=True).run()
+    assert "".join(token.text for token in tokens) == done.text
+
+
 @pytest.mark.parametrize(
     ("texts", "said"), [([""], "the stop text is ''; it must"), ([3], "the stop text is 3; it must have at least one")]
 )

@@ -38,7 +38,13 @@ class Books:
     """
 
     def __init__(
-        self, case: Case, detector: RaceDetector, any_tokens: bool = False, sampled: bool = False, drafts: int = 0
+        self,
+        case: Case,
+        detector: RaceDetector,
+        any_tokens: bool = False,
+        sampled: bool = False,
+        drafts: int = 0,
+        reserve: int = 0,
     ):
         self.case, self.detector, self.any_tokens, self.drafts = case, detector, any_tokens, drafts
         self.right = [tokens for _, tokens, _ in case.served]
@@ -48,7 +54,7 @@ class Books:
         self.evidence = Evidence(case, detector)
         self.calls = 0
         self._updates: list[int] = []  # the numbers of batches that have come back
-        self.requests = case.requests(sampled, drafts)
+        self.requests = case.requests(sampled, drafts, reserve)
         self._steps = case.steps(drafts) if drafts else []
         self._to_yield = {request.id: request for request in self.requests}
 
@@ -119,12 +125,18 @@ class Books:
             raise self.broken
 
     def scheduled(self, batch: Batch) -> None:
-        """It has got one, in which no request may have ended."""
+        """It has got one, in which no request may have ended, and no page may be of two."""
         self.evidence.scheduled(batch)
         for row in batch.rows:
             if row.request.finish_reason:
                 self._found(f"batch {batch.number} has a row for request {row.request.id}, which has ended")
                 raise self.broken
+        owners: dict[int, str] = {}
+        for request in self._scheduler.running:
+            for page in request.pages:
+                if (other := owners.setdefault(page, request.id)) != request.id:
+                    self._found(f"page {page} was freed while request {other} had it; now {request.id} has it too")
+                    raise self.broken
         self.steps.append(BatchDone(0.0, len(batch.rows), batch.num_tokens, batch.decodes))
         rows = (
             f"{row.request.id}: {row.length} at {row.start}, pages {' '.join(map(str, row.request.pages))}"
@@ -140,6 +152,9 @@ class Books:
             if first is None:  # it was finished already
                 continue
             for place, token in enumerate(request.generated[first:], first):
+                if place >= len(self.right[int(request.id)]):
+                    self._found(f"batch {batch.number} gave request {request.id} a token when its reader had left")
+                    break
                 right = self.right[int(request.id)][place]
                 told.append(f"{request.id}: {token}" + (f" (right: {right})" if token != right else ""))
                 if token != right and not self.broken and not self.any_tokens:

@@ -48,7 +48,7 @@ class Case:
         berths: if not 0, pages are given on demand, and a request that gives way is copied to one of so many berths, or
             computed again, where there is none or the engine copies no pages.
         drafts: in each decode; 0: as many as the engine needs, if it verifies any.
-        reserve: positions behind its last that a request has pages for; None: as many as drafts may need.
+        reserve: positions behind its last that a request has pages for; None: as many as the engine asks for.
     """
 
     name: str
@@ -99,18 +99,20 @@ class Case:
         ]
         return [steps(prompt, answer, drafts) for prompt, answer in answers]
 
-    def requests(self, sampled: bool = False, drafts: int = 0) -> list[Request]:
+    def requests(self, sampled: bool = False, drafts: int = 0, reserve: int = 0) -> list[Request]:
         """New requests, to be served; their ids are "0", "1", ... in order.
 
         Args:
             sampled: whether they are for parts that sample as asked for.
             drafts: in each decode; 0: for parts that have none.
+            reserve: that the engine asks for.
         """
         made = []
         for number, ((prompt, _, stop), asked) in enumerate(zip(self.served, self.prompts, strict=True)):
             given = str(number), prompt, asked.new_tokens, stop
             if drafts:
-                made.append(SpeculatingRequest(*given, drafts=drafts, reserve=self.reserve))
+                mine = reserve if self.reserve is None else self.reserve
+                made.append(SpeculatingRequest(*given, drafts=drafts, reserve=mine))
             elif sampled:
                 made.append(SamplingRequest(*given, sampling=asked.sampling))
             else:

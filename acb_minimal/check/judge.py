@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..kv_cache import KVCache
 from ..run.engines import chapter_path, copies_pages, keeps_state, load_chapter, samples, verifies
 from ..run.parts import KINDS
+from ..run.speculating import reserve_of
 from ..run.timed import BatchDone
 from ..sampling import Asked
 from ..sim.costs import Costs
@@ -126,7 +127,8 @@ def serve(
     if sampled and constrained:
         raise InputError(f"case {case.name!r} is not for this engine: it asks for what the engine cannot be asked for")
     drafts = case.drafts or (DRAFTS if verifies(engine_class) else 0)
-    books, threads = Books(case, detector, any_tokens, sampled, drafts), set(threading.enumerate())
+    books = Books(case, detector, any_tokens, sampled, drafts, drafts and reserve_of(engine_class, drafts))
+    threads = set(threading.enumerate())
     cache = KVCache(NETWORK.layers, case.pages, case.page_size, NETWORK.dtype, device.torch_device)
     given = case.network, NETWORK.layers, cache, case.size._replace(drafts=drafts), device
     _, scheduler, model = KINDS[sampled, constrained]

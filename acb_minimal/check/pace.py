@@ -23,7 +23,7 @@ from ..trace.breakdown import Breakdown
 from ..trace.idle import typical_of
 from ..trace.spans import Trace
 from ..trace.steps import Typical, typical_decodes
-from .cases import DEMO, WIDE
+from .cases import DEMO, WIDE, Case, Prompt
 from .judge import Outcome, serve
 from .lines import Line
 from .race_detector import RaceDetector
@@ -32,6 +32,9 @@ SETTING = f"as in the workload `demo`, on a {Costs.of(DEMO.scale.model).gpu}"
 PIECES = ("upload", "count", "correct", "draft", "forward", "logits", "sample", "replay", "download")
 SAME = 0.01  # share of a step by which two count as equally fast
 MOST_QUESTIONS = 100
+# Requests that begin one by one, as others end, on a model that takes longer to launch than to run.
+ONE_BY_ONE = Case("one by one", tuple(Prompt(2, count) for count in (5, 3, 6, 4, 3, 5)), 24, 2, 6, host_work=2e-3)
+LAUNCHED = "llama-3.2-1b"
 
 
 @dataclass(frozen=True)
@@ -189,17 +192,22 @@ class Pace:
 
 
 def serve_timed(
-    engine_class: type, detector: RaceDetector, any_tokens: bool = False
+    engine_class: type,
+    detector: RaceDetector,
+    any_tokens: bool = False,
+    case: Case = WIDE,
+    costs: Costs | None = None,
 ) -> tuple[Outcome, SimulatedDevice]:
-    """Runs the case that engines are timed with: what became of it, and the device, which has the trace.
+    """Runs the case that engines are timed with, or another: what became of it, and the device, which has the trace.
 
     Args:
+        costs: to go by; None: those of SETTING.
         any_tokens: as for `serve`.
     """
-    costs = Costs.of(DEMO.scale.model).scaled(DEMO.scale.rows, DEMO.scale.positions)
+    costs = costs or Costs.of(DEMO.scale.model).scaled(DEMO.scale.rows, DEMO.scale.positions)
     device = SimulatedDevice(costs, Patient(), trace=True, observer=detector)
     detector.device = device
-    return serve(engine_class, WIDE, detector=detector, device=device, any_tokens=any_tokens), device
+    return serve(engine_class, case, detector=detector, device=device, any_tokens=any_tokens), device
 
 
 def pace(engine_class: type, name: str) -> Pace:
@@ -224,6 +232,23 @@ def pace(engine_class: type, name: str) -> Pace:
         raise InputError("the engine cannot be timed: no two of its batches of decodes follow one another")
     pieces = {action.actor for action in waits.actions if action.what in PIECES}
     return Pace(name, outcome.file, typical, waits.by_line(trace, decodes), trace, decodes, len(pieces))
+
+
+def first_token_lies(engine_class: type) -> float:
+    """Seconds for which a first token has been in host memory before the engine takes it in, on average, where the host
+    is what takes long: requests that begin ONE_BY_ONE, each kernel launched by itself. Simulated.
+
+    Raises:
+        InputError: it does not come to its end.
+    """
+    outcome, device = serve_timed(engine_class, Waits(), True, ONE_BY_ONE, Costs.of(LAUNCHED))
+    if outcome.failure:
+        raise InputError(f"the engine cannot be timed: {outcome.failure}")
+    trace = device.trace.told(outcome.steps)
+    there = {span.batch_number: span.end for span in trace.lane("D2H")}
+    taken = {span.batch_number: span.start for span in trace.lane("CPU") if span.name == "update"}
+    firsts = [number for number, step in enumerate(outcome.steps) if not step.decodes]
+    return statistics.mean(taken[number] - there[number] for number in firsts)
 
 
 class Patient(Timed):

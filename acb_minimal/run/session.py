@@ -244,7 +244,8 @@ class Session:
                     yield self._completion(found)
                 else:
                     request, place = found
-                    text = self.stops.passed(request.id, texts.added(request, place))
+                    last = request.finish_reason is not None and place == len(request.tokens) - 1
+                    text = self.stops.passed(request.id, texts.added(request, place), last)
                     yield Token(request.id, request.tokens[place], text)
             self.device.finish()
             if self.trace:

@@ -28,10 +28,17 @@ def drafts_of(engine: type, options: Options) -> tuple[int, int]:
         return 0, 0
     if not 1 <= drafts <= MOST_DRAFTS:
         raise InputError(f"speculate is {drafts}; it must be from 1 to {MOST_DRAFTS} drafts")
-    reserve = reserve_for(drafts) if options.reserve is None else options.reserve
-    if not 0 <= reserve <= reserve_for(drafts):
-        raise InputError(f"reserve is {reserve}; with {drafts} drafts it must be from 0 to {reserve_for(drafts)}")
+    most = reserve_of(engine, drafts)
+    reserve = most if options.reserve is None else options.reserve
+    if not 0 <= reserve <= most:
+        raise InputError(f"reserve is {reserve}; with {drafts} drafts it must be from 0 to {most}")
     return drafts, reserve
+
+
+def reserve_of(engine: type, drafts: int) -> int:
+    """Positions behind its last that a request may touch: as the engine says in a static method `reserve`, or as it is
+    for chapter 10."""
+    return getattr(engine, "reserve", reserve_for)(drafts)
 
 
 def dialled(owner: torch.Tensor, lengths: torch.Tensor, drafts: int, acceptance: float) -> torch.Tensor:

@@ -41,19 +41,20 @@ class StopTexts:
         places = [place for each in self.texts if (place := text.find(each)) >= 0]
         return text[: min(places)] if places else text
 
-    def passed(self, id: str, added: str | None) -> str | None:
+    def passed(self, id: str, added: str | None, last: bool = False) -> str | None:
         """What may be handed out of an answer that comes piece by piece: not what may be the beginning of a text, which
-        is kept back until it is known to be none.
+        is kept back until it is known to be none, or nothing follows.
 
         Args:
             id: of the request.
             added: what its newest token adds.
+            last: whether its answer ends with that token.
         """
         if not self.texts or added is None:
             return added
         text = self._kept.get(id, "") + added
         cut = self.cut(text)
-        if cut == text:
+        if cut == text and not last:
             begun = (n for n in range(1, len(text) + 1) if any(each.startswith(text[-n:]) for each in self.texts))
             cut = text[: len(text) - max(begun, default=0)]
         self._kept[id] = text[len(cut) :]

@@ -41,8 +41,8 @@ class Token(NamedTuple):
         id: of the prompt it answers, as in a Completion.
         token: its id.
         text: what it adds to the text; empty for a special token, or if it ends within a character, which comes with
-            the token that completes it; what may be the beginning of a stop text is kept back likewise, and given with
-            the Completion alone if no token follows; None where a Completion has no text.
+            the token that completes it; what may be the beginning of a stop text comes likewise with the token after
+            which it is none, or with the last; None where a Completion has no text.
     """
 
     id: str

@@ -3,7 +3,7 @@
 import pytest
 
 from acb_minimal.check import judge, pace
-from acb_minimal.check.pace import Pace, nearest, of_chapter
+from acb_minimal.check.pace import Pace, first_token_lies, nearest, of_chapter
 from acb_minimal.check.tables import time
 from acb_minimal.errors import InputError
 from acb_minimal.run.engines import changed, chapter_paths
@@ -137,3 +137,14 @@ def test_capturing_a_graph_takes_the_host_as_long_as_launching_what_is_in_it():
     anew, once = timed("ch6", (write, capture + write)), of_chapter("ch6")
     assert nearest(anew) == "ch6_cuda_graphs"
     assert anew.parts.step == pytest.approx(once.parts.step + of_chapter("ch5").typical.law.launching, rel=0.05)
+
+
+def test_both_looks_of_chapter_11_bring_first_tokens_sooner():
+    """And without them it is chapter 5."""
+    looks = [f"        yield from self.hand_out()                    # {why}" for why in ("N, if", "or if")]
+    one, other = (first_token_lies(changed("ch11", (look, "        #"))) for look in looks)
+    neither = first_token_lies(changed("ch11", *((look, "        #") for look in looks)))
+    assert first_token_lies(changed("ch11")) < one - 5e-4 < other - 1e-3
+    assert other < neither == first_token_lies(changed("ch5"))
+    every_batch = first_token_lies(changed("ch11", ("batch.first_tokens and ", "")))
+    assert every_batch > one - 1e-4  # retired at the second look, it is launched behind, and not done at the first

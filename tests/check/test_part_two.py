@@ -204,7 +204,7 @@ MISTAKES: dict[str, tuple[tuple, Case, tuple[str, ...], tuple[str, ...], str]] =
         "the same",
     ),
     "pages are freed on cancel and by the row in flight": (
-        (Scheduler, "cancel", freed_twice), LEAVES, ("ch1",), ("ch5", "ch11"), "",
+        (Scheduler, "cancel", freed_twice), LEAVES, ("ch1",), ("ch5", "ch11"), " a token when its reader had left",
     ),
     "a request that ends while it waits goes on waiting": (
         (PreemptingScheduler, "update"), AWAY, (), ("ch5", "ch9"), " has a row for request ",

@@ -20,15 +20,17 @@ from rich.text import Text
 from ...check import judge, tables
 from ...check.actions import NOUNS
 from ...check.cases import CASES
-from ...check.pace import Pace, pace
+from ...check.pace import Pace, first_token_lies, pace
 from ...check.schedules import FIXED, SearchResult, harm, replay, search
 from ...check.watchdog import Broken, apart
 from ...errors import InputError
 from ...run.engines import code_lines, engine, read_source
+from ...run.speculating import reserve_of
 from .lab import LABS, Lab, changed_lines
 
 SECONDS = 2.0  # of `thorough`; `acb check` takes more
 Progress = Callable[[str], None]
+SOON = 1e-4  # seconds that a first token may lie longer than by the goal
 MANY = 8  # changed lines that are no rewrite, however small the engine is
 ENDS, ORDER, TOKENS, STEP, ALL = "to the end", "order", "tokens", "step", "schedules"
 
@@ -171,6 +173,12 @@ def goal_pace(name: str) -> Pace:
     return pace(engine(lab.solution, lab.name), lab.goal_name)
 
 
+@cache
+def goal_first_token_lies(name: str) -> float:
+    """For how long first tokens may lie in a lab."""
+    return first_token_lies(engine(LABS[name].solution, name))
+
+
 def _faulty(judged: dict[str, bool | None], fault: SearchResult) -> Ruling:
     outcome = fault.outcome
     if outcome.hazards:
@@ -196,6 +204,8 @@ def _asked(lab: Lab) -> dict[str, Callable]:
         "waits": _waits if lab.waits is not None else None,
         "ahead": _ahead if lab.hidden else None,
         STEP: _step,
+        "reserve": _reserve if lab.reserve else None,
+        "first tokens": _firsts if lab.firsts else None,
         "small change": _rewrite if lab.kind == "hunt" else None,
     }
     return {what: say for what, say in asked.items() if say}
@@ -240,6 +250,21 @@ def _ahead(lab: Lab, mine: Pace, source: str) -> tuple | None:
 def _step(lab: Lab, mine: Pace, source: str) -> tuple | None:
     if not mine.as_fast(theirs := goal_pace(lab.name)):
         return f"a step takes longer than that of {theirs.name}", *_lines(mine)
+
+
+def _reserve(lab: Lab, mine: Pace, source: str) -> tuple | None:
+    asked, enough = (reserve_of(engine(text, lab.name), MANY) for text in (source, lab.solution))
+    if asked > enough:
+        return (f"with {MANY} drafts it reserves {asked} positions, and fewer are enough",)
+
+
+def _firsts(lab: Lab, mine: Pace, source: str) -> tuple | None:
+    lies, goal = first_token_lies(engine(source, "yours")), goal_first_token_lies(lab.name)
+    if lies > goal + SOON:
+        return (
+            f"a first token lies on the host for {1e3 * lies:.1f} ms before anybody has it",
+            Text(f"  In {lab.goal_name} it is {1e3 * goal:.1f} ms: means, of a 1B model, launched kernel by kernel."),
+        )
 
 
 def _rewrite(lab: Lab, mine: Pace, source: str) -> tuple | None:

@@ -21,11 +21,11 @@ from ...run.engines import CHAPTERS, chapter_path, code_lines
 FOLDER = CHAPTERS / "labs"
 BUILDERS = (
     "batch", "streams", "events", "marks", "swap", "ahead", "slots", "carry", "graphs", "masks", "held", "counts",
-    "halves", "berths", "place",
+    "halves", "berths", "place", "truth", "reserve", "ready", "glance",
 )  # fmt: skip
 HUNTS = (
     "haste", "idle", "late", "lucky", "scramble", "scarce", "stutter", "loop", "early", "unseen", "blank", "squared",
-    "vault", "hurry", "asked", "behind",
+    "vault", "hurry", "behind", "beyond", "asked", "gone",
 )  # fmt: skip
 NAME = re.compile(r"[^\W\d]\w*")
 TELLING = 3  # commented lines of a solution that nobody writes word for word
@@ -75,6 +75,8 @@ class Lab:
         streams: in how many streams upload, forward pass and download have to be.
         slots: how many slots the batches have to take turns with.
         hidden: host work for the next batch that has to be done while one is on the GPU, by the names of spans.
+        reserve: whether the engine says how many positions to reserve for drafts, and may say no more than it needs.
+        firsts: whether first tokens have to be handed out as soon as by the goal.
     """
 
     name: str
@@ -94,6 +96,8 @@ class Lab:
     streams: int = 1
     slots: int = 1
     hidden: tuple[str, ...] = ()
+    reserve: bool = False
+    firsts: bool = False
 
     @classmethod
     def read(cls, name: str) -> "Lab":

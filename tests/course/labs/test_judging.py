@@ -53,6 +53,10 @@ STARTERS = {
     "halves": ("tokens", "request 1 was drawn with token 7 counted not at all in its prompt; right is once"),
     "berths": ("order, tokens", "nothing makes swap wait for compute"),
     "place": ("tokens", "was not back from host memory"),
+    "truth": ("tokens", "request 0 starts from 0, the placeholder: nothing carried its token over"),
+    "reserve": ("tokens", "batch 5 writes position 12 of request 1 to page 0, which it has not been given"),
+    "ready": ("first tokens", "a first token lies on the host for 13.7 ms before anybody has it"),
+    "glance": ("first tokens", "In ch11_arrivals it is 1.3 ms"),
     "haste": ("order, tokens", "the host (fill, batch 1) writes slot B's pinned inputs; the upload of batch 1 reads"),
     "idle": ("step", "for the download of batch N; N + 1 is not launched yet, so the GPU runs dry"),
     "late": ("step", "for the download of batch N + 1, and takes in the tokens of N; N + 2 is not launched yet"),
@@ -67,8 +71,10 @@ STARTERS = {
     "squared": ("tokens", "request 1 was drawn with token 3 counted twice in its answer; right is once"),
     "vault": ("order", "the forward pass of batch 0 writes them; nothing makes swap wait for compute"),
     "hurry": ("order", "the swap-in writes the keys of layer 0, page 0; the forward pass of batch 4 writes"),
-    "asked": ("order, tokens", "reads slot A's pinned outputs; the download of batch 0 writes them"),
     "behind": ("tokens", "request 0 was given drafts 0, 0; behind the same tokens there were 4, 5"),
+    "beyond": ("tokens", "batch 9 writes position 16 of request 0 to page 0, which is request 2's"),
+    "asked": ("order, tokens", "reads slot A's pinned outputs; the download of batch 0 writes them"),
+    "gone": ("to the end", "page 4 was freed while request 2 had it; now 3 has it too"),
 }
 
 
@@ -101,6 +107,24 @@ WAYS = [(name, number) for name, lab in LABS.items() for number, way in enumerat
 def test_another_right_way_passes(name, number, ruled):
     ruling, said = ruled(LABS[name], LABS[name].others[number].source)
     assert ruling.so_far, said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "old", "new", "said"),
+    [
+        ("reserve", "2 * drafts ", "drafts + 1 ", "batch 10 writes position 8 of request 2 to page 10"),
+        ("reserve", "2 * drafts ", "2 * drafts + 1 ", "with 8 drafts it reserves 17 positions, and fewer are enough"),
+        ("ready", "self.downloaded[slot].query()", "self.downloaded[self.slot].query()", "makes the host wait for d2h"),
+        ("ready", "self.in_flight = None                         # or", "pass  # or", "was retired before"),
+        ("glance", "        yield from self.hand_out()                    # N, if", "        # N, if", "for 2.2 ms"),
+        ("glance", "        yield from self.hand_out()                    # or if", "        # or if", "for 8.2 ms"),
+    ],
+)
+def test_a_wrong_turn_in_part_two_is_told(name, old, new, said, ruled):
+    ruling, told = ruled(LABS[name], edited(LABS[name].solution, [(old, new)]))
+    assert said in told
+    assert not ruling.so_far
 
 
 @pytest.mark.slow

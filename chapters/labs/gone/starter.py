@@ -1,0 +1,80 @@
+"""Bug hunt gone: an engine that readers had better not leave.
+
+Chapter 11's engine, and its author has thought of readers who have enough: a batch in flight may have a row for one
+who leaves, which still writes to his pages. As long as everybody stays to the end, nothing is amiss. When somebody
+leaves, the engine ends in an error now and then, and once two requests had the same page. Find the bug, and repair it
+with as small a change as you can, so that the engine is as fast as chapter 11.
+
+    acb lab watch            judges this engine whenever it is saved
+    acb lab hint             a hint, from a question to nearly the line
+    acb lab reset            starts anew, and keeps what was here
+"""
+
+
+class Engine:
+    """Two batches in flight, but for a batch that is done and that somebody waits for."""
+
+    def __init__(self, model, scheduler, cuda):
+        self.model, self.scheduler, self.cuda = model, scheduler, cuda
+        self.slot, self.other = model.new_slot(), model.new_slot()
+        self.h2d, self.compute, self.d2h = cuda.Stream(), cuda.Stream(), cuda.Stream()
+        self.uploaded, self.computed = cuda.Event(), cuda.Event()
+        self.downloaded = {self.slot: cuda.Event(), self.other: cuda.Event()}
+        self.in_flight = None                         # the batch on the GPU, its slot, its tokens, and its rows' pages
+
+    def run(self):
+        """Serves until every request is finished; yields each request as it finishes."""
+        while self.scheduler.has_work() or self.in_flight:
+            yield from self.step()
+
+    def step(self):
+        yield from self.hand_out()                    # N, if it is done: then N + 1 can do without who leaves
+        batch = self.scheduler.schedule()             # N + 1, from counts alone: N is still on the GPU
+        if batch:
+            self.slot.write(batch)                    # all but the token ids that N has not produced yet
+        yield from self.hand_out()                    # or if it has come meanwhile: a launch takes longer than that
+        previous, self.in_flight = self.in_flight, None
+        if batch:
+            self.launch(batch)
+        yield from self.retire(previous)              # N
+
+    def hand_out(self):
+        if not self.in_flight:
+            return []
+        batch, slot, tokens, pages = self.in_flight
+        if not (batch.first_tokens and self.downloaded[slot].query()):
+            return []                                 # launch N + 1 first: nobody waits, or N is not done
+        self.in_flight = None                         # or N would be retired once more
+        return self.take_in(batch, tokens, pages)     # its tokens are there: `query` has said so
+
+    def launch(self, batch):
+        with self.cuda.stream(self.h2d):
+            self.slot.upload(non_blocking=True)       # host -> device
+        self.uploaded.record(self.h2d)
+        self.compute.wait_event(self.uploaded)        # or compute would read inputs that are not there yet
+        with self.cuda.stream(self.compute):
+            self.model.carry_over(self.slot, self.other)      # N's tokens -> N + 1's inputs, all on the GPU
+            self.model.forward(self.slot)             # launch the forward pass and sampling
+        self.computed.record(self.compute)
+        self.d2h.wait_event(self.computed)            # or d2h would copy tokens that are not sampled yet
+        with self.cuda.stream(self.d2h):
+            tokens = self.slot.download(non_blocking=True)    # device -> host
+        self.downloaded[self.slot].record(self.d2h)
+        self.in_flight = batch, self.slot, tokens, [row.request.pages for row in batch.rows]
+        self.slot, self.other = self.other, self.slot     # N + 2 may not be written where N + 1 is read
+
+    def retire(self, previous):
+        if not previous:
+            return []
+        batch, slot, tokens, pages = previous
+        self.downloaded[slot].synchronize()           # or update would read tokens that have not arrived
+        return self.take_in(batch, tokens, pages)
+
+    def take_in(self, batch, tokens, pages):
+        self.give_back(batch, pages)                  # of readers who have left, and whose rows were in flight
+        return self.scheduler.update(batch, tokens)   # append, finish, free pages
+
+    def give_back(self, batch, pages):
+        for row, held in zip(batch.rows, pages, strict=True):
+            if row.request.finish_reason == "abort":
+                self.scheduler.pool.free(held)
