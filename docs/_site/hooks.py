@@ -4,6 +4,7 @@ Pages are Jinja templates; what they may call are the methods of Page. Nothing m
 comes from docs/results, and a page that asks for what is not there does not build.
 """
 
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 
 import explore
@@ -11,6 +12,7 @@ import figures
 import jinja2
 import notebooks
 import reading
+import torch
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from page import Page
@@ -19,11 +21,17 @@ from acb_minimal.run.engines import chapter_paths
 
 ROOT = Path(__file__).parents[2]
 templates = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+PLAYED = "javascripts/explore-data.js"
+recordings: list[Future] = []
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds what is not in docs/: what is played, colours, and the notebooks with their pictures."""
-    files.append(File.generated(config, "javascripts/explore-data.js", content=explore.data()))
+    # The engines run beside the pages, on another core; torch's threads, for one, do not survive a fork.
+    with_one_thread = ProcessPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
+    recordings.append(with_one_thread.submit(explore.data))
+    with_one_thread.shutdown(wait=False)
+    files.append(File.generated(config, PLAYED, content=""))
     files.append(File.generated(config, "stylesheets/colours.css", content=figures.colours()))
     for stem in chapter_paths(None):
         path = ROOT / "chapters" / f"{stem}.ipynb"
@@ -31,6 +39,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         for name, picture in notebooks.pictures(path).items():
             files.append(File.generated(config, f"figures/{name}", content=picture))
     return files
+
+
+def on_env(env: jinja2.Environment, config: MkDocsConfig, files: Files) -> None:
+    """Takes the recordings in: files are written from here on."""
+    files.get_file_from_path(PLAYED).content_string = recordings.pop().result()
 
 
 def on_page_markdown(markdown: str, page, config: MkDocsConfig, files: Files) -> str:
