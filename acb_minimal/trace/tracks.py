@@ -1,6 +1,6 @@
 """What was found in a trace, where it can be seen: as tracks in the trace itself, or as spans for a timeline."""
 
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -64,13 +64,8 @@ def timeline(report: Report) -> tuple[Trace, int, int]:
 
 def _middle(chosen: list[Step]) -> list[Step]:
     """Steps from the middle that follow one another."""
-    runs: list[list[Step]] = []
-    for step in chosen:
-        if runs and runs[-1][-1].number == step.number - 1:
-            runs[-1].append(step)
-        else:
-            runs.append([step])
-    longest = max(runs, key=len, default=[])
+    numbered = groupby(enumerate(chosen), lambda pair: pair[1].number - pair[0])
+    longest = max(([step for _, step in run] for _, run in numbered), key=len, default=[])
     begin = max(len(longest) - SHOWN, 0) // 2
     return longest[begin : begin + SHOWN]
 

@@ -1,4 +1,4 @@
-"""Reading traces: whatever their form, piece by piece; and files that hold no trace."""
+"""Reading traces: whatever their form, piece by piece; files that hold none, events that are not as they should be."""
 
 import gzip
 import json
@@ -109,3 +109,52 @@ def test_events_can_be_added_to_a_file(tmp_path, zipped, bare):
     new = gzip.decompress((tmp_path / "new.json.gz").read_bytes())
     assert new.replace(b'{"name": "more"},\n', b"") == data
     assert next(ChromeFile(tmp_path / "new.json.gz").events()) == {"name": "more"}
+
+
+EVENT = {"ph": "X", "cat": "kernel", "name": "k", "pid": 0, "tid": 7, "ts": 1, "dur": 1, "args": {"device": 0}}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"name": 7}, "event 1 is not as it should be: its name is 7, not text"),
+        ({"ts": "soon"}, "event 1 is not as it should be"),
+        ({"args": {"correlation": 1.5}}, "its correlation is 1.5, no whole number"),
+        ({"args": [1]}, "event 1 is not as it should be"),
+        ({"ts": None}, "event 1 is not as it should be"),
+        ({"dur": float("nan")}, "event 1 is not as it should be"),
+    ],
+)
+def test_a_bad_event_is_named_with_its_file_and_its_number(tmp_path, change, says):
+    path = tmp_path / "trace.json"
+    path.write_text(json.dumps([EVENT, EVENT | change]))
+    with pytest.raises(InputError, match=says) as error:
+        read(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("categories", "says"),
+    [
+        (("mtia_ccp_events", "mtia_runtime"), "was recorded on MTIA"),
+        (("kernel", "xpu_runtime"), "was recorded on XPU"),
+        (("Kernel", "Runtime"), "as torch up to 1.10 wrote traces"),
+    ],
+)
+def test_traces_that_are_not_of_cuda_are_named(tmp_path, categories, says):
+    path = tmp_path / "trace.json"
+    path.write_text(json.dumps([EVENT | {"cat": category} for category in categories]))
+    with pytest.raises(InputError, match=says):
+        read(path)
+
+
+@pytest.mark.parametrize("begin", ["[", '{"traceEvents": [', '{"other": [1, ', ""])
+def test_what_is_no_trace_is_given_up_long_before_its_end(tmp_path, begin, monkeypatch):
+    monkeypatch.setattr("acb_minimal.trace.chrome.LONGEST", 10_000)
+    monkeypatch.setattr("acb_minimal.trace.chrome.PIECE", 1_000)
+    path, shares = tmp_path / "trace.json", []
+    path.write_text(begin + ("[1, " if "[" in begin else " ") * 500_000)
+    with pytest.raises(InputError):
+        read(path, shares.append)
+    assert shares[-1] < 0.2

@@ -1,12 +1,9 @@
 """Engines and traces of others, each with something that once led to a wrong answer; made up, as small as can be."""
 
-import json
-
 import pytest
 from tape import Tape, asynchronous, forward, sync, us
 
-from acb_minimal.errors import InputError
-from acb_minimal.trace.idle import analyse, read
+from acb_minimal.trace.idle import analyse
 from acb_minimal.trace.torch_profiler import Recording
 
 
@@ -246,29 +243,6 @@ def test_a_refusal_still_says_what_is_known():
     assert {(host, gpu) for *_, host, gpu in longest} == {("schedule", "nothing")}
 
 
-EVENT = {"ph": "X", "cat": "kernel", "name": "k", "pid": 0, "tid": 7, "ts": 1, "dur": 1, "args": {"device": 0}}
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"name": 7}, "event 1 is not as it should be: its name is 7, not text"),
-        ({"ts": "soon"}, "event 1 is not as it should be"),
-        ({"args": {"correlation": 1.5}}, "its correlation is 1.5, no whole number"),
-        ({"args": [1]}, "event 1 is not as it should be"),
-        ({"ts": None}, "event 1 is not as it should be"),
-        ({"dur": float("nan")}, "event 1 is not as it should be"),
-    ],
-)
-def test_a_bad_event_is_named_with_its_file_and_its_number(tmp_path, change, says):
-    path = tmp_path / "trace.json"
-    path.write_text(json.dumps([EVENT, EVENT | change]))
-    with pytest.raises(InputError, match=says) as error:
-        read(path)
-    assert str(path) in str(error.value)
-    assert "\n" not in str(error.value)
-
-
 def test_correlation_numbers_may_be_whole_floats():
     tape = sync(8)
     expected = tape.report().figures()
@@ -276,32 +250,6 @@ def test_correlation_numbers_may_be_whole_floats():
         if "correlation" in event["args"]:
             event["args"]["correlation"] = float(event["args"]["correlation"])
     assert tape.report().figures() == expected
-
-
-@pytest.mark.parametrize(
-    ("categories", "says"),
-    [
-        (("mtia_ccp_events", "mtia_runtime"), "was recorded on MTIA"),
-        (("kernel", "xpu_runtime"), "was recorded on XPU"),
-        (("Kernel", "Runtime"), "as torch up to 1.10 wrote traces"),
-    ],
-)
-def test_traces_that_are_not_of_cuda_are_named(tmp_path, categories, says):
-    path = tmp_path / "trace.json"
-    path.write_text(json.dumps([EVENT | {"cat": category} for category in categories]))
-    with pytest.raises(InputError, match=says):
-        read(path)
-
-
-@pytest.mark.parametrize("begin", ["[", '{"traceEvents": [', '{"other": [1, ', ""])
-def test_what_is_no_trace_is_given_up_long_before_its_end(tmp_path, begin, monkeypatch):
-    monkeypatch.setattr("acb_minimal.trace.chrome.LONGEST", 10_000)
-    monkeypatch.setattr("acb_minimal.trace.chrome.PIECE", 1_000)
-    path, shares = tmp_path / "trace.json", []
-    path.write_text(begin + ("[1, " if "[" in begin else " ") * 500_000)
-    with pytest.raises(InputError):
-        read(path, shares.append)
-    assert shares[-1] < 0.2
 
 
 def test_damage_is_told_from_a_gpu_that_others_keep_waiting():

@@ -41,6 +41,18 @@ def test_a_thread_that_waits_does_not_end_the_batches_of_the_thread_that_launche
     ]
 
 
+def test_a_thread_that_copies_and_waits_ends_the_batches_of_one_that_does_neither():
+    tape = Tape()
+    for _ in range(5):
+        tape.now += 300
+        for _ in range(10):
+            tape.launch(6, took=10)
+        tape.wait(tape.download(tid=2), tid=2)
+    report = tape.report()
+    assert (report.bubbles.count, report.launch_gaps.count, report.batches) == (4, 5 * 9, 5)
+    assert report.bubbles.seconds > 4 * 300e-6
+
+
 def test_waits_of_any_thread_tell_batches_apart_where_nothing_is_copied_to_the_host():
     tape = Tape()
     for _ in range(5):

@@ -156,6 +156,17 @@ def test_the_slowest_of_several_gpus_is_the_one_that_the_others_wait_for():
     assert "Slowest: rank 0" in capture.get()
 
 
+def test_of_a_trace_that_lacks_kernels_no_figure_is_shown():
+    tape = sync(20)
+    tape.events = [each for number, each in enumerate(tape.events) if each["cat"] != "kernel" or number % 20]
+    (report,) = analyse(Recording.of(tape.events))
+    text = " ".join(shown(report).split())
+    assert text.startswith("GPU 0, no verdict from this trace: events are lost")
+    assert "%" not in text
+    with pytest.raises(InputError, match="nothing to compare: events are lost"):
+        tables.compare(sync(8).report(), report)
+
+
 RECORDED = {
     "ch1_demo_h200.json.gz": (7, "launch-bound", 0.0),
     "ch6_demo_h200.json.gz": (0, "busy", 1.0),

@@ -37,6 +37,13 @@ def test_a_bubble_is_the_time_between_two_batches_and_not_the_gap_inside_one():
     assert made().active() == pytest.approx(1 - 2.0 / 9.5)
 
 
+def test_a_batch_lasts_until_its_last_span_ends():
+    trace = Trace()
+    trace.add("compute", "forward", 1.0, 5.0, 0)
+    trace.add("compute", "carry_over", 2.0, 3.0, 0)
+    assert trace.batches() == {0: (1.0, 5.0)}
+
+
 def test_steps_add_up_host_work_by_name():
     first, second = made().steps()
     assert first == {"batch": 0, "compute": 3.5, "bubble": 0.0, "schedule": 1.0, "forward": 1.0}

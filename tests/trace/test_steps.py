@@ -96,6 +96,12 @@ def test_a_forward_pass_is_no_launch_that_blocks_because_the_carry_over_takes_so
     assert found.waiting == 0
 
 
+def test_graphs_win_nothing_where_there_are_graphs():
+    for name in WORKLOADS:
+        graphs = stored(name, "ch6_cuda_graphs")
+        assert graphs.parts.kernels < graphs.as_graphs == graphs.law.on_gpu
+
+
 def stored(name: str, chapter: str):
     return typical_of(Trace.of_chrome(json.loads((STORED / f"{name}-{chapter}.json").read_text())))
 
