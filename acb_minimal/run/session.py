@@ -143,15 +143,9 @@ class Session:
         kinds = *(kind for kind, asked_for in around.items() if asked_for), self.parts.scheduler
         kinds += ((MODES | MISTAKES)[self.options.preempt],) if self.options.preempt else ()
         told = {"ranks": ranks, "arrivals": self.arrivals, "stops": self.stops, "num_berths": job.berths}
-        self.scheduler = composed(*kinds, **told)(
-            self.pool,
-            job.max_running,
-            job.max_batch_tokens,
-            self.checkpoint.vocab_size,
-            self.checkpoint.max_positions,
-            self.device,
-            lambda number: self.options.host_work,
-        )
+        limits = job.max_running, job.max_batch_tokens, self.checkpoint.vocab_size, self.checkpoint.max_positions
+        kind = composed(*kinds, **told)
+        self.scheduler = kind(self.pool, *limits, self.device, lambda number: self.options.host_work)
         self.requests: list[Request] = []
         for request in asked:
             try:
