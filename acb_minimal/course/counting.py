@@ -3,14 +3,15 @@
 import linecache
 import multiprocessing
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
 from ..models import counter
 from ..run import engines
 from ..run.checkpoint import Checkpoint
-from ..run.session import Session
+from ..run.options import Options
+from ..run.session import Completion, Session
 from ..run.timed import Machine
 from ..run.workload import Job
 from ..sim import policies
@@ -38,6 +39,19 @@ def serve(chapter: str) -> Table:
     for pair, text in zip(PAIRS, answers(chapter, device), strict=True):
         made.add_row(counter.prompt(*pair), text, "right" if text == counter.answer(*pair) else "WRONG")
     return made
+
+
+def ask(
+    prompts: Sequence[str], engine: str | type, new_tokens: int, options: Options | None = None, **limits
+) -> tuple[Session, list[Completion]]:
+    """What the counter answers on this machine, and the session that has served it.
+
+    Args:
+        new_tokens: for each prompt at most.
+        limits: the other fields of a Job.
+    """
+    session = Session(Job(prompts, new_tokens, **limits), engine, device=machine(), options=options)
+    return session, session.serve()
 
 
 def answers(engine: str | type, device: Machine, model: str | Checkpoint = "counter") -> list[str] | str:

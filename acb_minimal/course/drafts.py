@@ -2,14 +2,12 @@
 
 from rich.table import Table
 
-from ..measure.metrics import Metrics
 from ..models import counter
-from ..run.checkpoint import Checkpoint
 from ..run.options import Options
-from ..run.session import Session
-from ..run.workload import Job, workload
+from ..run.workload import workload
 from ..trace.formatting import table
-from .notebook import machine
+from .counting import ask
+from .notebook import machine, timed
 
 LOAD = workload("small").override(new_tokens=64)
 
@@ -33,11 +31,9 @@ def answered(*chapters: tuple[str, int | None], mistake: str | None = None) -> T
     named = f"with the mistake {mistake}, " if mistake else ""
     made = table(f"{named}on {machine().name}", "chapter", "drafts", "batches", "right", "all right", left=1)
     for chapter, drafts in chapters:
-        options = Options(speculate=drafts, mistake=mistake)
-        session = Session(Job(list(ASKED), 20, max_running=4), chapter, Checkpoint("counter"), machine(), options)
-        texts = [one.text for one in session.serve()]
+        session, done = ask(list(ASKED), chapter, 20, Options(speculate=drafts, mistake=mistake), max_running=4)
         right = f"{session.scheduler.accepted} of {session.scheduler.drafted}" if drafts else "-"
-        told = "yes" if texts == list(ASKED.values()) else "WRONG"
+        told = "yes" if [one.text for one in done] == list(ASKED.values()) else "WRONG"
         made.add_row(chapter, f"{drafts or 0}", f"{len(session.done)}", right, told)
     return made
 
@@ -50,14 +46,10 @@ def steps(*shares: float | None, chapter: str = "ch10") -> Table:
     """
     made = table("", "drafts right", "ms a decode step", "tokens/s")
     for share in shares:
-        drafts = {} if share is None else {"speculate": 3, "acceptance": share}
-        checkpoint = Checkpoint(LOAD.model)
-        session = Session(
-            LOAD.job(checkpoint.vocab_size), "ch5" if share is None else chapter, checkpoint, machine().kind,
-            Options(graphs=True, **drafts),
-        )  # fmt: skip
-        session.serve()
-        figures, made.title = Metrics.of(session), f"{LOAD.model} on {session.device.name}"
-        name = "no drafts" if share is None else f"{share:.0%}"
+        engine, name, drafts = chapter, f"{share or 0:.0%}", {"speculate": 3, "acceptance": share}
+        if share is None:
+            engine, name, drafts = "ch5", "no drafts", {}
+        run = timed(LOAD, engine, graphs=True, **drafts)
+        figures, made.title = run.metrics, f"{LOAD.model} on {run.device.name}"
         made.add_row(name, f"{figures.ms_per_decode_step:.2f}", f"{figures.tokens_per_second:,.0f}")
     return made

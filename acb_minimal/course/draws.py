@@ -6,16 +6,14 @@ import torch
 from rich.table import Table
 
 from .. import draw
-from ..measure.compare import serve
 from ..models import counter
-from ..run.checkpoint import Checkpoint
 from ..run.options import Options
-from ..run.session import Session
-from ..run.workload import Job, workload
+from ..run.workload import workload
 from ..sampling import Sampling
 from ..trace.formatting import in_ms, share, table
 from ..trace.idle import typical_of
-from .notebook import machine
+from .counting import ask
+from .notebook import machine, timed
 
 PAIRS = [(10, 12), (3, 7)]
 
@@ -35,12 +33,12 @@ def answered(
         mistake: by name, as `acb run --mistake` takes it.
         max_running: requests at a time.
     """
-    checkpoint, asked = Checkpoint("counter"), [counter.prompt(*pair) for pair in pairs]
+    asked = [counter.prompt(*pair) for pair in pairs]
     title = f"{f'with the mistake {mistake}' if mistake else 'drawn'}, on {machine().name}"
+    limits = {"max_running": max_running, "max_batch_tokens": 8, "page_size": 8}
     made = table(title, "chapter", *asked, left=len(asked) + 1)
     for chapter in chapters:
-        job = Job(asked, 8, max_running=max_running, max_batch_tokens=8, page_size=8, sampling=sampling)
-        done = Session(job, chapter, checkpoint, machine(), Options(mistake=mistake)).serve()
+        _, done = ask(asked, chapter, 8, Options(mistake=mistake), sampling=sampling, **limits)
         made.add_row(chapter, *(each.text for each in done))
     return made
 
@@ -68,8 +66,7 @@ def steps(name: str, sampling: Sampling, *chapters: str) -> Table:
     made = table("", "chapter", "tokens", "ms per step", "waits in a step")
     for chapter in chapters:
         for told, asked in (("the likeliest", None), ("drawn", sampling)):
-            options = Options(graphs=True, sampling=asked)
-            trace = serve(load, chapter, machine().kind, Checkpoint(load.model), options).trace
+            trace = timed(load, chapter, graphs=True, sampling=asked).trace
             made.title = f"{name} on {trace.device}"
             waits = [span for span in trace.lane("CPU") if span.name == "wait"]
             made.add_row(chapter, told, in_ms(typical_of(trace).step), f"{len(waits) / len(trace.steps()):.0f}")

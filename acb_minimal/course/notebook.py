@@ -1,7 +1,8 @@
-"""What the notebooks of the course share: the machine, the chapters' texts, and how things look in Jupyter.
+"""What the notebooks of the course share: the machine, runs on it, the chapters' texts, and how things look in Jupyter.
 
 Every function that a notebook calls returns what Jupyter shows: Markdown, a table or a picture. Whatever has times in
-it names the machine they are from. What engines answer is in counting.py, and how long they take in profiles.py.
+it names the machine they are from. What engines answer is in counting.py, how long they take in profiles.py; the rest
+is for a chapter of part two each.
 """
 
 import io
@@ -13,12 +14,17 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 
+from ..measure.compare import Run, serve
 from ..measure.metrics import environment
+from ..pictures import timeline
 from ..run import engines
 from ..run.checkpoint import Checkpoint
 from ..run.devices import open_device
 from ..run.engines import chapter_path
+from ..run.options import Options
 from ..run.timed import Machine
+from ..run.workload import Workload
+from ..trace.spans import Trace
 
 
 def where() -> Markdown:
@@ -40,6 +46,11 @@ def machine() -> Machine:
     return open_device("auto", Checkpoint("counter"))
 
 
+def timed(load: Workload, engine: str | type, **options) -> Run:
+    """A workload served on this machine at full speed, with these Options."""
+    return serve(load, engine, machine().kind, Checkpoint(load.model), Options(**options))
+
+
 def source(chapter: str) -> HTML:
     """A chapter's text.
 
@@ -59,6 +70,11 @@ def changes(old: str, new: str) -> HTML:
 
 
 # --- presentation ---
+
+
+def in_time(trace: Trace, first: int, last: int, title: str) -> Image:
+    """What host and device did for a few batches."""
+    return picture(timeline.timeline(trace, first, last, title=title), f"Timeline: {title}, on {trace.device}")
 
 
 def _code(text: str, language: str) -> HTML:

@@ -3,15 +3,12 @@
 from IPython.display import Image
 from rich.table import Table
 
-from ..measure.metrics import Metrics
+from ..measure.compare import Run
 from ..models import counter
-from ..pictures.timeline import timeline
-from ..run.checkpoint import Checkpoint
-from ..run.options import Options
-from ..run.session import Session
-from ..run.workload import Job, workload
+from ..run.workload import workload
 from ..trace.formatting import table
-from .notebook import machine, picture
+from .counting import ask
+from .notebook import in_time, machine, timed
 
 PAIRS = [(3, 11), (40, 54), (100, 103), (250, 262), (7, 16)]
 WAYS = {"reserve": ("ch5", None), "recompute": ("ch5", "recompute"), "swap": ("ch9", "swap")}
@@ -25,25 +22,19 @@ def answered(pages: int, *chapters: tuple[str, str | None]) -> Table:
     Args:
         chapters: each with what becomes of a request that gives way; None: nothing is given on demand.
     """
-    checkpoint, asked = Checkpoint("counter"), [counter.prompt(*pair) for pair in PAIRS]
-    right = [counter.answer(*pair) for pair in PAIRS]
+    asked, right = ([text(*pair) for pair in PAIRS] for text in (counter.prompt, counter.answer))
+    limits = {"max_running": 4, "max_batch_tokens": 8, "page_size": 4, "pages": pages}
     made = table(f"{pages} pages, on {machine().name}", "chapter", "batches", "all right", left=1)
     for chapter, preempt in chapters:
-        job = Job(asked, 16, max_running=4, max_batch_tokens=8, page_size=4, pages=pages, preempt=preempt)
-        session = Session(job, chapter, checkpoint, machine())
-        texts = [one.text for one in session.serve()]
-        name = f"{chapter}, {preempt or 'reserved'}"
-        made.add_row(name, f"{len(session.done)}", "yes" if texts == right else "WRONG")
+        session, done = ask(asked, chapter, 16, preempt=preempt, **limits)
+        told = "yes" if [one.text for one in done] == right else "WRONG"
+        made.add_row(f"{chapter}, {preempt or 'reserved'}", f"{len(session.done)}", told)
     return made
 
 
-def _served(way: str, pages: int, trace: bool = False) -> Session:
+def _served(way: str, share: int) -> Run:
     chapter, preempt = WAYS[way]
-    checkpoint = Checkpoint(LOAD.model)
-    job = LOAD.job(checkpoint.vocab_size, pages=pages, preempt=preempt)
-    session = Session(job, chapter, checkpoint, machine().kind, Options(graphs=True), trace)
-    session.serve()
-    return session
+    return timed(LOAD, chapter, graphs=True, pages=WHOLE * share // 100, preempt=preempt)
 
 
 def beside(*shares: int) -> Table:
@@ -55,17 +46,16 @@ def beside(*shares: int) -> Table:
     """
     made = table("", "pages", *(f"{way}, tokens/s" for way in WAYS))
     for share in shares:
-        runs = [_served(way, WHOLE * share // 100) for way in WAYS]
+        runs = [_served(way, share) for way in WAYS]
         made.title = f"{LOAD.model} on {runs[0].device.name}"
-        made.add_row(f"{share} %", *(f"{Metrics.of(run).tokens_per_second:,.0f}" for run in runs))
+        made.add_row(f"{share} %", *(f"{run.metrics.tokens_per_second:,.0f}" for run in runs))
     return made
 
 
 def closely(share: int, what: str = "swap_out", steps: int = 3) -> Image:
     """A few steps of chapter 9 around the first copy of that kind, in time."""
-    trace = _served("swap", WHOLE * share // 100, trace=True).trace
+    trace = _served("swap", share).trace
     copy = next(span for span in trace.spans if span.name == what and span.lane != "CPU")
     first = next(number for number, (_, end) in sorted(trace.batches().items()) if end > copy.start)
-    title = f"ch9, a {what.replace('_', ' ')}"
     last = min(first + steps - 1, max(trace.batches()))
-    return picture(timeline(trace, first, last, title=title), f"Timeline: {title}, on {trace.device}")
+    return in_time(trace, first, last, f"ch9, a {what.replace('_', ' ')}")

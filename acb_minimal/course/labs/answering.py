@@ -71,8 +71,7 @@ def answers(lab: Lab, file: Path, bubbles: list[float], progress: Callable[[str]
 def send(pipe: Connection, name: str, file: Path, bubbles: list[float], width: int, colors: str | None) -> None:
     """Judges an engine and sends what there is to say: this process is there for nothing else, and is killed with all
     that the engine has started. What the engine prints is told, too."""
-    if hasattr(os, "setpgrp"):
-        os.setpgrp()
+    os.setpgrp()
     console = Console(file=StringIO(), width=width, color_system=colors, force_terminal=True)
     with TemporaryFile("w+") as printed:
         for stream in (1, 2):

@@ -8,8 +8,8 @@ import linecache
 import shlex
 import statistics
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -80,19 +80,10 @@ def load(file: Path) -> type:
     """
     if not file.is_file():
         raise InputError(f"there is no {str(file)!r}: acb lab reset {file.parent} puts the starter there")
-    with _no_bytecode():
-        return judge.load(str(file))
-
-
-@contextmanager
-def _no_bytecode() -> Iterator[None]:
-    """Bytecode is looked up by second and size: of two versions saved in the same second, it may be the older one's."""
     linecache.checkcache()
-    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    try:
-        yield
-    finally:
-        sys.dont_write_bytecode = before
+    # It is looked up by second and size: of two versions saved in the same second, it may be the older one's.
+    sys.dont_write_bytecode = True
+    return judge.load(str(file))
 
 
 def in_its_process(work: Callable[..., Ruling], lab: Lab, file: Path, *more, progress: Progress) -> Ruling:

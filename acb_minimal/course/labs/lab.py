@@ -132,8 +132,9 @@ class Lab:
         told = [{line for line in code_lines(text).values() if "#" in line} for text in (*files, self.starter, source)]
         *answers, starter, mine = told
         new = [answer - starter for answer in answers]
-        texts = [_docstring(text) for text in files]
-        return _docstring(source) in texts or any(len(lines) >= TELLING and lines <= mine for lines in new)
+        docstring, *texts = [ast.get_docstring(ast.parse(text)) for text in (source, *files)]
+        known = docstring is not None and docstring in texts
+        return known or any(len(lines) >= TELLING and lines <= mine for lines in new)
 
 
 def edited(source: str, changes: list[tuple[str, str]]) -> str:
@@ -186,13 +187,6 @@ def _renamed(mine: list[str], theirs: list[str]) -> list[str]:
     if len(set(names.values())) < len(names):  # two of mine for one of theirs: no mere renaming
         return mine
     return [NAME.sub(lambda match: names.get(match[0], match[0]), line) for line in mine]
-
-
-def _docstring(source: str) -> str | None:
-    try:
-        return ast.get_docstring(ast.parse(source)) or None
-    except SyntaxError:
-        return None
 
 
 def _line(prose: str) -> str:

@@ -53,7 +53,7 @@ def report(learners: Mapping[str, Mapping[str, Progress]]) -> RenderableType:
         count = f"{len(solved(labs))} of {len(LABS)}"
         if copied := sum(progress.copied for progress in labs.values()):
             count += f", {copied} copied"
-        at = max((each for each in labs.values() if not each.solved), key=_when, default=None)
+        at = max((each for each in labs.values() if not each.solved), key=lambda each: each.last, default=None)
         if at is None:
             said = "all that was started is solved" if labs else "nothing is started"
             made.add_row(who, count, "-", "", "", "", said)
@@ -69,10 +69,6 @@ def report(learners: Mapping[str, Mapping[str, Progress]]) -> RenderableType:
     for (lab, said), count in stuck.most_common():
         places.add_row(lab, str(count), said)
     return Group(made, Text(), places)
-
-
-def _when(progress: Progress) -> str:
-    return progress.checked or progress.started
 
 
 def _sign(progress: Progress | None) -> Text:

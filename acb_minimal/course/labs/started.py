@@ -7,7 +7,9 @@ kept beside it.
 import datetime
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from itertools import count
 from pathlib import Path
 
 from ...errors import InputError
@@ -44,6 +46,11 @@ class Progress:
     copied: bool = False
     bubbles: list[float] = field(default_factory=list)
 
+    @property
+    def last(self) -> str:
+        """When anything was done."""
+        return self.checked or self.started
+
 
 class Started:
     """A started lab.
@@ -64,8 +71,7 @@ class Started:
             raise InputError(f"{str(folder)!r} is not the folder of a lab: it has no {PROGRESS}; start one with "
                              "acb lab start NAME")  # fmt: skip
         try:
-            kept = json.loads(file.read_text())
-            self.progress = Progress(**{each.name: kept[each.name] for each in fields(Progress) if each.name in kept})
+            self.progress = Progress(**json.loads(file.read_text()))
         except (OSError, ValueError, TypeError) as error:
             raise InputError(f"cannot read {str(file)!r}: {type(error).__name__}: {error}") from None
         self.lab: Lab = find(self.progress.lab)
@@ -107,10 +113,8 @@ class Started:
         """
         kept = None
         if self.engine.exists() and self.engine.read_bytes() != self.lab.starter.encode():
-            number = 1
-            while (kept := self.folder / f"engine.{number}.py").exists():
-                number += 1
-            self.engine.rename(kept)
+            names = (self.folder / f"engine.{number}.py" for number in count(1))
+            kept = self.engine.rename(next(name for name in names if not name.exists()))
         self.engine.write_text(self.lab.starter)
         return kept
 
@@ -137,7 +141,7 @@ def open_lab(where: str) -> Started:
     """The started lab that somebody means.
 
     Args:
-        where: its folder, or the engine in it; or the name of a lab, for the folder of that name here, or for this one.
+        where: its folder, or the engine in it.
 
     Raises:
         InputError: there is none.
@@ -145,15 +149,10 @@ def open_lab(where: str) -> Started:
     folder = Path(where)
     if folder.name == ENGINE:
         folder = folder.parent
-    if (folder / PROGRESS).is_file():
+    if folder.is_dir():
         return Started(folder)
     if where in LABS:
-        here = Path()
-        if (here / PROGRESS).is_file() and Started(here).progress.lab == where:
-            return Started(here)
         raise InputError(f"lab {where!r} is not started here: acb lab start {where}, or give its folder")
-    if folder.is_dir():
-        return Started(folder)  # says what is missing
     raise InputError(f"no lab {where!r}: give the folder of a started lab, or one of {', '.join(LABS)}")
 
 
@@ -168,31 +167,21 @@ def inside(folder: Path) -> list[Started]:
     found = []
     for place in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
         if (place / PROGRESS).is_file():
-            try:
+            with suppress(InputError):
                 found.append(Started(place))
-            except InputError:
-                continue
     return found
 
 
 def furthest(labs: Iterable[Started]) -> dict[str, Progress]:
     """The progress in each lab, by name; of a lab that was started twice, the one that is solved or newer."""
-    found: dict[str, Progress] = {}
-    for progress in (each.progress for each in labs):
-        other = found.get(progress.lab)
-        if other is None or _rank(progress) > _rank(other):
-            found[progress.lab] = progress
-    return found
+    ranked = sorted((each.progress for each in labs), key=lambda progress: (bool(progress.solved), progress.last))
+    return {progress.lab: progress for progress in ranked}
 
 
 def next_after(each: Started) -> Lab | None:
     """The next lab that is not solved in the folder in which this one lies; None if all are."""
     done = furthest(inside(each.folder.absolute().parent))
     return following(each.lab.name, {name for name, progress in done.items() if progress.solved})
-
-
-def _rank(progress: Progress) -> tuple[bool, str]:
-    return bool(progress.solved), progress.checked or progress.started
 
 
 def _now() -> str:

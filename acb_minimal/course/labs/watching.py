@@ -10,9 +10,9 @@ import os
 import select
 import signal
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import termios
+import tty
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -35,10 +35,8 @@ class Judge:
     """Judges a version at a time, in a process of its own."""
 
     def __init__(self):
-        there_is = "forkserver" in multiprocessing.get_all_start_methods()
-        self._context = multiprocessing.get_context("forkserver" if there_is else "spawn")
-        if there_is:
-            self._context.set_forkserver_preload(PRELOAD)
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(PRELOAD)
         self._process = self.pipe = None
 
     def begin(self, each: Started, console: Console) -> None:
@@ -68,7 +66,7 @@ class Judge:
     def end(self) -> None:
         """Ends what is being judged."""
         if self._process is not None:
-            with suppress(ProcessLookupError, AttributeError):
+            with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)  # with all that the engine has started
             self._process.kill()
             self._process.join()
@@ -84,10 +82,10 @@ class LabWatch:
         each: the lab that is being worked at; None if all are solved.
     """
 
-    def __init__(self, home: Path, console: Console, keys: int | None):
+    def __init__(self, home: Path, console: Console, keys: int):
         """
         Args:
-            keys: the file descriptor from which keys are read; None for none.
+            keys: the file descriptor from which keys are read.
         """
         self.home, self.console, self.keys = home, console, keys
         self.judge, self.each, self.solved = Judge(), None, None
@@ -132,16 +130,11 @@ class LabWatch:
         self._before = now
         if found := self.judge.read():
             self.take(found)
-        if self.keys is None:
-            time.sleep(EVERY)
-            return True
         waited = [self.keys, *([self.judge.pipe] if self.judge.pipe else [])]
         if self.keys not in select.select(waited, [], [], EVERY)[0]:
             return True
         key = os.read(self.keys, 1).decode(errors="replace").lower()
-        if not key:
-            self.keys = None  # nobody is there to press any
-        return key != "q" and self.press(key)
+        return key not in ("", "q") and self.press(key)  # nobody is there to press any, or somebody has
 
     def take(self, found: Answer) -> None:
         """Prints and keeps an answer; goes on if the lab is solved."""
@@ -183,9 +176,8 @@ class LabWatch:
         solved = len(listing.solved(furthest(inside(self.home))))
         done = round(10 * solved / len(LABS))
         line = Text.assemble(("█" * done, "green"), ("░" * (10 - done), "dim"), f" {solved} of {len(LABS)} ")
-        if self.keys is not None:
-            for key, what in KEYS.items():
-                line.append(" ").append(key, "bold").append(f" {what}")
+        for key, what in KEYS.items():
+            line.append(" ").append(key, "bold").append(f" {what}")
         self.live.update(line.append(f"  {doing}", "dim"), refresh=True)
 
 
@@ -200,24 +192,11 @@ def watch(home: Path, lab: Lab | None, console: Console) -> None:
     """
     if not sys.stdin.isatty():
         raise InputError("acb lab watch needs a terminal; without one, acb lab check judges an engine once")
-    with _keys() as keys:
-        LabWatch(home, console, keys).run(lab)
-
-
-@contextmanager
-def _keys() -> Iterator[int | None]:
-    """Where keys can be read one by one, as they are pressed; None where they cannot."""
-    try:
-        import termios
-        import tty
-    except ImportError:  # Windows: Ctrl-C quits, and the rest are commands for a second terminal
-        yield None
-        return
     keys = sys.stdin.fileno()
     before = termios.tcgetattr(keys)
-    tty.setcbreak(keys)
+    tty.setcbreak(keys)  # keys are read one by one, as they are pressed
     try:
-        yield keys
+        LabWatch(home, console, keys).run(lab)
     finally:
         termios.tcsetattr(keys, termios.TCSADRAIN, before)
 

@@ -73,11 +73,11 @@ def test_a_reset_keeps_what_was_written_every_time(events):
     assert events.engine.read_text() == LABS["events"].starter
 
 
-def test_a_lab_is_found_by_folder_by_name_and_from_inside(events, monkeypatch):
+def test_a_lab_is_found_by_folder_and_from_inside(events, monkeypatch):
     for where in ("events", "./events", "events/engine.py", str(events.folder)):
         assert open_lab(where).lab is LABS["events"]
     monkeypatch.chdir(events.folder)
-    for where in (".", "events", "engine.py"):
+    for where in (".", "engine.py"):
         assert open_lab(where).engine.resolve() == events.engine
 
 

@@ -161,14 +161,6 @@ def test_who_is_told_the_same_again_and_again_is_told_of_the_key(learner):
     assert "That is the same 3 times in a row. A hint: h" in learner.text
 
 
-def test_without_anybody_at_the_keys_it_goes_on(learner):
-    learner.begin("events")
-    os.close(learner.pipe)
-    assert learner.looks(2)
-    learner.saves("RIGHT")
-    assert learner.watch.each.lab.name == "marks"
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a process for each version")
 @pytest.mark.parametrize(
