@@ -9,7 +9,7 @@ from rich.table import Table
 
 from ..errors import InputError
 from ..measure import result_table
-from ..measure.compare import Profile, compare, entry, profile, serve
+from ..measure.compare import Method, Profile, compare, entry, profile
 from ..pictures.breakdown import breakdown
 from ..pictures.timeline import timeline as draw
 from ..run.checkpoint import Checkpoint
@@ -20,7 +20,6 @@ from ..sim.costs import Costs
 from ..sim.device import SimulatedDevice
 from ..trace import formatting
 from ..trace.formatting import in_ms, ms, share
-from ..trace.idle import typical_of
 from ..trace.steps import typical_decodes
 from .notebook import machine, picture
 
@@ -157,30 +156,22 @@ def two_by_two(name: str, new_tokens: int, runs: int = 1) -> Table:
     Args:
         name: of the workload.
         new_tokens: for each request, to keep it short; there must be steps in which all requests decode.
-        runs: of each on a GPU, in turns; the one whose step is in the middle counts. A host can be slow for as long as
-            one of them takes.
+        runs: of each on a GPU, in turns, an odd number; the one whose step is in the middle counts. A host can be slow
+            for as long as one of them takes.
     """
     device, workload = machine(), find_workload(name).override(new_tokens=new_tokens)
-    checkpoint = Checkpoint(workload.model)
-    runs = runs if device.kind == "cuda" else 1  # on the simulator a second would be as the first
     engines = {
         "synchronous, eager": synchronous("ch5"),
         "asynchronous, eager (ch5)": "ch5",
         "synchronous, graphs": synchronous("ch6"),
         "asynchronous, graphs (ch6)": "ch6",
     }
-    measured = {label: [] for label in engines}
-    for label, engine in [*engines.items()] * runs:
-        run = serve(workload, engine, device.kind, checkpoint, None)
-        typical = typical_of(run.trace)
-        measured[label].append((typical.step, typical.bubbles))
+    said = f"Of {runs} runs each, in turns, the one in the middle." if runs > 1 and device.kind == "cuda" else ""
     title = f"{name} ({workload.model}) on {device.name}"
-    said = f"Of {runs} runs each, in turns, the one in the middle." if runs > 1 else ""
     made = formatting.table(title, "engine", "ms per decode step", "bubbles", "time saved", caption=said)
-    middle = {label: sorted(times)[runs // 2] for label, times in measured.items()}
-    base, _ = middle["synchronous, eager"]
-    for label, (step, bubble) in middle.items():
-        made.add_row(label, in_ms(step), share(bubble, step), share(base - step, base))
+    found = list(compare(workload, chapters=list(engines.values()), method=Method(runs, kernels=False)))
+    for label, typical in zip(engines, (done.typical for done in found), strict=True):
+        saved = found[0].typical.step - typical.step
+        shares = share(typical.bubbles, typical.step), share(saved, found[0].typical.step)
+        made.add_row(label, in_ms(typical.step), *shares)
     return made
-
-

@@ -48,25 +48,17 @@ def test_a_timeline_is_of_batches_whose_kernels_are_known(monkeypatch):
     assert shown == [(24, 25, "small, ch1")]
 
 
-def test_the_run_in_the_middle_of_four_engines_in_turns_counts(monkeypatch):
-    """On a GPU that takes these ms in turn for a step; a tenth of that is a bubble."""
-    ms = {"ch5, synchronous": (40, 20, 30), "ch5": (18, 16, 17), "ch6, synchronous": (15, 15, 15), "ch6": (12, 10, 11)}
-    served = []
+def test_four_engines_are_compared_with_the_first(monkeypatch):
+    """In turns on a GPU that takes so many ms for a step; a tenth of that is a bubble."""
 
-    def serve(workload, engine, device, checkpoint, options):
-        assert (workload.name, workload.new_tokens, device) == ("long", 48, "cuda")
-        served.append(engine)
-        step, trace = ms[engine][served.count(engine) - 1] / 1e3, Trace("a GPU")
-        for number in range(9):
-            late = 0.5 * (number >= 5)  # of its steps, one is no usual one
-            trace.add("compute", "forward", number * step + late, (number + 0.9) * step + late, number)
-        return SimpleNamespace(trace=trace)
+    def compare(workload, chapters, method):
+        assert (workload.name, workload.new_tokens) == ("long", 48)
+        assert (method.runs, method.kernels) == (3, False)
+        return (SimpleNamespace(typical=SimpleNamespace(step=ms / 1e3, bubbles=ms / 1e4)) for ms in (30, 17, 15, 11))
 
-    monkeypatch.setattr(profiles, "serve", serve)
-    monkeypatch.setattr(profiles, "synchronous", lambda chapter: f"{chapter}, synchronous")
+    monkeypatch.setattr(profiles, "compare", compare)
     monkeypatch.setattr(profiles, "machine", lambda: SimpleNamespace(kind="cuda", name="a GPU"))
     table = two_by_two("long", new_tokens=48, runs=3)
-    assert served == [*ms] * 3
     assert table.title == "long (llama-3.1-8b) on a GPU"
     assert table.caption == "Of 3 runs each, in turns, the one in the middle."
     _, *columns = (list(column.cells) for column in table.columns)
