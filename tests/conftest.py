@@ -18,6 +18,7 @@ import pytest
 import torch
 from filelock import FileLock
 
+gc.set_threshold(100_000)  # or all that is imported would be walked again and again: a tenth of the time
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: no test asks the hub
 os.environ["OMP_NUM_THREADS"] = "1"  # of the commands and notebooks too: see one_thread
 if not torch.cuda.is_available():

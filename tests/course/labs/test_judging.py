@@ -8,7 +8,7 @@ from rich.console import Console
 
 from acb_minimal.check import judge
 from acb_minimal.course.labs import answering, judging
-from acb_minimal.course.labs.lab import LABS
+from acb_minimal.course.labs.lab import LABS, edited
 from acb_minimal.errors import InputError
 from acb_minimal.run.engines import chapter_path, code_lines
 
