@@ -164,12 +164,6 @@ def goal_pace(name: str) -> Pace:
     return pace(engine(lab.solution, lab.name), lab.goal_name)
 
 
-@cache
-def goal_first_token_lies(name: str) -> float:
-    """For how long first tokens may lie in a lab."""
-    return first_token_lies(engine(LABS[name].solution, name))
-
-
 def _faulty(judged: dict[str, bool | None], fault: SearchResult) -> Ruling:
     outcome = fault.outcome
     if outcome.hazards:
@@ -250,7 +244,7 @@ def _reserve(lab: Lab, mine: Pace, source: str) -> tuple | None:
 
 
 def _firsts(lab: Lab, mine: Pace, source: str) -> tuple | None:
-    lies, goal = first_token_lies(engine(source, "yours")), goal_first_token_lies(lab.name)
+    lies, goal = (first_token_lies(engine(text, lab.name)) for text in (source, lab.solution))
     if lies > goal + SOON:
         return (
             f"a first token lies on the host for {1e3 * lies:.1f} ms before anybody has it",
