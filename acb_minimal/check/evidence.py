@@ -276,7 +276,9 @@ class Evidence:
 
 def _likeliest(request: Request) -> bool:
     """Whether the token that it gets is the one with the highest score: not with a grammar, or as it may ask for."""
-    return type(request) is Request or isinstance(request, SamplingRequest) and request.sampling.greedy
+    if isinstance(request, SamplingRequest):
+        return request.sampling.greedy
+    return type(request) is Request and request.matcher is None
 
 
 def _times(count: int) -> str:

@@ -67,6 +67,12 @@ def test_a_case_that_asks_for_what_an_engine_has_not_is_refused(chapter, case):
         serve(load_chapter(chapter), case)
 
 
+def test_the_likeliest_token_is_told_where_nothing_may_change_it():
+    """Of the first case only request 2 has no grammar."""
+    told = "; ".join(replay(load_chapter("ch7"), "0").notes.values()).split("; ")
+    assert {note[0] for note in told if " -> " in note} == {"2"}
+
+
 def test_which_drafts_are_right_is_found_one_step_at_a_time():
     assert guesses([5, 6, 7, 5, 6], 4) == [7, 5, 6, 7]
     assert guesses([5, 6, 7], 2) == [7, 7]
