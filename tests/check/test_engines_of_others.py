@@ -2,7 +2,7 @@
 
 import pytest
 
-from acb_minimal.check import judge, schedules
+from acb_minimal.check import judge
 from acb_minimal.check.cases import CASES
 from acb_minimal.check.judge import serve
 from acb_minimal.check.schedules import replay, search
@@ -32,8 +32,6 @@ def instead(chapter: str, *changes: tuple[str, str]) -> judge.Outcome:
     [
         "while True: pass",
         "import threading; lock = threading.Lock(); lock.acquire(); lock.acquire()",
-        "import queue; queue.Queue().get()",
-        "import time; time.sleep(1000)",
     ],
 )
 def test_an_engine_that_hangs_is_told_its_line(body, monkeypatch):
@@ -147,15 +145,6 @@ def test_of_a_race_the_schedule_is_named_that_gives_a_wrong_token(chapter):
     assert outcome.failure in "\n".join(lines)
 
 
-def test_of_a_race_that_gave_no_wrong_token_that_is_said(monkeypatch):
-    monkeypatch.setattr(schedules, "HARM_SEEDS", 1)
-    found = search(changed("ch3", (RACES["ch3"], "pass")))
-    assert found.harm is None
-    last = str(verdict("mine.py", found).renderables[-1])
-    assert last.startswith("No token was wrong in ")
-    assert last.endswith("See this schedule: acb check mine.py --replay 0")
-
-
 # --- engines that use more of torch.cuda ---
 
 STREAMS = "cuda.Stream(), cuda.Stream(), cuda.Stream()"
@@ -179,16 +168,11 @@ MORE_OF_TORCH = {
         "'computed', 'downloaded')\n",
     ),
     "a name that may be missing": (
-        "        self.slot = ",
-        "        assert not hasattr(cuda, 'no_such_name')\n        self.slot = ",
+        "        self.slot = ", "        assert not hasattr(cuda, 'no_such_name')\n        self.slot = "
     ),
     "a class of streams": (STREAMS, "[type('Mine', (cuda.Stream,), {'n': 1})() for _ in range(3)]"),
-    "asked for its class": (
-        "        self.slot = ", "        assert isinstance(cuda.default_stream(), cuda.Stream)\n        self.slot = "
-    ),
     "record_stream": (
-        "        self.computed.record(",
-        "        self.slot.device_tokens.record_stream(self.d2h); self.computed.record(",
+        "self.computed.record(", "self.slot.device_tokens.record_stream(self.d2h); self.computed.record("
     ),
 }  # fmt: skip
 
@@ -255,11 +239,6 @@ def test_a_poller_that_goes_on_after_a_few_noes_is_found(asks):
     poll = f"for _ in range({asks}): self.downloaded.query()"
     found = search(changed("ch3", (LAST_WAIT, poll)), 0.01)
     assert "nothing makes the host wait for d2h" in str(found.outcome.hazards[0])
-
-
-def test_a_poller_that_asks_until_it_is_told_yes_is_in_order():
-    patient = changed("ch3", (LAST_WAIT, "while not self.downloaded.query(): pass"))
-    assert all(replay(patient, seed).clean for seed in ("1", "5", "9", "13", "wide:lazy"))
 
 
 def test_a_wait_that_was_for_an_earlier_batch_is_not_said_to_come_too_early():

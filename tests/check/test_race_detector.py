@@ -168,11 +168,6 @@ def asking(on, before, after):
         pass
 
 
-def a_later_blocking_copy(on, before, after):
-    with on.cuda.stream(before):
-        on.device.copy("h2d", torch.zeros(1), torch.zeros(1), non_blocking=False)
-
-
 def nothing(on, before, after):
     pass
 
@@ -190,7 +185,7 @@ def waiting_for_a_record_too_late(on, before, after):
         done.record(before)
 
 
-ENOUGH = (event, stream, everything, asking, a_later_blocking_copy)
+ENOUGH = (event, stream, everything, asking)
 TOO_LITTLE = (nothing, waiting_for_what_came_before, waiting_for_a_record_too_late)
 
 
