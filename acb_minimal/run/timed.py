@@ -126,7 +126,7 @@ class TimedScheduler(Scheduler):
 
 
 class TimedSlot(IOSlot):
-    """The innermost part of a slot whose writes are timed."""
+    """A slot whose writes are timed."""
 
     def write(self, batch: Batch) -> None:
         started = self.device.clock()
@@ -211,8 +211,9 @@ def timed(*kinds: type[Model]) -> type[TimedModel]:
     if kinds == (Model,):
         return TimedModel
     slot = composed(*kinds).slot_class
-    masks = (TimedMasks,) if hasattr(slot, "write_masks") else ()
-    return composed(TimedModel, *kinds, slot_class=composed(*masks, slot, TimedSlot))
+    # All that a slot writes is in its time; but masks have a time of their own, and a write may write them.
+    parts = (TimedMasks, slot, TimedSlot) if hasattr(slot, "write_masks") else (TimedSlot, slot)
+    return composed(TimedModel, *kinds, slot_class=composed(*parts))
 
 
 class TimedCudaDevice(RealTime, CudaDevice):
