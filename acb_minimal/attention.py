@@ -47,7 +47,7 @@ def paged_attention(
     check_layout(
         query, key, value, key_cache, value_cache, kv_slots, page_table, seq_lens, query_starts, max_query_len
     )
-    page_size = key_cache.shape[2]
+    _, heads, page_size, head_dim = key_cache.shape
     page, offset = kv_slots // page_size, kv_slots % page_size
     key_cache[page, :, offset] = key
     value_cache[page, :, offset] = value
@@ -55,7 +55,7 @@ def paged_attention(
     # Zeros, not empty: a broken engine whose rows leave tokens out gives the same wrong answer every time.
     out = torch.zeros(query.shape, dtype=query.dtype)
     counts = query_starts.diff()
-    for count in counts.unique().tolist():  # rows with as many queries, all decodes for one, are computed together
+    for count in sorted(set(counts.tolist())):  # rows with as many queries, all decodes for one, are computed together
         rows = (counts == count).nonzero()[:, 0]
         lengths = seq_lens[rows][:, None]
         longest = int(lengths.max())
@@ -67,10 +67,12 @@ def paged_attention(
         seen = torch.arange(longest)                                                # position of each key
         shortest = int(lengths.min())
         beyond = (seen[shortest:] >= lengths)[:, None, :, None]
+        pieces = pages[:, None] * heads + torch.arange(heads)[:, None]              # a page of a head is one piece
         keys, values = (
-            cache.transpose(0, 1)[:, pages].transpose(0, 1).flatten(2, 3)[:, :, :longest]
+            F.embedding(pieces, cache.view(-1, page_size * head_dim)).view(len(rows), heads, -1, head_dim)
             for cache in (key_cache, value_cache)
         )
+        keys, values = keys[:, :, :longest], values[:, :, :longest]
         for gathered in (keys, values):
             gathered[:, :, shortest:].masked_fill_(beyond, 0)
 
