@@ -196,13 +196,19 @@ def join_linears(network: PreTrainedModel) -> None:
 
 
 def _groups(network: PreTrainedModel) -> list[list[nn.Linear]]:
-    """The linears that can become one. A quantised one, or one with adapters, is of another class than torch's own."""
+    """The linears that can become one. A quantised one, or one with adapters, is of another class than torch's own; one
+    that ranks share has a forward of its own, which transformers has given it, and a part of the outputs it tells."""
+
+    def kind(linear: nn.Module | None) -> tuple | None:
+        plain = type(linear) is nn.Linear and "forward" not in vars(linear)
+        return (linear.weight.dtype, linear.bias is None) if plain else None
+
     groups = []
     for module in network.modules():
         for names in SAME_INPUT:
             group = [getattr(module, name, None) for name in names]
-            kinds = {type(each) is nn.Linear and (each.weight.dtype, each.bias is None) for each in group}
-            if len(kinds) == 1 and False not in kinds:
+            kinds = set(map(kind, group))
+            if len(kinds) == 1 and None not in kinds:
                 groups.append(group)
     return groups
 

@@ -146,6 +146,15 @@ class Net(nn.Module):
         return self.run(self, torch.ones(1, 3, 4))
 
 
+def test_a_linear_with_a_forward_of_its_own_keeps_it():
+    """As transformers gives to those that ranks share."""
+    net = Net(lambda net, x: (net.gate_proj(x), net.up_proj(x)))
+    net.gate_proj.forward = lambda x: x
+    join_linears(net)
+    assert joined(net) == []
+    assert torch.equal(net(None)[0], torch.ones(1, 3, 4))
+
+
 def test_a_model_that_cannot_take_a_view_is_as_it_was():
     net = Net(lambda net, x: (net.gate_proj(x).view(-1), net.up_proj(x)))
     gate, up = net.gate_proj, net.up_proj
