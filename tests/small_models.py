@@ -1,5 +1,7 @@
 """A small causal LM of transformers' kind, served exactly as it is; and with one flaw each, for which it is refused."""
 
+import json
+
 import torch
 from torch import nn
 from transformers import (
@@ -140,3 +142,16 @@ def save(folder, flaw: str = "", **settings) -> str:
     config = SmallConfig(flaw, **settings)
     SmallForCausalLM(config).to(config.dtype).save_pretrained(folder)
     return str(folder)
+
+
+def edit(file, **settings) -> None:
+    file.write_text(json.dumps((json.loads(file.read_text()) if file.exists() else {}) | settings))
+
+
+def one_line(caught) -> str:
+    """What was said, if that is one line with an end."""
+    said = str(caught.value)
+    assert "\n" not in said
+    assert not said.endswith((":", "...", "("))
+    assert "report" not in said
+    return said

@@ -4,7 +4,6 @@ import random
 from itertools import pairwise
 
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import FAMILIES, VOCAB
@@ -12,7 +11,7 @@ from tiny import FAMILIES, VOCAB
 from acb_minimal.request import Request
 from acb_minimal.run.engines import chapter_paths
 from acb_minimal.sim.costs import Costs
-from acb_minimal.sim.device import CpuDevice, SimulatedDevice
+from acb_minimal.sim.device import SimulatedDevice
 from acb_minimal.sim.policies import POLICIES, named
 
 # Prompts are the beginnings of a few random streams, so that the oracle can be asked once for each.
@@ -60,17 +59,6 @@ def many(count: int):
     )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
-def test_chapter_1_on_the_cpu(harness, family):
-    @many(12)
-    @given(workloads())
-    def check(workload):
-        serve_and_compare(harness(family), workload, "ch1", CpuDevice())
-
-    check()
-
-
 @pytest.mark.parametrize(
     ("policy", "count"),
     [
@@ -87,28 +75,6 @@ def test_every_chapter_on_the_simulator_under_every_policy(harness, chapter, pol
         serve_and_compare(harness(family), workload, chapter, SimulatedDevice(Costs.of("counter"), named(policy, seed)))
 
     check()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("chapter", chapter_paths())
-def test_hundreds_of_requests(harness, chapter):
-    rng = random.Random(0)
-    prompts = [rng.choice(STREAMS)[: rng.randint(1, 40)] for _ in range(300)]
-    new_tokens = [rng.randint(1, 16) for _ in prompts]
-    stops = [rng.choice([None, rng.randint(0, 15)]) for _ in prompts]
-    limits = {"page_size": 4, "pages": 150, "max_running": 24, "max_batch_tokens": 40}
-    device = SimulatedDevice(Costs.of("counter"), named("random", 0))
-    serve_and_compare(harness("llama"), (prompts, new_tokens, stops, None, limits), chapter, device)
-
-
-def test_the_oracle_is_cut_where_generate_stops(harness):
-    model = harness("llama")
-    for stream in STREAMS:
-        stop = model.oracle(stream[:7], 16)[5]
-        out = model.reference.generate(
-            torch.tensor([stream[:7]]), do_sample=False, max_new_tokens=16, eos_token_id=stop
-        )
-        assert model.oracle(stream[:7], 16, (stop,)) == out[0, 7:].tolist()
 
 
 def test_the_oracle_is_worth_asking(harness):

@@ -49,17 +49,6 @@ def test_prompts_are_cut_to_what_decodes_leave_of_the_budget():
     assert batch.sampled == [0, 1]
 
 
-def test_requests_are_admitted_in_order_of_arrival_even_if_a_later_one_would_fit():
-    scheduler = make(pages=4, page_size=4)
-    add(scheduler, "a", 8, 1)  # 2 pages
-    add(scheduler, "b", 12, 1)  # 3 pages: has to wait
-    add(scheduler, "c", 4, 1)  # 1 page: would fit, must not overtake
-    batch = scheduler.schedule()
-    assert shape(batch) == [("a", 0, 8)]
-    scheduler.update(batch, tokens(batch))
-    assert shape(scheduler.schedule()) == [("b", 0, 12), ("c", 0, 4)]
-
-
 def test_admission_reserves_every_page_a_request_can_need_and_finishing_frees_them():
     scheduler = make(pages=5, page_size=4)
     a = add(scheduler, "a", 6, 8)  # positions 0 to 12: the 8th new token is never fed back
@@ -74,45 +63,6 @@ def test_admission_reserves_every_page_a_request_can_need_and_finishing_frees_th
     assert (a.finish_reason, len(a.generated), a.pages) == ("length", 8, [])
     assert scheduler.pool.num_free == 5
     assert batch is None
-    assert not scheduler.has_work()
-
-
-def test_a_stop_token_is_kept_and_ends_the_request():
-    scheduler = make()
-    a = add(scheduler, "a", 2, 8, stop_tokens=[STOP])
-    add(scheduler, "b", 2, 8, stop_tokens=[STOP])
-    batch = scheduler.schedule()
-    assert scheduler.update(batch, np.array([STOP, 3], dtype=np.int32)) == [a]
-    assert (a.finish_reason, a.generated) == ("stop", [STOP])
-    assert shape(scheduler.schedule()) == [("b", 2, 1)]  # b has moved up a row
-
-
-def test_a_batch_can_be_scheduled_before_the_one_before_it_is_back():
-    """What chapters 4 to 6 do: counts are enough to go on, and a row too many is dropped."""
-    scheduler = make(pages=8)
-    a = add(scheduler, "a", 3, 5, stop_tokens=[STOP])
-    b = add(scheduler, "b", 2, 2)
-    first = scheduler.schedule()
-    second = scheduler.schedule()
-    assert shape(second) == [("a", 3, 1), ("b", 2, 1)]
-    assert scheduler.update(first, np.array([STOP, 1], dtype=np.int32)) == [a]
-    pages = scheduler.pool.num_free
-    third = scheduler.schedule()
-    assert third is None  # b's last token comes out of `second`
-    assert scheduler.update(second, np.array([5, 2], dtype=np.int32)) == [b]
-    assert a.generated == [STOP]  # the 5 was dropped, and a's pages were not freed a second time
-    assert b.generated == [1, 2]
-    assert scheduler.pool.num_free == 8 > pages
-
-
-def test_abort_returns_all_pages():
-    scheduler = make(pages=8, max_running=2)
-    for id in "abc":
-        add(scheduler, id, 5, 5)
-    scheduler.schedule()
-    assert scheduler.pool.num_free < 8
-    scheduler.abort()
-    assert scheduler.pool.num_free == 8
     assert not scheduler.has_work()
 
 
@@ -147,14 +97,6 @@ def test_an_id_is_free_again_once_its_request_has_finished():
     batch = scheduler.schedule()
     scheduler.update(batch, tokens(batch))
     add(scheduler, "a", 2, 1)
-
-
-@pytest.mark.parametrize(
-    ("running", "budget", "message"), [(0, 4, "max_running is 0"), (8, 7, "max_batch_tokens is 7")]
-)
-def test_limits_that_could_not_make_progress_are_refused(running, budget, message):
-    with pytest.raises(InputError, match=message):
-        make(max_running=running, max_batch_tokens=budget)
 
 
 @settings(max_examples=300, deadline=None)
@@ -200,21 +142,3 @@ def test_every_position_is_scheduled_once_in_order_within_the_limits(
     for request in requests:
         assert STOP not in request.generated[:-1]
         assert len(request.generated) <= request.max_new_tokens
-
-
-def test_a_cancelled_request_frees_its_pages_once_and_its_row_in_flight_is_dead():
-    scheduler = Scheduler(PagePool(4, 2), 2, 8, 99, 99)
-    for id in "abc":
-        scheduler.add(Request(id, [1, 2], 3))
-    first = scheduler.schedule()
-    second = scheduler.schedule()  # one ahead
-    assert [row.request.id for row in second.rows] == ["a", "b"]
-    cancelled = scheduler.cancel("a")
-    assert (cancelled.id, cancelled.finish_reason, cancelled.pages) == ("a", "abort", [])
-    assert scheduler.pool.num_free == 2
-    assert scheduler.cancel("c").finish_reason == "abort"  # which only waits
-    assert scheduler.cancel("a") is scheduler.cancel("nobody") is None
-    assert scheduler.update(first, np.array([7, 8])) == scheduler.update(second, np.array([7, 8])) == []
-    assert scheduler.pool.num_free == 2  # not four: they were free already
-    assert cancelled.generated == []
-    scheduler.add(Request("a", [1], 1))  # the id is free

@@ -76,18 +76,6 @@ def test_a_token_the_host_does_not_know_yet_is_written_as_0():
     assert slot.written.inputs.kv_slots.tolist() == [26]
 
 
-def test_a_row_that_changes_hands_gets_its_new_owner_s_pages():
-    slot = IOSlot(SlotSize(2, 4, 3), 2, 0, CPU)
-    a, b = Request("a", [1, 2], 3), Request("b", [3], 2)
-    a.pages, b.pages = [5, 6], [9]
-    for rows in ([(a, 0, 1), (b, 0, 1)], [(b, 0, 1)], [(b, 0, 1), (a, 0, 1)]):
-        batch = Batch([Row(*row) for row in rows])
-        slot.write(batch)
-        slot.upload()
-        for row, (request, _, _) in enumerate(rows):
-            assert slot.written.inputs.page_table[row, : len(request.pages)].tolist() == request.pages
-
-
 def test_a_row_that_was_padding_gets_its_owner_s_pages_back():
     slot = IOSlot(SlotSize(2, 4, 3), 2, 7, CPU)
     a, b = Request("a", [1], 3), Request("b", [2], 3)

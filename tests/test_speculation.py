@@ -13,7 +13,7 @@ from acb_minimal.models import counter
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.engines import chapter_paths
 from acb_minimal.run.options import Options
-from acb_minimal.run.session import Session, generate
+from acb_minimal.run.session import Session
 from acb_minimal.run.workload import Job
 from acb_minimal.sim.costs import Costs
 from acb_minimal.sim.device import SimulatedDevice
@@ -70,11 +70,6 @@ def test_tokens_are_chapter_5s_and_as_many_drafts_are_right_as_in_chapter_1(draf
         assert counts(other) == counts(alone)
 
 
-def test_with_more_drafts_there_are_fewer_batches():
-    one, three = served("ch5"), served("ch5", "random", 3, speculate=3)
-    assert len(three.done) < 0.8 * len(one.done)
-
-
 @pytest.mark.parametrize("ahead", [0, 1])
 @pytest.mark.parametrize("drafts", [1, 2, 5])
 def test_the_reserve_is_what_can_be_touched(drafts, ahead):
@@ -103,22 +98,6 @@ def test_the_reserve_is_what_can_be_touched(drafts, ahead):
         assert request.scheduled >= len(request.tokens) - 1
         assert scheduler.pool.num_free == 40
     assert furthest == (reserve_for(drafts) if ahead else drafts)
-
-
-def test_the_host_counts_all_drafts_and_takes_off_what_was_wrong():
-    scheduler = type("Scheduler", (SpeculatingScheduler,), {"drafts": 3})(PagePool(40, 4), 2, 8, 100, 100)
-    request = SpeculatingRequest("a", [1, 2], 9, [7], drafts=3)
-    scheduler.add(request)
-    first, second = scheduler.schedule(), scheduler.schedule()
-    assert [(row.start, row.length) for row in first.rows + second.rows] == [(0, 2), (2, 4)]
-    scheduler.update(first, np.array([[4], [-1], [-1], [-1]]))
-    third = scheduler.schedule()
-    assert third.rows[0].start == 6  # at most
-    scheduler.update(second, np.array([[5], [6], [-1], [-1]]))
-    assert (request.generated, request.scheduled) == ([4, 5, 6], 8)
-    assert (scheduler.drafted, scheduler.accepted) == (3, 1)
-    assert scheduler.update(third, np.array([[8], [7], [9], [-1]])) == [request]
-    assert request.generated == [4, 5, 6, 8, 7]  # what is behind the stop token is dropped
 
 
 def test_lookup_is_what_came_behind_the_same_tokens():
@@ -164,11 +143,6 @@ def test_graphs_and_chapter_6_pad_rows_of_several_tokens():
         assert tokens(session) == RIGHT
 
 
-def test_generate_speculates():
-    (done,) = generate(PROMPTS[0], "ch5", speculate=2)
-    assert done.text == counting(21, 30)
-
-
 def test_a_dial_says_how_many_drafts_are_right_where_nothing_is_computed():
     checkpoint = Checkpoint("llama-3.2-1b")
     for share in (0.0, 0.5, 1.0):
@@ -188,7 +162,6 @@ def test_a_dial_says_how_many_drafts_are_right_where_nothing_is_computed():
         (Options(acceptance=0.5), {}, "acceptance is 0.5, and there are no drafts"),
         (Options(speculate=2), {"grammar": "any"}, "no grammar and no draws"),
         (Options(speculate=2, preempt="recompute"), {}, "do not go together with drafts"),
-        (Options(speculate=2, mistake="kept-rows"), {}, "is made in draws without a grammar"),
         (Options(speculate=4), {"max_batch_tokens": 64}, "5 tokens a step, it must be at least 80"),
     ],
 )

@@ -65,13 +65,6 @@ def test_in_a_closed_loop_the_next_comes_when_one_has_ended():
     assert [lives[str(n)].arrived for n in range(2, 6)] == ends[:4]
 
 
-def test_a_burst_while_others_run_and_one_that_is_refused():
-    arrivals = Arrivals(times=(0.0, *[0.02] * 5, 0.02))
-    session = Session(Job([*PROMPTS, "count apples"], arrivals=arrivals, max_running=4), "ch5", device="sim")
-    assert list(session.refused) == ["6"]
-    assert {completion.id: completion.text for completion in session.run()} == RIGHT
-
-
 def test_an_engine_with_a_batch_in_flight_is_given_none_at_once_and_one_without_waits():
     session = Session(Job(PROMPTS[:2], max_new_tokens=1, arrivals=Arrivals(times=(0.0, 7.0))), "ch5", device="sim")
     scheduler, clock = session.scheduler, session.device.clock
@@ -108,7 +101,6 @@ def test_times_of_a_rate_are_those_of_a_poisson_process_and_of_its_seed():
         ({}, "arrivals take one of rate, concurrency, times; they were given none of them"),
         ({"rate": 1.0, "concurrency": 2}, "they were given rate and concurrency"),
         ({"rate": 0.0}, "the rate is 0 requests a second; it must be more than 0"),
-        ({"rate": float("inf")}, "the rate is inf"),
         ({"concurrency": 0}, "the concurrency is 0; it must be at least 1"),
         ({"times": (1.0, -1.0)}, "a request arrives at -1 s; it must be 0 or more"),
         ({"rate": 1.0, "ttft": 0.0}, "the limit for TTFT is 0 ms; it must be more than 0"),
@@ -155,8 +147,6 @@ def test_a_file_is_read_in_the_order_of_its_times(tmp_path):
         ("{", "line 1: it must be a JSON object with at, prompt_tokens, new_tokens; it is '{'"),
         ('{"at": 0, "prompt_tokens": 3}', "line 1: it must be a JSON object"),
         ('{"at": 0, "prompt_tokens": 3, "new_tokens": 0}', "new_tokens is 0; it must be a whole number of at least 1"),
-        ('{"at": 0, "prompt_tokens": true, "new_tokens": 2}', "prompt_tokens is True; it must be a whole number"),
-        ('{"at": -1, "prompt_tokens": 3, "new_tokens": 2}', "at is -1; it must be a number of at least 0"),
         ('{"at": NaN, "prompt_tokens": 3, "new_tokens": 2}', "at is nan; it must be a number of at least 0"),
     ],
 )

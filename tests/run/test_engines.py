@@ -1,13 +1,12 @@
 """Chapters with something taken away: what is taken, what is left, and what cannot be taken."""
 
 import linecache
-import traceback
 
 import pytest
 
 from acb_minimal.errors import InputError
 from acb_minimal.models import counter
-from acb_minimal.run.engines import changed, chapter_path, code_lines, diff, engine, synchronous, without
+from acb_minimal.run.engines import changed, chapter_path, diff, synchronous, without
 from acb_minimal.run.session import Session
 from acb_minimal.run.workload import Job
 from acb_minimal.sim.costs import Costs
@@ -32,14 +31,6 @@ def test_a_diff_leaves_docstrings_out_and_says_where_a_hunk_begins():
     for head, line in heads:
         _, before, after, _ = head.split()
         assert old[-int(before) - 1] == new[int(after) - 1] == line
-
-
-def test_lines_of_code_are_those_that_are_no_docstring_nor_if_need_be_a_comment():
-    one, other = (f'"""{name}."""\n\ndef f():\n    """{name}."""\n    return 1  # {name}\n' for name in ("A", "B"))
-    assert code_lines(one) == code_lines(one.replace('"""A', '"""B')) != code_lines(other)
-    assert code_lines(one, comments=False) == code_lines(other, comments=False) == {3: "def f():", 5: "    return 1"}
-    assert code_lines(one, inner=False) == {3: "def f():", 4: '    """A."""', 5: "    return 1  # A"}
-    assert code_lines('"""A."""\na = (\n', comments=False) == {1: '"""A."""', 2: "a = ("}
 
 
 def answers(engine_class: type, policy: str) -> bool:
@@ -83,13 +74,6 @@ def test_a_statement_over_several_lines_leaves_as_many(tmp_path):
     assert source_of(without(str(file), "b = (")) == SEVERAL.format("pass", "\n\n")
 
 
-def test_the_last_line_of_a_file_needs_no_end(tmp_path):
-    file = tmp_path / "mine.py"
-    file.write_text("class Engine:\n    def run(self):\n        return (\n            1)  # end")
-    assert source_of(without(str(file), "return")) == "class Engine:\n    def run(self):\n        pass  # end\n"
-    assert source_of(changed(str(file), ("1", "2"))).endswith("2)  # end")
-
-
 SEVERAL = """
 class Engine:
     def run(self):
@@ -111,14 +95,6 @@ class Engine:
 def test_what_is_not_there_cannot_be_taken(make, message):
     with pytest.raises(InputError, match=message):
         make()
-
-
-def test_an_error_shows_the_variant_s_line():
-    made = engine("class Engine:\n    def run(self):\n        return 1 // 0  # here\n", "mine")
-    try:
-        made().run()
-    except ZeroDivisionError:
-        assert "# here" in traceback.format_exc()
 
 
 @pytest.mark.parametrize("chapter", ["ch5", "ch6"])

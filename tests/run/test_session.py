@@ -8,14 +8,12 @@ import torch
 
 from acb_minimal import generate
 from acb_minimal.errors import EngineError, InputError
-from acb_minimal.model import Model
 from acb_minimal.models import counter
 from acb_minimal.run.checkpoint import Checkpoint
-from acb_minimal.run.devices import WORKSPACE, check_device, check_gpu, open_device
+from acb_minimal.run.devices import WORKSPACE, check_gpu
 from acb_minimal.run.engines import changed, load_chapter
 from acb_minimal.run.session import Session
 from acb_minimal.run.workload import Job
-from acb_minimal.sim.device import SimulatedDevice
 
 GPU = SimpleNamespace(kind="cuda", torch_device=torch.device("cuda"))  # which is not asked to do anything
 
@@ -39,14 +37,8 @@ def test_generate_takes_a_single_prompt_and_token_ids():
     assert from_text == from_ids
 
 
-def test_max_new_tokens_ends_a_request_by_length():
-    (completion,) = generate("count 3 to 7", max_new_tokens=2, device="cpu")
-    assert (completion.text, completion.finish_reason) == ("3 4", "length")
-
-
 def test_a_bad_request_is_refused_by_name_and_the_good_ones_finish():
-    prompts = ["count 3 to 4", "", "count apples to 4", "count 5 to 6", [5000], [1] * 250, [1.5], None, b"count",
-               [True]]  # fmt: skip
+    prompts = ["count 3 to 4", "", "count apples to 4", "count 5 to 6", [5000], [1] * 250, [1.5], None, [True]]
     done = {c.id: c for c in generate(prompts, device="cpu", max_new_tokens=20)}
     assert [done[id].text for id in ("0", "3")] == ["3 4", "5 6"]
     assert "request '1': the prompt is empty" in done["1"].error
@@ -55,8 +47,7 @@ def test_a_bad_request_is_refused_by_name_and_the_good_ones_finish():
     assert "request '5': 250 prompt + 20 new tokens are past the model's 256 positions" in done["5"].error
     assert done["6"].error == "request '6': the prompt is [1.5]; it must be text or a sequence of token ids"
     assert "request '7': the prompt is None" in done["7"].error
-    assert "request '8': the prompt is b'count'; it must be text or" in done["8"].error
-    assert "request '9': the prompt is [True]; it must be text or" in done["9"].error
+    assert "request '8': the prompt is [True]; it must be text or" in done["8"].error
     assert not any("\n" in c.error for c in done.values() if c.error)
 
 
@@ -67,13 +58,6 @@ def test_a_request_may_write_to_every_position_of_the_model():
     assert (len(prompt), len(done.tokens)) == (253, 4)
     (done,) = generate([prompt], device="cpu", max_new_tokens=5, ignore_stop=True)
     assert "253 prompt + 5 new tokens are past the model's 256 positions" in done.error
-
-
-def test_a_request_past_the_whole_pool_is_refused():
-    session = Session(Job(["count 3 to 4", "count 5 to 6"], max_new_tokens=100, pages=2, page_size=16), device="cpu")
-    assert session.refused["0"].endswith("4 prompt + 100 new tokens need 7 pages of 16; the pool has 2")
-    assert list(session.run()) == []
-    assert pages_are_back(session)
 
 
 def test_pages_are_back_after_a_run_and_after_one_that_is_left_early():
@@ -98,27 +82,10 @@ def test_garbage_collection_is_as_before_after_a_run_and_after_one_that_is_left_
     assert gc.get_freeze_count() == 0
 
 
-def test_pages_are_back_after_an_error_in_the_middle(monkeypatch):
-    session = Session(Job([counter.prompt(a, a + 9) for a in range(6)], max_running=3), device="cpu")
-    forward, calls = Model.forward, []
-
-    def failing(self, slot):
-        calls.append(slot)
-        if len(calls) == 8:
-            raise RuntimeError("the GPU is on fire")
-        return forward(self, slot)
-
-    monkeypatch.setattr(Model, "forward", failing)
-    with pytest.raises(RuntimeError, match="on fire"):
-        list(session.run())
-    assert pages_are_back(session)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"chapter": "ch99"}, r"unknown chapter 'ch99': give one of ch1_sync"),
-        ({"chapter": "no/such/file.py"}, r"unknown chapter 'no/such/file.py'"),
         ({"model": "no-such-model"}, r"unknown model 'no-such-model': not one of counter, llama-3.1-8b"),
         ({"device": "tpu"}, r"unknown device 'tpu': the devices are auto, cuda, sim, cpu"),
         ({"max_running": 0}, r"max_running is 0; it must be at least 1"),
@@ -134,13 +101,6 @@ def test_what_cannot_be_used_at_all_is_an_error_in_one_line_before_any_work(opti
     with pytest.raises(InputError, match=message) as caught:
         generate("count 3 to 4", **{"device": "cpu"} | options)
     assert "\n" not in str(caught.value)
-
-
-def test_cuda_without_cuda_is_refused(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(InputError, match="device 'cuda' is not available here"):
-        check_device("cuda")
-    assert isinstance(open_device("auto", Checkpoint("counter")), SimulatedDevice)
 
 
 def test_too_little_gpu_memory_is_refused_before_the_model_is_loaded(monkeypatch):

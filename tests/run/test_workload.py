@@ -21,11 +21,6 @@ def test_demo_asks_the_counter_what_it_knows():
     assert all(len(checkpoint.encode(prompt)) == 4 for prompt in prompts)
 
 
-def test_fewer_requests_are_the_first_ones():
-    load = workload("demo")
-    assert load.override(requests=5).prompts(0) == load.prompts(0)[:5]
-
-
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
