@@ -207,8 +207,12 @@ def test_layouts_that_cannot_be_read_are_refused():
 def test_compiled_code_copies_no_cache():
     from torch._inductor.utils import run_and_get_code
 
+    def doubled(query: Tensor, *rest) -> Tensor:
+        *rest, scale, window = rest
+        return op(2 * query, *rest, scale / 2, window)  # 2 * query is allocated
+
     def compiled(*args) -> Tensor:
-        out, code = run_and_get_code(torch.compile(lambda *args: op(*args) + 0, dynamic=False), *args)
+        out, code = run_and_get_code(torch.compile(doubled, dynamic=False), *args)
         # Inductor writes its allocations as empty_strided_cpu((shape), ...). A copy of a cache would be the largest.
         shapes.extend(re.findall(r"= empty_strided_cpu\(\(([\d, ]+)\)", "".join(code)))
         return out
