@@ -1,7 +1,7 @@
 """Chapter 9: throughput against the number of KV pages, where requests end sooner than they may.
 
     python docs/results/ch9_preemption.py          # on a GPU: makes ch9_preemption.json anew
-    python docs/results/ch9_preemption.py --sim    # a rehearsal on the simulator; stores nothing
+    python docs/results/ch9_preemption.py --sim    # on the simulator: makes its tables of tokens a second
 
 Each request has a prompt of 512 tokens, may generate 1,024, and ends somewhere before: where, is drawn for each, as a
 stop token would have it (the weights are random and end nowhere by themselves), and the scheduler does not know. Where
@@ -23,6 +23,7 @@ from common import need_gpu, store
 from acb_minimal.measure.metrics import Metrics
 from acb_minimal.models import counter
 from acb_minimal.run.checkpoint import Checkpoint
+from acb_minimal.run.devices import open_device
 from acb_minimal.run.options import Options
 from acb_minimal.run.session import Session
 from acb_minimal.run.workload import Job, workload
@@ -150,7 +151,7 @@ if __name__ == "__main__":
     for load, (_, _, fewest) in LOADS.items():
         title = f"Pages on demand: {model.name}, {WORKLOAD.max_running} at a time, {fewest} to {LIMIT:,} new tokens"
         speed, work = rows(load, model, where)
-        store("ch9_preemption.json", load, title, SPEED, speed, SPEED_NOTE)
+        store("ch9_preemption.json", load, title, SPEED, speed, SPEED_NOTE, open_device(where, model))
         store("ch9_preemption.json", f"{load}-work", title, WORK, work, WORK_NOTE)
     title = f"Copies of KV pages beside batches: {model.name}"
     store("ch9_preemption.json", "copies", title, COPIES, copies(model, where), COPIES_NOTE)

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from acb_minimal.measure.metrics import environment
 from acb_minimal.measure.result_table import ResultTable
-from acb_minimal.run.timed import TimedCudaDevice
+from acb_minimal.run.timed import Machine, TimedCudaDevice
 from acb_minimal.sim.device import CpuDevice
 
 RESULTS = Path(__file__).parent
@@ -30,12 +30,24 @@ def machine() -> TimedCudaDevice | CpuDevice:
     return TimedCudaDevice() if torch.cuda.is_available() else CpuDevice()
 
 
-def store(file: str, name: str, title: str, columns: dict[str, str], rows: list[list], note: str = "") -> None:
-    """Prints a table. On a GPU it replaces the entry of that name in a file of this folder."""
-    found = ResultTable(title, columns, rows, note, environment(machine()))
+def store(
+    file: str,
+    name: str,
+    title: str,
+    columns: dict[str, str],
+    rows: list[list],
+    note: str = "",
+    on: Machine | None = None,
+) -> None:
+    """Prints a table. On a GPU it replaces the entry of that name in a file of this folder.
+
+    Args:
+        on: where the rows are from, if not from this machine; of the simulated GPU, the name says so.
+    """
+    found = ResultTable(title, columns, rows, note, environment(on or machine()))
     Console(width=max(Console().width, 100)).print(found.table())
-    if torch.cuda.is_available():
-        found.save(RESULTS / file, name)
+    if on or torch.cuda.is_available():
+        found.save(RESULTS / file, f"{name}, simulated" if on and on.kind == "sim" else name)
 
 
 @cache

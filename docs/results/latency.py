@@ -17,11 +17,10 @@ import itertools
 import sys
 from functools import cache
 
-from common import RESULTS, need_gpu
+from common import need_gpu, store
 
 from acb_minimal.measure.latency import of_session
-from acb_minimal.measure.metrics import Metrics, environment
-from acb_minimal.measure.result_table import ResultTable
+from acb_minimal.measure.metrics import Metrics
 from acb_minimal.run.arrivals import Arrivals
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.engines import load_chapter, synchronous
@@ -88,18 +87,12 @@ def waited(way: str, rate: float, device: str) -> tuple[list[list], Machine]:
     return rows, session.device
 
 
-def keep(name: str, title: str, columns: dict[str, str], rows: list[list], machine: Machine, note: str) -> None:
-    """Stores a table, with where it is from in its name."""
-    found = ResultTable(title, columns, rows, note, environment(machine))
-    found.save(RESULTS / "latency.json", f"{name}, simulated" if machine.kind == "sim" else name)
-
-
 def make_derived(device: str) -> None:
     rows, machine = derived(device)
     columns = {"requests/s": ".0f", "K": ".2f", "H": ".2f", "TTFT, in turns": ".2f", "TTFT, overlapped": ".2f",
                "longer by": ".2f", "K - 1.5 H": ".2f"}  # fmt: skip
     note = "ms, means. K: a step where batches overlap; H: what it takes longer where they do not."
-    keep("derived", "First tokens, batches in turns and overlapped", columns, rows, machine, note)
+    store("latency.json", "derived", "First tokens, batches in turns and overlapped", columns, rows, note, machine)
 
 
 def make_waits(name: str, ways: list[str], rates: tuple[float, ...], device: str) -> None:
@@ -108,7 +101,7 @@ def make_waits(name: str, ways: list[str], rates: tuple[float, ...], device: str
     for way, rate in itertools.product(ways, rates):
         added, machine = waited(way, rate, device)
         rows += added
-        keep(name, "What requests wait", columns, rows, machine, NOTE)
+        store("latency.json", name, "What requests wait", columns, rows, NOTE, machine)
 
 
 MADE = {
