@@ -126,7 +126,7 @@ def loads(draw):
     return asked, page_size, pages, rows, budget, draw(st.integers(0, 2))
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=300)
 @given(st.sampled_from(list(MODES.values())), loads(), st.integers(1, 5))
 def test_pages_have_one_owner_and_every_token_comes_once(kind, load, berths):
     asked, page_size, pages, rows, budget, depth = load
