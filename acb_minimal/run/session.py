@@ -144,8 +144,8 @@ class Session:
         kinds += ((MODES | MISTAKES)[self.options.preempt],) if self.options.preempt else ()
         told = {"ranks": ranks, "arrivals": self.arrivals, "stops": self.stops, "num_berths": job.berths}
         limits = job.max_running, job.max_batch_tokens, self.checkpoint.vocab_size, self.checkpoint.max_positions
-        kind = composed(*kinds, **told)
-        self.scheduler = kind(self.pool, *limits, self.device, lambda number: self.options.host_work)
+        scheduler = composed(*kinds, **told)
+        self.scheduler = scheduler(self.pool, *limits, self.device, lambda number: self.options.host_work)
         self.requests: list[Request] = []
         for request in asked:
             try:
@@ -155,8 +155,7 @@ class Session:
                 self.refused[request.id] = str(error)
         pages = min(per_request, self.pool.num_pages) + self.pool.pages_for(self.parts.beyond)
         biases = max((len(getattr(request, "biases", ())) for request in self.requests), default=0)
-        vocab_size, drafts = self.checkpoint.vocab_size, self.parts.drafts
-        self.size = SlotSize(job.max_running, job.max_batch_tokens, pages, vocab_size, biases, drafts)
+        self.size = SlotSize(*limits[:2], pages, self.checkpoint.vocab_size, biases, self.parts.drafts)
         check_gpu(self.checkpoint, self.pool, self.device)
         self.mask_work: Callable[[int], float] = lambda number: self.options.mask_work
         self.started = 0.0

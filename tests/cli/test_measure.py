@@ -76,7 +76,8 @@ def test_a_model_that_was_not_calibrated_is_timed_as_the_nearest(acb):
     assert "on simulated H200, timed as llama-3.1-8b" in done.stdout
 
 
-def test_compare_does_not_write_over_what_holds_no_results(acb, tmp_path):
+def test_compare_does_not_write_over_what_holds_no_results_nor_serve_anything_before(acb, tmp_path, monkeypatch):
+    monkeypatch.delattr("acb_minimal.run.session.Session.serve")
     file = tmp_path / "thesis.json"
     file.write_text("[]")
     assert "holds no results" in acb("compare", "--json", file).stderr
