@@ -21,6 +21,9 @@ def listing(done: Mapping[str, Progress]) -> RenderableType:
         done: what `started.furthest` has found.
     """
     made = table("Labs", "", "lab", "what it is about", "goal", "checks", "hints", left=4)
+    made.columns[2].no_wrap = False  # where the terminal is narrow, titles take two lines and nothing is cut off
+    for column in made.columns:
+        column.vertical = "top"
     for kind, heading in HEADINGS.items():
         made.add_row("", "", Text(heading, "bold"))
         for lab in (lab for lab in LABS.values() if lab.kind == kind):
