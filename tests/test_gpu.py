@@ -54,10 +54,10 @@ def test_draws_are_those_of_the_cpu(chapter):
     assert gpu == cpu
 
 
-@pytest.mark.parametrize("sampling", [None, ASKED[2:]], ids=["greedy", "drawn"])
-def test_a_forward_pass_never_makes_the_host_wait(sampling):
+@pytest.mark.parametrize("asked", [{}, {"sampling": ASKED[2:]}, {"speculate": 3}], ids=["greedy", "drawn", "drafts"])
+def test_a_forward_pass_never_makes_the_host_wait(asked):
     """Not in transformers' code either: one look at a tensor's value, and no chapter could overlap anything."""
-    session = Session(Job([[1] * 30, [2] * 5], max_running=2, sampling=sampling), device="cuda")
+    session = Session(Job([[1] * 30, [2] * 5], max_running=2, **asked), device="cuda")
     model = session.load_model()
     slot = model.new_slot()
     for _ in range(3):  # a batch of prompts, then decodes
