@@ -73,6 +73,13 @@ def test_the_likeliest_token_is_told_where_nothing_may_change_it():
     assert {note[0] for note in told if " -> " in note} == {"2"}
 
 
+@pytest.mark.parametrize("chapter", chapter_paths(2))
+def test_all_that_the_host_does_has_a_name(chapter):
+    """What a slot writes beside the rest would have none if it were not in the time of its write."""
+    actions = [action for _, action in replay(load_chapter(chapter), "1").events]
+    assert all(action.what for action in actions if not action.actor)
+
+
 def test_which_drafts_are_right_is_found_one_step_at_a_time():
     assert guesses([5, 6, 7, 5, 6], 4) == [7, 5, 6, 7]
     assert guesses([5, 6, 7], 2) == [7, 7]
