@@ -41,10 +41,11 @@ PARTS = {
     "law": (5, "python docs/results/law.py"),
     "calibrate": (4, "python docs/results/calibrate.py"),
     "ch7": (2, "python docs/results/ch7_grammar.py"),
-    "ch8": (3, "python docs/results/ch8_sampling.py"),
+    "ch8": (5, "python docs/results/ch8_sampling.py"),
     "ch9": (5, "python docs/results/ch9_preemption.py"),
     "ch10": (4, "python docs/results/ch10_speculation.py"),
-    "latency": (8, "python docs/results/latency.py"),
+    **{f"latency-{name}": (minutes, f"python docs/results/latency.py {name}")
+       for name, minutes in (("derived", 4), ("chapters", 4), ("rates", 3))},
     **{path.stem.split("_")[0] + "-notebook": (1, f"python docs/results/notebook.py chapters/{path.name}")
        for path in NOTEBOOKS},
     "roofline": (3, "python docs/results/roofline.py"),
@@ -55,12 +56,14 @@ PARTS = {
     "host": (1, "python docs/results/host.py"),
     "trace_cost": (3, "python docs/results/trace_cost.py"),
 }  # fmt: skip
+MEASURING = ("run", "measure", "trace")
 COLUMNS = {"part": "", "seconds": ".0f", "date": "", "GPU": "", "code": "", "command": ""}
 
 
 def state_of_code() -> str:
-    """Eight digits for all Python that a measurement runs."""
-    files = sorted([*(ROOT / "chapters").glob("*.py"), *(ROOT / "acb_minimal").rglob("*.py")])
+    """Eight digits for the Python that figures of a GPU hang on: engines, and what runs and measures them."""
+    folders = (ROOT / "chapters", ROOT / "acb_minimal", *(ROOT / "acb_minimal" / name for name in MEASURING))
+    files = sorted(path for folder in folders for path in folder.glob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:8]
 
 
@@ -87,7 +90,7 @@ def measure(name: str, code: str) -> bool:
     done = [name, time.monotonic() - started, f"{datetime.date.today()}", gpu(), code, command]
     others = [row for row in rows() if row[0] != name]
     made = sorted([*others, done], key=lambda row: list(PARTS).index(row[0]))
-    title, note = "What was measured when", "Code: the state of all Python that ran."
+    title, note = "What was measured when", "Code: the state of the engines, and of what runs, times and measures them."
     ResultTable(title, COLUMNS, made, note, environment(TimedCudaDevice())).save(KEPT, "runs")
     return True
 
@@ -104,7 +107,7 @@ if __name__ == "__main__":
     todo = asked.parts or [name for name in PARTS if name not in have]
     if asked.list:
         for name in todo:
-            Console(soft_wrap=True).print(f"{name:14} {PARTS[name][0]:3} min  {PARTS[name][1]}", highlight=False)
+            Console(soft_wrap=True).print(f"{name:16} {PARTS[name][0]:3} min  {PARTS[name][1]}", highlight=False)
         sys.exit()
     need_gpu()
     failed = []
