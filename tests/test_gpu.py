@@ -7,6 +7,7 @@ import torch
 
 from acb_minimal.models import counter
 from acb_minimal.run.engines import chapter_paths
+from acb_minimal.run.options import Options
 from acb_minimal.run.session import Session
 from acb_minimal.run.workload import Job, workload
 from acb_minimal.sampling import Sampling
@@ -44,13 +45,31 @@ ASKED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("chapter", ["ch1", "ch5", "ch6", "ch8"])
-def test_draws_are_those_of_the_cpu(chapter):
-    """In fp32, compiled and not, whoever is beside whom."""
+@pytest.mark.parametrize("graphs", [False, True])
+@pytest.mark.parametrize("chapter", ["ch1", "ch5", "ch6", "ch8", "ch10"])
+def test_draws_are_those_of_the_cpu(chapter, graphs):
+    """In fp32, compiled and not, as graphs and not, whoever is beside whom."""
     prompts = [counter.prompt(*pair) for pair in ((3, 9), (10, 13), (40, 44), (100, 112))] * 3
     job = Job(prompts, 12, max_running=4, max_batch_tokens=7, page_size=16, sampling=ASKED * 3)
-    found = [Session(job, *where).serve() for where in (("ch1", "counter", "cpu"), (chapter, "counter", "cuda"))]
+    ways = ("ch1", "counter", "cpu"), (chapter, "counter", "cuda", Options(graphs=graphs))
+    found = [Session(job, *way).serve() for way in ways]
     cpu, gpu = ([(one.tokens, one.finish_reason) for one in done] for done in found)
+    assert gpu == cpu
+
+
+PART_TWO = {
+    "masks": ("ch7", {"grammar": "twos"}),
+    "swapped out": ("ch9", {"pages": 9, "preempt": "swap"}),
+    "drafts": ("ch10", {"speculate": 3}),
+}
+
+
+@pytest.mark.parametrize(("chapter", "asked"), PART_TWO.values(), ids=PART_TWO)
+def test_part_two_as_graphs_gives_the_tokens_of_the_cpu(chapter, asked):
+    prompts = [counter.prompt(*pair) for pair in ((3, 9), (10, 13), (40, 44), (100, 112))] * 3
+    job = Job(prompts, 12, max_running=4, max_batch_tokens=16, page_size=4, **asked)
+    ways = (chapter, "counter", "cpu"), (chapter, "counter", "cuda", Options(graphs=True))
+    cpu, gpu = ([one.tokens for one in Session(job, *way).serve()] for way in ways)
     assert gpu == cpu
 
 
