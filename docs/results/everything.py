@@ -37,7 +37,8 @@ PARTS = {
     "wide": (7, COMPARE.format("wide")),
     "published": (7, "acb compare --workload headline --chapter ch1 --chapter ch6 --graphs --host-work 8.8 "
                      "--no-kernels --json docs/results/published.json"),
-    "headline": (3, "acb compare --workload headline --chapter ch6 --compile --no-kernels --json docs/results/headline-compiled.json"),
+    "headline": (3, "acb compare --workload headline --chapter ch6 --compile --no-kernels "
+                    "--json docs/results/headline-compiled.json"),
     "law": (5, "python docs/results/law.py"),
     "calibrate": (4, "python docs/results/calibrate.py"),
     "ch7": (2, "python docs/results/ch7_grammar.py"),
