@@ -57,7 +57,7 @@ PARTS = {
     "host": (1, "python docs/results/host.py"),
     "trace_cost": (3, "python docs/results/trace_cost.py"),
 }  # fmt: skip
-MEASURING = ("run", "measure", "trace")
+MEASURING = ("run", "measure")
 COLUMNS = {"part": "", "seconds": ".0f", "date": "", "GPU": "", "code": "", "command": ""}
 
 
