@@ -32,22 +32,22 @@ COMPARE = "acb compare --workload {} --runs 3 --json docs/results/h200.json --tr
 NOTEBOOKS = sorted((ROOT / "chapters").glob("*.ipynb"), key=lambda path: int(path.name[2:].split("_")[0]))
 # By name, minutes that it takes on an H200 and the command. What others rest on comes first.
 PARTS = {
-    "small": (2, COMPARE.format("small")),
+    "small": (3, COMPARE.format("small")),
     "long": (4, COMPARE.format("long")),
     "wide": (7, COMPARE.format("wide")),
-    "published": (7, "acb compare --workload headline --chapter ch1 --chapter ch6 --graphs --host-work 8.8 "
+    "published": (9, "acb compare --workload headline --chapter ch1 --chapter ch6 --graphs --host-work 8.8 "
                      "--no-kernels --json docs/results/published.json"),
-    "headline": (3, "acb compare --workload headline --chapter ch6 --compile --no-kernels "
+    "headline": (2, "acb compare --workload headline --chapter ch6 --compile --no-kernels "
                     "--json docs/results/headline-compiled.json"),
     "law": (5, "python docs/results/law.py"),
     "calibrate": (4, "python docs/results/calibrate.py"),
     "ch7": (2, "python docs/results/ch7_grammar.py"),
-    "ch8": (5, "python docs/results/ch8_sampling.py"),
+    "ch8": (2, "python docs/results/ch8_sampling.py"),
     "ch9": (5, "python docs/results/ch9_preemption.py"),
-    "ch10": (4, "python docs/results/ch10_speculation.py"),
+    "ch10": (3, "python docs/results/ch10_speculation.py"),
     **{f"latency-{name}": (minutes, f"python docs/results/latency.py {name}")
        for name, minutes in (("derived", 4), ("chapters", 4), ("rates", 3))},
-    **{path.stem.split("_")[0] + "-notebook": (1, f"python docs/results/notebook.py chapters/{path.name}")
+    **{path.stem.split("_")[0] + "-notebook": (2, f"python docs/results/notebook.py chapters/{path.name}")
        for path in NOTEBOOKS},
     "roofline": (3, "python docs/results/roofline.py"),
     "regimes": (4, "python docs/results/regimes.py"),
