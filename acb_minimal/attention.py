@@ -60,13 +60,10 @@ def paged_attention(
         lengths = seq_lens[rows][:, None]
         longest = int(lengths.max())
 
-        # The rows' histories, gathered page by page: [rows, kv_heads, longest, head_dim]. Where a row is shorter there
-        # are zeros, since what others have left may be no numbers.
+        # The rows' histories, gathered page by page: [rows, kv_heads, longest, head_dim].
         needed = torch.arange(-(-longest // page_size)) * page_size < lengths
         pages = page_table[rows, : needed.shape[1]].where(needed, 0)
         seen = torch.arange(longest)                                                # position of each key
-        shortest = int(lengths.min())
-        beyond = (seen[shortest:] >= lengths)[:, None, :, None]
         pieces = pages[:, None] * heads + torch.arange(heads)[:, None]              # a page of a head is one piece
         keys, values = (
             F.embedding(pieces, cache.view(-1, page_size * head_dim)).view(len(rows), heads, -1, head_dim)
@@ -74,7 +71,8 @@ def paged_attention(
         )
         keys, values = keys[:, :, :longest], values[:, :, :longest]
         for gathered in (keys, values):
-            gathered[:, :, shortest:].masked_fill_(beyond, 0)
+            if not gathered.sum().isfinite():  # what others have left where a row is shorter may be no numbers
+                gathered.masked_fill_((seen >= lengths)[:, None, :, None], 0)
 
         asks = (lengths - count + torch.arange(count))[:, :, None]                  # position of each query
         visible = seen <= asks
