@@ -141,7 +141,7 @@ def test_draws_from_what_a_grammar_allows(chapter):
     job = Job(PROMPTS[:4], 8, max_running=3, max_batch_tokens=6, page_size=4, sampling=sampling, grammar=held)
     done = Session(job, chapter, CHECKPOINT, "sim").serve()
     network = CHECKPOINT._empty().from_pretrained(CHECKPOINT.path).eval()
-    made = grammars(held, 4, CHECKPOINT)
+    made = grammars(held, CHECKPOINT)
     for one, prompt, asked, held_to in zip(done, PROMPTS, sampling, made, strict=False):
         tokens, walk = CHECKPOINT.encode(prompt), held_to and held_to.matcher()
         prompt_len = len(tokens)

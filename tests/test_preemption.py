@@ -15,7 +15,7 @@ from acb_minimal.preemption import PreemptingScheduler, SwappingScheduler
 from acb_minimal.request import Request
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.engines import chapter_paths, copies_pages, load_chapter
-from acb_minimal.run.preempting import MODES
+from acb_minimal.run.parts import MODES
 from acb_minimal.run.session import Session
 from acb_minimal.run.workload import Job
 from acb_minimal.sampling import Sampling

@@ -10,7 +10,7 @@ from acb_minimal.preemption import SwappingModel
 from acb_minimal.request import Request
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.engines import copies_pages, load_chapter
-from acb_minimal.run.preempting import MODES
+from acb_minimal.run.parts import MODES
 from acb_minimal.run.timed import Machine
 from acb_minimal.scheduler import Scheduler
 from acb_minimal.sim.device import CpuDevice

@@ -8,7 +8,8 @@ from ..kv_cache import PagePool
 from ..model import Model
 from ..request import Batch, Request
 from ..run.engines import copies_pages
-from ..run.preempting import MODES, NamedBerths
+from ..run.part_two import NamedBerths
+from ..run.parts import MODES
 from ..run.streams import StreamingScheduler
 from ..run.timed import BatchDone, TimedModel, TimedScheduler, bases, timed
 from ..scheduler import Scheduler

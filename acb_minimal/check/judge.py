@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from ..errors import InputError
 from ..kv_cache import KVCache
 from ..run.engines import chapter_path, copies_pages, keeps_state, load_chapter, samples, verifies
-from ..run.parts import KINDS
-from ..run.speculating import reserve_of
+from ..run.parts import KINDS, reserve_of
 from ..run.timed import BatchDone
 from ..sampling import Asked
 from ..sim.costs import Costs

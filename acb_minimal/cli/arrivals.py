@@ -36,7 +36,7 @@ def choose_arrivals(asked: Arriving, load: Load):
     Raises:
         InputError: they make no sense; or an option says what the file of arrivals does, too.
     """
-    from ..run.arrivals import Arrivals, limits, read_recorded
+    from ..run.arrivals import Arrivals, read_recorded
 
     for name in ("requests", "context", "new_tokens"):
         if asked.arrivals is not None and (value := getattr(load, name)) is not None:
@@ -51,7 +51,8 @@ def choose_arrivals(asked: Arriving, load: Load):
         return None, []
     recorded = read_recorded(asked.arrivals) if asked.arrivals else []
     times = tuple(each.at for each in recorded) if asked.arrivals else None
-    return Arrivals(asked.rate, asked.concurrency, times, **limits(asked.ttft_ms, asked.tpot_ms)), recorded
+    ttft, tpot = (ms and ms / 1e3 for ms in (asked.ttft_ms, asked.tpot_ms))
+    return Arrivals(asked.rate, asked.concurrency, times, ttft=ttft, tpot=tpot), recorded
 
 
 def with_recorded(workload, checkpoint, recorded):

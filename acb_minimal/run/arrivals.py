@@ -45,27 +45,26 @@ class Arrivals:
     tpot: float | None = None
 
     def __post_init__(self):
-        ways = {"rate": self.rate, "concurrency": self.concurrency, "times": self.times}
-        if sum(way is not None for way in ways.values()) != 1:
-            given = " and ".join(name for name, way in ways.items() if way is not None) or "none of them"
-            raise InputError(f"arrivals take one of {', '.join(ways)}; they were given {given}")
-        if self.rate is not None and not (math.isfinite(self.rate) and self.rate > 0):
+        ways = "rate", "concurrency", "times"
+        given = [name for name in ways if getattr(self, name) is not None]
+        if len(given) != 1:
+            told = " and ".join(given) or "none of them"
+            raise InputError(f"arrivals take one of {', '.join(ways)}; they were given {told}")
+        if self.rate is not None and not 0 < self.rate < math.inf:
             raise InputError(f"the rate is {self.rate:g} requests a second; it must be more than 0, and finite")
         if self.concurrency is not None and self.concurrency < 1:
             raise InputError(f"the concurrency is {self.concurrency}; it must be at least 1")
         for time in self.times or ():
-            if not (math.isfinite(time) and time >= 0):
+            if not 0 <= time < math.inf:
                 raise InputError(f"a request arrives at {time:g} s; it must be 0 or more, and finite")
-        for name, limit in (("TTFT", self.ttft), ("TPOT", self.tpot)):
+        for name in ("ttft", "tpot"):
+            limit = getattr(self, name)
             if limit is not None and not limit > 0:
-                raise InputError(f"the limit for {name} is {1e3 * limit:g} ms; it must be more than 0")
+                raise InputError(f"the limit for {name.upper()} is {1e3 * limit:g} ms; it must be more than 0")
 
     def due(self, numbers: Sequence[int]) -> list[float | None]:
-        """When requests arrive, in seconds from the start; None: when one before it has ended.
-
-        Args:
-            numbers: of their prompts, without those that were refused.
-        """
+        """When the requests of prompts of these numbers arrive, in seconds from the start; None: when one before it has
+        ended. Those that were refused are not among them."""
         count = len(numbers)
         if self.times is not None:
             return [self.times[number] for number in numbers]
@@ -73,6 +72,14 @@ class Arrivals:
             rng = random.Random(self.seed)
             return list(accumulate(rng.expovariate(self.rate) for _ in range(count)))
         return [0.0] * min(self.concurrency, count) + [None] * max(count - self.concurrency, 0)
+
+    def check(self, prompts: int, ranks: object) -> None:
+        """InputError if there are not as many times as prompts; or ranks are to share the run: each has a clock of its
+        own, and they must schedule the same."""
+        if self.times is not None and len(self.times) != prompts:
+            raise InputError(f"there are {len(self.times)} times of arrival for {prompts} prompts")
+        if ranks:
+            raise InputError(f"{self}: on several GPUs all requests have to be there from the start")
 
     def __str__(self) -> str:
         if self.rate is not None:
@@ -83,13 +90,8 @@ class Arrivals:
 
 
 class Recorded(NamedTuple):
-    """One request as a file of them has it.
-
-    Attributes:
-        at: when it arrives, in seconds from the start.
-        prompt_tokens: of its prompt.
-        new_tokens: to generate.
-    """
+    """One request as a file of them has it: when it arrives, in seconds from the start, the tokens of its prompt, and
+    those to generate."""
 
     at: float
     prompt_tokens: int
@@ -97,34 +99,29 @@ class Recorded(NamedTuple):
 
 
 def read_recorded(path: Path) -> list[Recorded]:
-    """The requests of a file of JSON lines, `{"at": 0.5, "prompt_tokens": 100, "new_tokens": 20}` each, by their times.
-
-    Raises:
-        InputError: it cannot be read, or a line is no such thing.
-    """
+    """The requests of a file of JSON lines, `{"at": 0.5, "prompt_tokens": 100, "new_tokens": 20}` each, by their times;
+    InputError if it cannot be read, or a line is no such thing."""
     try:
         lines = path.read_text().splitlines()
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read arrivals from {str(path)!r}: {error}") from error
-    found = [_recorded(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    found = [_recorded(f"{str(path)!r}, line {n}", line) for n, line in enumerate(lines, 1) if line.strip()]
     if not found:
         raise InputError(f"{str(path)!r} has no arrivals: it takes a line of JSON for each")
     return sorted(found)
 
 
-def _recorded(path: Path, number: int, line: str) -> Recorded:
-    where = f"{str(path)!r}, line {number}"
+def _recorded(where: str, line: str) -> Recorded:
     try:
         asked = json.loads(line)
     except ValueError:
         asked = None
     if not isinstance(asked, dict) or asked.keys() != set(Recorded._fields):
         raise InputError(f"{where}: it must be a JSON object with {', '.join(Recorded._fields)}; it is {line[:60]!r}")
-    for name, least in (("at", 0), ("prompt_tokens", 1), ("new_tokens", 1)):
-        kinds = (int, float) if name == "at" else (int,)
-        if type(asked[name]) not in kinds or not least <= asked[name] < math.inf:
-            kind = "number" if name == "at" else "whole number"
-            raise InputError(f"{where}: {name} is {asked[name]!r}; it must be a {kind} of at least {least}")
+    for name, least, kind in (("at", 0, "number"), *((each, 1, "whole number") for each in Recorded._fields[1:])):
+        value = asked[name]
+        if type(value) not in ((int, float) if kind == "number" else (int,)) or not least <= value < math.inf:
+            raise InputError(f"{where}: {name} is {value!r}; it must be a {kind} of at least {least}")
     return Recorded(**asked)
 
 
@@ -211,10 +208,9 @@ class ArrivingScheduler:
 
     def _ended(self) -> None:
         """In a closed loop, the next request comes."""
-        for request in self.coming:
-            if self.lives[request.id].arrived is None:
-                self.lives[request.id].arrived = self.device.clock()
-                return
+        coming = (self.lives[request.id] for request in self.coming)
+        if life := next((life for life in coming if life.arrived is None), None):
+            life.arrived = self.device.clock()
 
     def cancel(self, id: str) -> "Request | None":
         """As Scheduler has it; also of one that has not arrived."""
@@ -229,22 +225,3 @@ class ArrivingScheduler:
     def abort(self) -> None:
         super().abort()
         self.coming.clear()
-
-
-def check_arrivals(arrivals: Arrivals | None, prompts: int, ranks: object) -> Arrivals | None:
-    """Arrivals, if a run of so many prompts can have them.
-
-    Raises:
-        InputError: there are not as many times; or ranks are to share it: each has a clock of its own, and they must
-            schedule the same.
-    """
-    if arrivals and arrivals.times is not None and len(arrivals.times) != prompts:
-        raise InputError(f"there are {len(arrivals.times)} times of arrival for {prompts} prompts")
-    if arrivals and ranks:
-        raise InputError(f"{arrivals}: on several GPUs all requests have to be there from the start")
-    return arrivals
-
-
-def limits(ttft_ms: float | None, tpot_ms: float | None) -> dict[str, float | None]:
-    """The limits of an Arrivals, from milliseconds."""
-    return {name: None if ms is None else ms / 1e3 for name, ms in (("ttft", ttft_ms), ("tpot", tpot_ms))}

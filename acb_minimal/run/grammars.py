@@ -49,25 +49,8 @@ def grammar(name: str, checkpoint: Checkpoint) -> Grammar:
     return Automaton(checkpoint.vocab_size, [{n: n + 1 for n in numbers}, *after, {}])
 
 
-def grammars(
-    asked: str | Grammar | Sequence[str | Grammar | None] | None, count: int, checkpoint: Checkpoint
-) -> list[Grammar | None]:
-    """A grammar, or None, for each of so many prompts.
-
-    Raises:
-        InputError: one cannot be used, or there are not as many as prompts.
-    """
-    each = [asked] * count if asked is None or isinstance(asked, str) or hasattr(asked, "matcher") else list(asked)
-    if len(each) != count:
-        raise InputError(f"there are {len(each)} grammars for {count} prompts: give one for all, or one for each")
-    made = {name: grammar(name, checkpoint) for name in {name for name in each if isinstance(name, str)}}
-    return [made[one] if isinstance(one, str) else one for one in each]
-
-
-def without_table(asked):
-    """What is asked for as `grammars` takes it, without TABLE before a name; and whether that was there."""
-    names = [asked] if isinstance(asked, str) else asked if isinstance(asked, list | tuple) else []
-    if not any(isinstance(name, str) and name.startswith(TABLE) for name in names):
-        return asked, False
-    each = [name.removeprefix(TABLE) if isinstance(name, str) else name for name in names]
-    return each[0] if isinstance(asked, str) else each, True
+def grammars(asked: Sequence[str | Grammar | None], checkpoint: Checkpoint) -> list[Grammar | None]:
+    """Those that are asked for by name, each made once; the others as they are."""
+    names = {one.removeprefix(TABLE) for one in asked if isinstance(one, str)}
+    made = {name: grammar(name, checkpoint) for name in names}
+    return [made[one.removeprefix(TABLE)] if isinstance(one, str) else one for one in asked]

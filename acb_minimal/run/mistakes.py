@@ -1,7 +1,5 @@
-"""Parts with a mistake, to see what comes of it: each is one that engines have made in public.
-
-Each is made in one kind of part, the class above it, and stands in its place.
-"""
+"""Parts with a mistake, to see what comes of it. Each is one that engines have made in public, and stands in the place
+of the class above it."""
 
 import numpy as np
 import torch
@@ -12,7 +10,7 @@ from ..preemption import PreemptingScheduler
 from ..request import Batch, Request
 from ..sampler import SamplingSlot
 from ..speculation import SpeculatingModel, SpeculatingSlot
-from .samplers import CompiledDraws
+from .part_two import CompiledDraws
 
 
 class HostCounts(CompiledDraws):
@@ -29,7 +27,9 @@ class HostCounts(CompiledDraws):
         self._count_carried(slot, counts, 1)
 
     def _count_carried(self, slot: SamplingSlot, counts: torch.Tensor, times: int) -> None:
-        inputs, carried = slot.written.inputs, getattr(slot, "carried", False) and self.asked.penalties
+        if not (getattr(slot, "carried", False) and self.asked.penalties):
+            return
+        inputs = slot.written.inputs
         owner = slot.device_settings[: len(inputs.seq_lens), 0].long()
 
         @torch.inference_mode()
@@ -37,8 +37,7 @@ class HostCounts(CompiledDraws):
             places = owner[inputs.row_of_token], inputs.input_ids.long()
             counts[1].index_put_(places, times * (inputs.carry_over >= 0).int(), accumulate=True)
 
-        if carried:
-            self.device.compute("count", slot, work)
+        self.device.compute("count", slot, work)
 
 
 class BatchGenerator(CompiledDraws):
@@ -94,11 +93,7 @@ MISTAKES = {"host-counts": HostCounts, "batch-generator": BatchGenerator, "kept-
 
 
 def mistaken(name: str, kind: type[Model]) -> type[Model]:
-    """The model that makes the mistake of that name, in the place of one of that kind.
-
-    Raises:
-        InputError: there is none, or it is not one of that kind.
-    """
+    """The model that makes the mistake of that name, in the place of one of that kind; InputError if there is none."""
     if name not in MISTAKES:
         raise InputError(f"unknown mistake {name!r}: give one of {', '.join(MISTAKES)}")
     if MISTAKES[name].__base__ is not kind:

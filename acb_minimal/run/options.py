@@ -56,6 +56,8 @@ TOLD = {
 class Options:
     """Settings that hold for a whole run. As text they are what a figure that was measured with them has to name.
 
+    What a Job says of grammar, sampling, pages, preempt, speculate and arrivals counts for more.
+
     Attributes:
         host_work: seconds of bookkeeping added to every step, while the batch is prepared: spent busily on a real
             machine, in virtual time on the simulated one.
@@ -66,20 +68,20 @@ class Options:
         gpus: that share the model.
         launching: seconds that launching a batch of decodes takes on the simulated GPU, kernel by kernel; None: what
             was measured for the model.
-        grammar: what the tokens of all requests are held to, as a Job has it; None: what that says.
+        grammar: what the tokens of all requests are held to, by name (grammars.py).
         mask_work: seconds added to the writing of a batch's masks, as host_work is: for a grammar that takes longer.
         sampling: how the tokens of all requests are chosen; None: as the model's generation config says.
-        pages: KV pages; None: what a Job says.
-        preempt: what becomes of a request that gives way, as a Job has it; None: what that says.
-        arrivals: when requests arrive; None: as a Job says, or else all are there from the start.
-        mistake: that is made in sampling or with drafts, by name (run/mistakes.py); None: none.
-        speculate: drafts in each decode; None: what a Job says.
+        pages: KV pages; None: as many as max_running of the longest request need.
+        preempt: what becomes of a request that gives way: "recompute" or "swap"; None: none ever does.
+        arrivals: when requests arrive; None: all are there from the start.
+        mistake: that is made in sampling or with drafts, by name (mistakes.py); None: none.
+        speculate: drafts in each decode; None: none, or as many as an engine that verifies them needs.
         reserve: positions behind its last that a request has pages for; None: as many as its drafts may need.
         acceptance: so many of the drafts count as right, by chance, 0 to 1; None: those that are. For models whose
             weights mean nothing: the time is right, the tokens are not.
 
     Raises:
-        InputError: host_work, launching or mask_work is no such time, or launching is given together with graphs.
+        InputError: a time or a share is none, or launching is given together with graphs.
     """
 
     host_work: float = 0.0
@@ -100,10 +102,11 @@ class Options:
     acceptance: float | None = None
 
     def __post_init__(self):
-        times = ("host work", self.host_work), ("launching", self.launching), ("mask work", self.mask_work)
-        for what, seconds in times:
-            if seconds is not None and not (math.isfinite(seconds) and 0 <= seconds <= LONGEST):
-                raise InputError(f"{what} is {1e3 * seconds:g} ms a step; it must be from 0 to {1e3 * LONGEST:,.0f} ms")
+        for name in ("host_work", "launching", "mask_work"):
+            seconds = getattr(self, name) or 0.0
+            if not (math.isfinite(seconds) and 0 <= seconds <= LONGEST):
+                what, most = name.replace("_", " "), f"{1e3 * LONGEST:,.0f} ms"
+                raise InputError(f"{what} is {1e3 * seconds:g} ms a step; it must be from 0 to {most}")
         if self.acceptance is not None and not 0 <= self.acceptance <= 1:
             raise InputError(f"acceptance is {self.acceptance:g}; it must be from 0 to 1")
         if self.graphs and self.launching is not None:

@@ -13,21 +13,19 @@ from ..kv_cache import KVCache, PagePool
 from ..request import Request
 from ..slot import SlotSize
 from ..trace.spans import Trace
-from .arrivals import ArrivingScheduler, check_arrivals
+from .arrivals import ArrivingScheduler
 from .checkpoint import Checkpoint
 from .compile import compile_decodes, run_plain, warm_up_compiled
 from .devices import check_device, check_gpu, open_device
-from .engines import copies_pages, load_chapter
+from .engines import load_chapter
 from .graphed import graphed
 from .options import Options
 from .parts import choose_parts, settled
-from .preempting import MISTAKES, MODES, NamedBerths, check_mode
 from .ranks import WatchedScheduler
-from .stops import StoppingScheduler, StopTexts
-from .streams import Completion, Stream, StreamingScheduler, Texts, Token, once
+from .streams import Completion, StoppingScheduler, Stream, StreamingScheduler, Texts, Token, once
 from .timed import BatchDone, Machine, TimedModel, TimedScheduler, composed, timed
 from .warm_up import warm_up
-from .workload import Job, token_ids
+from .workload import Job
 
 # Bytes of weights below which a second thread of the CPU only gets in the way: of this run, and of all others.
 SMALL = 64 << 20
@@ -74,7 +72,6 @@ class Session:
         options: what is turned, by the job or else by those given; once a run has begun, `compile` says whether its
             layers could be compiled.
         parts: the kinds that it is made of.
-        arrivals: when requests arrive; None: all are there from the start.
         mask_work: seconds to add to the masks of a batch of that number; by default those of `options`.
         progress: is told what goes on before serving begins, and then, by an empty text, that it does. By default,
             nobody is.
@@ -109,43 +106,38 @@ class Session:
         self.engine_class = chapter if isinstance(chapter, type) else load_chapter(chapter)
         check_device(device if isinstance(device, str) else device.kind)
         self.checkpoint = model if isinstance(model, Checkpoint) else Checkpoint(model)
-        self.options = options or Options()
-        self.progress: Callable[[str], None] = lambda text: None
-        if isinstance(device, str):
-            device = open_device(device, self.checkpoint, trace, self.options)
-        self.device = device
-        self.refused: dict[str, str] = {}
-        self.options = settled(self.options, job, self.checkpoint)
+        options = options or Options()
+        self.device = open_device(device, self.checkpoint, trace, options) if isinstance(device, str) else device
+        self.options = settled(options, job, self.checkpoint)
         self.parts = choose_parts(self.engine_class, len(job.prompts), self.options, self.checkpoint)
-        stops = [job.stop] if isinstance(job.stop, str) else job.stop
-        self.stops = StopTexts(stops, self.checkpoint.tokenizer() and self.checkpoint.decode if stops else str)
-        if self.options.mask_work and not issubclass(self.parts.model, GrammarModel):
-            raise InputError(f"mask work is {1e3 * self.options.mask_work:g} ms, and no masks are made: give a grammar")
         if self.parts.drafts and not self.device.arithmetic and self.options.acceptance is None:
             raise InputError("the simulator only keeps time for this model, where no draft is right: give acceptance")
-        check_mode(self.options.preempt, self.engine_class, self.parts)
+        if stops := [job.stop] if isinstance(job.stop, str) else job.stop:
+            self.checkpoint.tokenizer()
+        self.texts = Texts(self.checkpoint.decode, stops)
+        ranks = self.checkpoint.ranks
+        if ranks and self.trace:
+            self.trace.rank = ranks.rank
+        if self.arrivals:
+            self.arrivals.check(len(job.prompts), ranks)
+
+        self.refused: dict[str, str] = {}
         asked = self._requests(job)
         longest = max((min(r.max_positions, self.checkpoint.max_positions) for r in asked), default=1)
         per_request = PagePool(1, job.page_size).pages_for(max(longest, 1))
         pages = self.options.pages
         self.pool = PagePool(per_request * max(job.max_running, 1) if pages is None else pages, job.page_size)
-        ranks = self.checkpoint.ranks
-        if ranks and self.trace:
-            self.trace.rank = ranks.rank
-        self.arrivals = check_arrivals(self.options.arrivals, len(job.prompts), ranks)
-        around = {
-            WatchedScheduler: ranks,
-            StreamingScheduler: stream,
-            ArrivingScheduler: self.arrivals,
-            StoppingScheduler: stops,
-            TimedScheduler: True,
-        }
-        kinds = *(kind for kind, asked_for in around.items() if asked_for), self.parts.scheduler
-        kinds += ((MODES | MISTAKES)[self.options.preempt],) if self.options.preempt else ()
-        told = {"ranks": ranks, "arrivals": self.arrivals, "stops": self.stops, "num_berths": job.berths}
+        around = [
+            (WatchedScheduler, ranks),
+            (StreamingScheduler, stream),
+            (ArrivingScheduler, self.arrivals),
+            (StoppingScheduler, stops),
+        ]
+        kinds = *(kind for kind, asked_for in around if asked_for), TimedScheduler, self.parts.scheduler
+        told = {"ranks": ranks, "arrivals": self.arrivals, "texts": self.texts, "num_berths": job.berths}
         limits = job.max_running, job.max_batch_tokens, self.checkpoint.vocab_size, self.checkpoint.max_positions
-        scheduler = composed(*kinds, **told)
-        self.scheduler = scheduler(self.pool, *limits, self.device, lambda number: self.options.host_work)
+        kind = composed(*kinds, **told)
+        self.scheduler = kind(self.pool, *limits, self.device, lambda number: self.options.host_work)
         self.requests: list[Request] = []
         for request in asked:
             try:
@@ -158,6 +150,7 @@ class Session:
         self.size = SlotSize(*limits[:2], pages, self.checkpoint.vocab_size, biases, self.parts.drafts)
         check_gpu(self.checkpoint, self.pool, self.device)
         self.mask_work: Callable[[int], float] = lambda number: self.options.mask_work
+        self.progress: Callable[[str], None] = lambda text: None
         self.started = 0.0
         self._cancelled: list[Request] = []  # and not yielded yet
 
@@ -165,19 +158,34 @@ class Session:
         """A request for each prompt that makes one; why the others do not goes into `refused`."""
         stop_tokens = () if job.ignore_stop else self.checkpoint.stop_tokens
         made = []
-        for number, (prompt, new_tokens, request) in enumerate(
-            zip(job.prompts, job.new_tokens, self.parts.requests, strict=True)
-        ):
+        each = zip(job.prompts, job.new_tokens, self.parts.requests, strict=True)
+        for id, (prompt, new_tokens, request) in ((str(number), one) for number, one in enumerate(each)):
             try:
-                ids = self.checkpoint.encode(prompt) if isinstance(prompt, str) else token_ids(prompt)
-                made.append(request(str(number), ids, new_tokens, stop_tokens))
+                ids = self.checkpoint.encode(prompt) if isinstance(prompt, str) else prompt
+                if isinstance(ids, bytes | dict | set) or any(isinstance(token, bool) for token in ids):
+                    raise TypeError  # text in disguise, without an order, or no ids
+                made.append(request(id, ids, new_tokens, stop_tokens))
             except InputError as error:
-                self.refused[str(number)] = f"request {str(number)!r}: {error}"
+                self.refused[id] = f"request {id!r}: {error}"
             except TypeError:
-                self.refused[str(number)] = (
-                    f"request {str(number)!r}: the prompt is {prompt!r}; it must be text or a sequence of token ids"
-                )
+                what = f"the prompt is {prompt!r}; it must be text or a sequence of token ids"
+                self.refused[id] = f"request {id!r}: {what}"
         return made
+
+    @property
+    def arrivals(self):
+        """When requests arrive; None: all are there from the start."""
+        return self.options.arrivals
+
+    @property
+    def done(self) -> list[BatchDone]:
+        """The batches whose tokens have come back, in order."""
+        return self.scheduler.done
+
+    @property
+    def trace(self) -> Trace | None:
+        """What host and device did, once the run has ended; None if it was not asked for."""
+        return self.device.trace
 
     def completions(self) -> Iterator[Completion]:
         """The refused requests, then every other one as it finishes."""
@@ -186,11 +194,8 @@ class Session:
         yield from self.run()
 
     def cancel(self, id: str) -> bool:
-        """Ends a request that has not finished: its completion is the next. False if it has finished.
-
-        Raises:
-            InputError: there is no such request.
-        """
+        """Ends a request that has not finished: its completion is the next. False if it has finished; InputError if
+        there is no such request."""
         if id not in {request.id for request in self.requests}:
             raise InputError(f"cannot cancel request {id!r}: no request has that id")
         request = self.scheduler.cancel(id)
@@ -221,7 +226,10 @@ class Session:
         if self.device.torch_device.type == "cpu" and self.checkpoint.weight_bytes < SMALL:
             torch.set_num_threads(1)
         try:
-            self._warm_up(model)
+            if self.options.compile and self.device.kind != "sim":
+                self.options = replace(self.options, compile=warm_up_compiled(model, self.progress))
+            else:
+                warm_up(model)
             with self.device.engine_code():
                 engine = self.engine_class(model, self.scheduler, self.device.cuda)
             if self.device.kind != "sim":  # whose time is virtual
@@ -231,15 +239,8 @@ class Session:
                 gc.freeze()
             self.progress("")
             self.started = self.device.begin()
-            texts = Texts(self.checkpoint.decode)
             for found in once(self.requests, self._yielded(engine), self._cancelled):
-                if isinstance(found, Request):
-                    yield self._completion(found)
-                else:
-                    request, place = found
-                    last = request.finish_reason is not None and place == len(request.tokens) - 1
-                    text = self.stops.passed(request.id, texts.added(request, place), last)
-                    yield Token(request.id, request.tokens[place], text)
+                yield self._completion(found) if isinstance(found, Request) else self._token(*found)
             self.device.finish()
             if self.trace:
                 self.trace.told(self.done)
@@ -249,36 +250,23 @@ class Session:
             self.scheduler.abort()  # nothing is left to abort unless the run was cut short
             model.close()
 
-    def _completion(self, request: Request) -> Completion:
-        text, logprobs = self.checkpoint.decode(request.generated), getattr(request, "logprobs", None)
-        text = text and self.stops.cut(text)
-        return Completion(request.id, request.generated, text, request.finish_reason, logprobs=logprobs or None)
-
-    def _yielded(self, engine: object) -> Iterator[Request]:
+    def _yielded(self, engine: object) -> Iterator:
         """What an engine yields, one at a time: who takes it is no engine's code."""
         yielded, end = iter(engine.run() or ()), object()
-        while True:
+
+        def following():
             with self.device.engine_code():
-                request = next(yielded, end)
-            if request is end:
-                return
-            yield request
+                return next(yielded, end)
 
-    def _warm_up(self, model: TimedModel) -> None:
-        if self.options.compile and self.device.kind != "sim":
-            self.options = replace(self.options, compile=warm_up_compiled(model, self.progress))
-        else:
-            warm_up(model)
+        return iter(following, end)
 
-    @property
-    def done(self) -> list[BatchDone]:
-        """The batches whose tokens have come back, in order."""
-        return self.scheduler.done
+    def _completion(self, request: Request) -> Completion:
+        text, logprobs = self.checkpoint.decode(request.generated), getattr(request, "logprobs", None)
+        text = text and self.texts.cut(text)
+        return Completion(request.id, request.generated, text, request.finish_reason, logprobs=logprobs or None)
 
-    @property
-    def trace(self) -> Trace | None:
-        """What host and device did, once the run has ended; None if it was not asked for."""
-        return self.device.trace
+    def _token(self, request: Request, place: int) -> Token:
+        return Token(request.id, request.tokens[place], self.texts.added(request, place))
 
     def load_model(self) -> TimedModel:
         """The model on the device, with a KV cache of its own."""
@@ -288,8 +276,7 @@ class Session:
             (compile_decodes if self.options.compile else run_plain)(network)
         where = self.device.torch_device if self.device.arithmetic else "meta"
         cache = KVCache(layers, pages, page_size, self.checkpoint.dtype, where)
-        berths = (NamedBerths,) if copies_pages(self.engine_class) else ()
-        kind = timed(*berths, self.parts.model)
+        kind = timed(self.parts.model)
         if issubclass(self.parts.model, GrammarModel):
             kind.slot_class.mask_work = staticmethod(self.mask_work)
         given = self.parts.given(self.requests, self.checkpoint.vocab_size)

@@ -1,13 +1,15 @@
 """What a run hands out: completions, and, if they are asked for, tokens as they come; and how a request is cancelled.
 
-Engines yield whatever `scheduler.update` returns. For a stream it returns tokens as well; no engine knows.
+Engines yield whatever `scheduler.update` returns. For a stream it returns tokens as well; no engine knows. Text is made
+outside the engine too, and so are texts looked for that end an answer. By the time that one is found the next batch may
+be on the GPU, with a row for the request: as with a stop token, that row is dead.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..errors import EngineError
+from ..errors import EngineError, InputError
 from ..request import Batch, FinishReason, Request
 from ..scheduler import Scheduler
 
@@ -20,7 +22,7 @@ class Completion:
         id: the prompt's number, from "0".
         tokens: generated token ids, the stop token included.
         text: those as text, special tokens left out; None for a prompt of token ids to a model without a tokenizer.
-        finish_reason: "stop" for a stop token, "length" for as many tokens as were asked for, "grammar"
+        finish_reason: "stop" for a stop token or text, "length" for as many tokens as were asked for, "grammar"
             where its grammar allowed no more, "abort" if it was cancelled: then `tokens` are those it had.
         error: why it was not served.
         logprobs: of each token, by the model alone; None where its Sampling does not ask.
@@ -51,16 +53,12 @@ class Token(NamedTuple):
 
 
 class Stream(Iterator):
-    """Completions as requests finish, and tokens before them if they were asked for.
+    """Completions as requests finish, and tokens before them if they were asked for, of a Session that has not run.
 
     The engine stands still while its reader does: nothing is lost, and nobody else gets a token meanwhile.
     """
 
     def __init__(self, session):
-        """
-        Args:
-            session: a Session that has not run.
-        """
         self._session, self._items = session, session.completions()
 
     def __next__(self) -> Completion | Token:
@@ -68,11 +66,7 @@ class Stream(Iterator):
 
     def cancel(self, id: str) -> bool:
         """Ends a request: its completion, with what it has got so far, comes next. That can be a token more than was
-        handed out, if they came from one batch. False if it has finished already.
-
-        Raises:
-            InputError: there is no such request.
-        """
+        handed out, if they came from one batch. False if it has finished already; InputError if there is none."""
         return self._session.cancel(id)
 
     def close(self) -> None:
@@ -91,31 +85,24 @@ class StreamingScheduler(Scheduler):
 
 
 def once(requests: Sequence[Request], yielded: Iterable, cancelled: list[Request]) -> Iterator:
-    """What an engine yields, if that is each request once, when it is finished; and those that are cancelled meanwhile.
+    """What an engine yields, and those that are cancelled meanwhile; EngineError if that is not each request once, when
+    it is finished.
 
     Args:
         requests: all of them.
         yielded: by the engine: requests, and what StreamingScheduler has for tokens.
         cancelled: grows as requests are, and is emptied here.
-
-    Raises:
-        EngineError: it is something else.
     """
     missing, yielded, end = {request.id for request in requests}, iter(yielded), object()
-    while True:
-        found = cancelled.pop(0) if cancelled else next(yielded, end)
-        if found is end:
-            break
-        if not isinstance(found, Request):
-            request, _ = found
-            if request.finish_reason != "abort":  # by who has just been handed another token of the same batch
-                yield found
+    while (found := cancelled.pop(0) if cancelled else next(yielded, end)) is not end:
+        if isinstance(found, Request):
+            if found.finish_reason is None:
+                raise EngineError(f"the engine yielded request {found.id!r} before it was finished")
+            if found.id not in missing:
+                raise EngineError(f"the engine yielded request {found.id!r} twice")
+            missing.remove(found.id)
+        elif found[0].finish_reason == "abort":  # by who has just been handed another token of the same batch
             continue
-        if found.finish_reason is None:
-            raise EngineError(f"the engine yielded request {found.id!r} before it was finished")
-        if found.id not in missing:
-            raise EngineError(f"the engine yielded request {found.id!r} twice")
-        missing.remove(found.id)
         yield found
     if missing:
         first = min(missing, key=int)
@@ -123,22 +110,56 @@ def once(requests: Sequence[Request], yielded: Iterable, cancelled: list[Request
 
 
 class Texts:
-    """Makes text of tokens that come one by one."""
+    """The texts of answers, whose tokens come one by one, and the texts before which they end."""
 
-    def __init__(self, decode: Callable[[Sequence[int]], str | None]):
+    def __init__(self, decode: Callable[[Sequence[int]], str | None], stops: Sequence[str] = ()):
         """
         Args:
             decode: the text of tokens; None if there is none to be had.
+            stops: what an answer ends before; InputError if one is empty or no text.
         """
-        self._decode = decode
+        for text in stops:
+            if not isinstance(text, str) or not text:
+                raise InputError(f"the stop text is {text!r}; it must have at least one character")
+        self.decode, self.stops = decode, stops
+        self._longest = max((len(text.encode()) for text in stops), default=0)
         self._read: dict[str, tuple[int, int]] = {}  # by request: from where on to decode, and up to where it was said
+        self._kept: dict[str, str] = {}  # by request: text that may be the beginning of a stop text
+
+    def stop(self, tokens: Sequence[int]) -> bool:
+        """Whether a stop text ends within the newest token. Of the others, no more are looked at than a text has bytes:
+        each has at least one."""
+        text = self.decode(tokens[-self._longest - 1 :])
+        return any(each in text for each in self.stops)
+
+    def cut(self, text: str) -> str:
+        """Up to the first of the stop texts."""
+        return text[: min((place for each in self.stops if (place := text.find(each)) >= 0), default=len(text))]
 
     def added(self, request: Request, place: int) -> str | None:
         """What the token at a place adds. Some before it are decoded along: a token's text depends on its neighbours.
-        An unfinished character is kept back."""
+        Kept back are an unfinished character, and what may be the beginning of a stop text, unless nothing follows."""
         first, said = self._read.get(request.id, (request.prompt_len, request.prompt_len))
-        before, text = (self._decode(request.tokens[first:end]) for end in (said, place + 1))
-        if text is None or text.endswith("\N{REPLACEMENT CHARACTER}") or len(text) <= len(before):
-            return text and ""
-        self._read[request.id] = said, place + 1
-        return text[len(before) :]
+        before, text = (self.decode(request.tokens[first:end]) for end in (said, place + 1))
+        if text is None:
+            return None
+        new = self._kept.pop(request.id, "")
+        if not text.endswith("\N{REPLACEMENT CHARACTER}") and len(text) > len(before):
+            self._read[request.id] = said, place + 1
+            new += text[len(before) :]
+        ended = request.finish_reason is not None and place == len(request.tokens) - 1
+        told = self.cut(new)
+        if told == new and not ended:
+            begun = (n for n in range(1, len(new) + 1) if any(each.startswith(new[-n:]) for each in self.stops))
+            told = new[: len(new) - max(begun, default=0)]
+        self._kept[request.id] = new[len(told) :]
+        return told
+
+
+class StoppingScheduler(Scheduler):
+    """A scheduler that ends requests at the stop texts of `texts`."""
+
+    texts: Texts
+
+    def finish_reason(self, request: Request, token: int) -> FinishReason | None:
+        return super().finish_reason(request, token) or ("stop" if self.texts.stop(request.generated) else None)

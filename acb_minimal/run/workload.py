@@ -1,7 +1,7 @@
 """The named workloads: which model, how many requests, how long. Seeded, so that every run serves the same requests."""
 
 import random
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,8 @@ MOST_TOKENS = 65_536  # in a batch
 
 @dataclass(frozen=True)
 class Job:
-    """Prompts to serve, and how many of them at a time.
+    """Prompts to serve, and how many of them at a time. Where grammar, sampling, pages, preempt, speculate or arrivals
+    is None, it is as the Options of the run say.
 
     Attributes:
         prompts: text or token ids.
@@ -27,18 +28,17 @@ class Job:
         max_running: requests in a batch at most.
         max_batch_tokens: tokens in a batch at most.
         page_size: positions per KV page.
-        pages: KV pages; by default as many as max_running of the longest request need.
+        pages: KV pages.
         preempt: "recompute" or "swap": requests are given pages as they fill them, and this becomes of one that gives
-            way (preemption.py); None: what the Options of the run say.
+            way (preemption.py).
         berths: requests for whose pages there is host memory, with "swap"; by default a quarter of max_running.
         ignore_stop: generate max_new_tokens for every prompt, whatever the model says.
-        grammar: what the tokens are held to (run/grammars.py): a name or a Grammar for all prompts, or one or None for
-            each; None: to what the Options of the run say.
-        sampling: how tokens are chosen: for all prompts, or one or None for each; None: as the Options of the run say,
-            or else the model's generation config.
-        speculate: drafts in each decode (speculation.py); None: as the Options of the run say.
-        stop: texts; an answer ends before the first of them.
-        arrivals: when requests arrive; None: as the Options of the run say, or else all are there from the start.
+        grammar: what the tokens are held to: a name (run/grammars.py) or a Grammar for all prompts, or one or None for
+            each.
+        sampling: how tokens are chosen: for all prompts, or one or None for each.
+        speculate: drafts in each decode (speculation.py).
+        stop: a text or several; an answer ends before the first of them.
+        arrivals: when requests arrive.
     """
 
     prompts: Sequence[str | Sequence[int]]
@@ -52,17 +52,13 @@ class Job:
     ignore_stop: bool = False
     grammar: "str | Grammar | Sequence[str | Grammar | None] | None" = None
     sampling: "Sampling | Sequence[Sampling | None] | None" = None
-    stop: Sequence[str] = ()
+    stop: str | Sequence[str] = ()
     arrivals: "Arrivals | None" = None
     speculate: int | None = None
 
     @property
     def new_tokens(self) -> list[int]:
-        """Tokens to generate for each prompt, at most.
-
-        Raises:
-            InputError: there are not as many numbers as prompts.
-        """
+        """Tokens to generate for each prompt, at most; InputError if there are not as many numbers as prompts."""
         if not isinstance(self.max_new_tokens, Sequence):
             return [self.max_new_tokens] * len(self.prompts)
         if len(self.max_new_tokens) != len(self.prompts):
@@ -70,22 +66,14 @@ class Job:
         return list(self.max_new_tokens)
 
     def check(self) -> None:
-        """Whether batches can be so large.
-
-        Raises:
-            InputError: they cannot, or no engine has larger ones by far.
-        """
+        """InputError if batches cannot be so large, or no engine has larger ones by far."""
         if self.max_batch_tokens > MOST_TOKENS:
             raise InputError(f"max_batch_tokens is {self.max_batch_tokens}; it must be at most {MOST_TOKENS}")
         check_max_running(self.max_running, self.max_batch_tokens)
 
 
 def check_max_running(max_running: int, batch_tokens: int) -> None:
-    """Whether a batch has room for so many requests.
-
-    Raises:
-        InputError: it has not.
-    """
+    """InputError if a batch has no room for so many requests."""
     if max_running > batch_tokens:
         raise InputError(
             f"max_running is {max_running}; it must be at most {batch_tokens}: a batch has no more tokens, and every "
@@ -121,15 +109,11 @@ class Workload:
     def recorded(self, lengths: Sequence[tuple[int, int]]) -> "Workload":
         """Its model and limits, with requests of these lengths; token ids are random ones."""
         prompt_tokens, new_tokens = (max(each) for each in zip(*lengths, strict=True))
-        return replace(self, requests=len(lengths), prompt_tokens=prompt_tokens, new_tokens=new_tokens,
-                       lengths=tuple(lengths))  # fmt: skip
+        changes = {"prompt_tokens": prompt_tokens, "new_tokens": new_tokens, "lengths": tuple(lengths)}
+        return replace(self, requests=len(lengths), **changes)
 
     def override(self, **changes) -> "Workload":
-        """The workload with every change that is not None.
-
-        Raises:
-            InputError: a value makes no sense.
-        """
+        """The workload with every change that is not None; InputError if a value makes no sense."""
         changes = {name: value for name, value in changes.items() if value is not None}
         if self.prompt_tokens is None and "prompt_tokens" in changes:
             raise InputError(f"workload {self.name!r} has prompts of text: a context length does not apply to it")
@@ -140,27 +124,18 @@ class Workload:
 
     def job(self, vocab_size: int, **limits) -> Job:
         """The workload as a job; `limits` are those of a Job that a workload leaves open."""
-        return Job(
-            self.prompts(vocab_size),
-            [new for _, new in self.lengths] or self.new_tokens,
-            self.max_running,
-            self.max_batch_tokens,
-            ignore_stop=self.prompt_tokens is not None,
-            **limits,
-        )
+        new_tokens = [new for _, new in self.lengths] or self.new_tokens
+        limits["ignore_stop"] = self.prompt_tokens is not None
+        return Job(self.prompts(vocab_size), new_tokens, self.max_running, self.max_batch_tokens, **limits)
 
     def prompts(self, vocab_size: int, seed: int = 0) -> list[str] | list[list[int]]:
         """The prompts: text for the counter, otherwise lists of `prompt_tokens` ids below `vocab_size`."""
         rng = random.Random(seed)
         if self.prompt_tokens is None:
-            return [_count(rng) for _ in range(self.requests)]
+            starts = (rng.randint(0, counter.LARGEST) for _ in range(self.requests))
+            return [counter.prompt(n, rng.randint(n, min(n + counter.LONGEST, counter.LARGEST))) for n in starts]
         lengths = [length for length, _ in self.lengths] or [self.prompt_tokens] * self.requests
         return [rng.choices(range(vocab_size), k=length) for length in lengths]
-
-
-def _count(rng: random.Random) -> str:
-    start = rng.randint(0, counter.LARGEST)
-    return counter.prompt(start, rng.randint(start, min(start + counter.LONGEST, counter.LARGEST)))
 
 
 WORKLOADS = {
@@ -182,22 +157,7 @@ WORKLOADS = {
 
 
 def workload(name: str) -> Workload:
-    """The workload of that name.
-
-    Raises:
-        InputError: it is not in WORKLOADS.
-    """
+    """The workload of that name; InputError if it is not in WORKLOADS."""
     if name not in WORKLOADS:
         raise InputError(f"unknown workload {name!r}: the workloads are {', '.join(WORKLOADS)}")
     return WORKLOADS[name]
-
-
-def token_ids(prompt: Sequence[int]) -> Sequence[int]:
-    """The prompt, if it is no text in disguise and has an order.
-
-    Raises:
-        TypeError: it is not a sequence of token ids.
-    """
-    if isinstance(prompt, bytes | bytearray | Mapping | Set) or any(isinstance(token, bool) for token in prompt):
-        raise TypeError
-    return prompt

@@ -23,7 +23,7 @@ from acb_minimal.measure.metrics import Metrics
 from acb_minimal.request import Batch, Row
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.options import Options
-from acb_minimal.run.samplers import CompiledDraws
+from acb_minimal.run.part_two import CompiledDraws
 from acb_minimal.run.session import Session
 from acb_minimal.run.timed import timed
 from acb_minimal.run.workload import workload

@@ -23,7 +23,7 @@ from acb_minimal.errors import InputError
 from acb_minimal.preemption import PreemptingScheduler, SwappingScheduler
 from acb_minimal.run.engines import changed, chapter_paths, hands_out, load_chapter
 from acb_minimal.run.mistakes import ForgettingScheduler, StaleDrafts
-from acb_minimal.run.preempting import MODES
+from acb_minimal.run.parts import MODES
 from acb_minimal.scheduler import Scheduler
 from acb_minimal.sim.policies import Lazy
 

@@ -3,8 +3,9 @@
 import pytest
 
 from acb_minimal.errors import InputError
+from acb_minimal.request import Request
 from acb_minimal.run.session import Session
-from acb_minimal.run.stops import StopTexts
+from acb_minimal.run.streams import Texts
 from acb_minimal.run.workload import Job
 
 SLOWLY = [pytest.param(chapter, marks=pytest.mark.slow) for chapter in ("ch1", "ch4", "ch6", "ch7")]
@@ -21,11 +22,11 @@ def test_an_answer_ends_before_a_stop_text(chapter):
 
 def test_a_stop_text_may_lie_in_several_tokens():
     said = {1: "a", 2: "bc", 3: "", 4: "d"}
-    stops = StopTexts(["cd", "zzz"], lambda tokens: "".join(said[token] for token in tokens))
-    assert not stops.found([1, 2])
-    assert stops.found([1] * 50 + [2, 3, 4])
-    assert stops.cut("abcda") == "ab"
-    assert stops.cut("abc") == "abc"
+    texts = Texts(lambda tokens: "".join(said[token] for token in tokens), ["cd", "zzz"])
+    assert not texts.stop([1, 2])
+    assert texts.stop([1] * 50 + [2, 3, 4])
+    assert texts.cut("abcda") == "ab"
+    assert texts.cut("abc") == "abc"
 
 
 def test_a_stream_keeps_back_what_may_begin_a_stop_text():
@@ -33,9 +34,9 @@ def test_a_stream_keeps_back_what_may_begin_a_stop_text():
     *tokens, done = session.run()
     assert [token.text for token in tokens] == ["3", "", " 4", ""]
     assert done.text == "3 4"
-    stops = StopTexts(["abc"], str)
-    assert [stops.passed("0", text) for text in ("xa", "b", "a", "bcd")] == ["x", "", "ab", ""]
-    assert [stops.passed("1", text) for text in ("ab", "d", None)] == ["", "abd", None]
+    request, texts = Request("0", [1], 9), Texts(lambda tokens: "".join(map(chr, tokens)), ["abc"])
+    request.tokens += map(ord, "xababcd")
+    assert [texts.added(request, place) for place in range(1, 7)] == ["x", "", "", "ab", "", ""]
 
 
 @pytest.mark.parametrize("chapter", ["ch5", "ch10"])

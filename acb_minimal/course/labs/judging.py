@@ -25,7 +25,7 @@ from ...check.schedules import FIXED, SearchResult, harm, replay, search
 from ...check.watchdog import Broken, apart
 from ...errors import InputError
 from ...run.engines import code_lines, engine, read_source
-from ...run.speculating import reserve_of
+from ...run.parts import reserve_of
 from .lab import LABS, Lab, changed_lines
 
 SECONDS = 2.0  # of `thorough`; `acb check` takes more
