@@ -94,7 +94,7 @@ class Books:
 
         pool = PagePool(case.pages, case.page_size)
         limits = case.max_running, case.max_batch_tokens, VOCAB, POSITIONS
-        scheduler = self._scheduler = Kept(pool, *limits, device, lambda number: case.host_work)
+        scheduler = self._scheduler = Kept(pool, *limits, device=device, host_work=lambda number: case.host_work)
         for request in self._to_yield.values():
             scheduler.add(request)
         return scheduler

@@ -11,14 +11,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    GenerationConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 
 from .. import models
 from ..errors import InputError
@@ -61,8 +54,7 @@ class Checkpoint:
         Raises:
             InputError: there is no such model, it would be served wrong, or the ranks cannot share it.
         """
-        self.ranks = ranks
-        self.name = name
+        self.name, self.ranks = name, ranks
         self.random = name in SHAPES
         self.path = str(CONFIGS / name) if self.random else str(counter.PATH) if name == "counter" else name
         if name and (wrong := _no_model(Path(self.path))):
@@ -126,12 +118,9 @@ class Checkpoint:
         return device in self._loaded
 
     def load(self, device: torch.device) -> PreTrainedModel:
-        """The model on a device, in eval mode, its attention replaced by ours. Loaded once, then kept.
-
-        Raises:
-            InputError: weights are missing or broken, before anything is on a GPU, because they are read on the CPU
-                first; or its own attention and ours give different answers.
-        """
+        """The model on a device, in eval mode, its attention replaced by ours. Loaded once, then kept. InputError if
+        weights are missing or broken, before anything is on a GPU, because they are read on the CPU first; or if its
+        own attention and ours give different answers."""
         if device not in self._loaded:
             self._loaded[device] = self._load(device)
         return self._loaded[device]
@@ -168,7 +157,7 @@ class Checkpoint:
         return model
 
     @cached_property
-    def _tokenizer(self) -> PreTrainedTokenizerBase | str:
+    def _tokenizer(self) -> transformers.PreTrainedTokenizerBase | str:
         """The tokenizer, or the reason why there is none."""
         if self.random:
             return "has random weights and no tokenizer: give token ids or a workload"
@@ -187,8 +176,7 @@ class Checkpoint:
 
     @cached_property
     def stop_tokens(self) -> Sequence[int]:
-        """Token ids that end a text, those that transformers' `generate` stops at; none for random weights, which would
-        stop at random."""
+        """Token ids that transformers' `generate` stops at; none for random weights, which would stop at random."""
         if self.random:
             return ()
         eos = self._generation.eos_token_id
@@ -197,31 +185,21 @@ class Checkpoint:
     @cached_property
     def sampling(self) -> Sampling:
         """How its tokens are chosen unless a run says otherwise: as transformers' `generate` would, but for the noise.
-
-        Raises:
-            InputError: its generation config asks for values that make no sense.
-        """
+        InputError if its generation config asks for values that make no sense."""
         try:
             return Sampling() if self.random else generation.sampling(self._generation)
         except InputError as error:
             raise self._wrong(f"its generation config cannot be obeyed: {error}") from error
 
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """What its texts are made of.
-
-        Raises:
-            InputError: the model has none.
-        """
+    def tokenizer(self) -> transformers.PreTrainedTokenizerBase:
+        """What its texts are made of; InputError if the model has none."""
         if isinstance(self._tokenizer, str):
             raise InputError(f"model {self.name!r} {self._tokenizer}")
         return self._tokenizer
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a prompt; none for an empty text, whatever begins a text.
-
-        Raises:
-            InputError: the model has no tokenizer, or does not know a word of it.
-        """
+        """Token ids of a prompt; none for an empty text, whatever begins a text. InputError if the model has no
+        tokenizer, or does not know a word of it."""
         tokenizer = self.tokenizer()
         ids = tokenizer(text)["input_ids"]
         if ids == tokenizer("")["input_ids"]:  # no more than what begins every text

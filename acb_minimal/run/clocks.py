@@ -17,13 +17,7 @@ SETTLED = 100  # events later, on whatever stream, nothing is to come that ran b
 
 
 class Moment(NamedTuple):
-    """One moment on both clocks.
-
-    Attributes:
-        off: by how many seconds the host's clock may be wrong.
-        seconds: on the host's clock.
-        event: on the GPU's clock.
-    """
+    """One moment on both clocks: `seconds` on the host's, which may be wrong by `off`, and `event` on the GPU's."""
 
     off: float
     seconds: float
@@ -31,11 +25,8 @@ class Moment(NamedTuple):
 
 
 def moment(clock: Callable[[], float]) -> Moment:
-    """Now, while the GPU has nothing to do. A GPU that other processes use, too, may be late for some of the tries.
-
-    Args:
-        clock: the host's, in seconds.
-    """
+    """Now, while the GPU has nothing to do; by the host's clock, in seconds. A GPU that other processes use, too, may
+    be late for some of the tries."""
     return min((_try(clock) for _ in range(TRIES)), key=lambda each: each.off)
 
 
@@ -48,13 +39,8 @@ def _try(clock: Callable[[], float]) -> Moment:
 
 
 def host_times(began: Moment, ended: Moment, events: list[torch.cuda.Event]) -> list[float]:
-    """When the GPU came to events, in seconds on the host's clock.
-
-    Args:
-        began: before all of them.
-        ended: after all of them.
-        events: in the order in which they were recorded, on whatever stream.
-    """
+    """When the GPU came to events, in seconds on the host's clock, between two moments. They are in the order in which
+    they were recorded, on whatever stream."""
     *passed, all_of_it = _milliseconds(began.event, [*events, ended.event])
     millisecond = (ended.seconds - began.seconds) / all_of_it  # of the GPU's clock, in seconds of the host's
     return [began.seconds + millisecond * since for since in passed]

@@ -1,10 +1,9 @@
 """Fewer, larger kernels from a network whose code stays as it is: linears joined, and much of it compiled.
 
 Linears that read the same input become one: q, k and v, and gate and up, by the names that transformers gives them.
-Each decoder layer goes through torch.compile, for batches of decodes alone: one with
-prompts in it spends its time in products too large to gain. What lies beside the layers and is no module of torch's
-own, such as the last norm and the rotary embedding, is compiled for all batches: a dozen small kernels, whatever they
-compute.
+Each decoder layer goes through torch.compile, for batches of decodes alone: one with prompts in it spends its time in
+products too large to gain. What lies beside the layers and is no module of torch's own, such as the last norm and the
+rotary embedding, is compiled for all batches: a dozen small kernels, whatever they compute.
 
 How often torch compiles: the first batch of decodes is compiled as it is, and in `warm_up` that is the largest. At the
 next size torch compiles anew and leaves the number of tokens open (what `dynamic=None` means), which does for all other
@@ -32,11 +31,7 @@ RECOMPILE_LIMIT = 64
 
 
 class Compiled:
-    """A module's forward, compiled: for every batch, or for batches of decodes alone.
-
-    Attributes:
-        on: whether anything is compiled at present.
-    """
+    """A module's forward, compiled: for every batch, or for batches of decodes alone; unless `on` is False."""
 
     def __init__(self, module: nn.Module, decodes: bool):
         self.on, self.decodes, self.plain = True, decodes, module.forward
@@ -49,67 +44,54 @@ class Compiled:
 
 
 def compile_decodes(network: PreTrainedModel) -> None:
-    """Joins and compiles what can be, when the first batch comes. What was joined and compiled before is used again.
+    """Joins and compiles what can be of a network on the device where it is to run, when the first batch comes. What
+    was joined and compiled before is used again.
 
     On a GPU, products are cuBLASLt's from here on, for the whole process: for the few rows of a batch of decodes its
     choice of kernels reads weights faster than cuBLAS's, and needs no second kernel to add up what was split.
-
-    Args:
-        network: a causal LM whose attention implementation is ATTENTION, on the device where it is to run.
     """
-    if network.device.type == "cuda":
-        torch.backends.cuda.preferred_blas_library("cublaslt")
+    _turn(network, True)
     if not _compiled(network):
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
-        try:
-            join_linears(network)
-        except RuntimeError as error:
-            _note(network, str(error))
+        join_linears(network)
         layers, beside = layers_and_beside(network)
-        for module in layers:
-            module.forward = Compiled(module, decodes=True)
-        for module in beside:
-            module.forward = Compiled(module, decodes=False)
-    for compiled in _compiled(network):
-        compiled.on = True
+        for module in layers + beside:
+            module.forward = Compiled(module, decodes=module in layers)
 
 
 def run_plain(network: PreTrainedModel) -> None:
     """Stops running what is compiled, if anything is, until `compile_decodes` is called again."""
+    _turn(network, False)
+
+
+def _turn(network: PreTrainedModel, on: bool) -> None:
     if network.device.type == "cuda":
-        torch.backends.cuda.preferred_blas_library("default")
+        torch.backends.cuda.preferred_blas_library("cublaslt" if on else "default")
     for compiled in _compiled(network):
-        compiled.on = False
-
-
-def warm_up_compiled(model: Model, progress: Callable[[str], None]) -> bool:
-    """Runs every kind of batch (warm_up.py) of a network that is to be compiled, which is when torch does it.
-
-    Args:
-        model: whose layers run as they are from here on if they cannot be compiled.
-        progress: as warm_up takes it.
-
-    Returns:
-        Whether they are compiled.
-    """
-    from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException  # here: importing it takes a while
-
-    try:
-        warm_up(model, lambda text: progress(f"compiling, {text}"))
-    except (TorchDynamoException, FailOnRecompileLimitHit) as error:
-        run_plain(model.network)
-        _note(model.network, f"its layers cannot be compiled and run as they are ({type(error).__name__}: {error})")
-        warm_up(model, progress)
-        return False
-    return True
+        compiled.on = on
 
 
 def _compiled(network: nn.Module) -> list[Compiled]:
     return [module.forward for module in network.modules() if isinstance(module.forward, Compiled)]
 
 
-def _note(network: PreTrainedModel, what: str) -> None:
-    line = " ".join(what.split())
+def warm_up_compiled(model: Model, progress: Callable[[str], None]) -> bool:
+    """Runs every kind of batch (warm_up.py) of a network that is to be compiled, which is when torch does it. False if
+    it cannot be: then its layers run as they are from here on."""
+    from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException  # here: importing it takes a while
+
+    try:
+        warm_up(model, lambda text: progress(f"compiling, {text}"))
+    except (TorchDynamoException, FailOnRecompileLimitHit) as error:
+        run_plain(model.network)
+        _note(model.network, "its layers cannot be compiled and run as they are", error)
+        warm_up(model, progress)
+        return False
+    return True
+
+
+def _note(network: PreTrainedModel, what: str, error: Exception) -> None:
+    line = " ".join(f"{what} ({type(error).__name__}: {error})".split())
     print(f"note: {type(network).__name__}: {line if len(line) <= 300 else line[:297] + '...'}", file=sys.stderr)
 
 
@@ -177,40 +159,32 @@ class RestLinear(nn.Module):
 
 
 def join_linears(network: PreTrainedModel) -> None:
-    """Joins the linears of the network that read the same input.
+    """Joins the linears of the network that read the same input. If it does not run with them joined, it is as it was,
+    and a line says so.
 
     Their weights move into one tensor, a group at a time, and become views of it: every parameter keeps its name, shape
     and values, and memory for one group is all that it takes.
-
-    Raises:
-        RuntimeError: the network does not run with the linears joined. It is as it was.
     """
-    groups = _groups(network)
+    groups = [
+        group
+        for module in network.modules()
+        for names in SAME_INPUT
+        if _alike(group := [getattr(module, name, None) for name in names])
+    ]
     stand_ins = {linear: each for group in groups for linear, each in zip(group, _joined(group), strict=True)}
     _replace(network, stand_ins)
     try:
         _run_once(network)
     except Exception as error:  # whatever the model's own code does with an output that is a view of a larger one
         _replace(network, {each: linear for linear, each in stand_ins.items()})
-        raise RuntimeError(f"its linears cannot be joined ({type(error).__name__}: {error})") from error
+        _note(network, "its linears cannot be joined", error)
 
 
-def _groups(network: PreTrainedModel) -> list[list[nn.Linear]]:
-    """The linears that can become one. A quantised one, or one with adapters, is of another class than torch's own; one
+def _alike(group: list[nn.Module | None]) -> bool:
+    """Whether linears can become one. A quantised one, or one with adapters, is of another class than torch's own; one
     that ranks share has a forward of its own, which transformers has given it, and a part of the outputs it tells."""
-
-    def kind(linear: nn.Module | None) -> tuple | None:
-        plain = type(linear) is nn.Linear and "forward" not in vars(linear)
-        return (linear.weight.dtype, linear.bias is None) if plain else None
-
-    groups = []
-    for module in network.modules():
-        for names in SAME_INPUT:
-            group = [getattr(module, name, None) for name in names]
-            kinds = set(map(kind, group))
-            if len(kinds) == 1 and None not in kinds:
-                groups.append(group)
-    return groups
+    plain = all(type(linear) is nn.Linear and "forward" not in vars(linear) for linear in group)
+    return plain and len({(linear.weight.dtype, linear.bias is None) for linear in group}) == 1
 
 
 @torch.no_grad()

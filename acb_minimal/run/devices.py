@@ -17,11 +17,7 @@ WORKSPACE = 2 << 30
 
 
 def check_device(name: str) -> None:
-    """Whether there is such a device here.
-
-    Raises:
-        InputError: it is unknown, or CUDA where there is none.
-    """
+    """InputError if there is no such device here."""
     if name not in DEVICES:
         raise InputError(f"unknown device {name!r}: the devices are {', '.join(DEVICES)}")
     if name == "cuda" and not torch.cuda.is_available():
@@ -41,17 +37,15 @@ def open_device(name: str, checkpoint: Checkpoint, trace: bool = False, options:
             takes and is not what runs.
     """
     options = options or Options()
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "sim"
-    if name == "sim":
-        if options.scale:
-            scale = options.scale
+    if is_simulated(name):
+        if scale := options.scale:
             costs = Costs.of(scale.model, compiled=options.compile).scaled(scale.rows, scale.positions)
         else:
             costs = Costs.of(checkpoint.name, checkpoint.weight_bytes, options.compile)
         if options.launching is not None:
             costs = costs.launched_in(options.launching)
         return SimulatedDevice(costs, arithmetic=not checkpoint.random, trace=trace)
+    name = "cuda" if name == "auto" else name
     if options.launching is not None:
         raise InputError(
             f"launching is {1e3 * options.launching:g} ms; on device {name!r} it takes what it takes: use sim"
@@ -60,11 +54,7 @@ def open_device(name: str, checkpoint: Checkpoint, trace: bool = False, options:
 
 
 def check_gpu(checkpoint: Checkpoint, pool: PagePool, device: Machine) -> None:
-    """Whether a CUDA device can run the model.
-
-    Raises:
-        InputError: the head size, or the memory for weights and KV cache, does not allow it.
-    """
+    """InputError if a CUDA device cannot run the model, for its head size or the memory of weights and KV cache."""
     if device.kind != "cuda":
         return
     for head_dim in {layer.head_dim for layer in checkpoint.layers}:

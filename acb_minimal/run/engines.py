@@ -21,29 +21,15 @@ _numbers = itertools.count()
 
 
 def chapter_paths(part: int | None = 1) -> dict[str, Path]:
-    """The files of the course's chapters, by name, in order.
-
-    Args:
-        part: 1 for the six that lead from one to the next; 2 for those behind them, each of which stands beside chapter
-            5; None for all.
-    """
+    """The files of the course's chapters, by name, in order: of part 1, the six that lead from one to the next; of part
+    2, those behind them, each of which stands beside chapter 5; or, for None, of both."""
     numbers = {int(re.match(r"ch(\d+)", path.stem)[1]): path for path in CHAPTERS.glob("ch[0-9]*.py")}
-    return {
-        path.stem: path
-        for number, path in sorted(numbers.items())
-        if part is None or part == (1 if number in PART_ONE else 2)
-    }
+    return {path.stem: path for n, path in sorted(numbers.items()) if part in (None, 1 if n in PART_ONE else 2)}
 
 
 def chapter_path(name: str) -> Path:
-    """The file of a chapter.
-
-    Args:
-        name: its name ("ch1_sync"), its short name ("ch1") or the path of a .py file.
-
-    Raises:
-        InputError: it is none of these.
-    """
+    """The file of a chapter, by its name ("ch1_sync"), its short name ("ch1") or its path; InputError if there is none
+    of that name."""
     paths = chapter_paths(None)
     short = {stem.split("_")[0]: path for stem, path in paths.items()}
     path = Path(name) if name.endswith(".py") else paths.get(name) or short.get(name)
@@ -53,11 +39,7 @@ def chapter_path(name: str) -> Path:
 
 
 def read_source(path: Path) -> str:
-    """The text of a Python file, in the encoding that it declares.
-
-    Raises:
-        InputError: it is not in that encoding.
-    """
+    """The text of a Python file, in the encoding that it declares; InputError if it is not in that."""
     try:
         with tokenize.open(path) as file:
             return file.read()
@@ -66,14 +48,8 @@ def read_source(path: Path) -> str:
 
 
 def load_chapter(name: str) -> type:
-    """The `Engine` of a chapter.
-
-    Args:
-        name: as for `chapter_path`.
-
-    Raises:
-        InputError: there is no such chapter, it cannot be imported, or its Engine is no class with a method `run`.
-    """
+    """The `Engine` of a chapter, which is named as for `chapter_path`; InputError if there is none, it cannot be
+    imported, or its Engine is no class with a method `run`."""
     path = chapter_path(name)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
@@ -87,19 +63,32 @@ def load_chapter(name: str) -> type:
     return found
 
 
+# What an engine does by itself or asks of its parts, and so which parts it needs.
+
+
 def samples(engine_class: type) -> bool:
-    """Whether an engine samples by itself, as chapter 7 does: then it needs a model with masks."""
+    """Whether it samples by itself, as chapter 7 does: then it needs a model with masks."""
     return hasattr(engine_class, "sample")
 
 
 def keeps_state(engine_class: type) -> bool:
-    """Whether an engine asks its model for the state of sampling, as chapter 8 does: then it needs one that has it."""
+    """Whether it asks its model for the state of sampling, as chapter 8 does."""
     return _names(engine_class, "new_state")
 
 
+def copies_pages(engine_class: type) -> bool:
+    """Whether it copies pages to host memory and back, as chapter 9 does."""
+    return hasattr(engine_class, "move")
+
+
 def verifies(engine_class: type) -> bool:
-    """Whether an engine has drafts verified, as chapter 10 does: then it needs a model that can."""
-    return _names(engine_class, "verify") or _names(engine_class, "correct")
+    """Whether it has drafts verified, as chapter 10 does."""
+    return _names(engine_class, "verify", "correct")
+
+
+def hands_out(engine_class: type) -> bool:
+    """Whether it asks if tokens are there, as chapter 11 does, and may hand them out when it likes."""
+    return _names(engine_class, "query")
 
 
 def carries_over(engine_class: type) -> bool:
@@ -107,29 +96,15 @@ def carries_over(engine_class: type) -> bool:
     return _names(engine_class, "carry_over")
 
 
-def hands_out(engine_class: type) -> bool:
-    """Whether an engine asks if tokens are there, as chapter 11 does, and may hand them out when it likes."""
-    return _names(engine_class, "query")
-
-
-def _names(engine_class: type, name: str) -> bool:
-    """Whether any method of an engine has an attribute of that name."""
-    methods = [each for kind in engine_class.__mro__ for each in vars(kind).values()]
-    return any(name in method.__code__.co_names for method in methods if hasattr(method, "__code__"))
-
-
-def copies_pages(engine_class: type) -> bool:
-    """Whether an engine copies pages to host memory and back, as chapter 9 does: then it needs a model that can."""
-    return hasattr(engine_class, "move")
+def _names(engine_class: type, *names: str) -> bool:
+    """Whether any method of an engine has an attribute of one of these names."""
+    methods = [each for kind in engine_class.__mro__ for each in vars(kind).values() if hasattr(each, "__code__")]
+    return any(name in method.__code__.co_names for method in methods for name in names)
 
 
 def diff(old: str, new: str) -> str:
-    """The unified diff from one chapter to another, each by name, short name or path, without docstrings; a hunk is
-    headed by the lines it begins at alone.
-
-    Raises:
-        InputError: there is no such chapter.
-    """
+    """The unified diff from one chapter to another, named as for `chapter_path`, without docstrings; a hunk is headed
+    by the lines it begins at alone."""
     paths = [chapter_path(name) for name in (old, new)]
     sides = [code_lines(read_source(path)) for path in paths]
     lines = [list(side.values()) for side in sides]
@@ -167,16 +142,13 @@ def code_lines(source: str, inner: bool = True, comments: bool = True) -> dict[i
     return {number: text for number, line in kept.items() if (text := line.split("#")[0].rstrip())}
 
 
+# Variants of a chapter, which is named as for `chapter_path`. Every line keeps its number, unless a change has more
+# lines than what was there. Without what is to be changed, they are an InputError.
+
+
 def without(chapter: str, *statements: str) -> type:
-    """A chapter's Engine without some statements: each becomes `pass`, and every line keeps its number.
-
-    Args:
-        chapter: as for `chapter_path`.
-        statements: what the statements begin with; all that do are taken away. Only simple ones, which have no body.
-
-    Raises:
-        InputError: none begins like that.
-    """
+    """A chapter's Engine without all simple statements (those without a body) that begin with one of these texts: each
+    becomes `pass`."""
     source = read_source(chapter_path(chapter))
     simple = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt) and not hasattr(node, "body")]
     begins = {node: ast.get_source_segment(source, node) for node in simple}
@@ -193,16 +165,7 @@ def without(chapter: str, *statements: str) -> type:
 
 
 def changed(chapter: str, *changes: tuple[str, str]) -> type:
-    """A chapter's Engine with other text in some places.
-
-    Args:
-        chapter: as for `chapter_path`.
-        changes: text, and what comes in its place. All lines behind it keep their numbers, unless it has more lines
-            than were there.
-
-    Raises:
-        InputError: the text is not there exactly once.
-    """
+    """A chapter's Engine with changes: a text that it has exactly once, and what comes in its place."""
     source = read_source(chapter_path(chapter))
     for old, new in changes:
         if source.count(old) != 1:
@@ -212,25 +175,19 @@ def changed(chapter: str, *changes: tuple[str, str]) -> type:
     return engine(source, f"{chapter} changed")
 
 
-def synchronous(chapter: str) -> type:
-    """Chapter 5 or 6 with one statement moved: a batch is retired right after it is launched, not one launch later.
+TAKES = "previous, self.in_flight = self.in_flight, None"
 
-    Raises:
-        InputError: the chapter does not launch first and retire afterwards, as these two do.
-    """
-    takes, retires = "previous, self.in_flight = self.in_flight, None", "return self.retire(previous)"
-    return changed(chapter, (takes, "pass"), (retires, f"{takes}; {retires}"))
+
+def synchronous(chapter: str) -> type:
+    """Chapter 5 or 6 with one statement moved: a batch is retired right after it is launched, not one launch later."""
+    retires = "return self.retire(previous)"
+    return changed(chapter, (TAKES, "pass"), (retires, f"{TAKES}; {retires}"))
 
 
 def retiring_first(chapter: str) -> type:
-    """Chapter 7 with one statement moved: a batch is retired before the next one is scheduled, not while that computes.
-
-    Raises:
-        InputError: the chapter does not retire between launching and sampling, as that one does.
-    """
+    """Chapter 7 with one statement moved: a batch is retired before the next is scheduled, not while that computes."""
     schedules, retires = "batch = self.scheduler.schedule()", "finished = self.retire(previous)"
-    takes = "previous, self.in_flight = self.in_flight, None"
-    return changed(chapter, (takes, "pass"), (retires, "pass"), (schedules, f"{takes}; {retires}; {schedules}"))
+    return changed(chapter, (TAKES, "pass"), (retires, "pass"), (schedules, f"{TAKES}; {retires}; {schedules}"))
 
 
 def engine(source: str, name: str) -> type:

@@ -32,11 +32,7 @@ class UnsupportedModel(Exception):
 
 
 def check_generation(config: GenerationConfig) -> None:
-    """Whether a generation config asks for nothing that is not built in.
-
-    Raises:
-        UnsupportedModel: it asks for something that is not known to be.
-    """
+    """UnsupportedModel if a generation config asks for something that is not known to be built in."""
     for name, value in config.to_dict().items():
         known = value is None or value is False or name in HARMLESS or value in NEUTRAL.get(name, ())
         if name in DRAWN:
@@ -51,12 +47,8 @@ def check_generation(config: GenerationConfig) -> None:
 
 
 def sampling(config: GenerationConfig) -> Sampling:
-    """What a generation config asks for, with what transformers' `generate` takes where it says nothing.
-
-    Raises:
-        InputError: a value makes no sense.
-    """
-
+    """What a generation config asks for, with what transformers' `generate` takes where it says nothing; InputError if
+    a value makes no sense."""
     names = {"repetition_penalty": "repetition_penalty", "min_new_tokens": "min_tokens"}
     drawn = {"temperature": 1.0, "top_k": TOP_K} if config.do_sample else {}
     names |= {name: name for name in (*drawn, "top_p") if drawn}

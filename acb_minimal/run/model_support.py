@@ -43,15 +43,8 @@ HALF_DISTANCE = 0.1  # the same where weights have 16 bits: every sum rounds in 
 
 
 class AttentionCall(NamedTuple):
-    """What a model asks its attention for.
-
-    Attributes:
-        module: the layer's.
-        kv_heads: heads of keys and values.
-        head_dim: their size.
-        sliding_window: that it is told of; None if it is not.
-        sees: its mask as transformers' rule: (batch, head, query position, key position); None if it has another.
-    """
+    """What a model asks its attention for: heads of keys and values, of a size, with the window that it is told of, and
+    its mask as transformers' rule of (batch, head, query position, key position), if it is one."""
 
     module: torch.nn.Module
     kv_heads: int
@@ -84,28 +77,15 @@ def _probe_mask(*_, mask_function: Callable[..., Tensor], **__) -> Tensor:
     return mask
 
 
-class _FullCache(DynamicCache):
-    """A cache that says it holds so many tokens."""
-
-    def __init__(self, tokens: int):
-        super().__init__()
-        self.tokens = tokens
-
-    def get_seq_length(self, *_, **__) -> int:
-        return self.tokens
-
-    def get_mask_sizes(self, *_, **__) -> tuple[int, int]:
-        return self.tokens + 1, 0
-
-    def update(self, keys: Tensor, values: Tensor, *_, **__) -> tuple[Tensor, Tensor]:
-        return keys, values
-
-
 def _full_cache(network: PreTrainedModel, tokens: int) -> dict[str, DynamicCache]:
-    """The argument by which a network is handed such a cache; none if it takes no cache."""
+    """The argument by which a network is handed a cache that says it holds so many tokens; none if it takes none."""
+    full = DynamicCache()
+    full.get_seq_length = lambda *_, **__: tokens
+    full.get_mask_sizes = lambda *_, **__: (tokens + 1, 0)
+    full.update = lambda keys, values, *_, **__: (keys, values)
     takes = inspect.signature(type(network).forward).parameters
     names = [name for name in ("cache", "past_key_values") if name in takes]  # from transformers 5.24 on, and before
-    return {name: _FullCache(tokens) for name in names[:1]}
+    return dict.fromkeys(names[:1], full)
 
 
 AttentionInterface.register(PROBE, _probe_attention)
@@ -113,11 +93,8 @@ AttentionMaskInterface.register(PROBE, _probe_mask)
 
 
 def check_config(config: PretrainedConfig) -> None:
-    """Whether its config speaks of nothing that is not built in, as far as a forward pass without data would not show.
-
-    Raises:
-        UnsupportedModel: it does.
-    """
+    """UnsupportedModel if a config speaks of what is not built in, as far as a forward pass without data would not show
+    that."""
     for settings in (config.to_dict(), config.get_text_config().to_dict()):
         if quantization := settings.get("quantization_config"):
             kind = quantization.get("quant_method", "in a way of its own")
@@ -137,11 +114,8 @@ def check_config(config: PretrainedConfig) -> None:
 
 
 def attention_layers(model: PreTrainedModel) -> list[AttentionLayer]:
-    """The attention layers of a model on the meta device, by a forward pass without data, in the order they run.
-
-    Raises:
-        UnsupportedModel: what is not in a layer's attention would be lost.
-    """
+    """The attention layers of a model on the meta device, by a forward pass without data, in the order they run;
+    UnsupportedModel if what is not in a layer's attention would be lost."""
     takes = inspect.signature(type(model).forward).parameters
     for name in ("position_ids", "logits_to_keep"):
         if name not in takes:
@@ -197,11 +171,7 @@ def _check_mask(call: AttentionCall, kept: int | None) -> None:
 
 @torch.inference_mode()
 def check_network(network: PreTrainedModel, layers: list[AttentionLayer], vocab: int, max_positions: int) -> None:
-    """Whether a network with its weights, its attention replaced by ours, gives what it gives with its own.
-
-    Raises:
-        UnsupportedModel: it does not.
-    """
+    """UnsupportedModel if a network with its weights does not give with our attention what it gives with its own."""
     for name, weight in network.named_parameters():
         part = weight.to_local() if isinstance(weight, DTensor) else weight  # of several ranks each looks at its own
         if not part.isfinite().all():

@@ -52,14 +52,8 @@ def own_file(file: Path) -> Path:
 
 
 def launch(count: int, arguments: Sequence[str]) -> int:
-    """Runs the `acb` command again, under torchrun: `count` ranks of it on this machine.
-
-    Returns:
-        Its exit status, which is rank 0's.
-
-    Raises:
-        RankError: a rank has ended in an error, and the others were ended for it.
-    """
+    """Runs the `acb` command again, under torchrun: `count` ranks of it on this machine. Returns its exit status, which
+    is rank 0's; RankError if a rank has ended in an error, and the others were ended for it."""
     from torch.distributed import run as torchrun
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -83,13 +77,10 @@ def launch(count: int, arguments: Sequence[str]) -> int:
 
 
 def leave(message: str | None, status: int) -> NoReturn:
-    """Ends this rank at once.
+    """Ends this rank at once, in order or with a line that says why. The status is the process's; of one that ends in
+    order, the command's, which is rank 0's to give.
 
     Not by `sys.exit`: NCCL's own end can wait for ever for a rank that is gone, and for graphs with kernels of its.
-
-    Args:
-        message: the line to say why; None if it has come to its end in order.
-        status: of the process, if a message says why, and else of the command, which is rank 0's to give.
     """
     if message is not None:
         from torch.distributed.elastic.multiprocessing.errors import get_error_handler
@@ -151,11 +142,8 @@ class Ranks:
         return replace(self, scope=f"{self.scope}/{self._store.add(f'again/{self.rank}', 1)}")
 
     def exchange(self, own: str) -> list[str]:
-        """What every rank says, by rank. All must exchange the same things in the same order.
-
-        Raises:
-            RankError: a rank says nothing in time.
-        """
+        """What every rank says, by rank; RankError if one says nothing in time. All must exchange the same things in
+        the same order."""
         import torch.distributed as dist
 
         number = self._store.add(f"exchange/{self.rank}", 1)
@@ -172,14 +160,9 @@ class Ranks:
 class WatchedScheduler:
     """In front of a Scheduler: sees to it that all ranks do the same.
 
-    It keeps a digest of every batch that was scheduled and of its tokens, and compares them with the other ranks' when
+    It keeps digests of every batch that was scheduled and of its tokens, and compares them with the other ranks' when
     the run is over. Ranks that have diverged may wait for each other in a collective that never ends, and one in a
-    replayed graph has no timeout: so a thread compares them, too, when no batch is scheduled for Ranks.timeout seconds.
-
-    Attributes:
-        ranks: all of them.
-        digests: of what this one has done, batch by batch.
-        moved: when a batch was last asked for, by time.monotonic.
+    replayed graph has no timeout: so a thread compares them, too, when no batch was asked for in Ranks.timeout seconds.
     """
 
     ranks: Ranks
@@ -187,7 +170,7 @@ class WatchedScheduler:
     def __init__(self, *args, **named):
         super().__init__(*args, **named)
         self.digests: dict[str, list[int]] = {"scheduled": [], "got the tokens of": []}
-        self.moved = math.inf
+        self.moved = math.inf  # when a batch was last asked for, by time.monotonic
 
     def schedule(self):
         self.moved = time.monotonic()
@@ -213,11 +196,8 @@ class WatchedScheduler:
         self.compare()
 
     def compare(self) -> None:
-        """Compares what all ranks have done; each has to call it, at the end or at a standstill.
-
-        Raises:
-            RankError: they have not done the same, or one of them says nothing in time.
-        """
+        """Compares what all ranks have done; each has to call it, at the end or at a standstill. RankError if they have
+        not done the same, or one of them says nothing in time."""
         said = [json.loads(each) for each in self.ranks.exchange(json.dumps(self.digests))]
         for what, first in said[0].items():
             for rank, digests in enumerate(said):

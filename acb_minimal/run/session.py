@@ -137,7 +137,7 @@ class Session:
         told = {"ranks": ranks, "arrivals": self.arrivals, "texts": self.texts, "num_berths": job.berths}
         limits = job.max_running, job.max_batch_tokens, self.checkpoint.vocab_size, self.checkpoint.max_positions
         kind = composed(*kinds, **told)
-        self.scheduler = kind(self.pool, *limits, self.device, lambda number: self.options.host_work)
+        self.scheduler = kind(self.pool, *limits, device=self.device, host_work=lambda number: self.options.host_work)
         self.requests: list[Request] = []
         for request in asked:
             try:

@@ -18,11 +18,8 @@ from ..kv_cache import AttentionLayer
 
 
 def check_plan(network: PreTrainedModel, name: str, layers: list[AttentionLayer], count: int) -> None:
-    """Whether a network of that name and with these attention layers can be shared out over so many ranks.
-
-    Raises:
-        InputError: transformers has no plan for it, or they do not divide the heads of its keys and values.
-    """
+    """InputError if so many ranks cannot share a network of that name: transformers has no plan for it, or they do not
+    divide the heads of its keys and values."""
     if not network.tp_plan:
         raise InputError(f"model {name!r}: transformers has no plan to share {type(network).__name__} out over GPUs")
     for layer in layers:
@@ -45,13 +42,8 @@ def share_of_bytes(network: PreTrainedModel, count: int) -> int:
 
 
 def share(network: PreTrainedModel, device: torch.device, count: int) -> PreTrainedModel:
-    """This rank's part of a network, on its device and in eval mode. The ranks must have joined.
-
-    Args:
-        network: with its weights, on the CPU; or on the meta device, to draw random ones. Nothing else may have it.
-        device: of this rank.
-        count: how many ranks share it.
-    """
+    """This rank's part of a network, on its device and in eval mode; the `count` ranks must have joined. The network
+    has its weights, on the CPU; or is on the meta device, to draw random ones. Nothing else may have it."""
     drawn = network.device.type == "meta"
     for name in network.all_tied_weights_keys:
         path, _, last = name.rpartition(".")

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from ..device import CudaDevice, Device, Work
-from ..kv_cache import PagePool
 from ..model import Model
 from ..request import Batch, Request
 from ..scheduler import Scheduler
@@ -96,17 +95,8 @@ class TimedScheduler(Scheduler):
             than this one.
     """
 
-    def __init__(
-        self,
-        pool: PagePool,
-        max_running: int,
-        max_batch_tokens: int,
-        vocab_size: int,
-        max_positions: int,
-        device: Machine,
-        host_work: Callable[[int], float] = lambda number: 0.0,
-    ):
-        super().__init__(pool, max_running, max_batch_tokens, vocab_size, max_positions)
+    def __init__(self, *args, device: Machine, host_work: Callable[[int], float] = lambda number: 0.0):
+        super().__init__(*args)
         self.device, self.host_work = device, host_work
         self.done: list[BatchDone] = []
 
@@ -140,11 +130,8 @@ class TimedSlot(IOSlot):
 
 
 class TimedMasks:
-    """The outermost part of a slot with masks, whose writing is timed and can be made to take longer.
-
-    Attributes:
-        mask_work: seconds to add for a batch of that number.
-    """
+    """The outermost part of a slot with masks, whose writing is timed and can be made to take longer: by `mask_work`
+    seconds for a batch of that number."""
 
     mask_work: Callable[[int], float] = staticmethod(lambda number: 0.0)
 

@@ -13,17 +13,13 @@ from .timed import TimedCudaDevice
 
 
 class TracedCudaDevice(TimedCudaDevice):
-    """A CUDA GPU with a trace. See timed.Machine.
-
-    Attributes:
-        captured: what the work of the graph that is being captured is for.
-    """
+    """A CUDA GPU with a trace. See timed.Machine."""
 
     def __init__(self):
         super().__init__()
         self.trace = Trace(self.name)
         self.cuda = traced_cuda(self)
-        self.captured: Work | None = None
+        self.captured: Work | None = None  # what the work of the graph that is being captured is for
         self._pending: list[tuple] = []  # device spans whose events have not been read yet
 
     def begin(self) -> float:

@@ -7,12 +7,8 @@ from ..request import Batch, Request, Row
 
 
 def warm_up(model: Model, progress: Callable[[str], None] = lambda text: None) -> None:
-    """Runs the largest batch of prompts, and a batch of decodes of every size. Call it before any request holds a page:
-    it writes to many of them.
-
-    Args:
-        progress: is told what comes next.
-    """
+    """Runs the largest batch of prompts, and a batch of decodes of every size; `progress` is told what comes next. Call
+    it before any request holds a page: it writes to many of them."""
     pages = list(range(min(model.size.pages, model.cache.scratch_page)))
     chunk = min(model.size.tokens, len(pages) * model.cache.page_size)
     request = Request("warm-up", [0] * chunk, 1)

@@ -151,12 +151,12 @@ def test_a_linear_with_a_forward_of_its_own_keeps_it():
     assert torch.equal(net(None)[0], torch.ones(1, 3, 4))
 
 
-def test_a_model_that_cannot_take_a_view_is_as_it_was():
+def test_a_model_that_cannot_take_a_view_is_as_it_was_and_a_line_says_so(capsys):
     net = Net(lambda net, x: (net.gate_proj(x).view(-1), net.up_proj(x)))
     gate, up = net.gate_proj, net.up_proj
     expected = net(None)
-    with pytest.raises(RuntimeError, match="its linears cannot be joined"):
-        join_linears(net)
+    join_linears(net)
+    assert capsys.readouterr().err.startswith("note: Net: its linears cannot be joined (RuntimeError: view")
     assert (net.gate_proj, net.up_proj) == (gate, up)
     assert all(torch.equal(x, y) for x, y in zip(net(None), expected, strict=True))
 
@@ -213,20 +213,15 @@ def test_a_run_without_compile_after_one_with_it_runs_as_it_was(tiny, graphs, mo
 
 
 @pytest.mark.slow
-def test_what_cannot_be_joined_or_compiled_runs_as_it_is_and_a_line_says_so(tiny, graphs, capsys, monkeypatch):
-    def refuse(network):
-        raise RuntimeError("its linears cannot be joined (a reason)")
-
+def test_what_cannot_be_compiled_runs_as_it_is_and_a_line_says_so(tiny, graphs, capsys, monkeypatch):
     harness = tiny()
     mlp = harness.network.model.layers[1].mlp
     forward = mlp.forward
     monkeypatch.setattr(mlp, "forward", lambda x: (torch._dynamo.graph_break(), forward(x))[1])
-    monkeypatch.setattr(module, "join_linears", refuse)
     capsys.readouterr()  # a model that is made for this test shows how it is written
     assert not serves_as_generate(harness, "ch2").options.compile
-    first, second = capsys.readouterr().err.splitlines()
-    assert first == "note: LlamaForCausalLM: its linears cannot be joined (a reason)"
-    assert second.startswith("note: LlamaForCausalLM: its layers cannot be compiled")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("note: LlamaForCausalLM: its layers cannot be compiled and run as they are (")
 
 
 def test_the_simulator_takes_compiled_costs_and_compiles_nothing(monkeypatch, tmp_path):
