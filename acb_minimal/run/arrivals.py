@@ -127,13 +127,8 @@ def _recorded(where: str, line: str) -> Recorded:
 
 @dataclass
 class Life:
-    """What became of a request over time, in seconds on the device's clock.
-
-    Attributes:
-        arrived: when it was due; None: it was not yet.
-        tokens: when the host had taken in each of its tokens.
-        cancelled: whether it was.
-    """
+    """What became of a request over time, in seconds on the device's clock: when it was due, if it was; when the host
+    had taken in each of its tokens; whether it was cancelled."""
 
     arrived: float | None = None
     tokens: list[float] = field(default_factory=list)

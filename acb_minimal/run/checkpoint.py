@@ -5,7 +5,8 @@ weights: how long a forward pass takes does not depend on what the weights are.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 
 from .. import models
 from ..errors import InputError
-from ..kv_cache import AttentionLayer
 from ..model import ATTENTION
 from ..models import counter
 from ..sampling import Sampling
@@ -29,10 +29,12 @@ SHAPES = ("llama-3.1-8b", "llama-3.2-1b", "qwen3-8b", "qwen3-32b")
 
 
 class Checkpoint:
-    """A model that has been named but not yet loaded.
+    """A model that has been named but not yet loaded. InputError if there is none of that name, it would be served
+    wrong, or the ranks cannot share it.
 
     Attributes:
-        name: as it was given.
+        name: "counter", one of SHAPES, a folder, or a model on the Hugging Face hub.
+        ranks: those that share it, which must have joined; None for a single process.
         random: whether it is one of the bundled shapes, with random weights.
         bundled: whether it comes with the package, and is known to be served right.
         path: where transformers finds it: a folder, or a name on the hub.
@@ -42,18 +44,9 @@ class Checkpoint:
         max_positions: prompt and generated tokens of a request, at most.
         layers: its attention layers, in the order they run; this rank's part of each.
         weight_bytes: device bytes of its weights, or of this rank's part of them.
-        ranks: those that share it; None for a single process.
     """
 
     def __init__(self, name: str, ranks: Ranks | None = None):
-        """
-        Args:
-            name: "counter", one of SHAPES, a folder, or a model on the Hugging Face hub.
-            ranks: those that share it; they must have joined.
-
-        Raises:
-            InputError: there is no such model, it would be served wrong, or the ranks cannot share it.
-        """
         self.name, self.ranks = name, ranks
         self.random = name in SHAPES
         self.path = str(CONFIGS / name) if self.random else str(counter.PATH) if name == "counter" else name
@@ -70,38 +63,36 @@ class Checkpoint:
             ) from error
         self.dtype = self.config.dtype or torch.float32
         self.bundled = self.random or name == "counter"
-        self.layers, self.weight_bytes = self._probe()
-        self.vocab_size, self.max_positions = map(self._size, ("vocab_size", "max_position_embeddings"))
-        self._loaded: dict[torch.device, PreTrainedModel] = {}
-
-    def _probe(self) -> tuple[list[AttentionLayer], int]:
-        """Its attention layers and the bytes of its weights, from the model without data (on the meta device)."""
-        try:
+        with self._served_right():
             if not self.bundled:
                 model_support.check_config(self.config)
                 generation.check_generation(self._generation)
             with torch.device("meta"):
                 model = self._empty()
-            layers = model_support.attention_layers(model)
-        except Exception as error:  # whatever transformers, or the model's own code, raises
-            raise self._unsupported(error) from error
-        if self.ranks:
-            count = self.ranks.count
-            shards.check_plan(model, self.name, layers, count)
-            layers = [layer._replace(kv_heads=layer.kv_heads // count) for layer in layers]
-            return layers, shards.share_of_bytes(model, count)
-        return layers, sum(p.numel() * p.dtype.itemsize for p in model.parameters())
+            self.layers = model_support.attention_layers(model)
+            self.vocab_size, self.max_positions = map(self._size, ("vocab_size", "max_position_embeddings"))
+        self.weight_bytes = sum(weight.nbytes for weight in model.parameters())
+        if ranks:
+            shards.check_plan(model, name, self.layers, ranks.count)
+            self.layers = [layer._replace(kv_heads=layer.kv_heads // ranks.count) for layer in self.layers]
+            self.weight_bytes = shards.share_of_bytes(model, ranks.count)
+        self._loaded: dict[torch.device, PreTrainedModel] = {}
+
+    @contextmanager
+    def _served_right(self) -> Iterator[None]:
+        """Around what finds out whether it is. Whatever transformers, or the model's code, raises is an InputError."""
+        try:
+            yield
+        except Exception as error:
+            kind = type(self.config).__name__.removesuffix("Config")
+            raise self._wrong(f"{kind} cannot be served here: {in_one_line(error)}") from error
 
     def _size(self, name: str) -> int:
         """A number of its config."""
         size = getattr(self.config.get_text_config(), name, None)
         if type(size) is not int or size < 2:
-            raise self._unsupported(UnsupportedModel(f"its config has {name} = {size!r}; it must be at least 2"))
+            raise UnsupportedModel(f"its config has {name} = {size!r}; it must be at least 2")
         return size
-
-    def _unsupported(self, error: Exception) -> InputError:
-        kind = type(self.config).__name__.removesuffix("Config")
-        return self._wrong(f"{kind} cannot be served here: {in_one_line(error)}")
 
     def _wrong(self, what: str) -> InputError:
         return InputError(f"model {self.name!r}: {what}")
@@ -150,10 +141,8 @@ class Checkpoint:
         model = shards.share(model, device, count) if count > 1 else model.to(device).eval()
         model_support.no_padding(model)
         if not self.bundled:
-            try:
+            with self._served_right():
                 model_support.check_network(model, self.layers, self.vocab_size, self.max_positions)
-            except Exception as error:
-                raise self._unsupported(error) from error
         return model
 
     @cached_property

@@ -7,6 +7,8 @@ import itertools
 import linecache
 import re
 import tokenize
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from ..errors import InputError
@@ -63,43 +65,27 @@ def load_chapter(name: str) -> type:
     return found
 
 
-# What an engine does by itself or asks of its parts, and so which parts it needs.
-
-
 def samples(engine_class: type) -> bool:
-    """Whether it samples by itself, as chapter 7 does: then it needs a model with masks."""
+    """Whether an engine samples by itself, as chapter 7 does: then it needs a model with masks."""
     return hasattr(engine_class, "sample")
 
 
-def keeps_state(engine_class: type) -> bool:
-    """Whether it asks its model for the state of sampling, as chapter 8 does."""
-    return _names(engine_class, "new_state")
-
-
 def copies_pages(engine_class: type) -> bool:
-    """Whether it copies pages to host memory and back, as chapter 9 does."""
+    """Whether an engine copies pages to host memory and back, as chapter 9 does: then it needs a model that can."""
     return hasattr(engine_class, "move")
 
 
-def verifies(engine_class: type) -> bool:
-    """Whether it has drafts verified, as chapter 10 does."""
-    return _names(engine_class, "verify", "correct")
-
-
-def hands_out(engine_class: type) -> bool:
-    """Whether it asks if tokens are there, as chapter 11 does, and may hand them out when it likes."""
-    return _names(engine_class, "query")
-
-
-def carries_over(engine_class: type) -> bool:
-    """Whether tokens stay on the device from batch to batch, as from chapter 5 on."""
-    return _names(engine_class, "carry_over")
-
-
-def _names(engine_class: type, *names: str) -> bool:
+def _asks(names: Sequence[str], engine_class: type) -> bool:
     """Whether any method of an engine has an attribute of one of these names."""
     methods = [each for kind in engine_class.__mro__ for each in vars(kind).values() if hasattr(each, "__code__")]
     return any(name in method.__code__.co_names for method in methods for name in names)
+
+
+# What else an engine asks of its parts.
+carries_over = partial(_asks, ["carry_over"])  # tokens that stay on the device from batch to batch: from chapter 5 on
+keeps_state = partial(_asks, ["new_state"])  # the state of sampling: chapter 8
+verifies = partial(_asks, ["verify", "correct"])  # drafts: chapter 10
+hands_out = partial(_asks, ["query"])  # whether tokens are there, to hand them out when it likes: chapter 11
 
 
 def diff(old: str, new: str) -> str:
@@ -118,13 +104,9 @@ def diff(old: str, new: str) -> str:
 
 
 def code_lines(source: str, inner: bool = True, comments: bool = True) -> dict[int, str]:
-    """The lines of a source text by number, without docstrings and the empty lines behind them. Of a text that cannot
-    be parsed nothing counts as a docstring.
-
-    Args:
-        inner: whether those of classes and functions are left out too, and not the module's alone.
-        comments: False: comments, and lines without anything else, are left out too.
-    """
+    """The lines of a source text by number, without docstrings (unless `inner`, the module's alone) and the empty lines
+    behind them; and without `comments`, or lines of nothing else. Of a text that cannot be parsed nothing counts as a
+    docstring."""
     lines, hidden = source.splitlines(), set()
     try:
         nodes = list(ast.walk(ast.parse(source))) if inner else [ast.parse(source)]

@@ -49,8 +49,6 @@ class Parts(NamedTuple):
 
     Attributes:
         requests: what makes each, of its id, prompt, number of new tokens and stop tokens.
-        scheduler: of them.
-        model: that runs them.
         given: what the model is given besides, by the requests and the size of the vocabulary.
         drafts: that go along in each decode; 0: none.
         beyond: positions behind those reserved for a request that it may touch all the same; 0, but for a mistake.

@@ -123,18 +123,15 @@ class Ranks:
 
         if kind == "cpu":  # transformers shards for the GPU wherever torch finds one
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
+            backend, device = "gloo", None
         else:
             torch.cuda.set_device(self.local)
+            backend, device = "nccl", torch.device("cuda", self.local)
         store, *_ = next(dist.rendezvous("env://", timeout=timedelta(seconds=self.timeout)))
         self._store = dist.PrefixStore(self.scope, store)
-        dist.init_process_group(
-            "gloo" if kind == "cpu" else "nccl",
-            store=dist.PrefixStore("torch", self._store),
-            rank=self.rank,
-            world_size=self.count,
-            timeout=timedelta(seconds=2 * self.timeout),  # of a collective: we are to say first what is wrong
-            device_id=None if kind == "cpu" else torch.device("cuda", self.local),
-        )
+        patience = timedelta(seconds=2 * self.timeout)  # of a collective: we are to say first what is wrong
+        group = {"rank": self.rank, "world_size": self.count, "timeout": patience, "device_id": device}
+        dist.init_process_group(backend, store=dist.PrefixStore("torch", self._store), **group)
         return self
 
     def again(self) -> "Ranks":

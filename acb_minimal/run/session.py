@@ -12,7 +12,6 @@ from ..grammar import GrammarModel
 from ..kv_cache import KVCache, PagePool
 from ..request import Request
 from ..slot import SlotSize
-from ..trace.spans import Trace
 from .arrivals import ArrivingScheduler
 from .checkpoint import Checkpoint
 from .compile import compile_decodes, run_plain, warm_up_compiled
@@ -23,7 +22,7 @@ from .options import Options
 from .parts import choose_parts, settled
 from .ranks import WatchedScheduler
 from .streams import Completion, StoppingScheduler, Stream, StreamingScheduler, Texts, Token, once
-from .timed import BatchDone, Machine, TimedModel, TimedScheduler, composed, timed
+from .timed import Machine, TimedModel, TimedScheduler, composed, timed
 from .warm_up import warm_up
 from .workload import Job
 
@@ -46,7 +45,6 @@ def generate(
     A prompt that cannot be served comes first, with its error; the others are served all the same.
 
     Args:
-        options: what to turn for this run.
         stream: whether to yield each Token as well, as it comes, before the completion.
         limits: the other fields of a Job: sampling, stop, max_running, pages, preempt, grammar, arrivals and so on.
 
@@ -61,20 +59,20 @@ def generate(
 
 
 class Session:
-    """Requests on their way through one chapter's engine.
-
-    Everything is checked when it is made, before the model is loaded.
+    """Requests on their way through one chapter's engine. Everything is checked when it is made, before the model is
+    loaded; what cannot be used, other than a single request, is an InputError.
 
     Attributes:
-        requests: those that were accepted, in the order of the prompts; their ids are "0", "1", ... in that order.
+        requests: those that were accepted, in the order of the prompts; ids are the prompts' numbers, "0", "1", ...
         refused: why each of the others cannot be served, by id.
-        started: when serving began, in seconds on the device's clock.
+        arrivals: when requests arrive; None: all are there from the start.
         options: what is turned, by the job or else by those given; once a run has begun, `compile` says whether its
             layers could be compiled.
-        parts: the kinds that it is made of.
+        started: when serving began, in seconds on the device's clock.
+        done: the batches whose tokens have come back, in order.
+        trace: what host and device did, once the run has ended; None if it was not asked for.
         mask_work: seconds to add to the masks of a batch of that number; by default those of `options`.
-        progress: is told what goes on before serving begins, and then, by an empty text, that it does. By default,
-            nobody is.
+        progress: is told what goes on before serving begins, and then, by an empty text, that it does.
     """
 
     def __init__(
@@ -89,18 +87,13 @@ class Session:
     ):
         """
         Args:
-            job: the prompts, and how many of them at a time.
             chapter: a chapter's name, the short form ("ch1") included, the path of a file with an `Engine`, or such a
                 class itself.
             model: a name that Checkpoint takes, or a Checkpoint. If ranks share it, all of them must make this session.
             device: "cuda"; "sim", the simulated GPU; "cpu", where nothing overlaps; "auto": CUDA if there is one, else
                 the simulator; or a Machine.
-            options: what to turn for this run.
             trace: whether to record what host and device do.
             stream: whether to yield tokens as well, as they come.
-
-        Raises:
-            InputError: something other than a single request cannot be used.
         """
         job.check()
         self.engine_class = chapter if isinstance(chapter, type) else load_chapter(chapter)
@@ -115,29 +108,29 @@ class Session:
         if stops := [job.stop] if isinstance(job.stop, str) else job.stop:
             self.checkpoint.tokenizer()
         self.texts = Texts(self.checkpoint.decode, stops)
-        ranks = self.checkpoint.ranks
+        self.trace, self.arrivals, ranks = self.device.trace, self.options.arrivals, self.checkpoint.ranks
         if ranks and self.trace:
             self.trace.rank = ranks.rank
         if self.arrivals:
             self.arrivals.check(len(job.prompts), ranks)
 
         self.refused: dict[str, str] = {}
-        asked = self._requests(job)
-        longest = max((min(r.max_positions, self.checkpoint.max_positions) for r in asked), default=1)
+        asked, most = self._requests(job), self.checkpoint.max_positions
+        longest = max((min(request.max_positions, most) for request in asked), default=1)
         per_request = PagePool(1, job.page_size).pages_for(max(longest, 1))
-        pages = self.options.pages
-        self.pool = PagePool(per_request * max(job.max_running, 1) if pages is None else pages, job.page_size)
-        around = [
-            (WatchedScheduler, ranks),
-            (StreamingScheduler, stream),
-            (ArrivingScheduler, self.arrivals),
-            (StoppingScheduler, stops),
-        ]
-        kinds = *(kind for kind, asked_for in around if asked_for), TimedScheduler, self.parts.scheduler
+        pages = per_request * max(job.max_running, 1) if self.options.pages is None else self.options.pages
+        self.pool = PagePool(pages, job.page_size)
+        around = {
+            WatchedScheduler: ranks,
+            StreamingScheduler: stream,
+            ArrivingScheduler: self.arrivals,
+            StoppingScheduler: stops,
+        }
+        kinds = *(kind for kind, asked_for in around.items() if asked_for), TimedScheduler, self.parts.scheduler
         told = {"ranks": ranks, "arrivals": self.arrivals, "texts": self.texts, "num_berths": job.berths}
-        limits = job.max_running, job.max_batch_tokens, self.checkpoint.vocab_size, self.checkpoint.max_positions
-        kind = composed(*kinds, **told)
-        self.scheduler = kind(self.pool, *limits, device=self.device, host_work=lambda number: self.options.host_work)
+        limits = job.max_running, job.max_batch_tokens, self.checkpoint.vocab_size, most
+        timing = {"device": self.device, "host_work": lambda number: self.options.host_work}
+        self.scheduler = composed(*kinds, **told)(self.pool, *limits, **timing)
         self.requests: list[Request] = []
         for request in asked:
             try:
@@ -151,7 +144,7 @@ class Session:
         check_gpu(self.checkpoint, self.pool, self.device)
         self.mask_work: Callable[[int], float] = lambda number: self.options.mask_work
         self.progress: Callable[[str], None] = lambda text: None
-        self.started = 0.0
+        self.started, self.done = 0.0, self.scheduler.done
         self._cancelled: list[Request] = []  # and not yielded yet
 
     def _requests(self, job: Job) -> list[Request]:
@@ -171,21 +164,6 @@ class Session:
                 what = f"the prompt is {prompt!r}; it must be text or a sequence of token ids"
                 self.refused[id] = f"request {id!r}: {what}"
         return made
-
-    @property
-    def arrivals(self):
-        """When requests arrive; None: all are there from the start."""
-        return self.options.arrivals
-
-    @property
-    def done(self) -> list[BatchDone]:
-        """The batches whose tokens have come back, in order."""
-        return self.scheduler.done
-
-    @property
-    def trace(self) -> Trace | None:
-        """What host and device did, once the run has ended; None if it was not asked for."""
-        return self.device.trace
 
     def completions(self) -> Iterator[Completion]:
         """The refused requests, then every other one as it finishes."""
@@ -207,21 +185,19 @@ class Session:
         return sorted(self.run(), key=lambda completion: int(completion.id))
 
     def run(self) -> Iterator[Completion]:
-        """Serves the accepted requests, yielding each as it finishes.
-
-        The time a caller takes between two of them counts: the engine stands still meanwhile.
+        """Serves the accepted requests, yielding each as it finishes. The time that a caller takes between two of them
+        counts: the engine stands still meanwhile.
 
         Raises:
             InputError: another session of the same Checkpoint is not done.
             EngineError: the engine has not yielded each request once.
             RankError: another rank is gone, or does something else.
         """
-        if not self.requests:
-            return
-        with self.scheduler.watched() if self.checkpoint.ranks else nullcontext():
-            yield from self._run()
+        if self.requests:
+            with self.scheduler.watched() if self.checkpoint.ranks else nullcontext():
+                yield from self._run()
 
-    def _run(self) -> Iterator[Completion]:
+    def _run(self) -> Iterator[Completion | Token]:
         model, threads = self.load_model(), torch.get_num_threads()
         if self.device.torch_device.type == "cpu" and self.checkpoint.weight_bytes < SMALL:
             torch.set_num_threads(1)

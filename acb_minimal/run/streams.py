@@ -85,14 +85,8 @@ class StreamingScheduler(Scheduler):
 
 
 def once(requests: Sequence[Request], yielded: Iterable, cancelled: list[Request]) -> Iterator:
-    """What an engine yields, and those that are cancelled meanwhile; EngineError if that is not each request once, when
-    it is finished.
-
-    Args:
-        requests: all of them.
-        yielded: by the engine: requests, and what StreamingScheduler has for tokens.
-        cancelled: grows as requests are, and is emptied here.
-    """
+    """What an engine yields, requests and what StreamingScheduler has for tokens; and those that are `cancelled`
+    meanwhile, which is emptied here. EngineError if that is not each request once, when it is finished."""
     missing, yielded, end = {request.id for request in requests}, iter(yielded), object()
     while (found := cancelled.pop(0) if cancelled else next(yielded, end)) is not end:
         if isinstance(found, Request):
@@ -113,11 +107,7 @@ class Texts:
     """The texts of answers, whose tokens come one by one, and the texts before which they end."""
 
     def __init__(self, decode: Callable[[Sequence[int]], str | None], stops: Sequence[str] = ()):
-        """
-        Args:
-            decode: the text of tokens; None if there is none to be had.
-            stops: what an answer ends before; InputError if one is empty or no text.
-        """
+        """InputError if a stop text is empty, or none. `decode` has the text of tokens; None if there is none."""
         for text in stops:
             if not isinstance(text, str) or not text:
                 raise InputError(f"the stop text is {text!r}; it must have at least one character")

@@ -59,26 +59,16 @@ class Machine(Device, Protocol):
         """What the host reads and writes a buffer of `pinned` through: the same memory as a NumPy array."""
 
     def watch(self, name: str, memory: torch.Tensor, page_size: int | None = None, work: Work | None = None) -> None:
-        """Names memory that host and device, or batch and batch, share: for who checks that they take turns.
-
-        Args:
-            page_size: positions per page, of a KV cache.
-            work: what the memory is for.
-        """
+        """Names memory that host and device, or batch and batch, share: for who checks that they take turns. A KV cache
+        has a page size, in positions; `work` is what the memory is for."""
 
     def engine_code(self) -> AbstractContextManager:
         """Around an engine's code, so that its own torch operations are device work as well."""
 
 
 class BatchDone(NamedTuple):
-    """A batch whose tokens have come back.
-
-    Attributes:
-        time: when, in seconds on the machine's clock.
-        rows: of the batch, without padding.
-        tokens: of the batch, without padding.
-        decodes: whether it was a batch of decodes.
-    """
+    """A batch whose tokens have come back: when, in seconds on the machine's clock; its rows and tokens, without
+    padding; whether it was of decodes."""
 
     time: float
     rows: int
@@ -87,12 +77,11 @@ class BatchDone(NamedTuple):
 
 
 class TimedScheduler(Scheduler):
-    """A scheduler whose work is timed, and can be made to take longer.
+    """A scheduler whose work is timed, and can be made to take longer: by `host_work` seconds in the step of a batch of
+    that number, for a host that has more bookkeeping to do than this one.
 
     Attributes:
         done: the batches whose tokens have come back, in order.
-        host_work: seconds of bookkeeping to add to the step of a batch of that number, for a host that has more to do
-            than this one.
     """
 
     def __init__(self, *args, device: Machine, host_work: Callable[[int], float] = lambda number: 0.0):
@@ -108,10 +97,9 @@ class TimedScheduler(Scheduler):
         return batch
 
     def update(self, batch: Batch, tokens: np.ndarray) -> list[Request]:
-        started, finished = self.device.clock(), super().update(batch, tokens)
-        self.device.spent("update", started, len(batch.rows), batch.number)
-        tokens_of_rows = batch.num_tokens - batch.padding
-        self.done.append(BatchDone(self.device.clock(), len(batch.rows), tokens_of_rows, batch.decodes))
+        started, finished, rows = self.device.clock(), super().update(batch, tokens), len(batch.rows)
+        self.device.spent("update", started, rows, batch.number)
+        self.done.append(BatchDone(self.device.clock(), rows, batch.num_tokens - batch.padding, batch.decodes))
         return finished
 
 
@@ -157,9 +145,9 @@ class TimedModel(Model):
 
     def __init__(self, *args):
         super().__init__(*args)
-        for number, (keys, values) in enumerate(zip(self.cache.keys, self.cache.values, strict=True)):
-            self.device.watch(f"the keys of layer {number}", keys, self.cache.page_size)
-            self.device.watch(f"the values of layer {number}", values, self.cache.page_size)
+        for number, both in enumerate(zip(self.cache.keys, self.cache.values, strict=True)):
+            for what, memory in zip(("keys", "values"), both, strict=True):
+                self.device.watch(f"the {what} of layer {number}", memory, self.cache.page_size)
         for attribute, name in MEMORY.items():
             if hasattr(self, attribute):
                 self.device.watch(name, getattr(self, attribute))
