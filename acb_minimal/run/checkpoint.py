@@ -8,6 +8,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -65,8 +66,8 @@ class Checkpoint:
         self.bundled = self.random or name == "counter"
         with self._served_right():
             if not self.bundled:
-                model_support.check_config(self.config)
-                generation.check_generation(self._generation)
+                for why in chain(model_support.flaws(self.config), generation.flaws(self._generation)):
+                    raise UnsupportedModel(why)
             with torch.device("meta"):
                 model = self._empty()
             self.layers = model_support.attention_layers(model)

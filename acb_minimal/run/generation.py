@@ -1,5 +1,7 @@
 """What a model's generation config asks for: obeyed, or refused by name."""
 
+from collections.abc import Iterator
+
 from transformers import GenerationConfig
 
 from ..sampling import Sampling
@@ -31,8 +33,8 @@ class UnsupportedModel(Exception):
     """A network would be served wrong; the message says why."""
 
 
-def check_generation(config: GenerationConfig) -> None:
-    """UnsupportedModel if a generation config asks for something that is not known to be built in."""
+def flaws(config: GenerationConfig) -> Iterator[str]:
+    """What a generation config asks for that is not known to be built in."""
     for name, value in config.to_dict().items():
         known = value is None or value is False or name in HARMLESS or value in NEUTRAL.get(name, ())
         if name in DRAWN:
@@ -40,7 +42,7 @@ def check_generation(config: GenerationConfig) -> None:
         if name == "eos_token_id":  # obeyed
             known = value is None or all(type(each) is int for each in (value if isinstance(value, list) else [value]))
         if not known:
-            raise UnsupportedModel(
+            yield (
                 f"its generation config has {name} = {value!r}, which this engine does not obey (take it out of "
                 "generation_config.json, or of config.json if there is none, to be served without)"
             )

@@ -92,34 +92,28 @@ AttentionInterface.register(PROBE, _probe_attention)
 AttentionMaskInterface.register(PROBE, _probe_mask)
 
 
-def check_config(config: PretrainedConfig) -> None:
-    """UnsupportedModel if a config speaks of what is not built in, as far as a forward pass without data would not show
-    that."""
+def flaws(config: PretrainedConfig) -> Iterator[str]:
+    """What a config speaks of that is not built in, as far as a forward pass without data would not show that."""
     for settings in (config.to_dict(), config.get_text_config().to_dict()):
         if quantization := settings.get("quantization_config"):
-            kind = quantization.get("quant_method", "in a way of its own")
-            raise UnsupportedModel(f"its weights are quantized ({kind})")
-        for name in settings:
-            if name.startswith(STATES):
-                raise UnsupportedModel(f"it keeps a state beside attention ({name})")
+            yield f"its weights are quantized ({quantization.get('quant_method', 'in a way of its own')})"
+        yield from (f"it keeps a state beside attention ({name})" for name in settings if name.startswith(STATES))
         rope = settings.get("rope_parameters") or {}
         for value in (rope, *rope.values()):  # they can be given for each type of layer
             if isinstance(value, dict) and (kind := value.get("rope_type")) in ("dynamic", "longrope"):
-                raise UnsupportedModel(f"its rotary positions ({kind}) depend on how long a request is")
-        for kind in settings.get("layer_types") or ():
-            if kind not in LAYERS:
-                raise UnsupportedModel(f"it has layers of type {kind!r}; all must be of {', '.join(LAYERS)}")
+                yield f"its rotary positions ({kind}) depend on how long a request is"
+        other = (kind for kind in settings.get("layer_types") or () if kind not in LAYERS)
+        yield from (f"it has layers of type {kind!r}; all must be of {', '.join(LAYERS)}" for kind in other)
     if config.dtype not in (None, *DTYPES):
-        raise UnsupportedModel(f"its weights are {config.dtype}; they must be one of {', '.join(map(str, DTYPES))}")
+        yield f"its weights are {config.dtype}; they must be one of {', '.join(map(str, DTYPES))}"
 
 
 def attention_layers(model: PreTrainedModel) -> list[AttentionLayer]:
     """The attention layers of a model on the meta device, by a forward pass without data, in the order they run;
     UnsupportedModel if what is not in a layer's attention would be lost."""
     takes = inspect.signature(type(model).forward).parameters
-    for name in ("position_ids", "logits_to_keep"):
-        if name not in takes:
-            raise UnsupportedModel(f"its forward pass takes no {name}")
+    if missing := [name for name in ("position_ids", "logits_to_keep") if name not in takes]:
+        raise UnsupportedModel(f"its forward pass takes no {missing[0]}")
     calls: list[AttentionCall] = []
     names = {module: name for name, module in model.named_modules()}
     ids = torch.zeros(1, 1, dtype=torch.int32, device="meta")
@@ -138,11 +132,9 @@ def attention_layers(model: PreTrainedModel) -> list[AttentionLayer]:
             raise UnsupportedModel("in its forward pass the host reads what is on the GPU, and waits for it") from error
         raise UnsupportedModel(f"a forward pass without data ends in {in_one_line(error)}") from error
     config = model.config.get_text_config(decoder=True)
-    if len(calls) != config.num_hidden_layers:
-        raise UnsupportedModel(
-            f"it asks for attention {len(calls)} times through transformers' AttentionInterface; each of its "
-            f"{config.num_hidden_layers} layers must, once"
-        )
+    if len(calls) != (count := config.num_hidden_layers):
+        what = f"it asks for attention {len(calls)} times through transformers' AttentionInterface"
+        raise UnsupportedModel(f"{what}; each of its {count} layers must, once")
     if len({call.module for call in calls}) < len(calls):
         raise UnsupportedModel("some of its layers share one attention")
     for call, kept in zip(calls, DynamicCache(config=config).layers, strict=False):

@@ -3,16 +3,15 @@
 import json
 import time
 
-import numpy as np
 import pytest
 
 from acb_minimal import generate
 from acb_minimal.errors import InputError
 from acb_minimal.models import counter
 from acb_minimal.run.arrivals import Arrivals, Recorded, read_recorded
-from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.engines import chapter_paths
 from acb_minimal.run.options import Options, Scale
+from acb_minimal.run.ranks import Ranks
 from acb_minimal.run.session import Session
 from acb_minimal.run.workload import Job, workload
 
@@ -38,7 +37,10 @@ def test_every_chapter_answers_whoever_comes_when(chapter, load):
     assert session.pool.num_free == session.pool.num_pages
     assert not session.scheduler.coming
     assert not session.scheduler.in_flight
-    for id, life in session.scheduler.lives.items():
+    lives = session.scheduler.lives
+    if "times" in load:  # nobody waits for the one that comes last
+        assert all(life.tokens[-1] < lives["4"].arrived for id, life in lives.items() if id != "4")
+    for id, life in lives.items():
         assert len(life.tokens) == len(next(c.tokens for c in done if c.id == id))
         assert life.arrived < life.tokens[0]
         assert life.tokens == sorted(life.tokens)
@@ -63,20 +65,6 @@ def test_in_a_closed_loop_the_next_comes_when_one_has_ended():
     assert [lives[id].arrived for id in "01"] == [session.started] * 2
     ends = sorted(life.tokens[-1] for life in lives.values())
     assert [lives[str(n)].arrived for n in range(2, 6)] == ends[:4]
-
-
-def test_an_engine_with_a_batch_in_flight_is_given_none_at_once_and_one_without_waits():
-    session = Session(Job(PROMPTS[:2], max_new_tokens=1, arrivals=Arrivals(times=(0.0, 7.0))), "ch5", device="sim")
-    scheduler, clock = session.scheduler, session.device.clock
-    batch = scheduler.schedule()
-    assert len(batch.rows) == 1
-    before = clock()
-    assert scheduler.schedule() is None
-    assert scheduler.has_work()
-    assert clock() - before < 0.01
-    assert [request.id for request in scheduler.update(batch, np.zeros(len(batch.sampled), dtype=np.int32))] == ["0"]
-    assert scheduler.schedule().rows[0].request.id == "1"
-    assert clock() == pytest.approx(scheduler.lives["1"].arrived, abs=1e-4)
 
 
 def test_a_real_clock_sleeps():
@@ -104,26 +92,17 @@ def test_times_of_a_rate_are_those_of_a_poisson_process_and_of_its_seed():
         ({"concurrency": 0}, "the concurrency is 0; it must be at least 1"),
         ({"times": (1.0, -1.0)}, "a request arrives at -1 s; it must be 0 or more"),
         ({"rate": 1.0, "ttft": 0.0}, "the limit for TTFT is 0 ms; it must be more than 0"),
+        ({"times": (0.0,)}, "there are 1 times of arrival for 6 prompts"),
     ],
 )
 def test_what_makes_no_sense_is_refused(given, message):
     with pytest.raises(InputError, match=message):
-        Arrivals(**given)
+        served("ch1", Arrivals(**given))
 
 
-def test_there_is_a_time_for_each_request_and_none_with_ranks(monkeypatch):
-    with pytest.raises(InputError, match="there are 1 times of arrival for 6 prompts"):
-        served("ch1", Arrivals(times=(0.0,)))
-    checkpoint = Checkpoint("counter")
-    monkeypatch.setattr(checkpoint, "ranks", object())
-    with pytest.raises(InputError, match="on several GPUs all requests have to be there from the start"):
-        Session(Job(PROMPTS, arrivals=Arrivals(rate=2.0)), "ch1", checkpoint, device="cpu")
-
-
-def test_options_name_them():
-    assert str(Options(arrivals=Arrivals(rate=2.5))) == "2.5 requests a second arrive, seed 0"
-    assert str(Options(arrivals=Arrivals(concurrency=3))) == "3 clients, each with one request at a time"
-    assert str(Options(arrivals=Arrivals(times=(1.0, 2.0)))) == "2 recorded times of arrival"
+def test_with_several_ranks_all_requests_are_there_from_the_start():
+    with pytest.raises(InputError, match="2 requests a second arrive, seed 0: on several GPUs all requests have to be"):
+        Arrivals(rate=2.0).check(6, Ranks(0, 2, 0, 1.0))
 
 
 def test_a_file_is_read_in_the_order_of_its_times(tmp_path):

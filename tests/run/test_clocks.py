@@ -1,7 +1,5 @@
 """The clocks of a host and a GPU, with made-up ones of which all is known."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
@@ -21,31 +19,21 @@ class Event:
         return float(np.float32(1e3 * (end.seconds - self.seconds)))
 
 
-@pytest.fixture
-def try_to_meet(monkeypatch) -> Callable[[list[tuple[float, float]]], Moment]:
-    """`moment` with tries of which is known how long the GPU takes to come to the event, and the host to hear of it."""
+def test_the_clocks_are_laid_together_where_they_were_closest(monkeypatch):
+    """Of five tries the third takes 0.2 ms and the others several: another process has the GPU."""
+    host, tries = [50.0], iter([(0.009, 0.0), (0.004, 0.0), (0.0001, 0.0001), (0.0, 0.006), (0.003, 0.0)])
 
-    def meet(tries: list[tuple[float, float]]) -> Moment:
-        host, waits = [50.0], iter(tries)
+    class Recorded(Event):
+        def record(self) -> None:  # that the GPU comes late to, and the host hears of later
+            late, self.rest = next(tries)
+            host[0] += late
+            self.seconds = 7.0 + host[0]
 
-        class Recorded(Event):
-            def record(self) -> None:
-                late, self.rest = next(waits)
-                host[0] += late
-                self.seconds = 7.0 + host[0]
+        def synchronize(self) -> None:
+            host[0] += self.rest
 
-            def synchronize(self) -> None:
-                host[0] += self.rest
-
-        monkeypatch.setattr(torch.cuda, "Event", lambda enable_timing: Recorded())
-        return moment(lambda: host[0])
-
-    return meet
-
-
-def test_the_clocks_are_laid_together_where_they_were_closest(try_to_meet):
-    """Five tries, of which the third takes 0.2 ms and the others several: another process has the GPU."""
-    found = try_to_meet([(0.009, 0.0), (0.004, 0.0), (0.0001, 0.0001), (0.0, 0.006), (0.003, 0.0)])
+    monkeypatch.setattr(torch.cuda, "Event", lambda enable_timing: Recorded())
+    found = moment(lambda: host[0])
     assert found.off == pytest.approx(0.0001)
     assert found.seconds == pytest.approx(50.0131)
     assert found.event.seconds - 7.0 == pytest.approx(found.seconds)
