@@ -25,15 +25,7 @@ def acb() -> None:
     """Asynchronous continuous batching, step by step."""
 
 
-for command in (
-    run.run,
-    check.check,
-    check.diff,
-    measure.profile,
-    measure.compare,
-    measure.results,
-    idle.idle,
-):
+for command in (run.run, check.check, check.diff, measure.profile, measure.compare, measure.results, idle.idle):
     app.command()(command)
 app.add_typer(lab.app, name="lab")
 

@@ -8,30 +8,33 @@ from typing import Annotated
 import typer
 
 from ..errors import EngineError, InputError
-from .options import Chapter, check_alone, check_record, console
-
-SECONDS = 15.0
+from .console import check_writable, console
+from .groups import Chapter, option
 
 
 def check(
     command: typer.Context,
     chapter: Chapter,
-    seconds: Annotated[float, typer.Option(help="How long to look for schedules, about.")] = SECONDS,
-    beside: Annotated[str | None, typer.Option(help="A chapter to time it beside.", show_default="the nearest")] = None,
-    replay: Annotated[str | None, typer.Option(help="Instead, show the schedule of this seed, in order.")] = None,
-    deletions: Annotated[bool, typer.Option("--deletions", help="Instead, take away each line that orders.")] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Put the deletions into this file.")] = None,
+    seconds: option(float, "How long to look for schedules, about.") = 15.0,
+    beside: option(str | None, "A chapter to time it beside.", show_default="the nearest") = None,
+    replay: option(str | None, "Instead, show the schedule of this seed, in order.") = None,
+    deletions: option(bool, "Instead, take away each line that orders.", "--deletions") = False,
+    json_file: option(Path | None, "Put the deletions into this file.", "--json") = None,
 ) -> None:
     """Look for races in a chapter's engine, under the schedules of a few small cases, and time it."""
     if replay is not None:
-        check_alone(command, "--replay")
+        _check_alone(command, "--replay")
     if deletions:
-        check_alone(command, "--deletions", "--json")
+        _check_alone(command, "--deletions", "--json")
     if not 0 < seconds < float("inf"):
         raise InputError(f"seconds is {seconds:g}; it must be a number above 0")
     if json_file and not deletions:
         raise InputError(f"nothing to put into {str(json_file)!r}: --json goes with --deletions")
-    check_record(json_file)
+    check_writable(json_file, "--json")
+    if json_file and json_file.exists():
+        from ..measure import result_table
+
+        result_table.load(json_file)  # nothing but such tables may be overwritten
     from ..check import checking, tables
     from ..check.watchdog import Broken, apart
     from ..run.engines import chapter_path
@@ -48,7 +51,7 @@ def check(
             console.print(found.table())
             if json_file:
                 found.save(json_file, file.stem)
-            return
+            clean = True
         else:
             checked = apart(checking.check, chapter, seconds, beside, file=str(file), shown=_spinner())
             console.print(tables.verdict(chapter, checked.found))
@@ -61,6 +64,14 @@ def check(
         raise EngineError(f"{chapter} is not in order: {error}") from None
     if not clean:
         raise typer.Exit(1)
+
+
+def _check_alone(command: typer.Context, name: str, *others: str) -> None:
+    """Whether an option was given with no other than these."""
+    for each in command.command.params:
+        given = command.get_parameter_source(each.name).name == "COMMANDLINE"
+        if given and each.param_type_name == "option" and each.opts[0] not in (name, *others):
+            raise InputError(f"{each.opts[0]} does not go with {name}")
 
 
 @contextmanager

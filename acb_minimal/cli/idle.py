@@ -8,36 +8,30 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..errors import InputError
-from .options import check_apart, check_plot, check_writable, console, draw
+from .console import check_apart, check_plot, console, draw
+from .groups import option
 
+TRACES = (
+    "A trace of torch's profiler, or of `acb profile --trace`; .json or .json.gz. Of two, the second is held against "
+    "the first; of several ranks of one run, each is shown."
+)
 EXPOSED = "Exit with status 1 if the GPU waits for the host longer than this share of a steady step, 0 to 1."
 
 
 def idle(
-    traces: Annotated[
-        list[Path],
-        typer.Argument(
-            help="A trace of torch's profiler, or of `acb profile --trace`; .json or .json.gz. Of two, the second is "
-            "held against the first; of several ranks of one run, each is shown."
-        ),
-    ],
-    begin: Annotated[
-        float, typer.Option("--from", help="Seconds from the trace's start: leave out what is earlier.")
-    ] = 0,
-    end: Annotated[float, typer.Option("--to", help="Leave out what is later.", show_default="all")] = float("inf"),
-    step_ms: Annotated[float | None, typer.Option(help="How long a step takes without the profiler.")] = None,
-    fail_above: Annotated[float | None, typer.Option(help=EXPOSED)] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw a few steady steps: a .png, .svg or .pdf file.")] = None,
-    annotate: Annotated[
-        Path | None, typer.Option(help="Write the trace with steps and gaps added, for Perfetto.")
-    ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write all of it to this file.")] = None,
+    traces: Annotated[list[Path], typer.Argument(help=TRACES)],
+    begin: option(float, "Seconds from the trace's start: leave out what is earlier.", "--from") = 0,
+    end: option(float, "Leave out what is later.", "--to", show_default="all") = float("inf"),
+    step_ms: option(float | None, "How long a step takes without the profiler.") = None,
+    fail_above: option(float | None, EXPOSED) = None,
+    plot: option(Path | None, "Draw a few steady steps: a .png, .svg or .pdf file.") = None,
+    annotate: option(Path | None, "Write the trace with steps and gaps added, for Perfetto.") = None,
+    json_file: option(Path | None, "Write all of it to this file.", "--json") = None,
 ) -> None:
     """Does an engine overlap? How long the GPU of a trace waits for the host in a steady step, and why."""
     check_plot(plot)
-    for file, option in ((annotate, "--annotate"), (json_file, "--json"), (plot, "--plot")):
-        check_writable(file, option)
-        check_apart(file, option, traces)
+    for file, name in ((annotate, "--annotate"), (json_file, "--json"), (plot, "--plot")):
+        check_apart(file, name, traces)
     if fail_above is not None and not 0 <= fail_above <= 1:
         raise InputError(f"--fail-above is {fail_above:g}; it must be from 0 to 1")
     if step_ms is not None and step_ms <= 0:
@@ -53,28 +47,24 @@ def idle(
     if annotate and recordings[0].told:
         raise InputError(f"{str(traces[0])!r} is a trace of ours: it has its batches already")
     found = [idle.analyse(recording, begin, end, step_ms and step_ms / 1e3) for recording in recordings]
-    reports = [report for those in found for report in those]
     ranks = [recording.rank for recording in recordings]
-    of_one_run = None not in ranks and len(set(ranks)) == len(ranks) and len({size for _, size in ranks}) == 1
-    many = len(traces) > 1 and of_one_run
+    many = None not in ranks and len(set(ranks)) == len(ranks) > 1 and len({size for _, size in ranks}) == 1
     if len(traces) > 2 and not many:
         raise InputError(f"{len(traces)} traces, and not of different ranks of one run: give two to compare them")
     if len(traces) == 2 and not many:
         console.print(tables.compare(*map(tables.slowest, found)))
         reports = found[1]
     else:
-        names = [
-            f"rank {rank[0]}, {report.name}" if many else report.name
-            for rank, those in zip(ranks, found, strict=True)
-            for report in those
-        ]
+        both = [(rank, report) for rank, those in zip(ranks, found, strict=True) for report in those]
+        reports = [report for _, report in both]
+        names = [f"rank {rank[0]}, {report.name}" if many else report.name for rank, report in both]
         for name, report in zip(names, reports, strict=True):
             console.print(tables.render(report, name))
         if len(reports) > 1:
             console.print(tables.side_by_side(names, reports))
     if json_file:
-        figures = [[report.figures() for report in those] for those in found]
-        json_file.write_text(json.dumps(dict(zip(map(str, traces), figures, strict=True)), indent=1) + "\n")
+        figures = {str(path): [report.figures() for report in those] for path, those in zip(traces, found, strict=True)}
+        json_file.write_text(json.dumps(figures, indent=1) + "\n")
     if annotate:
         tracks.annotate(traces[0], annotate, recordings[0], reports)
     if plot:
@@ -83,15 +73,11 @@ def idle(
         shown, first, last = tracks.timeline(tables.slowest(reports))
         draw(timeline(shown, first, last, title=traces[0].name), plot)
     if fail_above is not None:
-        _check(reports, fail_above)
-
-
-def _check(reports, share: float) -> None:
-    for report in reports:
-        if report.refusals:
-            raise InputError(f"no verdict from the trace of {report.name}: {report.refusals[0]}")
-    if any(report.typical.exposed > share for report in reports):
-        raise typer.Exit(1)
+        for report in reports:
+            if report.refusals:
+                raise InputError(f"no verdict from the trace of {report.name}: {report.refusals[0]}")
+        if any(report.typical.exposed > fail_above for report in reports):
+            raise typer.Exit(1)
 
 
 def _read(path: Path):

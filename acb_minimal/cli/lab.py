@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from .options import console
+from .console import console
 
 app = typer.Typer(invoke_without_command=True)
 

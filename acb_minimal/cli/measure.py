@@ -8,27 +8,9 @@ import typer
 
 from ..errors import InputError
 from ..run.ranks import is_first, own_file
-from .arrivals import Arriving, choose_arrivals, with_recorded
-from .groups import Engine, Host, Load, grouped
-from .options import (
-    Chapter,
-    JsonFile,
-    Pages,
-    WorkloadName,
-    check_folder,
-    check_plot,
-    check_writable,
-    choose_options,
-    choose_workload,
-    console,
-    draw,
-    print_answer,
-    start_ranks,
-)
-from .sampling import Asked, parse_sampling
-
-Device = Annotated[str, typer.Option(help="auto, cuda or sim.")]
-Batches = Annotated[int, typer.Option(min=1, help="On a GPU, so many typical batches run under torch's profiler.")]
+from .console import check_folder, check_plot, check_writable, console, draw, print_answer
+from .groups import Arriving, Asked, Batches, Chapter, Device, Engine, Host, Load, Pages, WorkloadName, grouped, option
+from .options import choose_arrivals, choose_options, choose_workload, parse_sampling, start_ranks
 
 
 @grouped
@@ -43,9 +25,9 @@ def profile(
     pages: Pages = None,
     engine: Engine,
     batches: Batches = 8,
-    trace: Annotated[Path | None, typer.Option(help="Write a trace of the run, for Perfetto and acb idle.")] = None,
-    kernels: Annotated[Path | None, typer.Option(help="Write what torch's profiler saw of the batches.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw a few steps: a .png, .svg or .pdf file.")] = None,
+    trace: option(Path | None, "Write a trace of the run, for Perfetto and acb idle.") = None,
+    kernels: option(Path | None, "Write what torch's profiler saw of the batches.") = None,
+    plot: option(Path | None, "Draw a few steps: a .png, .svg or .pdf file.") = None,
 ) -> None:
     """Where the time of one chapter's steps goes: `compare` of one chapter, with its trace and timeline."""
     check_writable(trace, "--trace")
@@ -59,7 +41,7 @@ def profile(
     chosen, checkpoint = choose_workload(workload, load, ranks)
     asked = {"sampling": parse_sampling(sampling, checkpoint), "pages": pages}
     options = choose_options(host, engine, ranks, chosen, device, **asked)
-    (done,), _ = _measure(chosen, device, [chapter], checkpoint, options, {"batches": batches})
+    (done,), _ = _measure(chosen, device, [chapter], checkpoint, options, batches=batches)
     if trace:
         done.trace.save_chrome(own_file(trace))
     if kernels and done.kernel_trace:
@@ -74,23 +56,19 @@ def profile(
 def compare(
     *,
     workload: WorkloadName = "demo",
-    chapter: Annotated[list[str] | None, typer.Option(help="Only this chapter; repeatable.")] = None,
+    chapter: option(list[str] | None, "Only this chapter; repeatable.") = None,
     load: Load,
     device: Device = "auto",
     host: Host,
     sampling: Asked = None,
     pages: Pages = None,
     engine: Engine,
-    kernels: Annotated[bool, typer.Option(help="On a GPU, run again under torch's profiler to see kernels.")] = True,
-    runs: Annotated[
-        int, typer.Option(help="On a GPU, of each chapter, an odd number: the one in the middle counts.")
-    ] = 1,
+    kernels: option(bool, "On a GPU, run again under torch's profiler to see kernels.") = True,
+    runs: option(int, "On a GPU, of each chapter, an odd number: the one in the middle counts.") = 1,
     batches: Batches = 8,
-    json_file: JsonFile = None,
-    traces: Annotated[
-        Path | None, typer.Option(help="Write a trace of --batches steps of each chapter into this folder.")
-    ] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw the breakdowns: a .png, .svg or .pdf file.")] = None,
+    json_file: option(Path | None, "Put the figures into this file.", "--json") = None,
+    traces: option(Path | None, "Write a trace of --batches steps of each chapter into this folder.") = None,
+    plot: option(Path | None, "Draw the breakdowns: a .png, .svg or .pdf file.") = None,
     arriving: Arriving,
 ) -> None:
     """Serve one workload through all chapters and put them side by side."""
@@ -106,13 +84,12 @@ def compare(
 
     if json_file and json_file.exists():
         metrics.load(json_file)  # nothing but results may be overwritten, and now is the time to say so
-    chosen, checkpoint = choose_workload(workload, load, ranks)
+    chosen, checkpoint = choose_workload(workload, load, ranks, recorded)
     asked = {"sampling": parse_sampling(sampling, checkpoint), "pages": pages}
-    options = choose_options(host, engine, ranks, chosen, device, **asked)
-    options, chosen = replace(options, arrivals=coming), with_recorded(chosen, checkpoint, recorded)
+    options = replace(choose_options(host, engine, ranks, chosen, device, **asked), arrivals=coming)
     # Under the profiler, launching is slower, and so other batches would be made of who has arrived.
     method = {"runs": runs, "kernels": kernels and not coming, "batches": batches}
-    profiles, entry = _measure(chosen, device, chapter or [], checkpoint, options, method)
+    profiles, entry = _measure(chosen, device, chapter or [], checkpoint, options, **method)
     for done in profiles if traces else []:
         part = done.trace.part(*done.shown(batches))
         facts = metrics.environment(done.device) | {"chapter": done.chapter, "command": metrics.command()}
@@ -123,22 +100,31 @@ def compare(
         _plot_breakdowns(entry, plot)
 
 
-def _measure(workload, device: str, chapters: list[str], checkpoint, options, method: dict) -> tuple[list, dict]:
-    """Measures chapters and prints it all.
+def _measure(workload, device: str, chapters: list[str], checkpoint, options, **method) -> tuple[list, dict]:
+    """Measures chapters and prints it all: the first answers, if they are text; a bar as soon as each is done; tables.
+
+    Args:
+        method: fields of a Method.
 
     Returns:
         Their profiles, and what to store of them.
     """
     from ..measure import compare, result_table
 
-    method, done = compare.Method(**method), []
+    done = []
     with console.status(f"{workload.name}: the first chapter") as status:
-        found = compare.compare(workload, device, chapters, checkpoint, options, status.update, method)
-        for profile in found:
+        told = status.update, compare.Method(**method)
+        for profile in compare.compare(workload, device, chapters, checkpoint, options, *told):
             done.append(profile)
             entry = compare.entry(workload, done)
             if len(done) == 1:
-                _print_beginning(workload, profile, result_table.title(entry))
+                if workload.prompt_tokens is None:
+                    for prompt, completion in list(zip(workload.prompts(0), profile.completions, strict=True))[:5]:
+                        print_answer(prompt, completion.text, whole=False)
+                    console.print()
+                console.print(result_table.title(entry), highlight=False)
+                if profile.breakdown:
+                    console.print(result_table.legend())
             if profile.breakdown and done[0].breakdown:
                 longest = 1.1 * done[0].breakdown.step
                 speedup = None if len(chapters) == 1 else profile.speedup
@@ -163,19 +149,6 @@ def _print_comparison(entry: dict) -> None:
         console.print(table)
 
 
-def _print_beginning(workload, profile, title: str) -> None:
-    """The first answers, if they are text, what is compared, and what the bars to come are made of."""
-    from ..measure import result_table
-
-    if workload.prompt_tokens is None:
-        for prompt, completion in list(zip(workload.prompts(0), profile.completions, strict=True))[:5]:
-            print_answer(prompt, completion.text, whole=False)
-        console.print()
-    console.print(title, highlight=False)
-    if profile.breakdown:
-        console.print(result_table.legend())
-
-
 def _plot_breakdowns(entry: dict, file: Path) -> None:
     from ..measure import result_table
     from ..pictures.breakdown import breakdown
@@ -186,7 +159,7 @@ def _plot_breakdowns(entry: dict, file: Path) -> None:
 
 def results(
     file: Annotated[Path, typer.Argument(help="What `acb compare --json` wrote.")],
-    plot: Annotated[Path | None, typer.Option(help="Draw the breakdowns, each workload to NAME-WORKLOAD.")] = None,
+    plot: option(Path | None, "Draw the breakdowns, each workload to NAME-WORKLOAD.") = None,
 ) -> None:
     """Show stored results as they looked when they were measured."""
     check_plot(plot)

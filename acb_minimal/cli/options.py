@@ -1,145 +1,131 @@
-"""What the commands of `acb` share: their options, the console, and the checks that come before any work."""
+"""What options of `acb` ask for: a workload and its model, Options, Sampling, Arrivals, Ranks. Raises InputError."""
 
+import dataclasses
 import math
 import os
 import sys
-from pathlib import Path
-from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from ..errors import InputError
-from .groups import Engine, Host, Load
-
-console = Console()
-
-Chapter = Annotated[str, typer.Argument(help="A chapter (ch1_sync, ch1), or the path of a file with an Engine.")]
-WORKLOADS = "demo, long, wide, small or headline."
-WorkloadName = Annotated[str, typer.Option(help=WORKLOADS)]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Put the figures into this file.")]
-Pages = Annotated[
-    int | None, typer.Option(metavar="N", help="KV pages.", show_default="as many as --max-running requests need")
-]
+from .console import console
+from .groups import Arriving, Engine, Host, Load
 
 
-def print_answer(prompt: str, text: str, whole: bool) -> None:
-    """On one line, cut to the width of the terminal unless `whole`."""
-    console.print(Text(f"{prompt} -> {text}"), no_wrap=True, overflow="ignore" if whole else "ellipsis", crop=not whole)
+def choose_workload(name: str, load: Load, ranks=None, recorded=()):
+    """The Workload of that name with what is to be changed of it, and its Checkpoint, which is not loaded.
 
+    What cannot be served is refused here, before prompts are drawn for it.
 
-def draw(figure, file: Path) -> None:
-    """Writes a matplotlib figure to where `--plot` wants it, and says so."""
-    figure.savefig(file)
-    console.print(f"wrote {file}", highlight=False, soft_wrap=True)
-
-
-def check_alone(command: typer.Context, option: str, *others: str) -> None:
-    """Whether an option was given by itself, or with no more than `others`.
-
-    Raises:
-        InputError: there is another option on the command line.
+    Args:
+        recorded: requests of a file, as choose_arrivals returns them, which are served in place of its own.
     """
-    for parameter in command.command.params:
-        name = parameter.opts[0]
-        given = command.get_parameter_source(parameter.name).name == "COMMANDLINE"
-        if given and parameter.param_type_name == "option" and name not in (option, *others):
-            raise InputError(f"{name} does not go with {option}")
+    from ..run.workload import check_max_running
+    from ..run.workload import workload as find_workload
 
+    changes = dict(vars(load))
+    workload = find_workload(name).override(prompt_tokens=changes.pop("context"), **changes)
+    check_max_running(workload.max_running, workload.max_batch_tokens)
+    from ..run.checkpoint import Checkpoint  # takes seconds: torch, transformers
 
-def check_writable(file: Path | None, option: str) -> None:
-    """Whether a file can be written; None is none to write.
-
-    Raises:
-        InputError: it cannot.
-    """
-    if file is None:
-        return
-    if file.is_dir() or not file.parent.is_dir():
-        raise InputError(f"cannot write {str(file)!r}: {option} takes the path of a file in a folder that exists")
-    if not os.access(file if file.exists() else file.parent, os.W_OK):
-        raise InputError(f"cannot write {str(file)!r}: it is not permitted; give another file with {option}")
-
-
-def check_apart(file: Path | None, option: str, sources: list[Path]) -> None:
-    """Whether a file that is to be written is none of those that are read, and no pipe or device.
-
-    Raises:
-        InputError: it is, under whatever name.
-    """
-    if file is None or not file.exists():
-        return
-    if any(source.exists() and file.samefile(source) for source in sources):
-        raise InputError(f"{option} {str(file)!r} is a trace that is read: give another file")
-    if not file.is_file():
-        raise InputError(f"cannot write {str(file)!r}: {option} takes the path of a file, not of a pipe or a device")
-
-
-def check_folder(folder: Path | None, option: str) -> None:
-    """Whether files can be written into a folder; None is none to write into.
-
-    Raises:
-        InputError: they cannot.
-    """
-    if folder and not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise InputError(f"cannot write into {str(folder)!r}: {option} takes a folder that can be written to")
-
-
-def check_plot(file: Path | None) -> None:
-    """Whether a picture can be written there.
-
-    Raises:
-        InputError: it cannot.
-    """
-    check_writable(file, "--plot")
-    if file and file.suffix not in (".png", ".svg", ".pdf"):
-        raise InputError(f"cannot draw {str(file)!r}: its name must end in .png, .svg or .pdf")
-
-
-def check_record(file: Path | None) -> None:
-    """Whether tables of figures can be kept there: nothing but such tables may be overwritten.
-
-    Raises:
-        InputError: they cannot.
-    """
-    from ..measure import result_table
-
-    check_writable(file, "--json")
-    if file and file.exists():
-        result_table.load(file)
+    checkpoint = Checkpoint(workload.model, ranks)
+    lengths = {f"request {number} of the arrivals": (each.prompt_tokens, each.new_tokens)
+               for number, each in enumerate(recorded)}  # fmt: skip
+    if not recorded and workload.prompt_tokens:
+        lengths[f"workload {name!r}"] = workload.prompt_tokens, workload.new_tokens
+    for what, (prompt, new) in lengths.items():
+        if prompt + new - 1 > checkpoint.max_positions:
+            raise InputError(f"{what}: {prompt} prompt + {new} new tokens are past the model's "
+                             f"{checkpoint.max_positions} positions")  # fmt: skip
+    return workload.recorded(list(lengths.values())) if recorded else workload, checkpoint
 
 
 def choose_options(host: Host, engine: Engine, ranks, workload=None, device: str = "auto", **others):
     """The Options that the command line asks for.
 
     Args:
-        ranks: as Checkpoint takes them.
         workload: the Workload that is to be timed, if it is. Its own scale and host work hold on the simulated GPU.
-        device: as Session takes it.
         others: of the fields of Options, as they are.
-
-    Raises:
-        InputError: they make no sense.
     """
     from ..run.devices import is_simulated
     from ..run.options import Options
 
-    timed = workload if workload is not None and is_simulated(device) and workload.model == "counter" else None
-    if host.host_work is not None:
-        others["host_work"] = host.host_work / 1e3
-    elif timed:
-        others["host_work"] = timed.host_work
-    others |= vars(engine)
-    del others["gpus"], others["rank_timeout"]
-    return Options(
-        scale=timed.scale if timed else None,
-        gpus=ranks.count if ranks else 1,
-        launching=None if host.launching is None else host.launching / 1e3,
-        grammar=host.grammar,
-        mask_work=(host.mask_work or 0.0) / 1e3,
-        **others,
-    )
+    if workload and is_simulated(device) and workload.model == "counter":
+        others |= {"scale": workload.scale, "host_work": workload.host_work}
+    for name in ("host_work", "launching", "mask_work"):
+        if (asked := getattr(host, name)) is not None:
+            others[name] = asked / 1e3
+    others |= {name: value for name, value in vars(engine).items() if name not in ("gpus", "rank_timeout")}
+    return Options(grammar=host.grammar, gpus=ranks.count if ranks else 1, **others)
+
+
+def choose_arrivals(asked: Arriving, load: Load):
+    """The Arrivals that the command line asks for, None if it asks for none, and the requests of its file, if any."""
+    from ..run.arrivals import Arrivals, read_recorded
+
+    for name in ("requests", "context", "new_tokens"):
+        if asked.arrivals is not None and (value := getattr(load, name)) is not None:
+            raise InputError(f"--{name.replace('_', '-')} {value} does not go with --arrivals: its file says that")
+    ways = {"--rate": asked.rate, "--concurrency": asked.concurrency, "--arrivals": asked.arrivals}
+    given = [f"{name} {value}" for name, value in ways.items() if value is not None]
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)} do not go together: give one of them")
+    if not given:
+        for name, value in (("--ttft-ms", asked.ttft_ms), ("--tpot-ms", asked.tpot_ms)):
+            if value is not None:
+                raise InputError(f"{name} {value:g} needs arrivals: give --rate, --concurrency or --arrivals")
+        return None, []
+    recorded = read_recorded(asked.arrivals) if asked.arrivals else []
+    times = tuple(each.at for each in recorded) if asked.arrivals else None
+    ttft, tpot = (ms and ms / 1e3 for ms in (asked.ttft_ms, asked.tpot_ms))
+    return Arrivals(asked.rate, asked.concurrency, times, ttft=ttft, tpot=tpot), recorded
+
+
+def choose_sampling(checkpoint, **asked):
+    """The Sampling that the command line asks for: what the model's generation config says, but for what is given.
+
+    Args:
+        asked: fields of a Sampling, None where nothing is said; logit_bias as the command line has it.
+
+    Returns:
+        None if nothing is asked for.
+    """
+    asked = {name: value for name, value in asked.items() if value not in (None, []) and value is not False}
+    if not asked:
+        return None
+    if "logit_bias" in asked:
+        pairs = [_pair("--logit-bias", text, "ID=VALUE, as in 9=2.5") for text in asked["logit_bias"]]
+        asked["logit_bias"] = {_number("--logit-bias", name, int): value for name, value in pairs}
+    return dataclasses.replace(checkpoint.sampling, **asked)
+
+
+def parse_sampling(texts: list[str] | None, checkpoint):
+    """The same from `--sampling NAME=VALUE`, as often as given."""
+    from ..sampling import Sampling
+
+    kinds = {field.name: type(field.default) for field in dataclasses.fields(Sampling)}
+    known = [name for name, kind in kinds.items() if kind in (int, float)]
+    asked = {}
+    for text in texts or []:
+        name, value = _pair("--sampling", text, "NAME=VALUE, as in temperature=0.8")
+        if name not in known:
+            raise InputError(f"--sampling {text}: it takes {', '.join(known)}")
+        asked[name] = _number("--sampling", text.partition("=")[2], int) if kinds[name] is int else value
+    return choose_sampling(checkpoint, **asked)
+
+
+def _pair(option: str, text: str, form: str) -> tuple[str, float]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"{option} {text}: it takes {form}")
+    return name, _number(option, value, float)
+
+
+def _number(option: str, text: str, kind: type):
+    try:
+        return kind(text)
+    except ValueError:
+        raise InputError(f"{option}: {text!r} is no {'whole ' if kind is int else ''}number") from None
 
 
 def start_ranks(gpus: int | None, device: str, timeout: float):
@@ -148,12 +134,9 @@ def start_ranks(gpus: int | None, device: str, timeout: float):
     Starts them, if they are more than one and nobody has, and then ends this process when they have ended.
 
     Args:
-        gpus: how many, as asked for.
-        device: as Session takes it.
         timeout: as Ranks has it.
 
     Raises:
-        InputError: there are no so many GPUs, or the device is not one that ranks can have.
         RankError: a rank has ended in an error.
     """
     from ..run.ranks import Ranks, is_first, is_rank, launch, world_size
@@ -185,35 +168,3 @@ def start_ranks(gpus: int | None, device: str, timeout: float):
     if not is_rank():
         raise typer.Exit(launch(count, sys.argv[1:]))
     return Ranks.here(timeout).join(kind)
-
-
-def choose_workload(name: str, load: Load, ranks=None):
-    """The workload of that name with what is to be changed of it, and its model, which is not loaded.
-
-    What cannot be served is refused here, before prompts are drawn for it.
-
-    Args:
-        name: of the workload.
-        ranks: as Checkpoint takes them.
-
-    Returns:
-        A Workload and a Checkpoint.
-
-    Raises:
-        InputError: there is no such workload or model, or a change makes no sense.
-    """
-    from ..run.workload import check_max_running
-    from ..run.workload import workload as find_workload
-
-    changes = dict(vars(load))
-    workload = find_workload(name).override(prompt_tokens=changes.pop("context"), **changes)
-    check_max_running(workload.max_running, workload.max_batch_tokens)
-    from ..run.checkpoint import Checkpoint  # takes seconds: torch, transformers
-
-    checkpoint = Checkpoint(workload.model, ranks)
-    if workload.prompt_tokens and workload.prompt_tokens + workload.new_tokens - 1 > checkpoint.max_positions:
-        raise InputError(
-            f"workload {name!r}: {workload.prompt_tokens} prompt + {workload.new_tokens} new tokens are past the "
-            f"model's {checkpoint.max_positions} positions"
-        )
-    return workload, checkpoint

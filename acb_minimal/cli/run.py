@@ -6,56 +6,42 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
 
 import typer
 from rich.text import Text
 
 from ..errors import InputError
 from ..run.ranks import is_first
-from .arrivals import Arriving, choose_arrivals, with_recorded
-from .groups import Engine, Host, Load, grouped
-from .options import (
-    WORKLOADS,
-    Chapter,
-    Pages,
-    check_writable,
-    choose_options,
-    choose_workload,
-    console,
-    print_answer,
-    start_ranks,
-)
-from .sampling import Draws, Mistake, choose_sampling
+from .console import check_writable, console, print_answer
+from .groups import WORKLOADS, Arriving, Chapter, Draws, Engine, Host, Load, Mistake, Pages, grouped, option
+from .options import choose_arrivals, choose_options, choose_sampling, choose_workload, start_ranks
 
 
 @grouped
 def run(
     *,
     chapter: Chapter,
-    prompt: Annotated[list[str] | None, typer.Option(help="A prompt of text; repeatable.")] = None,
-    workload: Annotated[str | None, typer.Option(help=WORKLOADS, show_default="demo")] = None,
+    prompt: option(list[str] | None, "A prompt of text; repeatable.") = None,
+    workload: option(str | None, WORKLOADS, show_default="demo") = None,
     load: Load,
-    device: Annotated[str, typer.Option(help="auto, cuda, sim or cpu.")] = "auto",
+    device: option(str, "auto, cuda, sim or cpu.") = "auto",
     host: Host,
     pages: Pages = None,
-    page_size: Annotated[
-        int | None, typer.Option(metavar="N", help="Positions in a KV page.", show_default="64")
-    ] = None,
+    page_size: option(int | None, "Positions in a KV page.", metavar="N", show_default="64") = None,
     engine: Engine,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write figures and tokens to this file.")] = None,
+    json_file: option(Path | None, "Write figures and tokens to this file.", "--json") = None,
     draws: Draws,
-    stop: Annotated[list[str] | None, typer.Option(help="End an answer before this text; repeatable.")] = None,
+    stop: option(list[str] | None, "End an answer before this text; repeatable.") = None,
     mistake: Mistake = None,
     arriving: Arriving,
 ) -> None:
     """Serve prompts, or a workload, through one chapter's engine."""
     check_writable(json_file, "--json")
-    if prompt:
-        of_workload = {"workload": workload, "requests": load.requests, "context": load.context}
-        for name, value in (of_workload | {"arrivals": arriving.arrivals}).items():
-            if value is not None:
-                raise InputError(f"--{name} {value} does not go with --prompt: it describes a workload")
+    of_workload = {"workload": workload, "requests": load.requests, "context": load.context,
+                   "arrivals": arriving.arrivals}  # fmt: skip
+    for name, value in of_workload.items() if prompt else ():
+        if value is not None:
+            raise InputError(f"--{name} {value} does not go with --prompt: it describes a workload")
     coming, recorded = choose_arrivals(arriving, load)
     ranks = start_ranks(engine.gpus, device, engine.rank_timeout)
     limits = {"stop": stop or []} | ({} if page_size is None else {"page_size": page_size})
@@ -69,14 +55,14 @@ def run(
 
         checkpoint = Checkpoint("counter" if load.model is None else load.model, ranks)
     else:
-        chosen, checkpoint = choose_workload("demo" if workload is None else workload, load, ranks)
-        job = with_recorded(chosen, checkpoint, recorded).job(checkpoint.vocab_size, **limits)
+        chosen, checkpoint = choose_workload(workload or "demo", load, ranks, recorded)
+        job = chosen.job(checkpoint.vocab_size, **limits)
     from ..run.session import Session
 
     asked = {"sampling": choose_sampling(checkpoint, **vars(draws)), "pages": pages, "mistake": mistake}
     options = choose_options(host, engine, ranks, arrivals=coming, **asked)
     session = Session(job, chapter, checkpoint, device, options)
-    _print_refused(session.refused)
+    _print_refused(list(session.refused.values()))
     if not session.requests:
         raise typer.Exit(2)
 
@@ -91,9 +77,7 @@ def run(
                 told = " ".join(f"{each:.2f}" for each in completion.logprobs)
                 console.print(f"log probabilities: {told}", highlight=False, soft_wrap=True)
             finished()
-    _print_figures(session, chapter)
-    if json_file and is_first():
-        _write_json(json_file, session, chapter, completions)
+    _tell(session, chapter, completions, json_file if is_first() else None)
     if session.refused:
         raise typer.Exit(1)
 
@@ -109,69 +93,59 @@ def _progress(session) -> Iterator[Callable[[], None]]:
         def render(self, task) -> Text:
             return Text(f"{sum(len(request.generated) for request in session.requests):,} tokens")
 
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TokensColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-        refresh_per_second=4,
-    ) as progress:
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TokensColumn(), TimeElapsedColumn()
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, disable=hidden, transient=True, refresh_per_second=4) as progress:
         task = progress.add_task("requests finished", total=len(session.requests))
         session.progress = lambda text: progress.reset(task, description=text or "requests finished")
         yield lambda: progress.advance(task)
 
 
-def _print_refused(refused: dict[str, str], most: int = 5) -> None:
-    for reason in list(refused.values())[:most]:
+def _print_refused(reasons: list[str], most: int = 5) -> None:
+    more = [f"{len(reasons) - most} more"] if len(reasons) > most else []
+    for reason in [*reasons[:most], *more]:
         print(f"refused: {reason}", file=sys.stderr)
-    if len(refused) > most:
-        print(f"refused: {len(refused) - most} more", file=sys.stderr)
 
 
-def _print_figures(session, chapter: str) -> None:
+def _tell(session, chapter: str, completions, file: Path | None) -> None:
+    """Prints the figures of a run, and writes them and the tokens to a file, if there is one."""
     from ..measure import latency
-    from ..measure.metrics import Metrics
+    from ..measure.metrics import Metrics, command, environment
     from ..trace.formatting import table
 
-    figures = Metrics.of(session)
+    figures, waited = Metrics.of(session), latency.of_session(session)
     decode = figures.ms_per_decode_step
     title = filter(None, (chapter, session.checkpoint.name, session.device.name, str(session.options)))
     console.print(Text(", ".join(title), style="italic"))
     made = table("", "", "")
     made.show_header = False
-    made.add_row("requests", f"{figures.requests:,}")
-    made.add_row("prompt tokens", f"{figures.prompt_tokens:,}")
-    made.add_row("new tokens", f"{figures.new_tokens:,}")
-    made.add_row("seconds", f"{figures.seconds:.2f}")
-    made.add_row("new tokens/s", f"{figures.tokens_per_second:,.0f}")
-    made.add_row(f"ms per step (mean of {figures.steps:,})", f"{figures.ms_per_step:.2f}")
-    made.add_row("ms per decode step (median)", "-" if decode is None else f"{decode:.2f}")
+    for name, value in {
+        "requests": f"{figures.requests:,}",
+        "prompt tokens": f"{figures.prompt_tokens:,}",
+        "new tokens": f"{figures.new_tokens:,}",
+        "seconds": f"{figures.seconds:.2f}",
+        "new tokens/s": f"{figures.tokens_per_second:,.0f}",
+        f"ms per step (mean of {figures.steps:,})": f"{figures.ms_per_step:.2f}",
+        "ms per decode step (median)": "-" if decode is None else f"{decode:.2f}",
+    }.items():
+        made.add_row(name, value)
     console.print(made)
     if session.parts.drafts and (drafted := session.scheduler.drafted):
         accepted = session.scheduler.accepted
         console.print(f"drafts accepted: {accepted:,} of {drafted:,} ({accepted / drafted:.0%})", highlight=False)
-    if waited := latency.stored(latency.of_session(session)):
+    if kept := latency.stored(waited):
         console.print()
-        console.print(latency.table(waited))
-
-
-def _write_json(file: Path, session, chapter: str, completions) -> None:
-    from ..measure import latency
-    from ..measure.metrics import Metrics, command, environment
-
-    record = {
-        "command": command(),
-        "environment": environment(session.device),
-        "chapter": chapter,
-        "model": session.checkpoint.name,
-        "dials": str(session.options),
-        "figures": dataclasses.asdict(Metrics.of(session)),
-        **({"latency": latency.stored(waited)} if (waited := latency.of_session(session)) else {}),
-        "refused": session.refused,
-        "completions": [dataclasses.asdict(completion) for completion in completions],
-    }
-    file.write_text(json.dumps(record, indent=1) + "\n")
+        console.print(latency.table(kept))
+    if file:
+        record = {
+            "command": command(),
+            "environment": environment(session.device),
+            "chapter": chapter,
+            "model": session.checkpoint.name,
+            "dials": str(session.options),
+            "figures": dataclasses.asdict(figures),
+            **({"latency": kept} if waited else {}),
+            "refused": session.refused,
+            "completions": [dataclasses.asdict(completion) for completion in completions],
+        }
+        file.write_text(json.dumps(record, indent=1) + "\n")

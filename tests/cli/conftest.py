@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from acb_minimal.cli import app, options
+from acb_minimal.cli import app, console
 
 
 class Done(NamedTuple):
@@ -19,8 +19,8 @@ class Done(NamedTuple):
 def acb(monkeypatch, capsys):
     """Runs the command on a machine without CUDA: acb("run", "ch1") -> Done."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(options.console, "_width", 120)
-    monkeypatch.setattr(options.console, "_height", 50)
+    monkeypatch.setattr(console.console, "_width", 120)
+    monkeypatch.setattr(console.console, "_height", 50)
 
     def run(*arguments) -> Done:
         monkeypatch.setattr(sys, "argv", ["acb", *map(str, arguments)])

@@ -7,7 +7,7 @@ import shlex
 import pytest
 import typer
 
-from acb_minimal.cli import app, options
+from acb_minimal.cli import app, console
 from acb_minimal.course.labs import judging, telling
 from acb_minimal.course.labs.lab import LABS
 from acb_minimal.course.labs.started import Started, start
@@ -44,7 +44,7 @@ def test_the_list_names_all_labs_and_says_how_far_one_is(lab, tmp_path):
 
 
 def test_nothing_of_the_list_is_cut_off_in_80_columns(lab, monkeypatch):
-    monkeypatch.setattr(options.console, "_width", 80)
+    monkeypatch.setattr(console.console, "_width", 80)
     lines = [line.split() for line in lab().stdout.splitlines()]
     assert set(LABS) <= {line[0] for line in lines if line}
     assert {each.goal for each in LABS.values()} - {""} <= {word for line in lines for word in line}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from acb_minimal.cli import app, options
+from acb_minimal.cli import app, console
 from acb_minimal.course.labs import judging
 from acb_minimal.course.labs.lab import LABS
 from acb_minimal.course.labs.started import start
@@ -53,8 +53,8 @@ def learners() -> None:
 def terminal(tmp_path, monkeypatch):
     """A folder to work in, and a terminal of 88 columns, with a last word that is short."""
     monkeypatch.setattr(judging, "SECONDS", 0.1)
-    monkeypatch.setattr(options.console, "_width", 88)
-    monkeypatch.setattr(options.console, "_height", 50)
+    monkeypatch.setattr(console.console, "_width", 88)
+    monkeypatch.setattr(console.console, "_height", 50)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.chdir(tmp_path)
 

@@ -34,8 +34,7 @@ def test_every_module_class_and_function_is_there(sections):
     missing = [
         member.path
         for member in public(package)
-        if member.path not in sections
-        and member.name != "main"  # of a program: its module says what it is for
+        if member.path not in sections and member.name != "main"  # of a program: its module says what it is for
     ]
     assert not missing, f"not in docs/reference, or without a docstring: {', '.join(missing)}"
 
