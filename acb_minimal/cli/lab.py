@@ -17,9 +17,9 @@ Where = Annotated[str, typer.Argument(metavar="LAB", help="A started lab: its fo
 def lab(command: typer.Context) -> None:
     """Build the engines yourself, find bugs, and be judged. Alone: the labs, and how far you are."""
     if command.invoked_subcommand is None:
-        from ..course.labs import listing, started
+        from ..course.labs import started, telling
 
-        console.print(listing.listing(started.furthest(started.inside(started.home()))))
+        console.print(telling.listing(started.furthest(started.home())))
 
 
 @app.command()
@@ -27,11 +27,10 @@ def watch(
     name: Annotated[str | None, typer.Argument(help="The lab to begin with.", show_default="the next")] = None,
 ) -> None:
     """Judge on every save, and go on to the next lab by itself; with keys for hints, a list and more."""
-    from ..course.labs import lab, listing, started, watching
+    from ..course.labs import lab, started, watching
 
     home = started.home()
-    done = listing.solved(started.furthest(started.inside(home)))
-    watching.watch(home, lab.find(name) if name else lab.following(None, done), console)
+    watching.watch(home, lab.find(name) if name else started.following(started.furthest(home)), console)
 
 
 @app.command()
@@ -98,9 +97,9 @@ def reset(where: Where = ".") -> None:
 @app.command()
 def report(folders: Annotated[list[Path], typer.Argument(help="A folder for each learner, with labs in it.")]) -> None:
     """Show a class: who is where, and who is stuck at what."""
-    from ..course.labs import listing, started
+    from ..course.labs import started, telling
 
     for path in folders:
         if not path.is_dir():
             raise InputError(f"no folder {str(path)!r}: give one for each learner, with their labs in it")
-    console.print(listing.report({str(path): started.furthest(started.inside(path)) for path in folders}))
+    console.print(telling.report({str(path): started.furthest(path) for path in folders}))

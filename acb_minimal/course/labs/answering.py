@@ -19,23 +19,14 @@ PRINTED = 10  # lines of an engine that are shown
 
 
 class Answer(NamedTuple):
-    """One bit of what there is to say.
+    """One bit of what there is to say."""
 
-    Attributes:
-        shown: to be printed; from another process it comes as a terminal's text, a str.
-        said: in a few words, what is not as it should be; before the last bit, what is being done.
-        last: whether that was all.
-        passed: whether the lab is solved.
-        copied: whether the engine is the chapter's or the solution's text.
-        bubble: its share of a step; None if the engine could not be timed.
-    """
-
-    shown: RenderableType
-    said: str
+    shown: RenderableType  # from another process it comes as a terminal's text, a str
+    said: str  # in a few words, what is not as it should be; before the last bit, what is being done
     last: bool = False
-    passed: bool = False
-    copied: bool = False
-    bubble: float | None = None
+    passed: bool = False  # whether the lab is solved
+    copied: bool = False  # whether the engine is the chapter's or the solution's text
+    bubble: float | None = None  # its share of a step; None if the engine could not be timed
 
 
 def answers(lab: Lab, file: Path, bubbles: list[float], progress: Callable[[str], None]) -> Iterator[Answer]:
@@ -47,14 +38,13 @@ def answers(lab: Lab, file: Path, bubbles: list[float], progress: Callable[[str]
     """
     from . import judging, steps
 
-    def ask(work: Callable, *more):
+    def ask(work: Callable, *more) -> judging.Ruling:
         return judging.in_its_process(work, lab, file, *more, progress=progress)
 
     found = ask(judging.quick)
-    bubble = None if found.pace is None else steps.share(found.pace)
-    picture = []
+    bubble, picture = None, []
     if found.pace is not None:
-        picture = [Text(), *steps.picture([found.pace, judging.goal_pace(lab.name)])]
+        bubble, picture = steps.share(found.pace), [Text(), *steps.picture([found.pace, steps.goal_pace(lab.name)])]
         if any(round(100 * each) != round(100 * bubble) for each in bubbles):
             picture.append(Text(f"Your bubbles so far: {', '.join(f'{each:.0%}' for each in [*bubbles, bubble])}"))
     if found.so_far:

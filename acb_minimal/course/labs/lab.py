@@ -11,7 +11,6 @@ import re
 import textwrap
 import tomllib
 from collections import Counter, defaultdict
-from collections.abc import Container
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,15 +32,10 @@ TELLING = 3  # commented lines of a solution that nobody writes word for word
 
 @dataclass(frozen=True)
 class Way:
-    """Another right way.
-
-    Attributes:
-        says: what it is.
-        source: an engine that goes it; None if it is advice alone.
-    """
+    """Another right way."""
 
     says: str
-    source: str | None
+    source: str | None  # an engine that goes it; None if it is advice alone
 
     @classmethod
     def read(cls, lab: str, solution: str, says: str, changes: list[tuple[str, str]] = ()) -> "Way":
@@ -55,49 +49,28 @@ class Way:
 
 @dataclass(frozen=True)
 class Lab:
-    """A lab: a builder, from one chapter's engine to the next one's, or a hunt for the bug in an engine.
-
-    Attributes:
-        name: one word.
-        kind: "build" or "hunt".
-        title: of a builder its aim, of a hunt the symptom.
-        task: what is asked for, a few sentences.
-        starter: the engine that a learner gets.
-        solution: an engine that passes; of a hunt, with the smallest change known.
-        goal: the chapter that the learner's engine has to be as fast as; empty: as fast as the solution.
-        hints: from a question to nearly the line.
-        others: what other right ways there are.
-        start: of a builder, the chapter that it comes from.
-        found: of a hunt, what the bug is called.
-        threads: of a hunt, where engines in use have had it, as "owner/repository#number".
-        one_forward: whether a step may have no more than one forward pass.
-        waits: how often the host may wait in a step.
-        streams: in how many streams upload, forward pass and download have to be.
-        slots: how many slots the batches have to take turns with.
-        hidden: host work for the next batch that has to be done while one is on the GPU, by the names of spans.
-        reserve: whether the engine says how many positions to reserve for drafts, and may say no more than it needs.
-        firsts: whether first tokens have to be handed out as soon as by the goal.
-    """
+    """A lab: a builder, from one chapter's engine to the next one's, or a hunt for the bug in an engine. What the judge
+    asks for besides order and right tokens is at its end."""
 
     name: str
     kind: Literal["build", "hunt"]
-    title: str
+    title: str  # of a builder its aim, of a hunt the symptom
     task: str
-    starter: str
-    solution: str
-    goal: str
-    hints: tuple[str, ...]
+    starter: str  # the engine that a learner gets
+    solution: str  # an engine that passes; of a hunt, with the smallest change known
+    goal: str  # the chapter that the learner's engine has to be as fast as; empty: as fast as the solution
+    hints: tuple[str, ...]  # from a question to nearly the line
     others: tuple[Way, ...]
-    start: str = ""
-    found: str = ""
-    threads: tuple[str, ...] = ()
-    one_forward: bool = False
-    waits: int | None = None
-    streams: int = 1
-    slots: int = 1
-    hidden: tuple[str, ...] = ()
-    reserve: bool = False
-    firsts: bool = False
+    start: str = ""  # of a builder, the chapter that it comes from
+    found: str = ""  # of a hunt, what the bug is called
+    threads: tuple[str, ...] = ()  # of a hunt, where engines in use have had it, as "owner/repository#number"
+    one_forward: bool = False  # a step may have no more than one forward pass
+    waits: int | None = None  # how often the host may wait in a step
+    streams: int = 1  # that upload, forward pass and download have to be in
+    slots: int = 1  # that the batches have to take turns with
+    hidden: tuple[str, ...] = ()  # spans of host work for the next batch that have to lie beside a batch on the GPU
+    reserve: bool = False  # the engine says how many positions to reserve for drafts, and may say no more than it needs
+    firsts: bool = False  # first tokens have to be handed out as soon as by the goal
 
     @classmethod
     def read(cls, name: str) -> "Lab":
@@ -111,8 +84,7 @@ class Lab:
         solution = (own if own.is_file() else chapter_path(kept["goal"])).read_text()
         kept["others"] = tuple(Way.read(name, solution, **way) for way in kept["others"])
         kept["hints"] = tuple(map(_line, kept["hints"]))
-        for part in ("threads", "hidden"):
-            kept[part] = tuple(kept.get(part, ()))
+        kept |= {part: tuple(kept.get(part, ())) for part in ("threads", "hidden")}
         title, task = title[0].upper() + title[1:], _line(" ".join(task))
         return cls(name=name, title=title, task=task, starter=starter, solution=solution, **kept)
 
@@ -206,15 +178,3 @@ def find(name: str) -> Lab:
     if name not in LABS:
         raise InputError(f"unknown lab {name!r}: the labs are {', '.join(LABS)}")
     return LABS[name]
-
-
-def following(name: str | None, solved: Container[str]) -> Lab | None:
-    """The first lab after one that is not solved, or else the first of all; None if all are.
-
-    Args:
-        name: of the lab to begin behind; None for all.
-        solved: the names of those that are.
-    """
-    names = list(LABS)
-    place = names.index(name) + 1 if name else 0
-    return next((LABS[each] for each in names[place:] + names[:place] if each not in solved), None)

@@ -6,45 +6,32 @@ kept beside it.
 
 import datetime
 import json
-from collections.abc import Iterable
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
 
 from ...errors import InputError
-from .lab import LABS, Lab, find, following
+from .lab import LABS, Lab, find
 
 ENGINE, PROGRESS = "engine.py", "lab.json"
 
 
 @dataclass
 class Progress:
-    """How far somebody is.
-
-    Attributes:
-        lab: its name.
-        started: when, as an ISO date and time.
-        checks: how often the engine was judged.
-        hints: how many have been asked for.
-        said: what the judge said last, in a few words; empty before the first time.
-        same: how many times in a row it has said so.
-        checked: when it did; empty before the first time.
-        solved: when the engine first passed; empty before.
-        copied: whether that was the chapter's text, or the solution's.
-        bubbles: how long they were at each check, as a share of a step; of engines that could be timed.
-    """
+    """How far somebody is. Times are ISO dates and times, empty before there is one."""
 
     lab: str
     started: str
-    checks: int = 0
-    hints: int = 0
-    said: str = ""
-    same: int = 0
-    checked: str = ""
-    solved: str = ""
-    copied: bool = False
-    bubbles: list[float] = field(default_factory=list)
+    checks: int = 0  # how often the engine was judged
+    hints: int = 0  # how many have been asked for
+    said: str = ""  # what the judge said last, in a few words
+    same: int = 0  # how many times in a row it has said so
+    checked: str = ""  # when it last did
+    solved: str = ""  # when the engine first passed
+    copied: bool = False  # whether that was the chapter's text, or the solution's
+    bubbles: list[float] = field(default_factory=list)  # shares of a step at each check; of engines that could be timed
 
     @property
     def last(self) -> str:
@@ -53,20 +40,14 @@ class Progress:
 
 
 class Started:
-    """A started lab.
+    """A started lab: its `folder`, its `lab`, the learner's `progress`.
 
-    Attributes:
-        folder: where it is.
-        progress: how far it is.
+    Raises:
+        InputError: the folder holds no lab, or its progress cannot be read.
     """
 
     def __init__(self, folder: Path):
-        """
-        Raises:
-            InputError: the folder holds no lab, or its progress cannot be read.
-        """
-        self.folder = folder
-        file = folder / PROGRESS
+        self.folder, self.engine, file = folder, folder / ENGINE, folder / PROGRESS
         if not file.is_file():
             raise InputError(f"{str(folder)!r} is not the folder of a lab: it has no {PROGRESS}; start one with "
                              "acb lab start NAME")  # fmt: skip
@@ -76,25 +57,20 @@ class Started:
             raise InputError(f"cannot read {str(file)!r}: {type(error).__name__}: {error}") from None
         self.lab: Lab = find(self.progress.lab)
 
-    @property
-    def engine(self) -> Path:
-        """The learner's file."""
-        return self.folder / ENGINE
-
     def save(self) -> None:
         """Keeps the progress. A reader finds the old or the new, never half of it."""
         new = self.folder / f"{PROGRESS}.new"
         new.write_text(json.dumps(asdict(self.progress), indent=1) + "\n")
         new.replace(self.folder / PROGRESS)
 
-    def checked(self, said: str, passed: bool, copied: bool = False, bubbles: float | None = None) -> None:
+    def checked(self, said: str, passed: bool, copied: bool = False, bubble: float | None = None) -> None:
         """Notes what the judge has said."""
         progress = self.progress
         progress.checks += 1
         progress.same = progress.same + 1 if said == progress.said else 1
         progress.said, progress.checked = said, _now()
-        if bubbles is not None:
-            progress.bubbles.append(bubbles)
+        if bubble is not None:
+            progress.bubbles.append(bubble)
         if passed and (not progress.solved or progress.copied):
             progress.solved, progress.copied = progress.checked, copied
         self.save()
@@ -106,11 +82,7 @@ class Started:
         return list(self.lab.hints[: self.progress.hints])
 
     def reset(self) -> Path | None:
-        """Puts the engine back to where the lab begins.
-
-        Returns:
-            Where the learner's engine is kept; None if there was none that differs.
-        """
+        """Puts the starter back, and tells where the learner's engine is kept; None if there was none that differs."""
         kept = None
         if self.engine.exists() and self.engine.read_bytes() != self.lab.starter.encode():
             names = (self.folder / f"engine.{number}.py" for number in count(1))
@@ -138,10 +110,7 @@ def start(lab: Lab, folder: Path) -> Started:
 
 
 def open_lab(where: str) -> Started:
-    """The started lab that somebody means.
-
-    Args:
-        where: its folder, or the engine in it.
+    """The started lab that somebody means by its folder, or by the engine in it.
 
     Raises:
         InputError: there is none.
@@ -162,26 +131,33 @@ def home() -> Path:
     return here.absolute().parent if (here / PROGRESS).exists() else here
 
 
-def inside(folder: Path) -> list[Started]:
-    """The started labs in a folder, or the one that it is itself; those that cannot be read are left out."""
+def furthest(folder: Path) -> dict[str, Started]:
+    """The labs started in a folder, or the one that it is itself, by name; of a lab that was started twice, the solved
+    or newer one. Those that cannot be read are left out."""
     found = []
     for place in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
         if (place / PROGRESS).is_file():
             with suppress(InputError):
                 found.append(Started(place))
-    return found
+    found.sort(key=lambda each: (bool(each.progress.solved), each.progress.last))
+    return {each.lab.name: each for each in found}
 
 
-def furthest(labs: Iterable[Started]) -> dict[str, Progress]:
-    """The progress in each lab, by name; of a lab that was started twice, the one that is solved or newer."""
-    ranked = sorted((each.progress for each in labs), key=lambda progress: (bool(progress.solved), progress.last))
-    return {progress.lab: progress for progress in ranked}
+def solved(labs: Mapping[str, Started]) -> set[str]:
+    """The names of those that are solved."""
+    return {name for name, each in labs.items() if each.progress.solved}
+
+
+def following(labs: Mapping[str, Started], name: str = "") -> Lab | None:
+    """The first lab behind the one of that name that is not solved, or else the first of all; None if all are."""
+    names = list(LABS)
+    place = names.index(name) + 1 if name else 0
+    return next((LABS[each] for each in names[place:] + names[:place] if each not in solved(labs)), None)
 
 
 def next_after(each: Started) -> Lab | None:
     """The next lab that is not solved in the folder in which this one lies; None if all are."""
-    done = furthest(inside(each.folder.absolute().parent))
-    return following(each.lab.name, {name for name, progress in done.items() if progress.solved})
+    return following(furthest(each.folder.absolute().parent), each.lab.name)
 
 
 def _now() -> str:

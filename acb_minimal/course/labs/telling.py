@@ -1,6 +1,9 @@
-"""What is said of a lab when it begins, when a hint is asked for, and when it is solved. Nothing here needs torch."""
+"""What `acb lab` says of labs and learners: tables, tasks, hints, what is to be known at the end. Nothing here needs
+torch: it is there at once."""
 
 import shlex
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -9,11 +12,68 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from ...run.engines import read_source
-from .lab import changed_lines, difference
-from .listing import STUCK
-from .started import Started
+from ...trace.formatting import table
+from .lab import LABS, changed_lines, difference
+from .started import Started, following, solved
 
+HEADINGS = {"build": "Builders: from each chapter to the next", "hunt": "Bug hunts: an engine, and its symptom"}
+STUCK = 3  # checks in a row with the same answer
 ON_GPU = "--workload small --host-work 4"  # a workload that most GPUs hold, and ms of host work that it can hide
+
+
+def listing(done: Mapping[str, Started]) -> RenderableType:
+    """All labs, and how far somebody is in each."""
+    made = table("Labs", "", "lab", "what it is about", "goal", "checks", "hints", left=4)
+    made.columns[2].no_wrap = False  # where the terminal is narrow, titles take two lines and nothing is cut off
+    for column in made.columns:
+        column.vertical = "top"
+    for kind, heading in HEADINGS.items():
+        made.add_row("", "", Text(heading, "bold"))
+        for lab in (lab for lab in LABS.values() if lab.kind == kind):
+            sign, counts = Text(" "), ("", "")
+            if lab.name in done:
+                progress = done[lab.name].progress
+                sign = Text("…", "yellow") if not progress.solved else Text("✓", "green")
+                sign = Text("=", "yellow") if progress.copied else sign
+                counts = str(progress.checks), str(progress.hints)
+            made.add_row(sign, lab.name, lab.title, lab.goal, *counts)
+        made.add_section()
+    legend = "Goal: the chapter that an engine has to be as fast as. ✓ solved, = copied, … started."
+    count = f"{len(solved(done))} of {len(LABS)} are solved here."
+    if after := following(done):
+        count += f" Next: acb lab watch {after.name}"
+    return Group(made, Text(f"\n{legend}\n{count}"))
+
+
+def report(learners: Mapping[str, Mapping[str, Started]]) -> RenderableType:
+    """A class: where everybody is, and what those who are stuck are stuck at.
+
+    Args:
+        learners: by what to call them, the labs that they have started.
+    """
+    columns = "who", "solved", "at", "checks", "hints", "in a row", "what the judge said last"
+    made = table("Who is where", *columns, left=3, wraps=True)
+    stuck: Counter[tuple[str, str]] = Counter()
+    for who, labs in learners.items():
+        all_of_them, count = [each.progress for each in labs.values()], f"{len(solved(labs))} of {len(LABS)}"
+        if copied := sum(progress.copied for progress in all_of_them):
+            count += f", {copied} copied"
+        at = max((each for each in all_of_them if not each.solved), key=lambda each: each.last, default=None)
+        if at is None:
+            said = "all that was started is solved" if labs else "nothing is started"
+            made.add_row(who, count, "-", "", "", "", said)
+            continue
+        said = at.said or "nothing is checked yet"
+        made.add_row(who, count, at.lab, str(at.checks), str(at.hints), str(at.same or ""), said)
+        if at.same >= STUCK:
+            stuck[at.lab, at.said] += 1
+    if not stuck:
+        return Group(made, Text("\nNobody has been told the same three times in a row."))
+    title = "Stuck: told the same three times in a row or more"
+    places = table(title, "at", "how many", "what the judge says", wraps=True)
+    for (lab, said), count in stuck.most_common():
+        places.add_row(lab, str(count), said)
+    return Group(made, Text(), places)
 
 
 def beginning(each: Started) -> RenderableType:
@@ -68,8 +128,7 @@ def ending(each: Started) -> RenderableType:
         mine, smallest = changed_lines(lab.starter, source), changed_lines(lab.starter, lab.solution)
         parts.append(Text(f"{lab.found}."))
         parts.append(Text(f"You changed {_count(mine, 'line')}; the smallest fix known changes {smallest}."))
-        parts.append(Text("Engines in use have had it:"))
-        parts += [Text(f"  {link}") for link in lab.links]
+        parts += map(Text, ("Engines in use have had it:", *(f"  {link}" for link in lab.links)))
     parts.append(Text("Other ways:" if lab.kind == "hunt" else "Other right ways:"))
     for number, way in enumerate(lab.others, 1):
         parts.append(Padding(Text(f"- {way.says}"), (0, 0, 0, 2)))
@@ -85,9 +144,8 @@ def ending(each: Started) -> RenderableType:
 def on_gpu(each: Started) -> str:
     """The command that measures the engine on a GPU, beside the chapters: decodes are launched as graphs, or launching
     would hide what there is to win; unless the lab is about that."""
-    lab = each.lab
-    chapters = dict.fromkeys(filter(None, (lab.start, lab.goal, shlex.quote(str(each.engine)))))
-    graphs = "" if lab.goal == "ch6" else " --graphs"
+    chapters = dict.fromkeys(filter(None, (each.lab.start, each.lab.goal, shlex.quote(str(each.engine)))))
+    graphs = "" if each.lab.goal == "ch6" else " --graphs"
     return f"acb compare {ON_GPU}{graphs} {' '.join(f'--chapter {name}' for name in chapters)}"
 
 

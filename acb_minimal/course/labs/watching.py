@@ -20,10 +20,10 @@ from rich.live import Live
 from rich.text import Text
 
 from ...errors import InputError
-from . import listing, telling
+from . import telling
 from .answering import Answer, send
 from .lab import LABS, Lab
-from .started import Started, furthest, inside, next_after, start
+from .started import Started, furthest, next_after, solved, start
 
 EVERY = 0.1  # seconds between two looks at the file
 # What a judge imports, the model that engines are timed with included.
@@ -50,18 +50,13 @@ class Judge:
 
     def read(self) -> Answer | None:
         """What has been answered since, if anything has."""
-        if self.pipe is None:
-            return None
         try:
-            if self.pipe.poll():
-                found = self.pipe.recv()
-                if found.last:
-                    self.end()
-                return found
-            return None
+            found = self.pipe.recv() if self.pipe and self.pipe.poll() else None
         except EOFError:
+            found = Answer("The judge has ended before its time. Save once more.", "no answer", last=True)
+        if found and found.last:
             self.end()
-            return Answer("The judge has ended before its time. Save once more.", "no answer", last=True)
+        return found
 
     def end(self) -> None:
         """Ends what is being judged."""
@@ -79,14 +74,12 @@ class LabWatch:
 
     Attributes:
         home: the folder with the folders of the labs.
+        keys: the file descriptor from which keys are read.
         each: the lab that is being worked at; None if all are solved.
+        solved: the one that was solved last.
     """
 
     def __init__(self, home: Path, console: Console, keys: int):
-        """
-        Args:
-            keys: the file descriptor from which keys are read.
-        """
         self.home, self.console, self.keys = home, console, keys
         self.judge, self.each, self.solved = Judge(), None, None
         self._seen = self._before = None
@@ -114,14 +107,16 @@ class LabWatch:
             self.each = None
             self.print(Text("All labs are solved.", "bold green"))
             return
-        here = [each for each in inside(self.home) if each.lab is lab]
-        self.each = max(here, key=lambda each: each.progress.checked, default=None) or start(lab, self.home / lab.name)
+        self.each = furthest(self.home).get(lab.name) or start(lab, self.home / lab.name)
         self.console.rule(style="dim")
         self.print(telling.beginning(self.each))
 
     def look(self) -> bool:
         """Looks at the file, the judge and the keys once; whether to go on."""
-        now = _version(self.each.engine)
+        now = None
+        with suppress(OSError):
+            status = self.each.engine.stat()
+            now = status.st_mtime_ns, status.st_size
         if now is not None and now != self._seen and now == self._before:  # it does not change any more
             self._seen = now
             self.judge.begin(self.each, self.console)
@@ -157,7 +152,7 @@ class LabWatch:
         if what == "hint":
             self.print(telling.hints(self.each))
         elif what == "list":
-            self.print(listing.listing(furthest(inside(self.home))))
+            self.print(telling.listing(furthest(self.home)))
         elif what == "reset":
             self.print(telling.was_reset(self.each, self.each.reset()))
         elif what == "diff":
@@ -173,9 +168,9 @@ class LabWatch:
 
     def show(self, doing: str = "") -> None:
         """The last line: how far somebody is, what is being done, and the keys."""
-        solved = len(listing.solved(furthest(inside(self.home))))
-        done = round(10 * solved / len(LABS))
-        line = Text.assemble(("█" * done, "green"), ("░" * (10 - done), "dim"), f" {solved} of {len(LABS)} ")
+        count = len(solved(furthest(self.home)))
+        done = round(10 * count / len(LABS))
+        line = Text.assemble(("█" * done, "green"), ("░" * (10 - done), "dim"), f" {count} of {len(LABS)} ")
         for key, what in KEYS.items():
             line.append(" ").append(key, "bold").append(f" {what}")
         self.live.update(line.append(f"  {doing}", "dim"), refresh=True)
@@ -199,9 +194,3 @@ def watch(home: Path, lab: Lab | None, console: Console) -> None:
         LabWatch(home, console, keys).run(lab)
     finally:
         termios.tcsetattr(keys, termios.TCSADRAIN, before)
-
-
-def _version(file: Path) -> tuple[int, int] | None:
-    with suppress(OSError):
-        status = file.stat()
-        return status.st_mtime_ns, status.st_size

@@ -13,7 +13,6 @@ from acb_minimal.course.labs.lab import (
     difference,
     edited,
     find,
-    following,
 )
 from acb_minimal.errors import InputError
 from acb_minimal.run.engines import chapter_path, chapter_paths, code_lines, engine
@@ -35,7 +34,17 @@ def test_every_folder_is_a_lab():
 
 
 def test_builders_lead_from_the_first_chapter_to_the_last():
-    beside = "marks", "swap", "ahead", "masks", "held", "counts", "halves", "berths", "place",
+    beside = (
+        "marks",
+        "swap",
+        "ahead",
+        "masks",
+        "held",
+        "counts",
+        "halves",
+        "berths",
+        "place",
+    )
     beside += "truth", "reserve", "ready", "glance"
     long = [LABS[name] for name in BUILDERS if name not in beside]
     goals = list(chapter_paths())
@@ -128,14 +137,6 @@ def test_a_diff_tells_neither_names_nor_comments():
 def test_a_change_needs_its_place_once():
     with pytest.raises(ValueError, match="'a' is there 2 times"):
         edited("a a", [("a", "b")])
-
-
-def test_labs_follow_one_another():
-    names = list(LABS)
-    assert [following(name, ()).name for name in names] == [*names[1:], names[0]]
-    assert following(None, names[:2]).name == names[2]
-    assert following("events", set(names) - {"batch"}).name == "batch"
-    assert following("events", names) is None
 
 
 def test_an_unknown_lab_is_told_which_there_are():

@@ -6,7 +6,7 @@ import pytest
 
 from acb_minimal.course.labs import started, telling
 from acb_minimal.course.labs.lab import LABS
-from acb_minimal.course.labs.started import Started, furthest, inside, next_after, open_lab, start
+from acb_minimal.course.labs.started import Started, following, furthest, next_after, open_lab, start
 from acb_minimal.errors import InputError
 from acb_minimal.run.engines import engine
 
@@ -96,10 +96,10 @@ def test_a_lab_that_is_not_there_is_one_line(where, said, events):
 
 
 def test_what_is_copied_is_solved_once_it_is_one_s_own(events):
-    events.checked("solved", True, copied=True, bubbles=0.2)
+    events.checked("solved", True, copied=True, bubble=0.2)
     assert events.progress.copied
     assert events.progress.solved
-    events.checked("solved", True, bubbles=0.1)
+    events.checked("solved", True, bubble=0.1)
     events.checked("solved", True, copied=True)
     assert not Started(events.folder).progress.copied
     assert events.progress.bubbles == [0.2, 0.1]
@@ -107,15 +107,18 @@ def test_what_is_copied_is_solved_once_it_is_one_s_own(events):
 
 def test_next_is_what_is_not_solved(events, tmp_path):
     names = list(LABS)
-    assert next_after(events).name == names[names.index("events") + 1]
-    for name in names[names.index("events") + 1 :]:
+    assert following({}).name == names[0]
+    assert [following({}, name).name for name in names] == [*names[1:], names[0]]
+    place = names.index("events")
+    for name in [*names[place + 2 :], *names[1:place]]:
         start(LABS[name], tmp_path / name).checked("solved", True)
-    assert next_after(events).name == "batch"
-    for name in names[: names.index("events")]:
-        start(LABS[name], tmp_path / name).checked("solved", True)
+    assert next_after(events).name == names[place + 1]
+    start(LABS[names[place + 1]], tmp_path / "another").checked("solved", True)
+    assert next_after(events).name == names[0]
+    start(LABS[names[0]], tmp_path / names[0]).checked("solved", True)
     assert next_after(events) is LABS["events"]
     events.checked("solved", True)
-    assert next_after(events) is None
+    assert next_after(events) is following(furthest(tmp_path)) is None
 
 
 @pytest.mark.parametrize("kept", ["", "{", "[]", '{"lab": "events"}', "null"])
@@ -123,7 +126,7 @@ def test_progress_that_cannot_be_read_is_one_line(kept, events):
     (events.folder / "lab.json").write_text(kept)
     with pytest.raises(InputError, match="cannot read '.*lab.json': "):
         Started(events.folder)
-    assert inside(events.folder.parent) == []
+    assert furthest(events.folder.parent) == {}
 
 
 def test_progress_in_a_lab_that_is_no_more_is_one_line(events):
@@ -137,8 +140,8 @@ def test_of_a_lab_that_was_started_twice_the_better_counts(tmp_path):
     first, second = (start(LABS["events"], tmp_path / name) for name in ("a", "b"))
     first.checked("solved", True)
     second.checked("nothing makes compute wait for h2d", False)
-    assert furthest(inside(tmp_path))["events"] == first.progress
-    assert furthest(inside(first.folder))["events"] == first.progress
+    assert furthest(tmp_path)["events"].folder == first.folder
+    assert furthest(first.folder)["events"].folder == first.folder
 
 
 def test_who_is_told_the_same_again_and_again_is_told_of_hints_while_there_are_some(events):

@@ -11,7 +11,7 @@ from rich.console import Console
 from acb_minimal.course.labs import watching
 from acb_minimal.course.labs.answering import Answer
 from acb_minimal.course.labs.lab import LABS
-from acb_minimal.course.labs.started import furthest, inside, start
+from acb_minimal.course.labs.started import furthest, start
 
 
 class Judge:
@@ -79,8 +79,8 @@ def test_a_lab_is_started_and_its_starter_judged(learner):
     learner.begin("events")
     assert LABS["events"].task in " ".join(learner.text.split())
     assert learner.watch.judge.judged == [("events", LABS["events"].starter)]
-    assert furthest(inside(learner.home))["events"].checks == 1
-    assert furthest(inside(learner.home))["events"].bubbles == [0.25]
+    assert furthest(learner.home)["events"].progress.checks == 1
+    assert furthest(learner.home)["events"].progress.bubbles == [0.25]
 
 
 def test_every_save_is_judged_once_it_does_not_change_any_more(learner):
@@ -111,7 +111,7 @@ def test_what_is_copied_is_told_so(learner):
     learner.saves("RIGHT but copied")
     assert "events is listed as copied" in learner.text
     assert "events is solved" not in learner.text
-    assert furthest(inside(learner.home))["events"].copied
+    assert furthest(learner.home)["events"].progress.copied
 
 
 def test_a_lab_goes_on_where_it_was_left(learner):
