@@ -23,12 +23,7 @@ from .notebook import machine
 # What the counter is asked. So few run at once, in batches so small, that requests join and leave all the time.
 PAIRS = [(3, 7), (98, 104), (10, 12), (500, 511), (41, 41), (250, 259), (7, 15), (990, 999), (60, 66), (123, 128)]
 SERVING = {"max_new_tokens": 16, "max_running": 4, "max_batch_tokens": 8, "page_size": 8}
-SCHEDULES = {
-    "timed": [("timed", 0)],
-    "eager": [("eager", 0)],
-    "lazy": [("lazy", 0)],
-    "random": [("random", seed) for seed in range(2)],
-}
+SCHEDULES = {name: [(name, 0)] for name in ("timed", "eager", "lazy")} | {"random": [("random", 0), ("random", 1)]}
 PATIENCE = 120  # seconds given to a broken engine on the machine's own device
 
 
@@ -44,12 +39,8 @@ def serve(chapter: str) -> Table:
 def ask(
     prompts: Sequence[str], engine: str | type, new_tokens: int, options: Options | None = None, **limits
 ) -> tuple[Session, list[Completion]]:
-    """What the counter answers on this machine, and the session that has served it.
-
-    Args:
-        new_tokens: for each prompt at most.
-        limits: the other fields of a Job.
-    """
+    """What the counter answers on this machine, in so many tokens each at most, and the session that has served it;
+    `limits` are the other fields of a Job."""
     session = Session(Job(prompts, new_tokens, **limits), engine, device=machine(), options=options)
     return session, session.serve()
 
@@ -64,11 +55,16 @@ def answers(engine: str | type, device: Machine, model: str | Checkpoint = "coun
     return [session.checkpoint.decode(request.generated) for request in session.requests]
 
 
-def right(said: list[str] | str) -> int:
-    """How many of the answers are right; none of an error."""
+def judged(said: list[str] | str) -> tuple[int, str]:
+    """How many of the answers are right; one that is not, or the error that was raised instead, cut short."""
     if isinstance(said, str):
-        return 0
-    return sum(text == counter.answer(*pair) for pair, text in zip(PAIRS, said, strict=True))
+        right, wrong = 0, [said]
+    else:
+        both = zip(PAIRS, said, strict=True)
+        wrong = [f"{counter.prompt(*pair)}: {text}" for pair, text in both if text != counter.answer(*pair)]
+        right = len(PAIRS) - len(wrong)
+    example = wrong[0] if wrong else ""
+    return right, f"{example[:35]}…" if len(example) > 36 else example
 
 
 def simulate(variants: Mapping[str, str | type]) -> Table:
@@ -83,9 +79,9 @@ def simulate(variants: Mapping[str, str | type]) -> Table:
     for name, engine in variants.items():
         cells, wrong = [], ""
         for schedules in SCHEDULES.values():
-            said = [answers(engine, simulated(*schedule), checkpoint) for schedule in schedules]
-            cells.append(f"{sum(map(right, said))} of {len(PAIRS) * len(said)}")
-            wrong = wrong or next(filter(None, map(_wrong, said)), "")
+            found = [judged(answers(engine, simulated(*schedule), checkpoint)) for schedule in schedules]
+            cells.append(f"{sum(right for right, _ in found)} of {len(PAIRS) * len(found)}")
+            wrong = next(filter(None, (wrong, *(example for _, example in found))), "")
         made.add_row(name, *cells, wrong)
     return made
 
@@ -103,17 +99,18 @@ def try_here(name: str, engine: type) -> Table:
         engine: made by `run.engines`, so that another process can make it too.
     """
     device = machine()
-    said = answers_apart(engine) if device.kind == "cuda" else answers(engine, device)
+    right, wrong = judged(answers_apart(engine) if device.kind == "cuda" else answers(engine, device))
     made = table(f"right answers on {device.name}", "engine", "right", "for example", left=3)
-    made.add_row(name, f"{right(said)} of {len(PAIRS)}", _wrong(said))
+    made.add_row(name, f"{right} of {len(PAIRS)}", wrong)
     return made
 
 
 def answers_apart(engine: type) -> list[str] | str:
     """`answers` on this machine's own device, in a process of its own: an error on a GPU ends the process it is in."""
+    source = "".join(linecache.getlines(engine.run.__code__.co_filename))
     with multiprocessing.get_context("spawn").Pool(1, _silent) as pool:
         try:
-            return pool.apply_async(_answers_here, (_source_of(engine),)).get(PATIENCE)
+            return pool.apply_async(_answers_here, (source,)).get(PATIENCE)
         except multiprocessing.TimeoutError:
             return f"nothing for {PATIENCE} s: it hung, or took its process down"
 
@@ -122,24 +119,6 @@ def _answers_here(source: str) -> list[str] | str:
     return answers(engines.engine(source, "a variant"), machine())
 
 
-def _source_of(engine: type) -> str:
-    return "".join(linecache.getlines(engine.run.__code__.co_filename))
-
-
 def _silent() -> None:
     """What a GPU prints about an error, once for every thread, is not part of the answer."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-
-
-def _wrong(said: list[str] | str) -> str:
-    """The first wrong answer beside what was asked, or the error; empty if all are right."""
-    if isinstance(said, str):
-        return _short(said)
-    for pair, text in zip(PAIRS, said, strict=True):
-        if text != counter.answer(*pair):
-            return _short(f"{counter.prompt(*pair)}: {text}")
-    return ""
-
-
-def _short(text: str) -> str:
-    return f"{text[:35]}…" if len(text) > 36 else text

@@ -10,15 +10,9 @@ from .counting import ask
 from .notebook import machine, timed
 
 LOAD = workload("small").override(new_tokens=64)
-
-
-def _counting(first: int, last: int) -> str:
-    return " ".join(map(str, range(first, last + 1)))
-
-
 # What is asked, and the answer: three that are in the prompt, and one that is not.
-ASKED = {f"count {a} to {b} {_counting(a + 1, b)} {a}": _counting(a + 1, b) for a, b in ((20, 30), (3, 9), (100, 112))}
-ASKED[counter.prompt(500, 506)] = counter.answer(500, 506)
+ASKED = {f"{counter.prompt(a, b)} {counter.answer(a + 1, b)} {a}": counter.answer(a + 1, b)
+         for a, b in ((20, 30), (3, 9), (100, 112))} | {counter.prompt(500, 506): counter.answer(500, 506)}  # fmt: skip
 
 
 def answered(*chapters: tuple[str, int | None], mistake: str | None = None) -> Table:
@@ -38,7 +32,7 @@ def answered(*chapters: tuple[str, int | None], mistake: str | None = None) -> T
     return made
 
 
-def steps(*shares: float | None, chapter: str = "ch10") -> Table:
+def steps(*shares: float | None) -> Table:
     """A decode step and tokens a second by the share of three drafts that are right: a dial, since weights are random.
 
     Args:
@@ -46,10 +40,9 @@ def steps(*shares: float | None, chapter: str = "ch10") -> Table:
     """
     made = table("", "drafts right", "ms a decode step", "tokens/s")
     for share in shares:
-        engine, name, drafts = chapter, f"{share or 0:.0%}", {"speculate": 3, "acceptance": share}
-        if share is None:
-            engine, name, drafts = "ch5", "no drafts", {}
-        run = timed(LOAD, engine, graphs=True, **drafts)
+        chapter, drafts = ("ch5", {}) if share is None else ("ch10", {"speculate": 3, "acceptance": share})
+        run = timed(LOAD, chapter, graphs=True, **drafts)
         figures, made.title = run.metrics, f"{LOAD.model} on {run.device.name}"
+        name = "no drafts" if share is None else f"{share:.0%}"
         made.add_row(name, f"{figures.ms_per_decode_step:.2f}", f"{figures.tokens_per_second:,.0f}")
     return made

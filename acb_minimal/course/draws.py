@@ -15,30 +15,26 @@ from ..trace.idle import typical_of
 from .counting import ask
 from .notebook import machine, timed
 
-PAIRS = [(10, 12), (3, 7)]
-
 
 def answered(
-    sampling: Sampling | Sequence[Sampling | None] | None,
+    sampling: Sampling,
     *chapters: str,
-    pairs: Sequence[tuple[int, int]] = tuple(PAIRS),
+    pairs: Sequence[tuple[int, int]] = ((10, 12), (3, 7)),
     mistake: str | None = None,
     max_running: int = 3,
 ) -> Table:
-    """What prompts are answered by these chapters, on this machine, no more than 8 tokens each.
+    """What prompts that ask to count are answered by these chapters, on this machine, no more than 8 tokens each.
 
     Args:
-        sampling: for all, or one for each.
-        pairs: what the prompts ask to count.
         mistake: by name, as `acb run --mistake` takes it.
         max_running: requests at a time.
     """
     asked = [counter.prompt(*pair) for pair in pairs]
+    limits = {"sampling": sampling, "max_running": max_running, "max_batch_tokens": 8, "page_size": 8}
     title = f"{f'with the mistake {mistake}' if mistake else 'drawn'}, on {machine().name}"
-    limits = {"max_running": max_running, "max_batch_tokens": 8, "page_size": 8}
     made = table(title, "chapter", *asked, left=len(asked) + 1)
     for chapter in chapters:
-        _, done = ask(asked, chapter, 8, Options(mistake=mistake), sampling=sampling, **limits)
+        _, done = ask(asked, chapter, 8, Options(mistake=mistake), **limits)
         made.add_row(chapter, *(each.text for each in done))
     return made
 
@@ -57,11 +53,8 @@ def often(scores: Sequence[float], draws: int = 20_000) -> Table:
 
 
 def steps(name: str, sampling: Sampling, *chapters: str) -> Table:
-    """The decode step of chapters, and how often the host waits in it, with the likeliest tokens and with these draws.
-
-    Args:
-        name: of the workload; decodes are launched as graphs.
-    """
+    """The decode step of chapters, launched as graphs, and how often the host waits in it, with the likeliest tokens
+    and with these draws."""
     load = workload(name).override(new_tokens=40)
     made = table("", "chapter", "tokens", "ms per step", "waits in a step")
     for chapter in chapters:

@@ -18,18 +18,18 @@ from .notebook import in_time, machine, timed
 PAIRS = [(3, 9), (10, 14), (40, 46), (7, 11)]
 
 
-def held(grammars: str | Sequence[str | None], *chapters: str | type) -> Table:
+def held(grammars: str | Sequence[str | None], *chapters: str) -> Table:
     """What four prompts are answered that are held to a grammar each, or all to one, on this machine."""
     asked = [counter.prompt(*pair) for pair in PAIRS]
     made = table(f"held to a grammar, on {machine().name}", "chapter", "; ".join(asked), left=2)
     for chapter in chapters:
-        name = chapter if isinstance(chapter, str) else "variant"
         try:
             _, done = ask(asked, chapter, 20, max_running=3, max_batch_tokens=8, page_size=8, grammar=grammars)
             ends = {"grammar": ", and no more"}
-            made.add_row(name, "; ".join(f"{each.text}{ends.get(each.finish_reason, '')}" for each in done))
+            said = "; ".join(f"{each.text}{ends.get(each.finish_reason, '')}" for each in done)
         except EngineError as error:
-            made.add_row(name, str(error))
+            said = str(error)
+        made.add_row(chapter, said)
     return made
 
 
@@ -39,12 +39,8 @@ def _trace(engine: str | type, name: str, seconds: float) -> Trace:
 
 
 def beside(name: str, mask_work: Iterable[float]) -> Table:
-    """The decode step of chapter 7, and of the same engine if it retires first, for masks that take so long.
-
-    Args:
-        name: of the workload; decodes are launched as graphs.
-        mask_work: in seconds.
-    """
+    """The decode step of chapter 7, and of the same engine if it retires first, for masks that take so many seconds;
+    decodes are launched as graphs."""
     made = table("", "masks, ms", "chapter 7, ms per step", "retired first, ms per step")
     for seconds in mask_work:
         traces = [_trace(engine, name, seconds) for engine in (load_chapter("ch7"), retiring_first("ch7"))]

@@ -20,7 +20,6 @@ from ..pictures import timeline
 from ..run import engines
 from ..run.checkpoint import Checkpoint
 from ..run.devices import open_device
-from ..run.engines import chapter_path
 from ..run.options import Options
 from ..run.timed import Machine
 from ..run.workload import Workload
@@ -52,35 +51,24 @@ def timed(load: Workload, engine: str | type, **options) -> Run:
 
 
 def source(chapter: str) -> HTML:
-    """A chapter's text.
-
-    Raises:
-        InputError: there is no such chapter.
-    """
-    return _code(chapter_path(chapter).read_text(), "python")
+    """A chapter's text."""
+    return _code(engines.chapter_path(chapter).read_text(), "python")
 
 
 def changes(old: str, new: str) -> HTML:
-    """What one chapter changes in another, docstrings left out.
-
-    Raises:
-        InputError: there is no such chapter.
-    """
+    """What one chapter changes in another, docstrings left out."""
     return _code(engines.diff(old, new), "diff")
-
-
-# --- presentation ---
-
-
-def in_time(trace: Trace, first: int, last: int, title: str) -> Image:
-    """What host and device did for a few batches."""
-    return picture(timeline.timeline(trace, first, last, title=title), f"Timeline: {title}, on {trace.device}")
 
 
 def _code(text: str, language: str) -> HTML:
     style = "font: 13px/1.35 monospace; white-space: pre; overflow-x: auto"
     made = HtmlFormatter(noclasses=True, nobackground=True, prestyles=style)
     return HTML(highlight(text, get_lexer_by_name(language), made))
+
+
+def in_time(trace: Trace, first: int, last: int, title: str) -> Image:
+    """What host and device did for a few batches."""
+    return picture(timeline.timeline(trace, first, last, title=title), f"Timeline: {title}, on {trace.device}")
 
 
 def picture(figure: Figure, what: str) -> Image:

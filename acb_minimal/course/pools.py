@@ -17,11 +17,8 @@ WHOLE = 48 * 8  # pages that these can need
 
 
 def answered(pages: int, *chapters: tuple[str, str | None]) -> Table:
-    """What five prompts are answered in a pool of so many pages, four positions each, on this machine.
-
-    Args:
-        chapters: each with what becomes of a request that gives way; None: nothing is given on demand.
-    """
+    """What five prompts are answered in a pool of so many pages, four positions each, on this machine; by chapters,
+    each with what becomes of a request that gives way, or None: no page is given on demand."""
     asked, right = ([text(*pair) for pair in PAIRS] for text in (counter.prompt, counter.answer))
     limits = {"max_running": 4, "max_batch_tokens": 8, "page_size": 4, "pages": pages}
     made = table(f"{pages} pages, on {machine().name}", "chapter", "batches", "all right", left=1)
@@ -38,12 +35,8 @@ def _served(way: str, share: int) -> Run:
 
 
 def beside(*shares: int) -> Table:
-    """Tokens a second by the number of pages, in three ways of spending them: 48 requests with prompts of 256 tokens,
-    256 new ones each.
-
-    Args:
-        shares: of the pages that all of them can need, in percent.
-    """
+    """Tokens a second of 48 requests with prompts of 256 tokens, 256 new ones each, in three ways of spending pages, by
+    their number in percent of what all of them can need."""
     made = table("", "pages", *(f"{way}, tokens/s" for way in WAYS))
     for share in shares:
         runs = [_served(way, share) for way in WAYS]

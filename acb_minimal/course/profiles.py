@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from IPython.display import Image, Markdown
 from rich.table import Table
 
-from ..errors import InputError
 from ..measure import result_table
 from ..measure.compare import Method, Profile, compare, entry, profile
 from ..pictures.breakdown import breakdown
@@ -19,6 +18,7 @@ from ..run.workload import workload as find_workload
 from ..sim.costs import Costs
 from ..sim.device import SimulatedDevice
 from ..trace import formatting
+from ..trace.breakdown import Breakdown
 from ..trace.formatting import in_ms, ms, share
 from ..trace.steps import typical_decodes
 from .notebook import machine, picture
@@ -26,12 +26,7 @@ from .notebook import machine, picture
 
 @dataclass(frozen=True)
 class Profiles:
-    """Chapters on one workload; `[...]` is a chapter's Profile.
-
-    Attributes:
-        workload: what all of them served.
-        of: each, by the name that the chapter was asked for.
-    """
+    """Chapters on one workload; `[...]` is a chapter's Profile, by the name that it was asked for."""
 
     workload: Workload
     of: dict[str, Profile]
@@ -40,25 +35,14 @@ class Profiles:
         return self.of[chapter]
 
     @property
-    def device(self) -> str:
-        """What it was measured on."""
-        return next(iter(self.of.values())).device.name
-
-    @property
     def title(self) -> str:
         """The workload, its model and the device."""
-        return f"{self.workload.name} ({self.workload.model}) on {self.device}"
+        return f"{self.workload.name} ({self.workload.model}) on {next(iter(self.of.values())).device.name}"
 
 
 def measure(name: str, *chapters: str) -> Profiles:
-    """Profiles a workload in these chapters, on this machine.
-
-    Raises:
-        InputError: no chapter is named; there is no such workload or chapter, or it cannot be served here.
-    """
+    """Profiles a workload in these chapters, on this machine."""
     workload = find_workload(name)
-    if not chapters:
-        raise InputError(f"measure({name!r}) has no chapter; it takes one or more, as in measure({name!r}, 'ch1')")
     return Profiles(workload, dict(zip(chapters, compare(workload, chapters=chapters), strict=True)))
 
 
@@ -73,11 +57,7 @@ def table(profiles: Profiles) -> Table:
 
 
 def timeline(profiles: Profiles, chapter: str, batches: int = 2) -> Image:
-    """What host and device did for a few batches of the run (Profile.shown).
-
-    Args:
-        batches: for how many batches.
-    """
+    """What host and device did for so many batches of the run (Profile.shown)."""
     done = profiles[chapter]
     figure = draw(done.trace, *done.shown(batches), title=f"{profiles.workload.name}, {chapter}")
     return picture(figure, f"Timeline of {chapter}: {profiles.title}")
@@ -85,8 +65,12 @@ def timeline(profiles: Profiles, chapter: str, batches: int = 2) -> Image:
 
 def bars(*profiles: Profiles) -> Image:
     """The parts of a decode step as bars, for every chapter on every workload."""
-    rows = {f"{each.workload.name}, {name}": each[name].breakdown for each in profiles for name in each.of}
-    title = f"where a decode step goes on {profiles[0].device}"
+    rows = {f"{each.workload.name}, {name}": done.breakdown for each in profiles for name, done in each.of.items()}
+    (device, *_) = (done.device.name for done in profiles[0].of.values())
+    return _bars(rows, f"where a decode step goes on {device}")
+
+
+def _bars(rows: dict[str, Breakdown], title: str) -> Image:
     return picture(breakdown(rows, title=title), f"Bars: {title}")
 
 
@@ -109,12 +93,11 @@ def left_to_gain(profiles: Profiles) -> Markdown:
 def host_work(profiles: Profiles) -> Table:
     """Host time of a batch by what it was for, waits left out, and the bubble before the batch; medians."""
     made = formatting.table(f"host work for a batch, ms: {profiles.title}", "", *profiles.of)
-    medians = {name: host_seconds(profiles[name]) for name in profiles.of}
-    for what in dict.fromkeys(what for median in medians.values() for what in median):
-        made.add_row(what, *(in_ms(median[what], 3) if what in median else "" for median in medians.values()))
+    medians = [host_seconds(done) for done in profiles.of.values()]
+    for what in dict.fromkeys(what for median in medians for what in median):
+        made.add_row(what, *(in_ms(median[what], 3) if what in median else "" for median in medians))
     made.add_section()
-    bubbles = (profiles[name].breakdown.bubbles for name in profiles.of)
-    made.add_row("bubble", *(in_ms(seconds, 3) for seconds in bubbles))
+    made.add_row("bubble", *(in_ms(done.breakdown.bubbles, 3) for done in profiles.of.values()))
     return made
 
 
@@ -128,12 +111,8 @@ def host_seconds(done: Profile) -> dict[str, float]:
 
 
 def slower_hosts(chapter: str, name: str, factors: Iterable[float]) -> Image:
-    """Where the time of a decode step goes on the simulated GPU, with hosts that take longer, as bars.
-
-    Args:
-        name: of the workload.
-        factors: how many times as long they take to schedule, write, fill and update.
-    """
+    """Where the time of a decode step of a workload goes on the simulated GPU, with hosts that take so many times as
+    long to schedule, write, fill and update, as bars."""
     workload = find_workload(name)
     checkpoint, costs = Checkpoint(workload.model), Costs.of(workload.model)
     rows = {}
@@ -144,17 +123,13 @@ def slower_hosts(chapter: str, name: str, factors: Iterable[float]) -> Image:
         }
         device = SimulatedDevice(replace(costs, figures=costs.figures | slow), arithmetic=False, trace=True)
         rows[f"host work x {factor:g}"] = profile(chapter, workload, device, checkpoint).breakdown
-    title = f"{name}, {chapter} on {costs.gpu}"
-    return picture(breakdown(rows, title=title), f"Bars: {title}")
+    return _bars(rows, f"{name}, {chapter} on {costs.gpu}")
 
 
 def two_by_two(name: str, new_tokens: int, runs: int = 1) -> Table:
-    """A workload in all four: synchronous or asynchronous, launched kernel by kernel or as graphs.
-
-    Of a run, steps and bubbles are those of its typical decodes.
+    """A workload in all four: synchronous or asynchronous, launched kernel by kernel or as graphs; typical decodes.
 
     Args:
-        name: of the workload.
         new_tokens: for each request, to keep it short; there must be steps in which all requests decode.
         runs: of each on a GPU, in turns, an odd number; the one whose step is in the middle counts. A host can be slow
             for as long as one of them takes.

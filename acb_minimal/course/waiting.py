@@ -15,12 +15,8 @@ LOAD = workload("small").override(requests=40, prompt_tokens=64, new_tokens=40, 
 
 
 def waited(rate: float, *chapters: str, graphs: bool = False) -> Table:
-    """What 40 requests waited in some chapters, in ms.
-
-    Args:
-        rate: at which they arrive, requests a second.
-        graphs: whether decodes are launched as graphs; else kernel by kernel.
-    """
+    """What 40 requests waited in some chapters, in ms, that arrive at this rate, in requests a second; decodes are
+    launched as graphs, or kernel by kernel."""
     made = table("", "ms", "TTFT, median", "TTFT, p99", "TPOT, median", "ITL, p99", "E2EL, median")
     for chapter in chapters:
         run = timed(LOAD, chapter, graphs=graphs, arrivals=Arrivals(rate=rate))
