@@ -19,8 +19,8 @@ from ..sim.device import SimulatedDevice
 from ..sim.operations import Operation, Queue
 from ..sim.policies import Timed
 from ..sim.simulator import Simulator
-from ..trace.breakdown import Breakdown
 from ..trace.idle import typical_of
+from ..trace.law import Breakdown
 from ..trace.spans import Trace
 from ..trace.steps import Typical, typical_decodes
 from .cases import DEMO, WIDE, Case, Prompt

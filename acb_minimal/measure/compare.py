@@ -20,8 +20,8 @@ from ..run.options import Options
 from ..run.session import Completion, Session
 from ..run.timed import BatchDone, Machine
 from ..run.workload import Workload
-from ..trace.breakdown import Breakdown
 from ..trace.idle import typical_of
+from ..trace.law import Breakdown
 from ..trace.spans import Trace
 from ..trace.steps import Typical, typical_decodes
 from .kernel_profile import apart, profiled, sample, with_kernels

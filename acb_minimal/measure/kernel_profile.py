@@ -31,8 +31,8 @@ from ..run.session import Session
 from ..run.timed import BatchDone
 from ..run.traced import TracedCudaDevice
 from ..run.workload import Workload
-from ..trace.breakdown import EAGER_GAP, inside
 from ..trace.gaps import gpus
+from ..trace.law import EAGER_GAP, inside
 from ..trace.spans import LAUNCHES, Span, Trace, number_of
 from ..trace.steps import typical_decodes
 from ..trace.stretches import Stretches
@@ -154,7 +154,7 @@ def with_kernels(trace: Trace, kernel_trace: str) -> Trace:
     """
     recording = Recording.of(json.loads(kernel_trace)["traceEvents"])
     runs, (gpu,) = kernel_runs(recording), gpus(recording)
-    gap = gpu.own / 1e9 or EAGER_GAP
+    gap = gpu.usual / 1e9 or EAGER_GAP
 
     def told(span: Span) -> Span:
         if span.lane != "compute" or (span.batch_number, span.name) not in runs:

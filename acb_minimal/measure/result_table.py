@@ -12,8 +12,8 @@ from rich.text import Text
 
 from ..errors import InputError
 from ..trace import formatting
-from ..trace.breakdown import EAGER_GAP, PARTS, Breakdown
 from ..trace.formatting import in_ms
+from ..trace.law import EAGER_GAP, PARTS, Breakdown
 from . import metrics
 
 # How a step is drawn in a terminal.

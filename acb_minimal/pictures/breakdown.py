@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ..errors import InputError
-from ..trace.breakdown import PARTS, Breakdown
 from ..trace.formatting import in_ms
+from ..trace.law import PARTS, Breakdown
 from .theme import FONT, LIGHT, WIDTH, Theme, bare_axes, legible, text_width, write_title
 
 

@@ -7,7 +7,8 @@ to the last is in a gap, and the launch of the kernel that ends a gap tells what
                  work, and took its time. So it does between any two kernels: under 2 us the host is not at fault.
     bubble       the host was done with something just before that launch, or only gets the next batch ready with it
                  (segmentation.py says which launches are of which batch).
-    launch gap   any other: the host was in the middle of launching a batch.
+    launch gap   any other: the host was in the middle of launching a batch. As long as the GPU takes between two
+                 kernels that are queued (the median), it would have taken here as well: that much is a kernel gap.
 
 A gap that goes on for long after that call had returned is not the host's from then on, and one before work that was
 queued is not the GPU's own if it is long:
@@ -15,17 +16,9 @@ queued is not the GPU's own if it is long:
     copy         a copy from the host or to it runs: most likely the kernel waits for that.
     stall        nothing does. Events are missing, or the GPU waits for something that is in no trace of one process.
 
-A kernel whose launch is not in the trace is taken to be launched as late as can be: as it starts, or by the next known
-launch on its stream.
-
-Between two kernels that are queued a GPU takes its time, about as long every time. As long it would have taken in a
-launch gap as well, had the host been faster: that much of each is a kernel gap.
-
 What a profiler says is not what runs without it: launching is slower, and kernels of a graph replay get gaps of their
-own. Hold its step time against that of a run without it. A kernel that waits for another GPU counts as busy.
-
-In a trace of ours batches have numbers, and what lies between two of them is a bubble. A kernel is all that a call
-launched there, and has gaps inside: how long, not when.
+own. A kernel that waits for another GPU counts as busy. In a trace of ours batches have numbers, and what lies between
+two of them is a bubble; a kernel is all that a call launched there, and has gaps inside: how long, not when.
 """
 
 from dataclasses import dataclass
@@ -35,7 +28,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ..errors import InputError
-from .launched import Launched
+from .law import inside
 from .segmentation import Segments, numbered, segments
 from .stretches import Stretches
 from .torch_profiler import CALLS, Recording
@@ -48,13 +41,79 @@ PASSING = 0.05  # of the launches: so many make a thread one that launches
 LONG = 50_000  # ns: no kernel that is launched takes longer until it runs, and no GPU from one to the next
 
 
-class Idle(NamedTuple):
-    """Gaps of one kind.
+@dataclass(frozen=True)
+class Launched:
+    """Kernels, or copies, of one GPU by start, and which call of which thread launched them. Times are nanoseconds,
+    int64 [work]; so are the others, unless they say otherwise.
 
     Attributes:
-        seconds: all of them together.
-        count: how many they are.
+        row: in the recording.
+        start: on the GPU.
+        end: on the GPU.
+        call: row of the call that launched it; -1 if it is not in the trace.
+        called: when that began. If it is not known it is as late as can be: as the work starts, or by the next known
+            launch on its stream.
+        returned: when it ended; likewise.
+        thread: that made it; -1 if no thread is known.
+        first: whether it is the first of those that the call launched: a graph has many. bool [work].
+        batch: number of the batch, in a trace of ours; else -1.
+        running: how long kernels run in it: all of its time, but in a trace of ours. -1 if not known.
+        gaps: how long it is in kernel gaps inside; -1 if not known.
+        count: kernels in it; -1 if not known.
     """
+
+    row: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    call: np.ndarray
+    called: np.ndarray
+    returned: np.ndarray
+    thread: np.ndarray
+    first: np.ndarray
+    batch: np.ndarray
+    running: np.ndarray
+    gaps: np.ndarray
+    count: np.ndarray
+
+    @classmethod
+    def of(cls, recording: Recording, rows: np.ndarray) -> "Launched":
+        """Of rows of one GPU."""
+        rows = rows[np.argsort(recording.start[rows], kind="stable")]
+        start, end, call = recording.start[rows], recording.end[rows], recording.call_of(rows)
+        known, streams, numbers = call >= 0, recording.stream[rows], recording.correlation[rows]
+        # No call is later than what it launched; but two clocks differ, and two processes may use one correlation id.
+        called = np.where(known, np.minimum(recording.start[call], start), start)
+        returned = np.where(known, recording.end[call], start)
+        thread = np.where(known, recording.thread[call], -1)
+        if known.any():
+            thread[~known] = np.bincount(thread[known]).argmax()
+        for stream in np.unique(streams[~known]):
+            at = np.flatnonzero(streams == stream)
+            latest = np.minimum.accumulate(called[at][::-1])[::-1]  # a stream runs in the order of launching
+            for times in (called, returned):
+                times[at] = np.where(known[at], times[at], latest)
+        first = numbers == 0
+        first[np.unique(numbers, return_index=True)[1]] = True
+        batch, running, gaps, count = np.full(len(rows), -1), end - start, np.zeros_like(start), np.ones_like(rows)
+        for index in np.flatnonzero(np.isin(rows, list(recording.told))).tolist():
+            args, seconds = recording.told[rows[index]], int(running[index]) / 1e9
+            graph = known[index] and "Graph" in recording.text(call[index])
+            batch[index], count[index] = args["batch"], args.get("kernel_count", -1)
+            running[index] = gaps[index] = -1
+            if "kernels" in args:
+                times = (None if us is None else us / 1e6 for us in (args["kernels"], args.get("kernel_gaps")))
+                parts = inside(seconds, *times, args.get("kernel_count"), graph)
+                running[index], gaps[index] = (round(1e9 * part) for part in parts)
+        return cls(rows, start, end, call, called, returned, thread, first, batch, running, gaps, count)
+
+    @property
+    def known(self) -> np.ndarray:
+        """Whether the call is in the trace. bool [work]."""
+        return self.call >= 0
+
+
+class Idle(NamedTuple):
+    """Gaps of one kind: all of them together, and how many they are."""
 
     seconds: float
     count: int
@@ -70,7 +129,6 @@ class Gpu:
         work: what keeps it busy.
         downloads: copies to the host.
         uploads: copies from the host.
-        waits: rows of the calls in which a thread waits. int [waits].
     """
 
     name: str
@@ -78,7 +136,6 @@ class Gpu:
     work: Launched
     downloads: Launched
     uploads: Launched
-    waits: np.ndarray
 
     @property
     def numbered(self) -> bool:
@@ -90,36 +147,34 @@ class Gpu:
         """Which work is of which batch."""
         if self.numbered:
             return numbered(self.work.batch, self.work.called)
-        return segments(self.recording, self.work, self.downloads, self.waits)
+        return segments(self.recording, self.work, self.downloads)
 
     @cached_property
     def threads(self) -> np.ndarray:
-        """The threads that launch kernels, the one that launches most first; none if no launch is known. int [threads].
-
-        One that launches a few in passing is none of them.
-        """
+        """The threads that launch kernels, the one that launches most first, without those that launch a few in
+        passing; none if no launch is known. int [threads]."""
         count = np.bincount(self.work.thread[self.work.known], minlength=1)
         some = np.flatnonzero(count >= max(PASSING * count.sum(), 1))
         return some[np.argsort(-count[some], kind="stable")]
 
-    @cached_property
-    def processes(self) -> list:
-        """Those whose threads launch on it, or that make a call with the number of one of its launches."""
-        recording, calls = self.recording, self.recording.rows(*CALLS)
-        calls = calls[np.isin(recording.correlation[calls], recording.correlation[self.work.row])]
-        threads = np.unique(recording.thread[calls[recording.correlation[calls] > 0]])
-        return sorted({recording.threads[thread][0] for thread in threads}, key=str)
+    def own(self, rows: np.ndarray) -> np.ndarray:
+        """Those of the rows that are of these threads."""
+        return rows[np.isin(self.recording.thread[rows], self.threads)]
 
     @cached_property
     def copies(self) -> Stretches:
         """When a copy to the host or from it runs."""
-        both = self.downloads, self.uploads
-        return Stretches.union(*(np.concatenate([getattr(each, edge) for each in both]) for edge in ("start", "end")))
+        return self.recording.when(np.append(self.downloads.row, self.uploads.row))
 
     @cached_property
     def reach(self) -> np.ndarray:
         """Until when the GPU is busy with each piece of work and all before it. int64 [work]."""
         return np.maximum.accumulate(self.work.end)
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """From the start of its first work to the end of its last, in nanoseconds."""
+        return int(self.work.start[0]), int(self.reach[-1])
 
     @cached_property
     def by(self) -> np.ndarray:
@@ -145,61 +200,29 @@ class Gpu:
         return np.where(queued, 2, np.where(self.segments.opens[self.by], 0, 1))
 
     @cached_property
-    def own(self) -> int:
+    def usual(self) -> int:
         """Nanoseconds from one kernel to the next if both are queued and not of a graph: the median; 0 without any."""
         length = self.gaps.end - self.gaps.start
         eager = (self.kinds == 2) & self.work.first[self.by] & (length < LONG)
         return int(np.median(length[eager])) if eager.any() else 0
 
     @cached_property
-    def _parts(self) -> dict[Kind, Stretches]:
-        """The gaps, cut by what they were."""
-        start, end, host = self.gaps.start, self.gaps.end, self.kinds < 2
+    def parts(self) -> dict[Kind, Stretches]:
+        """The gaps, cut by what they were. Of a launch gap, the last moment is a kernel gap."""
+        start, end, host, launch = self.gaps.start, self.gaps.end, self.kinds < 2, self.kinds == 1
         late = np.maximum(start, np.where(host, self.work.returned[self.by] + ON_ITS_WAY, start))
         late = np.where((end - late > LONG) & (not self.numbered), late, end)  # from then on it was not for the launch
         copied = (late < end) & (2 * self.copies.between(late, end) >= end - late)
-        waited = np.where(self.kinds == 1, np.maximum(late - self.own * (late == end), start), late)
-
-        def some(at: np.ndarray, begin: np.ndarray, stop: np.ndarray) -> Stretches:
-            at = at & (stop > begin)
-            return Stretches(begin[at], stop[at])
-
-        return {
-            "bubble": some(self.kinds == 0, start, late),
-            "launch gap": some(self.kinds == 1, start, waited),
-            "kernel gap": some(self.kinds > 0, np.where(self.kinds == 1, waited, start), late),
-            "copy": some(copied, late, end),
-            "stall": some(~copied, late, end),
+        waited = np.where(launch, np.maximum(late - self.usual * (late == end), start), late)
+        pieces = {
+            "bubble": (self.kinds == 0, start, late),
+            "launch gap": (launch, start, waited),
+            "kernel gap": (self.kinds > 0, np.where(launch, waited, start), late),
+            "copy": (copied, late, end),
+            "stall": (~copied, late, end),
         }
-
-    def kind(self, kind: Kind) -> Stretches:
-        """The gaps of one kind. Of a launch gap, the last moment is the GPU's own: it would take that in any case."""
-        return self._parts[kind]
-
-    @cached_property
-    def idle_while_waited_for(self) -> tuple[int, int]:
-        """Nanoseconds in which nothing runs, copies too, while the host waits for it: the longest such time, and all of
-        them. Of a whole trace the longest is some tens of microseconds: what waits was woken by then."""
-        waits = self.waits[np.isin(self.recording.thread[self.waits], self.threads)]
-        waits = Stretches.union(self.recording.start[waits], self.recording.end[waits])
-        length = self.gaps.shared(self.copies.outside(int(self.work.start[0]), int(self.reach[-1]))).shared(waits)
-        length = length.end - length.start
-        return (int(length.max()), int(length[length > LONG].sum())) if len(length) else (0, 0)
-
-    @cached_property
-    def overlap(self) -> tuple[int, int]:
-        """The longest time by which a kernel runs into the next on its stream, in nanoseconds, and its row; of kernels
-        of one graph it is not known what comes after what."""
-        longest = 0, -1
-        for stream in np.unique(self.recording.stream[self.work.row]):
-            at = np.flatnonzero(self.recording.stream[self.work.row] == stream)
-            if len(at) < 2 or self.numbered:
-                continue
-            over = self.work.end[at[:-1]] - self.work.start[at[1:]]
-            over[(self.work.call[at[:-1]] == self.work.call[at[1:]]) & self.work.known[at[:-1]]] = 0
-            place = int(over.argmax())
-            longest = max(longest, (int(over[place]), int(self.work.row[at[place]])))
-        return longest
+        some = {kind: at & (stop > begin) for kind, (at, begin, stop) in pieces.items()}
+        return {kind: Stretches(begin[some[kind]], stop[some[kind]]) for kind, (_, begin, stop) in pieces.items()}
 
     @property
     def idle_inside(self) -> np.ndarray | None:
@@ -210,7 +233,7 @@ class Gpu:
 
     def idle(self, kind: Kind) -> Idle | None:
         """How much the gaps of one kind are, and how many; None if the trace cannot tell."""
-        gaps, idle = self.kind(kind), self.idle_inside
+        gaps, idle = self.parts[kind], self.idle_inside
         if kind not in ("launch gap", "kernel gap"):
             return Idle(gaps.seconds, len(gaps.start))
         if idle is None:
@@ -229,25 +252,19 @@ def gpus(recording: Recording, begin: float = 0.0, end: float = float("inf")) ->
     Raises:
         InputError: there is none.
     """
-    calls, waits = recording.calls(), recording.waits()
     rows = recording.work(), recording.copies(to_host=True), recording.copies(to_host=False)
-    rows = tuple(each[(recording.start[each] >= 1e9 * begin) & (recording.start[each] < 1e9 * end)] for each in rows)
+    rows = [each[(recording.start[each] >= 1e9 * begin) & (recording.start[each] < 1e9 * end)] for each in rows]
+    known = recording.header.get("deviceProperties") or []
+    names = {f"GPU {each.get('id')}": each.get("name") for each in known if isinstance(each, dict)}
     found = []
     for number, name in sorted(enumerate(recording.gpus), key=lambda item: (len(item[1]), item[1])):
-        work, downloads, uploads = (Launched.of(recording, each[recording.gpu[each] == number], calls) for each in rows)
+        work, *copies = (Launched.of(recording, each[recording.gpu[each] == number]) for each in rows)
         if len(work.row):
-            found.append(Gpu(_called(recording, name), recording, work, downloads, uploads, waits))
+            only = len(recording.gpus) == 1 and names.get(name)  # the header may have the name of a trace's only GPU
+            found.append(Gpu(only or name, recording, work, *copies))
     if not found:
-        calls = recording.rows(*CALLS)
-        graphs = recording.named("GraphLaunch", calls).sum()
+        graphs = recording.named("GraphLaunch", recording.rows(*CALLS)).sum()
         graphs = f"; {graphs:,} graphs are launched, and their kernels are not in it" if graphs else ""
         window = f" from {begin:g} to {end:g} s" if begin or end < float("inf") else ""
         raise InputError(f"no kernel runs in this trace{window}, only copies to and from the host do{graphs}")
     return found
-
-
-def _called(recording: Recording, name: str) -> str:
-    """The name of a trace's only GPU, if the trace has it."""
-    known = recording.header.get("deviceProperties") or []
-    names = {f"GPU {each.get('id')}": each.get("name") for each in known if isinstance(each, dict)}
-    return (len(recording.gpus) == 1 and names.get(name)) or name

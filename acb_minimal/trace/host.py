@@ -6,9 +6,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from .batch_times import Batches
+from .batches import Batches
 from .gaps import Gpu
-from .steps import Step
 from .stretches import Stretches
 from .torch_profiler import HOST
 
@@ -37,52 +36,60 @@ class Doing(NamedTuple):
     seconds: float
 
 
-def while_idle(gpu: Gpu, found: Batches, steps: list[Step]) -> list[Doing]:
+def while_idle(gpu: Gpu, found: Batches, steps: np.recarray) -> list[Doing]:
     """By the thread whose launch the GPU waited for, in the bubbles and launch gaps of these steps, or of a sample of
     them; what took longest comes first."""
     steps = steps[:: -(-len(steps) // SAMPLE)]
-    idle = gpu.kind("bubble").joined(gpu.kind("launch gap")).shared(_spans(steps))
+    idle = gpu.parts["bubble"].joined(gpu.parts["launch gap"]).shared(_time_of(steps))
+    rest = found.launching.joined(found.waits).outside(*gpu.window)
+    phases: dict[Phase, Stretches] = {"host": rest, "launching": found.launching, "waiting": found.waits}
     threads, spent = gpu.waited_for(idle), Counter()
     for thread in np.unique(threads).tolist():
         own = Stretches(idle.start[threads == thread], idle.end[threads == thread])
-        start, end, inside, within = _named(gpu, own, thread)
-        spent += _sums(start, end, inside, within, own, found)
+        pieces = _named(gpu, own, thread)
+        for phase, when in phases.items():
+            for what, length in _spent(pieces, own.shared(when)).items():
+                spent[*what, phase] += length
     return [Doing(*what, length / 1e9 / len(steps)) for what, length in spent.most_common() if length > 0]
 
 
-def least(gpu: Gpu, found: Batches, steps: list[Step]) -> float:
+def least(gpu: Gpu, found: Batches, steps: np.recarray) -> float:
     """How many times as long the host takes for L and H without the profiler, at least: what it adds to the events of
     these steps at most is taken off."""
-    recording, work = gpu.recording, sum(step.launching + step.host for step in steps)
-    times = _spans(steps).shared(found.waits.outside(int(gpu.work.start[0]), int(gpu.reach[-1])))
-    rows = recording.rows(*HOST)
-    rows = rows[np.isin(recording.thread[rows], gpu.threads)]
-    events = int((times.between(recording.start[rows], recording.start[rows] + 1) > 0).sum())
-    kernels = sum(step.count or 0 for step in steps)
+    recording, work = gpu.recording, int((steps.launching + steps.host).sum())
+    times = _time_of(steps).shared(found.waits.outside(*gpu.window))
+    begins = recording.start[gpu.own(recording.rows(*HOST))]
+    events, kernels = int(times.between(begins, begins + 1).sum()), int(np.maximum(steps.count, 0).sum())
     return max(1 - 1e9 * (EVENT * events + KERNEL * kernels) / work, LEAST) if work else 1.0
 
 
 def longest(gpu: Gpu, count: int) -> list[tuple[float, float, str, str]]:
     """The longest gaps: when each began, in seconds from the first event, and its length; what the host did most in
     it, and what the GPU did."""
-    places = np.sort(np.argsort(gpu.gaps.end - gpu.gaps.start, kind="stable")[::-1][:count])
-    gaps, rows = Stretches(gpu.gaps.start[places], gpu.gaps.end[places]), []
-    threads = gpu.waited_for(gaps)
-    for begin, end, thread in zip(gaps.start.tolist(), gaps.end.tolist(), threads.tolist(), strict=True):
-        one = Stretches(np.array([begin]), np.array([end]))
-        starts, ends, inside, within = _named(gpu, one, thread)
-        lengths = Stretches.between(one, starts, ends) if len(starts) else np.zeros(1)
-        rest = end - begin - int(lengths.sum())
-        most = int(lengths.argmax())
-        name = NOTHING
-        if len(starts) and lengths[most] >= rest:
-            name = f"{inside[most]}, in {within[most]}" if within[most] else inside[most]
-        copies = gpu.copies.between(np.array([begin]), np.array([end]))[0]
-        rows.append((begin / 1e9, (end - begin) / 1e9, name, "copies" if 2 * copies > end - begin else "nothing"))
+    length, rows = gpu.gaps.end - gpu.gaps.start, []
+    for place in sorted(np.argsort(length, kind="stable")[::-1][:count].tolist()):
+        gap = Stretches(gpu.gaps.start[[place]], gpu.gaps.end[[place]])
+        start, end, names = _named(gpu, gap, gpu.waited_for(gap)[0])
+        lengths = gap.between(start, end).tolist()
+        lengths.append(length[place] - sum(lengths))
+        name, under = [*names, (NOTHING, "")][int(np.argmax(lengths))]
+        copies = 2 * gpu.copies.between(gap.start, gap.end)[0] > length[place]
+        did = f"{name}, in {under}" if under else name
+        rows.append((gap.start[0] / 1e9, gap.seconds, did, "copies" if copies else "nothing"))
     return rows
 
 
-def _named(gpu: Gpu, idle: Stretches, thread: int) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
+def _spent(pieces: tuple, idle: Stretches) -> Counter:
+    """Nanoseconds of these stretches, by what `_named` says of them."""
+    start, end, names = pieces
+    lengths, spent = idle.between(start, end), Counter()
+    for piece in np.flatnonzero(lengths).tolist():
+        spent[names[piece]] += int(lengths[piece])
+    spent[NOTHING, ""] = round(1e9 * idle.seconds) - int(lengths.sum())
+    return spent
+
+
+def _named(gpu: Gpu, idle: Stretches, thread: int) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]]]:
     """A thread's time around some stretches, cut by the innermost event: start and end of each piece, the name of that
     event and of what is around it (see `innermost`)."""
     recording, rows = gpu.recording, gpu.recording.rows(*HOST)
@@ -92,10 +99,9 @@ def _named(gpu: Gpu, idle: Stretches, thread: int) -> tuple[np.ndarray, np.ndarr
     frames = np.isin(rows, recording.rows("python_function")) & ~recording.named("built-in", rows)
     annotations = np.isin(rows, recording.rows("user_annotation"))
     start, end, inner, under = innermost(recording.start[rows], recording.end[rows], frames, annotations)
-    names = [re.sub(r" at 0x[0-9a-f]+|\b\d+$", "", name) for name in recording.names]  # what differs from step to step
-    inside = [names[name] for name in recording.name[rows[inner]].tolist()]
-    within = ["" if row < 0 else names[recording.name[rows[row]]] for row in under.tolist()]
-    return start, end, inside, within
+    # A name goes without what differs from step to step. The last stands for nothing.
+    names = [re.sub(r" at 0x[0-9a-f]+|\b\d+$", "", recording.text(row)) for row in rows.tolist()] + [""]
+    return start, end, [(names[event], names[around]) for event, around in zip(inner, under, strict=True)]
 
 
 def innermost(
@@ -113,45 +119,21 @@ def innermost(
         Of each piece its start, its end, the innermost event, and the one around that which names it best: of a
         function in Python the annotation, of all else the nearest of either; -1 for none. int64 [pieces] each.
     """
-    pieces: list[tuple[int, int, int, int]] = []
-    # Of each: its end, itself, what names it; and what names those in it: the annotation, either.
-    stack: list[tuple[int, int, int, int, int]] = []
-    now = 0
-    columns = zip(start.tolist(), end.tolist(), frames.tolist(), annotations.tolist(), strict=True)
-    last = max(end.tolist(), default=0), 0, False, False  # no event: all are over by then
-    for event, (begins, ends, frame, annotation) in enumerate((*columns, last)):
-        while stack and (now < begins or stack[-1][0] <= begins):
-            until, top, under, *_ = stack[-1]
-            stop = min(until, begins)
-            if stop > now:
-                pieces.append((now, stop, top, under))
-                now = stop
-            if until <= now:
-                stack.pop()
-        now = begins
-        *_, annotated, either = stack[-1] if stack else (-1, -1)
-        names = event if annotation else annotated, event if annotation or frame else either
-        stack.append((ends, event, annotated if frame else either, *names))
-    return tuple(np.array(pieces, dtype=np.int64).reshape(-1, 4).T)
+    edges = np.unique(np.append(start, end))
+    inner, annotated, either = (np.full(len(edges), -1) for _ in range(3))  # from each edge to the next; -1: none
+    under, first, last = np.full(len(start), -1), np.searchsorted(edges, start), np.searchsorted(edges, end)
+    for event, (begin, stop) in enumerate(zip(first.tolist(), last.tolist(), strict=True)):  # over those around it
+        under[event] = (annotated if frames[event] else either)[begin]
+        inner[begin:stop] = event
+        if annotations[event]:
+            annotated[begin:stop] = event
+        if annotations[event] or frames[event]:
+            either[begin:stop] = event
+    opens = np.flatnonzero(np.append(True, np.diff(inner) != 0)[: len(edges)])
+    pieces = opens[inner[opens] >= 0]  # the last edge opens no piece: nothing goes on behind it
+    after = opens[np.searchsorted(opens, pieces) + 1]
+    return edges[pieces], edges[after], inner[pieces], under[inner[pieces]]
 
 
-def _sums(start, end, names: list[str], under: list[str], idle: Stretches, found: Batches) -> Counter:
-    """Nanoseconds of one thread's pieces of time, by names and phase."""
-    begin, stop = int(idle.start[0]), int(idle.end[-1])
-    launching = idle.shared(found.launching)
-    waiting = idle.shared(found.waits)
-    busy = launching.joined(waiting)
-    rest = idle.shared(busy.outside(begin, stop))
-    spent: Counter = Counter()
-    for phase, stretches in (("host", rest), ("launching", launching), ("waiting", waiting)):
-        lengths = stretches.between(start, end)
-        some = np.flatnonzero(lengths)
-        for piece, length in zip(some.tolist(), lengths[some].tolist(), strict=True):
-            spent[names[piece], under[piece], phase] += length
-        spent[NOTHING, "", phase] = round(1e9 * stretches.seconds) - int(lengths.sum())
-    return spent
-
-
-def _spans(steps: list[Step]) -> Stretches:
-    end = np.array([step.end for step in steps], dtype=np.int64)
-    return Stretches.union(end - np.array([step.length for step in steps], dtype=np.int64), end)
+def _time_of(steps: np.recarray) -> Stretches:
+    return Stretches.union(steps.end - steps.length, steps.end)

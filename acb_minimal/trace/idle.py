@@ -2,29 +2,28 @@
 
 It reads what torch's profiler writes (vLLM, SGLang, transformers or an engine of your own under it), and what `Trace`
 writes in its way. How gaps are told apart is in gaps.py, how batches are in segmentation.py, what a step is in
-batch_times.py and steps.py, and what is made of all that in verdict.py.
+batches.py and steps.py, and what is made of all that in verdict.py.
 """
 
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 
 from ..errors import EngineError, InputError
 from . import host, verdict
-from .batch_times import Batches, communication, of_gpu
-from .chrome import ChromeFile
+from .batches import Batches, communication, of_gpu
+from .chrome import read_events
 from .gaps import KINDS, Gpu, gpus
-from .host import Doing
 from .spans import Trace
-from .steps import SORTS, Step, Typical, typical_decodes
-from .torch_profiler import CALLS, DEVICE, HOST, OLD, OTHERS, Recording
-from .verdict import Verdict
+from .steps import Typical, typical_decodes
+from .torch_profiler import CALLS, DEVICE, HOST, Recording
 
 LONGEST = 5  # gaps that are shown where there is no verdict
+OTHERS = {"mtia": "MTIA", "xpu": "XPU", "hpu": "HPU", "privateuse1": "PrivateUse1"}  # what begins their categories
+OLD = {"Kernel", "Memcpy", "Runtime", "Operator"}  # categories of torch up to 1.10
 
 
 class Report:
@@ -46,8 +45,8 @@ class Report:
         assumed: share of kernels, 0 to 1, whose launch is not in the trace.
         found: its batches, and when the host waited and launched.
         batches: how many were told apart; None if nothing tells them apart.
-        steps: all of them; the first batch has none.
-        sorts: how many steps of each sort there are, and the median of their lengths in seconds.
+        steps: all of them, as steps.py has them; the first batch has none.
+        sorts: how many steps of each kind there are, and the median of their lengths in seconds.
         chosen: the typical ones. What is before the first step is not known: a recording begins anywhere.
         about: what these are.
         typical: what they have in common; None if there are none.
@@ -61,7 +60,7 @@ class Report:
         """
         self.gpu, self._step = gpu, step
         self.name, self.kernels, self.found = gpu.name, len(gpu.work.row), of_gpu(gpu)
-        self.window = int(gpu.reach[-1] - gpu.work.start[0]) / 1e9
+        self.window = (gpu.window[1] - gpu.window[0]) / 1e9
         self.bubbles, self.launch_gaps, self.kernel_gaps, self.copies, self.stalls = map(gpu.idle, KINDS)
         inside = gpu.idle_inside
         self.kernel_seconds = self.window - gpu.gaps.seconds - (0.0 if inside is None else int(inside.sum()) / 1e9)
@@ -69,13 +68,13 @@ class Report:
         launches = np.unique(gpu.work.call[gpu.work.known])
         self.graphs = int(gpu.recording.named("GraphLaunch", launches).sum())
         self.assumed = 1 - float(gpu.work.known.mean())
-        self.batches = len(self.found.steps) if gpu.segments.told else None
+        self.batches = None if gpu.segments.by == "nothing" else len(self.found.steps)
         self.steps = self.found.steps[1:]
-        lengths = {sort: [step.length for step in self.steps if step.sort == sort] for sort in SORTS}
-        self.sorts = {sort: (len(those), median(those) / 1e9) for sort, those in lengths.items() if those}
+        lengths = {kind: self.steps.length[self.steps.kind == kind] for kind in ("decode", "prompt", "set-up")}
+        self.sorts = {kind: (len(some), float(np.median(some)) / 1e9) for kind, some in lengths.items() if len(some)}
         self.chosen, self.about = _typical_steps(self.found)
-        self.typical = Typical.of(self.chosen) if self.chosen else None
-        self.covered = sum(step.length for step in self.chosen) / 1e9 / self.window if self.window else 0.0
+        self.typical = Typical.of(self.chosen) if len(self.chosen) else None
+        self.covered = int(self.chosen.length.sum()) / 1e9 / self.window if self.window else 0.0
 
     @property
     def busy(self) -> float:
@@ -97,9 +96,9 @@ class Report:
         return host.longest(self.gpu, LONGEST)
 
     @cached_property
-    def doing(self) -> list[Doing]:
+    def doing(self) -> list[host.Doing]:
         """What the host did while the GPU waited for it, in the typical decodes."""
-        return host.while_idle(self.gpu, self.found, self.chosen) if self.chosen else []
+        return host.while_idle(self.gpu, self.found, self.chosen) if self.typical else []
 
     @cached_property
     def lost(self) -> list[str]:
@@ -109,10 +108,10 @@ class Report:
     @cached_property
     def refusals(self) -> list[str]:
         """Why there is no verdict."""
-        return verdict.refusals(self.gpu, self.lost, self.steps, self.typical, self._step)
+        return self.lost or verdict.refusals(self.gpu, self.steps, self.typical, self._step)
 
     @cached_property
-    def verdict(self) -> Verdict | None:
+    def verdict(self) -> verdict.Verdict | None:
         """On the typical steps; None if there are refusals."""
         if self.refusals:
             return None
@@ -124,10 +123,7 @@ class Report:
         parts = ("bubbles", "launch_gaps", "kernel_gaps", "copies", "stalls")
         typical, law = self.typical, self.typical and self.typical.law
         return {
-            "name": self.name,
-            "window": self.window,
-            "kernels": self.kernels,
-            "kernel_seconds": self.kernel_seconds,
+            **{name: getattr(self, name) for name in ("name", "window", "kernels", "kernel_seconds")},
             **{name: (idle := getattr(self, name)) and idle._asdict() for name in parts},
             "batches": self.batches,
             "graphs": self.graphs,
@@ -135,7 +131,7 @@ class Report:
             "told_apart": self.gpu.segments.by,
             "assumed": self.assumed,
             "lost": self.lost,
-            "steps": {sort: {"count": count, "median": length} for sort, (count, length) in self.sorts.items()},
+            "steps": {kind: {"count": count, "median": length} for kind, (count, length) in self.sorts.items()},
             "about": self.about,
             "covered": self.covered,
             "host_takes": [self.least, 1.0],
@@ -149,13 +145,13 @@ class Report:
         }
 
 
-def _typical_steps(found: Batches) -> tuple[list[Step], str]:
+def _typical_steps(found: Batches) -> tuple[np.recarray, str]:
     """The steps that stand for all, and what they are; if there are prompts in every one, those between their like."""
     steps = found.steps[1:]
-    if chosen := [steps[place] for place in typical_decodes(steps)]:
-        return chosen, "decodes" if found.decodes else "steps"
-    pairs = zip(steps[1:], steps, strict=False)
-    return [step for step, before in pairs if step.sort == before.sort == "prompt"], "steps with prompts"
+    if chosen := typical_decodes(steps):
+        return steps[chosen], "decodes" if found.decodes else "steps"
+    prompts = steps.kind == "prompt"
+    return steps[prompts & np.append(False, prompts[:-1])[: len(steps)]], "steps with prompts"
 
 
 def read(path: Path, progress: Callable[[float], None] = lambda share: None) -> Recording:
@@ -167,22 +163,22 @@ def read(path: Path, progress: Callable[[float], None] = lambda share: None) -> 
     Raises:
         InputError: there is no such file, it holds no trace, or nothing in it ran on a GPU.
     """
-    file = ChromeFile(path, progress)
+    name, header = repr(str(path)), {}
     try:
-        recording = Recording.of(file.events())
+        recording = Recording.of(read_events(path, header, progress))
     except InputError as error:
-        raise InputError(str(error) if repr(str(path)) in str(error) else f"{str(path)!r}: {error}") from error
-    recording.header.update(file.header)
+        raise InputError(str(error) if name in str(error) else f"{name}: {error}") from error
+    recording.header.update(header)
     others = [OTHERS[begin] for begin in OTHERS for each in recording.other if each.startswith(begin)]
     if others and not len(recording.rows(*CALLS)):
-        raise InputError(f"{str(path)!r} was recorded on {others[0]}: only traces of CUDA and ROCm can be read")
+        raise InputError(f"{name} was recorded on {others[0]}: only traces of CUDA and ROCm can be read")
     if len(recording.rows(*DEVICE)):
         return recording
-    if recording.other & set(OLD):
-        raise InputError(f"{str(path)!r} is as torch up to 1.10 wrote traces: record it with a newer one")
+    if recording.other & OLD:
+        raise InputError(f"{name} is as torch up to 1.10 wrote traces: record it with a newer one")
     if len(recording.rows(*HOST)):
-        raise InputError(f"{str(path)!r} has no GPU activity: was it recorded without ProfilerActivity.CUDA?")
-    raise InputError(f"there is no trace of a GPU in {str(path)!r}: looked for events of category {', '.join(DEVICE)}")
+        raise InputError(f"{name} has no GPU activity: was it recorded without ProfilerActivity.CUDA?")
+    raise InputError(f"there is no trace of a GPU in {name}: looked for events of category {', '.join(DEVICE)}")
 
 
 def analyse(
@@ -212,4 +208,4 @@ def typical_of(trace: Trace) -> Typical | None:
         raise EngineError(f"nothing was launched for batch {min(missing)}: what ran was for other batches")
     (gpu,) = gpus(Recording.of(trace.events()))
     chosen, _ = _typical_steps(of_gpu(gpu))
-    return Typical.of(chosen) if chosen else None
+    return Typical.of(chosen) if len(chosen) else None

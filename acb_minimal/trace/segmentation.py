@@ -26,7 +26,7 @@ PIECES = 8  # most waits in a step that are looked for
 class Segments(NamedTuple):
     """
     Attributes:
-        by: what tells batches apart.
+        by: what tells batches apart; "nothing" if nothing does.
         piece: of each kernel or copy, from 0, in the order of launching. int [work].
         batch: likewise. int [work].
         opens: whether the host was done with something just before it launched it, or only gets a batch ready with it.
@@ -41,11 +41,6 @@ class Segments(NamedTuple):
     opens: np.ndarray
     main: np.ndarray
 
-    @property
-    def told(self) -> bool:
-        """Whether anything tells them apart."""
-        return self.by != "nothing"
-
 
 def numbered(batch: np.ndarray, called: np.ndarray) -> Segments:
     """Of a trace of ours, which has the number of the batch with each piece of work."""
@@ -54,70 +49,56 @@ def numbered(batch: np.ndarray, called: np.ndarray) -> Segments:
     return Segments("their numbers", piece, piece, opens, main)
 
 
-def segments(recording: Recording, work, downloads, waits: np.ndarray) -> Segments:
+def segments(recording: Recording, work, downloads) -> Segments:
     """Of any other.
 
     Args:
-        work: of one GPU (see launched.Launched).
+        work: of one GPU (see gaps.Launched).
         downloads: copies to the host, likewise.
-        waits: rows of the calls in which a thread waits. int [waits].
     """
     order = np.argsort(work.called, kind="stable")
-    called = work.called[order]
-    marks = recording.rows("user_annotation")
-    marks = np.sort(recording.start[marks[recording.named(MARK, marks)]])
+    called, returned, lasts = work.called[order], work.returned[order], (work.end - work.start)[order]
+    graph = recording.named("GraphLaunch", work.call[order]) & work.known[order]
+    by_graphs = 2 * lasts[graph].sum() > lasts.sum()  # most of the GPU's time is theirs
+    marks = np.sort(recording.start[recording.called(MARK, "user_annotation")])
     in_mark = np.maximum(np.searchsorted(marks, called, side="right"), 1)
     marked = np.append(False, np.diff(in_mark) > 0)
-    cuts = _done(work.thread[order], called, downloads, recording.end[waits], recording.thread[waits])
-    usable = marked.sum() + 1 >= FEWEST_MARKS and cuts.sum() <= PIECES * marked.sum()
-    if usable:
+    cuts = _done(recording, work.thread[order], called, downloads)
+    if marked.sum() + 1 >= FEWEST_MARKS and cuts.sum() <= PIECES * marked.sum():
         by, cuts = "the profiler's steps", marked
-    elif len(downloads.start):
-        by = "copies to the host and waits"
+        starts = opens = np.append(0, np.flatnonzero(cuts))
     else:
-        by = "waits" if len(waits) else "nothing"
-    opens = np.append(0, np.flatnonzero(cuts))
-    graph = recording.named("GraphLaunch", work.call[order]) & work.known[order]
-    lasts = (work.end - work.start)[order]
-    begins = np.arange(len(opens)) if usable else _batches(opens, called, work.returned[order], graph, lasts)
-    starts = opens[begins]
-    batch, main = _of(starts, np.arange(len(order))), called[starts]
-    if _by_graphs(graph, lasts):
+        by = "waits" if len(recording.waits) else "nothing"
+        by = "copies to the host and waits" if len(downloads.start) else by
+        opens = np.append(0, np.flatnonzero(cuts))
+        starts = opens[_batches(opens, called, returned, graph if by_graphs else None, lasts)]
+    piece, batch = (np.searchsorted(each, np.arange(len(order)), side="right") - 1 for each in (opens, starts))
+    main = called[starts]
+    if by_graphs:
         graphs = np.flatnonzero(graph)[::-1]  # backwards: the first of a batch is what stays
         main[batch[graphs]] = called[graphs]
-    opening = cuts | (called <= main[batch])
-    back = np.argsort(order)
-    return Segments(by, _of(opens, np.arange(len(order)))[back], batch[back], opening[back], main)
+    opening, back = cuts | (called <= main[batch]), np.argsort(order)
+    return Segments(by, piece[back], batch[back], opening[back], main)
 
 
-def _of(starts: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """In which of the stretches that begin there each place is."""
-    return np.searchsorted(starts, places, side="right") - 1
-
-
-def _done(thread: np.ndarray, called: np.ndarray, downloads, wait_end: np.ndarray, wait_thread: np.ndarray):
+def _done(recording: Recording, thread: np.ndarray, called: np.ndarray, downloads) -> np.ndarray:
     """Whether the host was done with a batch between the launch before each and that one, in order. bool [work].
 
     Of waits, only those of the thread that launches count: what a second thread waits for says nothing about the first.
     Its copies count if the first launches none.
     """
-    done = np.zeros(len(called), dtype=bool)
+    done, waits = np.zeros(len(called), dtype=bool), recording.waits
     for each in np.unique(thread):
         own = downloads.thread == each
         copies = downloads.called[own] if own.any() else downloads.called
-        waits = wait_end[wait_thread == each] if len(downloads.called) else wait_end
-        ends = np.sort(np.concatenate((copies, waits - 1)))  # a wait may return in the nanosecond of the next call
-        mine = np.flatnonzero(thread[1:] == each) + 1
-        done[mine] = np.searchsorted(ends, called[mine]) > np.searchsorted(ends, called[mine - 1])
+        mine = waits[recording.thread[waits] == each] if len(downloads.called) else waits
+        ends = np.sort(np.append(copies, recording.end[mine] - 1))  # it may return in the nanosecond of the next call
+        past, mine = np.searchsorted(ends, called), np.flatnonzero(thread[1:] == each) + 1
+        done[mine] = past[mine] > past[mine - 1]
     return done
 
 
-def _by_graphs(graph: np.ndarray, lasts: np.ndarray) -> bool:
-    """Whether most of the GPU's time is of graphs."""
-    return 2 * lasts[graph].sum() > lasts.sum()
-
-
-def _batches(opens: np.ndarray, called, returned, graph, lasts) -> np.ndarray:
+def _batches(opens: np.ndarray, called, returned, graph: np.ndarray | None, lasts) -> np.ndarray:
     """Which pieces begin a batch. int [batches].
 
     A piece belongs to the next one if it has less than a tenth as many kernels as the usual one, which is the one that
@@ -129,14 +110,14 @@ def _batches(opens: np.ndarray, called, returned, graph, lasts) -> np.ndarray:
         opens: the first work of each piece. int [pieces]
         called: when each piece of work was launched, in order; and so of the others. int64 [work].
         returned: when that call ended.
-        graph: whether it was part of a graph. bool [work].
+        graph: whether it was part of a graph; None if batches are no graphs. bool [work].
         lasts: how long it ran. int64 [work].
     """
     sizes = np.diff(np.append(opens, len(called)))
     ordered = np.sort(sizes)
     usual = ordered[np.searchsorted(np.cumsum(ordered), ordered.sum() / 2)]
     small = sizes < SMALL * usual
-    if _by_graphs(graph, lasts):
+    if graph is not None:
         graphs, time = np.logical_or.reduceat(graph, opens), np.add.reduceat(lasts, opens)
         small = ~graphs & (small | (time < HALF * np.median(time[graphs])))
     small[-1] = False
@@ -154,15 +135,10 @@ def _batches(opens: np.ndarray, called, returned, graph, lasts) -> np.ndarray:
 
 def _period(sizes: np.ndarray) -> int:
     """After how many pieces their sizes come again, where one seldom is like the one before; else 1."""
-    for period in range(1, PIECES + 1):
-        if len(sizes) < 4 * period:
-            break
-        share = _alike(sizes[period:], sizes[:-period]).mean()
-        if period == 1 and share >= 0.5:
-            break
-        if period > 1 and share >= 0.8:
-            return period
-    return 1
+    if len(sizes) < 4 or _alike(sizes[1:], sizes[:-1]).mean() >= 0.5:
+        return 1
+    some = range(2, min(PIECES, len(sizes) // 4) + 1)
+    return next((period for period in some if _alike(sizes[period:], sizes[:-period]).mean() >= 0.8), 1)
 
 
 def _alike(sizes: np.ndarray, others) -> np.ndarray:

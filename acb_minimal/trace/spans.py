@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import InputError
-from .breakdown import inside
+from .law import inside
 
 Lane = Literal["CPU", "H2D", "compute", "D2H"]
 LANES: tuple[Lane, ...] = ("CPU", "H2D", "compute", "D2H")

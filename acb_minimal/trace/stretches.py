@@ -8,12 +8,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Stretches:
-    """Stretches of time in order, none touching another. Nanoseconds, int64 [stretches]; a union takes any numbers.
-
-    Attributes:
-        start: of each.
-        end: of each; later than its start.
-    """
+    """Stretches of time in order, none over another, from `start` to `end` each; nanoseconds, int64 [stretches]."""
 
     start: np.ndarray
     end: np.ndarray
@@ -38,20 +33,18 @@ class Stretches:
         """Start and end of each."""
         return zip(self.start.tolist(), self.end.tolist(), strict=True)
 
-    def until(self, moment: np.ndarray) -> np.ndarray:
-        """How many nanoseconds of the stretches lie before each moment. Takes and returns int64 [moments]."""
-        moment = np.asarray(moment, dtype=np.int64)
-        if not len(self.start):
-            return np.zeros_like(moment)
-        index = np.searchsorted(self.start, moment, side="right") - 1
-        before = np.append(0, np.cumsum(self.end - self.start))
-        last = np.maximum(index, 0)
-        inside = np.minimum(moment, self.end[last]) - self.start[last]
-        return np.where(index < 0, 0, before[last] + inside)
-
     def between(self, start: np.ndarray, end: np.ndarray) -> np.ndarray:
         """How many nanoseconds of the stretches lie between each start and end. Takes and returns int64 [moments]."""
-        return self.until(end) - self.until(start)
+        length = self.end - self.start
+        moments = np.append(0, np.stack((self.start, self.end), axis=1))
+        passed = np.append(0, np.cumsum(np.stack((np.zeros_like(length), length), axis=1)))
+        until = (np.interp(moment, moments, passed) for moment in (start, end))  # exact: float64 has 53 bits
+        return np.subtract(*reversed([*until])).astype(np.int64)
+
+    def meets(self, since: np.ndarray, until: np.ndarray) -> np.ndarray:
+        """Whether any of them begins before each `until` and ends after its `since`. bool [moments]."""
+        last = np.searchsorted(self.start, until) - 1
+        return (last >= 0) & (np.append(self.end, 0)[last] > since)
 
     def outside(self, start: int, end: int) -> "Stretches":
         """What lies between the stretches, from `start` to `end`."""
@@ -72,11 +65,5 @@ class Stretches:
         count = end - first
         mine = np.repeat(np.arange(len(self.start)), count)
         theirs = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count) + np.repeat(first, count)
-        return Stretches(
-            np.maximum(self.start[mine], other.start[theirs]), np.minimum(self.end[mine], other.end[theirs])
-        )
-
-    def over(self, start: int, end: int) -> "Stretches":
-        """Those that overlap the time from `start` to `end`, whole."""
-        some = (self.end > start) & (self.start < end)
-        return Stretches(self.start[some], self.end[some])
+        edges = np.maximum(self.start[mine], other.start[theirs]), np.minimum(self.end[mine], other.end[theirs])
+        return Stretches(*edges)

@@ -8,12 +8,12 @@ from ..errors import InputError
 from .formatting import duration, ms, share, table
 from .gaps import Idle
 from .idle import Report
-from .steps import SORTS, Typical
+from .steps import Typical
 from .verdict import Verdict
 
 MOST = 8  # lines of what the host did
-CALLED = {"decode": "decodes", "prompt": "prompts, mixed", "set-up": "set-up"}
-ALIKE = {"decode": "alike", "prompt": "longer", "set-up": "set-up"}  # where the trace does not say
+# What kinds of steps are called, where the trace says which they are and where it does not.
+CALLED = {"decode": ("alike", "decodes"), "prompt": ("longer", "prompts, mixed"), "set-up": ("set-up", "set-up")}
 COPIES, STALLS = "waits for copies", "waits, unexplained"
 FEW = 0.5  # share of the trace: typical steps that are less of it are said to be
 MODELS = 0.15  # by which K of two traces may differ, and the one predict the other
@@ -55,9 +55,9 @@ def _whole(report: Report, name: str) -> Table:
             made.add_row(what, "not in this trace", "", "")
             continue
         made.add_row(what, duration(idle.seconds), share(idle.seconds, report.window), f"{idle.count:,}")
-    if (talk := report.talk)[0]:
-        made.add_row("communication", duration(talk[0]), share(talk[0], report.window), "")
-        made.add_row("  with nothing beside", duration(talk[1]), share(talk[1], report.window), "")
+    for what, seconds in zip(("communication", "  with nothing beside"), report.talk, strict=True):
+        if report.talk[0]:
+            made.add_row(what, duration(seconds), share(seconds, report.window), "")
     return made
 
 
@@ -71,10 +71,8 @@ def _longest(report: Report) -> Table:
 
 def _sorts(report: Report) -> Table:
     made = table("", "steps", "count", "median")
-    for sort in SORTS:
-        if sort in report.sorts:
-            count, length = report.sorts[sort]
-            made.add_row((CALLED if report.found.decodes else ALIKE)[sort], f"{count:,}", ms(length, 3))
+    for kind, (count, length) in report.sorts.items():
+        made.add_row(CALLED[kind][report.found.decodes], f"{count:,}", ms(length, 3))
     return made
 
 
@@ -116,8 +114,7 @@ def _doing(report: Report) -> Table:
     for doing in report.doing[:MOST]:
         what = f"{doing.name}, in {doing.under}" if doing.under else doing.name
         made.add_row(ms(doing.seconds, 3), share(doing.seconds, total), doing.phase, Text(what))
-    rest = sum(doing.seconds for doing in report.doing[MOST:])
-    if rest:
+    if rest := sum(doing.seconds for doing in report.doing[MOST:]):
         made.add_row(ms(rest, 3), share(rest, total), "", f"{len(report.doing) - MOST:,} more")
     return made
 
@@ -133,7 +130,7 @@ def side_by_side(names: list[str], reports: list[Report]) -> Group:
     slow = slowest(reports)
     if slow.refusals:
         return Group(made)
-    name = names[next(number for number, report in enumerate(reports) if report is slow)]
+    name = dict(zip(reports, names, strict=True))[slow]
     return Group(made, "", Text(f"Slowest: {name}, {ms(_own(slow), 3)} a step without talking to others."))
 
 
@@ -152,9 +149,8 @@ def compare(before: Report, after: Report) -> Group:
     Raises:
         InputError: one of the traces carries no verdict.
     """
-    for report in (before, after):
-        if report.refusals:
-            raise InputError(f"nothing to compare: {report.refusals[0]}")
+    if refusals := before.refusals or after.refusals:
+        raise InputError(f"nothing to compare: {refusals[0]}")
     made = table("Typical steps, medians", "a step", "before", "after", "change")
     old, new = parts(before.typical), parts(after.typical)
     for name in old | new:
@@ -162,19 +158,18 @@ def compare(before: Report, after: Report) -> Group:
         change = f"{pair[1] / pair[0] - 1:+.1%}" if pair[0] > 5e-7 else ""
         made.add_row(name, *(ms(seconds, 3) for seconds in pair), change)
     made.add_row("launched ahead", _ahead(before.typical), _ahead(after.typical), "")
-    texts = [_verdict(report.verdict, f"{name}, ") for name, report in (("Before", before), ("After", after))]
+    texts = [_verdict(before.verdict, "Before, "), _verdict(after.verdict, "After, ")]
     graphs_are_new = after.typical.graph and not before.typical.graph
-    predicted = before.typical.as_graphs if graphs_are_new else before.typical.law.asynchronous
     if before.typical.ahead < 0.5 <= after.typical.ahead:
-        takes, off = after.typical.step, after.typical.step / predicted - 1
-        k = [report.typical.law.on_gpu for report in (before, after)]
+        takes, k = after.typical.step, after.typical.law.on_gpu / before.typical.law.on_gpu - 1
+        predicted = before.typical.as_graphs if graphs_are_new else before.typical.law.asynchronous
+        took = f"{ms(takes, 3)} ({takes / predicted - 1:+.1%})"
+        says = f"Predicted from before: {ms(predicted, 3)} a step; it takes {took}."
         if before.name != after.name:
-            texts.append(Text(f"Nothing is predicted from {before.name} to {after.name}."))
-        elif abs(k[1] / k[0] - 1) > MODELS and not graphs_are_new:
-            texts.append(Text(f"Nothing is predicted: K differs by {k[1] / k[0] - 1:+.0%}, so these are two loads."))
-        else:
-            says = f"Predicted from before: {ms(predicted, 3)} a step; it takes {ms(takes, 3)} ({off:+.1%})."
-            texts.append(Text(says))
+            says = f"Nothing is predicted from {before.name} to {after.name}."
+        elif abs(k) > MODELS and not graphs_are_new:
+            says = f"Nothing is predicted: K differs by {k:+.0%}, so these are two loads."
+        texts.append(Text(says))
     return Group(made, "", *texts)
 
 

@@ -8,19 +8,22 @@ import re
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from ..errors import InputError
+from .stretches import Stretches
 
 DEVICE = ("kernel", "gpu_memset", "gpu_memcpy")
 CALLS = ("cuda_runtime", "cuda_driver")
 HOST = (*CALLS, "cpu_op", "user_annotation", "python_function")
-OTHERS = {"mtia": "MTIA", "xpu": "XPU", "hpu": "HPU", "privateuse1": "PrivateUse1"}  # what begins their categories
-OLD = ("Kernel", "Memcpy", "Runtime", "Operator")  # torch up to 1.10
 CATEGORIES = (*DEVICE, *HOST, "overhead", "Trace")  # overhead is the profiler's own or the driver's
 NUMBER = {category: number for number, category in enumerate(CATEGORIES)}
+COLUMNS = {"category": "b", "name": "i", "start": "q", "end": "q", "thread": "i", "correlation": "q", "gpu": "h",
+           "stream": "i"}  # fmt: skip
 TOO_LATE = 2.0**52  # microseconds: a float of this size counts in whole ones
+TO_HOST, FROM_HOST = "DtoH|DeviceToHost", "HtoD|HostToDevice"  # copies
 WAIT = "Synchronize|[Mm]emcpy(?!.*Async)"
 ASLEEP = r"built-in (?:method|function) (?:acquire|sleep|select|poll|recv\w*|wait)\b"
 BLOCKED = 10  # times as long as the usual call of its name, and at least
@@ -62,8 +65,8 @@ class Recording:
     gpu: np.ndarray
     stream: np.ndarray
     threads: list[tuple]
-    told: dict[int, dict] = field(default_factory=dict)
-    other: set[str] = field(default_factory=set)
+    told: dict[int, dict]
+    other: set[str]
     header: dict = field(default_factory=dict)
 
     @classmethod
@@ -75,8 +78,7 @@ class Recording:
         """
         zero, told, other = None, {}, set()
         names, threads, gpus, streams = {}, {}, {}, {}
-        columns = {name: array(kind) for name, kind in zip(COLUMNS, "biqqiqhi", strict=True)}
-        add = [column.append for column in columns.values()]
+        columns = [array(kind) for kind in COLUMNS.values()]
         for place, event in enumerate(events):
             category = event.get("cat")
             if event.get("ph") != "X" or not isinstance(category, str):
@@ -90,32 +92,25 @@ class Recording:
                     raise ValueError(f"its time is {time:g} us: a float that large does not count microseconds")
                 if not isinstance(name, str):
                     raise ValueError(f"its name is {name!r}, not text")
-                if zero is None:
-                    zero = time
+                zero = time if zero is None else zero
                 start = round(1000 * (time - zero))
                 gpu = stream = -1
                 if category in DEVICE:
                     which = args.get("device", event.get("pid"))
                     gpu = gpus.setdefault(which, len(gpus))
-                    if category == "kernel" and "batch" in args:
-                        told[len(columns["start"])] = args
                     stream = streams.setdefault((which, args.get("stream", event.get("tid"))), len(streams))
-                values = (
-                    NUMBER[category],
-                    names.setdefault(name, len(names)),
-                    start,
-                    start + max(round(1000 * length), 0),
-                    threads.setdefault((event.get("pid"), event.get("tid")), len(threads)),
-                    _whole(args.get("correlation") or 0),
-                    gpu,
-                    stream,
-                )
-                for append, value in zip(add, values, strict=True):
-                    append(value)
+                    if category == "kernel" and "batch" in args:
+                        told[len(columns[0])] = args
+                thread = threads.setdefault((event.get("pid"), event.get("tid")), len(threads))
+                number, end = names.setdefault(name, len(names)), start + max(round(1000 * length), 0)
+                correlation = _whole(args.get("correlation") or 0)
+                row = NUMBER[category], number, start, end, thread, correlation, gpu, stream
+                for column, value in zip(columns, row, strict=True):
+                    column.append(value)
             except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
                 what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
                 raise InputError(f"event {place} is not as it should be: {what}: {json.dumps(event)[:100]}") from error
-        arrays = {name: np.frombuffer(column, column.typecode) for name, column in columns.items()}
+        arrays = {name: np.frombuffer(column, column.typecode) for name, column in zip(COLUMNS, columns, strict=True)}
         first = int(arrays["start"].min()) if len(arrays["start"]) else 0
         arrays["start"], arrays["end"] = arrays["start"] - first, arrays["end"] - first
         made = (zero or 0) + first / 1000, list(names), [f"GPU {gpu}" for gpu in gpus]
@@ -129,35 +124,49 @@ class Recording:
         """Whether the name of each of the rows has the pattern in it. bool [rows]."""
         return np.array([bool(re.search(pattern, name)) for name in self.names], dtype=bool)[self.name[rows]]
 
+    def called(self, pattern: str, *categories: str) -> np.ndarray:
+        """The rows of these categories whose names have the pattern in them, in order. int [rows]."""
+        rows = self.rows(*categories)
+        return rows[self.named(pattern, rows)]
+
     def text(self, row: int) -> str:
         """The name of a row."""
         return self.names[self.name[row]]
 
-    def calls(self) -> tuple[np.ndarray, np.ndarray]:
-        """The correlation numbers of calls, in order, and the row of the call with each."""
-        rows = self.rows(*CALLS)
+    def when(self, rows: np.ndarray) -> Stretches:
+        """The time that any of the rows takes."""
+        return Stretches.union(self.start[rows], self.end[rows])
+
+    @cached_property
+    def _calls(self) -> tuple[np.ndarray, np.ndarray]:
+        """The correlation numbers of calls, in order, and the row of the last call with each."""
+        rows = self.rows(*CALLS)[::-1]
         rows = rows[self.correlation[rows] != 0]
-        numbers, last = np.unique(self.correlation[rows][::-1], return_index=True)
-        return numbers, rows[::-1][last]
+        numbers, last = np.unique(self.correlation[rows], return_index=True)
+        return numbers, rows[last]
+
+    def call_of(self, rows: np.ndarray) -> np.ndarray:
+        """The row of the call that launched each of the rows; -1 if it is not in the trace. int [rows]."""
+        numbers, calls = self._calls
+        place = np.searchsorted(numbers, self.correlation[rows])
+        known = np.append(numbers, 0)[place] == self.correlation[rows]
+        return np.where(known, np.append(calls, -1)[place], -1)
 
     def work(self) -> np.ndarray:
         """The rows of what keeps a GPU busy: kernels, memsets and copies within devices. int [rows].
 
         A copy to or from the host leaves a GPU's SMs free, and counts as little as in `Trace`.
         """
-        rows = self.rows(*DEVICE)
-        copies = (self.category[rows] == NUMBER["gpu_memcpy"]) & self.named("HtoD|DtoH|HostToDevice|DeviceToHost", rows)
-        return rows[~copies]
+        return np.setdiff1d(self.rows(*DEVICE), self.called(f"{TO_HOST}|{FROM_HOST}", "gpu_memcpy"))
 
     def copies(self, to_host: bool) -> np.ndarray:
         """The rows of the copies to the host, or from it. int [rows]."""
-        rows = self.rows("gpu_memcpy")
-        return rows[self.named("DtoH|DeviceToHost" if to_host else "HtoD|HostToDevice", rows)]
+        return self.called(TO_HOST if to_host else FROM_HOST, "gpu_memcpy")
 
+    @cached_property
     def waits(self) -> np.ndarray:
         """The rows of calls in which the host waits for a GPU. int [rows]."""
-        calls = self.rows(*CALLS)
-        return calls[self.named(WAIT, calls)]
+        return self.called(WAIT, *CALLS)
 
     def blocked(self) -> np.ndarray:
         """The rows in which the host had to wait for something else, or was asleep. int [rows].
@@ -165,14 +174,12 @@ class Recording:
         A call that should return at once, but took many times as long as others of its name, was made to wait: for room
         in the queue of launches, or for memory that is not pinned. Python's own waits show if its frames are recorded.
         """
-        calls = self.rows(*CALLS)
-        calls = calls[self.named("Launch|Memcpy.*Async", calls) & ~self.named(WAIT, calls)]
+        calls = np.setdiff1d(self.called("Launch|Memcpy.*Async", *CALLS), self.waits)
         length, blocked = self.end[calls] - self.start[calls], np.zeros(len(calls), dtype=bool)
         for name in np.unique(self.name[calls]):
             same = self.name[calls] == name
             blocked[same] = length[same] > max(BLOCKED * np.median(length[same]), SHORTEST_BLOCKED)
-        frames = self.rows("python_function")
-        slept = frames[self.named(ASLEEP, frames)]
+        slept = self.called(ASLEEP, "python_function")
         return np.unique(np.concatenate((calls[blocked], slept, self.copied_by_waiting())))
 
     def copied_by_waiting(self) -> np.ndarray:
@@ -180,11 +187,10 @@ class Recording:
 
         They are called asynchronous, and are not, where the memory is not pinned.
         """
-        copies, (numbers, rows) = self.copies(to_host=True), self.calls()
-        copies = copies[np.isin(self.correlation[copies], numbers)]
-        calls = rows[np.searchsorted(numbers, self.correlation[copies])]
+        copies = self.copies(to_host=True)
+        calls = self.call_of(copies)
         waited = (self.end[calls] >= self.end[copies]) & (self.end[calls] - self.start[calls] > AT_ONCE)
-        return np.unique(calls[waited & self.named("Async", calls)])
+        return np.unique(calls[(calls >= 0) & waited & self.named("Async", calls)])
 
     @property
     def rank(self) -> tuple[int, int] | None:
@@ -199,6 +205,3 @@ def _whole(number) -> int:
     if isinstance(number, float) and not number.is_integer():
         raise ValueError(f"its correlation is {number!r}, no whole number")
     return int(number)
-
-
-COLUMNS = ("category", "name", "start", "end", "thread", "correlation", "gpu", "stream")

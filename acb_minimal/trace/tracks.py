@@ -1,6 +1,6 @@
 """What was found in a trace, where it can be seen: as tracks in the trace itself, or as spans for a timeline."""
 
-from itertools import groupby, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,6 @@ from .chrome import with_events
 from .gaps import KINDS
 from .idle import Report
 from .spans import Lane, Trace
-from .steps import Step
 from .stretches import Stretches
 from .torch_profiler import Recording
 
@@ -31,78 +30,64 @@ def annotate(source: Path, target: Path, recording: Recording, reports: list[Rep
 
 
 def _tracks(zero: float, report: Report, number: int) -> list[dict]:
-    process = f"acb idle {number}"
+    process, steps = f"acb idle {number}", report.steps
+    tracks = {"steps": [(f"{each.kind} {each.number}", each.end - each.length, each.end) for each in steps]}
+    tracks |= {f"{kind}s": [(kind, *edges) for edges in report.gpu.parts[kind].edges()] for kind in KINDS[:2]}
     events = [{"ph": "M", "name": "process_name", "pid": process, "args": {"name": f"acb idle: {report.name}"}}]
-    steps = [(f"{each.sort} {each.number}", each.end - each.length, each.length) for each in report.steps]
-    tracks = {"steps": steps}
-    for kind in KINDS[:2]:
-        gaps = report.gpu.kind(kind)
-        tracks[f"{kind}s"] = [(kind, start, end - start) for start, end in gaps.edges()]
     for thread, (name, shown) in enumerate(tracks.items()):
         place = {"pid": process, "tid": thread}
         events.append({"ph": "M", "name": "thread_name", **place, "args": {"name": name}})
-        for label, start, length in shown:
-            time = {"ts": zero + start / 1e3, "dur": length / 1e3}
+        for label, start, end in shown:
+            time = {"ts": zero + int(start) / 1e3, "dur": int(end - start) / 1e3}
             events.append({"ph": "X", "cat": "acb_idle", "name": label, **place, **time})
     return events
 
 
 def timeline(report: Report) -> tuple[Trace, int, int]:
-    """A few typical decodes from the middle as spans, with the numbers of the first and the last.
+    """A few typical decodes from the middle, that follow one another, as spans, with the numbers of the first and the
+    last. With them come their neighbours; in two slots by turns where batches are launched ahead.
 
     Raises:
         InputError: there are none, or something is missing in the trace.
     """
     if report.lost:
         raise InputError(f"nothing is drawn of {report.name}: {report.lost[0]}")
-    steps = _middle(report.chosen)
-    if not steps:
+    numbers = report.chosen.number
+    if not len(numbers):
         raise InputError(f"there are no typical decodes of {report.name} to draw")
-    first, last = steps[0].number, steps[-1].number
+    run = max(np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1), key=len)
+    shown = run[max(len(run) - SHOWN, 0) // 2 :][:SHOWN]
+    first, last = int(shown[0]), int(shown[-1])
     return _spans(report, first, last), first, last
 
 
-def _middle(chosen: list[Step]) -> list[Step]:
-    """Steps from the middle that follow one another."""
-    numbered = groupby(enumerate(chosen), lambda pair: pair[1].number - pair[0])
-    longest = max(([step for _, step in run] for _, run in numbered), key=len, default=[])
-    begin = max(len(longest) - SHOWN, 0) // 2
-    return longest[begin : begin + SHOWN]
-
-
 def _spans(report: Report, first: int, last: int) -> Trace:
-    """Of batches `first` to `last` and their neighbours; in two slots by turns where batches are launched ahead."""
-    gpu, found, trace = report.gpu, report.found, Trace(report.name)
-    zero = found.steps[0].number
-    some = found.steps[max(first - 1 - zero, 0) : last + 2 - zero]
-    slots = "AB" if report.typical.ahead > 0.5 else "A"
+    gpu, found, trace, slots = report.gpu, report.found, Trace(report.name), "AB" if report.typical.ahead > 0.5 else "A"
+    numbers = found.steps.number
+    some = found.steps[(numbers >= first - 1) & (numbers <= last + 1)]
 
-    def add(lane: Lane, name: str, stretches: Stretches, number: int | None = None, slot: str | None = None) -> None:
+    def add(lane: Lane, name: str, stretches: Stretches, number: int | None = None, slotted: bool = True) -> None:
+        slot = slots[number % len(slots)] if slotted and number is not None else None
         for start, end in stretches.edges():
             trace.add(lane, name, start / 1e9, end / 1e9, number, slot)
 
-    def slot_of(number: int) -> str:
-        return slots[number % len(slots)]
-
-    begin, end = some[0].called, max(some[-1].end, some[-1].launched)
+    begin, end = int(some.called[0]), int(max(some.end[-1], some.launched[-1]))
     rest = found.waits.joined(found.launching).outside(begin, end)
     add("CPU", "wait", found.waits.cut(begin, end))
     for batch, after in pairwise(some):
-        launches = found.launching.cut(batch.called, batch.launched)
-        add("CPU", "launch", launches, batch.number, slot_of(batch.number))
-        add("CPU", "host", rest.cut(batch.called, after.called), after.number)
+        add("CPU", "launch", found.launching.cut(batch.called, batch.launched), int(batch.number))
+        add("CPU", "host", rest.cut(batch.called, after.called), int(after.number), slotted=False)
     for batch in some:
-        known = batch.kernels is not None
-        start = batch.start if batch.bubble or not known else batch.end - batch.on_gpu - batch.launch_gaps
-        trace.add(
-            "compute", "batch", start / 1e9, batch.end / 1e9, batch.number, slot_of(batch.number),
-            launched=batch.called / 1e9, kernels=batch.kernels / 1e9 if known else None,
-            kernel_gaps=batch.kernel_gaps / 1e9 if known else None,
-        )  # fmt: skip
-    calls = np.array([batch.called for batch in found.steps])
+        number, parts = int(batch.number), {}
+        start = batch.start
+        if batch.known:
+            parts = {"kernels": batch.kernels / 1e9, "kernel_gaps": batch.kernel_gaps / 1e9}
+            inside = batch.kernels + batch.kernel_gaps + batch.launch_gaps
+            start = batch.start if batch.bubble else batch.end - inside
+        slot, called = slots[number % len(slots)], batch.called / 1e9
+        trace.add("compute", "batch", start / 1e9, batch.end / 1e9, number, slot, launched=called, **parts)
     for lane, copies, of_next in (("H2D", gpu.uploads, 1), ("D2H", gpu.downloads, 0)):
-        numbers = np.searchsorted(calls, copies.called, side="right") - 1 + of_next + zero
-        for start, end, number in zip(copies.start.tolist(), copies.end.tolist(), numbers.tolist(), strict=True):
-            if some[0].number <= number <= some[-1].number:
-                trace.add(lane, "copy", start / 1e9, end / 1e9, number, slot_of(number))
+        of = np.searchsorted(found.steps.called, copies.called, side="right") - 1 + of_next + numbers[0]
+        for number in range(int(some.number[0]), int(some.number[-1]) + 1):
+            add(lane, "copy", Stretches(copies.start[of == number], copies.end[of == number]), number)
     return trace

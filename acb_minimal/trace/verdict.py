@@ -6,10 +6,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from .batch_times import Batches
+from .batches import Batches
 from .formatting import ms
-from .gaps import Gpu
-from .steps import Step, Typical
+from .gaps import LONG, Gpu
+from .steps import Typical
 from .torch_profiler import CALLS, DEVICE
 
 Kind = Literal[
@@ -30,23 +30,14 @@ LOOKAHEAD = (
 
 
 class Verdict(NamedTuple):
-    """On the steady steps of one GPU.
-
-    Attributes:
-        kind: in a word.
-        text: in a few sentences.
-    """
+    """On the steady steps of one GPU: in a word, and in a few sentences."""
 
     kind: Kind
     text: str
 
 
 def verdict(
-    typical: Typical,
-    looks_ahead: str = "",
-    least: float = 1.0,
-    bracket: bool = False,
-    about: str = "steps",
+    typical: Typical, looks_ahead: str = "", least: float = 1.0, bracket: bool = False, about: str = "steps"
 ) -> Verdict:
     """What the medians say.
 
@@ -56,61 +47,64 @@ def verdict(
         bracket: whether that is the least it may be, and the most is as long as with it.
         about: what the steps are.
     """
-    law = typical.law
+    law, ahead = typical.law, typical.ahead
     step, on_gpu, launching, host = (ms(each, 3) for each in (typical.step, law.on_gpu, law.launching, law.host))
+    graphs = ms(typical.as_graphs, 3)
+
+    def share(part: float) -> str:
+        return f"{ms(part, 3)} of {step} ({part / typical.step:.1%})"
+
     waits = f"the GPU waits {ms(typical.idle, 3)} of {step} ({typical.exposed:.1%})"
-    if typical.parts is None and law.launching >= PACE * law.on_gpu:
-        text = (
-            f"Launching a batch takes the host {launching} of the {on_gpu} that it is on the GPU, so the GPU waits "
-            f"for launches, most likely; its kernels are not in this trace. Between batches {waits}."
-        )
-        return Verdict("launch-bound", text)
     least_waits = max(typical.idle, NOTHING_LEFT * typical.step)
-    if typical.copies > least_waits:
-        share = f"{ms(typical.copies, 3)} of {step} ({typical.copies / typical.step:.1%})"
-        text = (
-            f"What is launched waits for a copy {share}, and nothing is predicted: the law of overlap knows no such "
-            f"waits. Pinned memory, a stream of its own and an upload one step ahead hide copies beside kernels."
-        )
-        return Verdict("copy-bound", text)
-    if typical.stalled > least_waits:
-        share = f"{ms(typical.stalled, 3)} of {step} ({typical.stalled / typical.step:.1%})"
-        text = f"What is launched waits {share} for something that is not in this trace: nothing is predicted."
-        return Verdict("unexplained", text)
-    if typical.exposed < NOTHING_LEFT:
-        ahead = "" if typical.ahead >= USUAL else f", though {typical.ahead:.0%} of the steps are launched ahead"
-        text = f"The GPU waits {typical.exposed:.1%} of a step{ahead}: nothing is left for overlap to win."
-        return Verdict("busy", text)
-    if law.launching >= law.on_gpu:
-        text = (
-            f"Launching a batch takes the host {launching}, and the GPU needs {on_gpu} for it: {waits}, and overlap "
-            f"cannot hide that. Launched as graphs, and asynchronous, a step would take {ms(typical.as_graphs, 3)} or "
-            f"little more."
-        )
-        if bracket:
-            text += " But the profiler slows launches: time a step without it, and give that to --step-ms."
-        return Verdict("launch-bound", text)
     waited = "each batch is launched after the host has waited for the one before"
     would = predicted(typical, least, bracket)
-    if typical.ahead < RARE and looks_ahead:
-        text = (
+    if typical.parts is None and law.launching >= PACE * law.on_gpu:
+        return Verdict(
+            "launch-bound",
+            f"Launching a batch takes the host {launching} of the {on_gpu} that it is on the GPU, so the GPU waits "
+            f"for launches, most likely; its kernels are not in this trace. Between batches {waits}.",
+        )
+    if typical.copies > least_waits:
+        return Verdict(
+            "copy-bound",
+            f"What is launched waits for a copy {share(typical.copies)}, and nothing is predicted: the law of overlap "
+            "knows no such waits. Pinned memory, a stream of its own and an upload one step ahead hide copies beside "
+            "kernels.",
+        )
+    if typical.stalled > least_waits:
+        waits = share(typical.stalled)
+        text = f"What is launched waits {waits} for something that is not in this trace: nothing is predicted."
+        return Verdict("unexplained", text)
+    if typical.exposed < NOTHING_LEFT:
+        some = "" if ahead >= USUAL else f", though {ahead:.0%} of the steps are launched ahead"
+        text = f"The GPU waits {typical.exposed:.1%} of a step{some}: nothing is left for overlap to win."
+        return Verdict("busy", text)
+    if law.launching >= law.on_gpu:
+        slowed = " But the profiler slows launches: time a step without it, and give that to --step-ms."
+        return Verdict(
+            "launch-bound",
+            f"Launching a batch takes the host {launching}, and the GPU needs {on_gpu} for it: {waits}, and overlap "
+            f"cannot hide that. Launched as graphs, and asynchronous, a step would take {graphs} or little more."
+            f"{slowed if bracket else ''}",
+        )
+    if ahead < RARE and looks_ahead:
+        return Verdict(
+            "not engaged",
             f"Asynchronous by the look of it ({looks_ahead}), synchronous in fact: {waited}, and {waits}. If "
-            f"asynchronous scheduling is switched on, it does not engage. {would}"
+            f"asynchronous scheduling is switched on, it does not engage. {would}",
         )
-        return Verdict("not engaged", text)
-    if typical.ahead < RARE:
+    if ahead < RARE:
         return Verdict("synchronous", f"{waited.capitalize()}, and {waits}. {would}")
-    if typical.ahead < USUAL:
-        share = f"{typical.ahead:.0%} of the {about}"
-        text = f"{share} are launched ahead; in the others the host waits first, and {waits}. {would}"
-        return Verdict("in part", text)
+    if ahead < USUAL:
+        some = f"{ahead:.0%} of the {about} are launched ahead; in the others the host waits first"
+        return Verdict("in part", f"{some}, and {waits}. {would}")
     if law.launching + law.host > law.on_gpu:
-        graphs = "" if typical.graph else f", or graphs: {ms(typical.as_graphs, 3)} a step"
-        text = (
+        return Verdict(
+            "host-bound",
             f"Launched ahead, but the host needs longer for a step than the GPU: {launching} to launch and {host} for "
-            f"the rest, and {on_gpu} on the GPU; {waits}. Less host work is the cure{graphs}."
+            f"the rest, and {on_gpu} on the GPU; {waits}. Less host work is the cure"
+            f"{'' if typical.graph else f', or graphs: {graphs} a step'}.",
         )
-        return Verdict("host-bound", text)
     return Verdict("unexplained", f"Launched ahead, and yet {waits}: for something that this trace does not show.")
 
 
@@ -123,16 +117,16 @@ def predicted(typical: Typical, least: float, bracket: bool) -> str:
     if typical.ahead >= RARE:
         return f"With the host's work hidden, a step would take {ms(law.asynchronous, 3)}."
     law = law if least == 1 else typical.without_profiler
+    if bracket:
+        low, high = (f"{each:.2f}" for each in law.speedups(least))
+        return (
+            f"With the host's work hidden, the predicted speedup is {low if low == high else f'{low} to {high}'}: the "
+            "profiler slows the host, by how much is not known. Time a step without it, and give that to --step-ms."
+        )
     now = law.scaled(least)
-    if not bracket:
-        takes, was = ms(now.asynchronous, 3), "" if least == 1 else f" instead of {ms(now.synchronous, 3)}"
-        return f"With the host's work hidden, a step would take {takes}{was}: a speedup of {now.speedup:.2f}."
-    low, high = (f"{each:.2f}" for each in law.speedups(least))
-    range = low if low == high else f"{low} to {high}"
-    return (
-        f"With the host's work hidden, the predicted speedup is {range}: the profiler slows the host, by how much is "
-        f"not known. Time a step without it, and give that to --step-ms."
-    )
+    was = "" if least == 1 else f" instead of {ms(now.synchronous, 3)}"
+    takes = f"a step would take {ms(now.asynchronous, 3)}{was}: a speedup of {now.speedup:.2f}"
+    return f"With the host's work hidden, {takes}."
 
 
 def signs(gpu: Gpu) -> str:
@@ -141,31 +135,26 @@ def signs(gpu: Gpu) -> str:
     if gpu.numbered:
         slots = {args["slot"] for args in recording.told.values() if "slot" in args}
         return "it has two slots" if len(slots) > 1 else ""
-    rows = recording.rows("python_function", "user_annotation")
-    for name in np.unique(recording.name[rows]).tolist():
-        if hint := re.search(LOOKAHEAD, recording.names[name]):
-            return f"{hint[0]!r} is in the trace"
+    names = recording.name[recording.called(LOOKAHEAD, "python_function", "user_annotation")]
+    if len(names):
+        return f"{re.search(LOOKAHEAD, recording.names[names.min()])[0]!r} is in the trace"
     # The host waits for the end of a copy to memory that is not pinned: it speaks of no lookahead, whatever its stream.
     pinned = gpu.downloads.row[recording.named("Pinned", gpu.downloads.row)]
-    if len(pinned):
-        main = np.bincount(recording.stream[gpu.work.row]).argmax()
-        if (recording.stream[pinned] != main).sum() > 0.5 * len(gpu.downloads.row):
-            return "tokens are copied on a stream of their own"
+    main = np.bincount(recording.stream[gpu.work.row]).argmax()
+    if (recording.stream[pinned] != main).sum() > 0.5 * len(gpu.downloads.row):
+        return "tokens are copied on a stream of their own"
     return ""
 
 
-def refusals(gpu: Gpu, lost: list[str], steps: list[Step], typical: Typical | None, step: float | None) -> list[str]:
-    """Why this trace can carry no verdict, and what to record; empty if it can.
+def refusals(gpu: Gpu, steps: np.recarray, typical: Typical | None, step: float | None) -> list[str]:
+    """Why a trace in which nothing is missing can carry no verdict, and what to record; empty if it can.
 
     Args:
-        lost: what is missing in it.
         steps: all of them.
         typical: what the verdict would be about; None if there is nothing.
         step: seconds that a step takes without the profiler, if known.
     """
-    if lost:
-        return lost
-    if not gpu.segments.told:
+    if gpu.segments.by == "nothing":
         return [
             "nothing tells its steps apart: no copy to the host and no wait is in it. Call the profiler's step() once "
             "a step."
@@ -173,16 +162,16 @@ def refusals(gpu: Gpu, lost: list[str], steps: list[Step], typical: Typical | No
     if not len(gpu.threads):
         return ["it has no launches: was it recorded without ProfilerActivity.CPU?"]
     reasons = []
-    if 2 * sum(each.profiler > 0 for each in steps) > len(steps):
+    if 2 * (steps.profiler > 0).sum() > len(steps):
         reasons.append("the profiler was busy with itself in most of the steps. Record later, after a warm-up.")
-    if typical is None or typical.count < FEWEST:
-        once = next((f" One-time work goes on, such as {each.one_time}." for each in steps if each.one_time), "")
-        sorts = ", ".join(f"{count} {sort}" for sort, count in Counter(each.sort for each in steps).items())
-        reasons.append(
-            f"it has {typical.count if typical else 0} steps among their like, and {FEWEST} is the least (steps: "
-            f"{sorts or 'none'}).{once} Record some tens of steps, well after warm-up."
-        )
-        return reasons
+    count = typical.count if typical else 0
+    if count < FEWEST:
+        once = next((f" One-time work goes on, such as {name}." for name in steps.one_time if name), "")
+        kinds = ", ".join(f"{many} {kind}" for kind, many in Counter(steps.kind).items())
+        return reasons + [
+            f"it has {count} steps among their like, and {FEWEST} is the least (steps: {kinds or 'none'}).{once} "
+            "Record some tens of steps, well after warm-up."
+        ]
     law = typical.law
     # Of a synchronous engine `step` tells how much slower the host was, unless it is shorter than the GPU's part of it.
     host_is_waited_for = typical.ahead < RARE and typical.holds and law.launching < law.on_gpu
@@ -198,52 +187,72 @@ def refusals(gpu: Gpu, lost: list[str], steps: list[Step], typical: Typical | No
 
 
 def lost(gpu: Gpu, found: Batches) -> list[str]:
-    """Whether what is in the trace can be: kernels of what was launched before the last batch, launches of what ran,
-    one process, times that are possible.
-
-    Returns:
-        What is missing or damaged; empty if nothing is.
-    """
-    recording, first, last = gpu.recording, found.steps[0], found.steps[-1]
-    if len(gpu.processes) > 1:
+    """What is missing or damaged in a trace; empty if nothing is: it has kernels of what was launched before the last
+    batch, launches of what ran, one process, times that are possible."""
+    recording, work, steps = gpu.recording, gpu.work, found.steps
+    if len(processes := _processes(gpu)) > 1:
         return [
-            f"{len(gpu.processes)} processes launch on it ({', '.join(map(str, gpu.processes))}), and their launches "
-            "cannot be told apart. Give each rank's own trace."
+            f"{len(processes)} processes launch on it ({', '.join(map(str, processes))}), and their launches cannot be "
+            "told apart. Give each rank's own trace."
         ]
-    rows = calls = recording.rows(*CALLS)
-    calls = calls[(recording.start[calls] >= first.called) & (recording.start[calls] < last.called)]
-    calls = calls[recording.named("LaunchKernel|GraphLaunch", calls)]
-    edges = (np.sort(recording.start[rows[recording.named(f"{edge}Capture", rows)]]) for edge in ("Begin", "End"))
-    begun, ended = (np.searchsorted(edge, recording.start[calls]) for edge in edges)
-    calls = calls[begun <= ended]  # of what is launched while a stream is captured nothing runs
+    calls = recording.called("LaunchKernel|GraphLaunch", *CALLS)
+    begin, end = (np.sort(recording.start[recording.called(f"{edge}Capture", *CALLS)]) for edge in ("Begin", "End"))
+    when, more = recording.start[calls], "Record fewer steps."
+    # Of what is launched while a stream is captured nothing runs.
+    calls = calls[(when >= steps.called[0]) & (when < steps.called[-1])
+                  & (np.searchsorted(begin, when) <= np.searchsorted(end, when))]  # fmt: skip
     ran = np.isin(recording.correlation[calls], recording.correlation[recording.rows(*DEVICE)])
-    graphs = recording.named("GraphLaunch", calls)
-    reasons = []
-    if graphs.any() and (empty := int((~ran & graphs).sum())) > LOST * graphs.sum():
+    graphs, reasons = recording.named("GraphLaunch", calls), []
+    if (empty := (~ran & graphs).sum()) > LOST * graphs.sum():
         reasons.append(
             f"{empty:,} of {graphs.sum():,} graph replays have no kernel in it: the GPU seems idle while they run. "
             "Record without CUPTI's graph-level tracing."
         )
-    if (~graphs).any() and (lost := int((~ran & ~graphs).sum())) > LOST * (~graphs).sum():
+    if (none := (~ran & ~graphs).sum()) > LOST * (~graphs).sum():
+        reasons.append(f"events are lost: of {none:,} of {(~graphs).sum():,} launches no kernel is in it. {more}")
+    inside = work.start >= steps.start[min(1, len(steps) - 1)]
+    inside &= np.logical_or.accumulate(work.known)  # what was queued before the recording began is not lost
+    if inside.any() and (unknown := 1 - work.known[inside].mean()) > UNKNOWN and len(gpu.threads):
+        reasons.append(f"events are lost: the launches of {unknown:.0%} of its kernels are not in it. {more}")
+    longest, all_of_it = _idle_while_waited_for(gpu)
+    if longest > DAMAGED and all_of_it > LOST * (steps.end[-1] - steps.start[0]) and len(recording.gpus) == 1:
+        says = f"for up to {ms(longest / 1e9, 3)} the host waits for the GPU, and nothing runs on it"
+        reasons.append(f"events are lost: {says}. {more}")
+    over, row = _overlap(gpu)
+    if over > DAMAGED:
         reasons.append(
-            f"events are lost: of {lost:,} of {(~graphs).sum():,} launches no kernel is in it. Record fewer steps."
-        )
-    inside = gpu.work.start >= (found.steps[1].start if len(found.steps) > 1 else first.start)
-    inside &= np.logical_or.accumulate(gpu.work.known)  # what was queued before the recording began is not lost
-    if inside.any() and (unknown := float(1 - gpu.work.known[inside].mean())) > UNKNOWN and len(gpu.threads):
-        reasons.append(
-            f"events are lost: the launches of {unknown:.0%} of its kernels are not in it. Record fewer steps."
-        )
-    longest, all_of_it = gpu.idle_while_waited_for
-    if longest > DAMAGED and all_of_it > LOST * (last.end - first.start) and len(recording.gpus) == 1:
-        reasons.append(
-            f"events are lost: for up to {ms(longest / 1e9, 3)} the host waits for the GPU, and nothing runs on it. "
-            "Record fewer steps."
-        )
-    if (by := gpu.overlap)[0] > DAMAGED:
-        name = recording.text(by[1])[:40]
-        reasons.append(
-            f"its times are damaged: {name!r} at {recording.start[by[1]] / 1e9:.6f} s runs {ms(by[0] / 1e9, 3)} into "
-            "the next on its stream. Record it again."
+            f"its times are damaged: {recording.text(row)[:40]!r} at {recording.start[row] / 1e9:.6f} s runs "
+            f"{ms(over / 1e9, 3)} into the next on its stream. Record it again."
         )
     return reasons
+
+
+def _processes(gpu: Gpu) -> list:
+    """Those whose threads launch on it, or that make a call with the number of one of its launches."""
+    recording, calls = gpu.recording, gpu.recording.rows(*CALLS)
+    numbers = recording.correlation[calls]
+    calls = calls[(numbers > 0) & np.isin(numbers, recording.correlation[gpu.work.row])]
+    return sorted({recording.threads[thread][0] for thread in np.unique(recording.thread[calls])}, key=str)
+
+
+def _idle_while_waited_for(gpu: Gpu) -> tuple[int, int]:
+    """Nanoseconds in which nothing runs, copies too, while the host waits for it: the longest such time, and all of
+    them. Of a whole trace the longest is some tens of microseconds: what waits was woken by then."""
+    waits = gpu.recording.when(gpu.own(gpu.recording.waits))
+    idle = gpu.gaps.shared(gpu.copies.outside(*gpu.window)).shared(waits)
+    length = idle.end - idle.start
+    return int(length.max(initial=0)), int(length[length > LONG].sum())
+
+
+def _overlap(gpu: Gpu) -> tuple[int, int]:
+    """The longest time by which a kernel runs into the next on its stream, in nanoseconds, and its row; of kernels of
+    one graph it is not known what comes after what, and those of a trace of ours are many kernels each."""
+    work, streams = gpu.work, gpu.recording.stream[gpu.work.row]
+    order = np.argsort(streams, kind="stable")
+    at, after = order[:-1], order[1:]
+    over = work.end[at] - work.start[after]
+    one_graph = (work.call[at] == work.call[after]) & work.known[at]
+    over[(streams[at] != streams[after]) | one_graph] = 0
+    if gpu.numbered or not len(over):
+        return 0, -1
+    return int(over.max()), int(work.row[at[over.argmax()]])

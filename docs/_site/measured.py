@@ -11,9 +11,9 @@ from rich.console import Console
 
 from acb_minimal.measure import metrics, result_table
 from acb_minimal.run.engines import chapter_path, chapter_paths
-from acb_minimal.trace.breakdown import PARTS
 from acb_minimal.trace.formatting import in_ms, markdown
 from acb_minimal.trace.idle import analyse, read
+from acb_minimal.trace.law import PARTS
 from acb_minimal.trace.tables import render
 
 LOADS = {"wide": "8B, 384 requests", "small": "1B, 128 requests", "long": "8B, 32 requests of 4,000 tokens"}

@@ -212,7 +212,7 @@ def recorded(run: Callable[[], dict], begin: float, seconds: float) -> dict:
 
 def middle(trace: dict, recording: Recording, report: idle.Report) -> dict:
     """The events of RECORDED typical steps from the middle, without arrows and shapes, which nothing here reads."""
-    typical = report.chosen or report.steps
+    typical = report.chosen if report.typical else report.steps
     some = typical[max(len(typical) - RECORDED, 0) // 2 :][:RECORDED]
     begin = recording.zero + min(some[0].called, some[0].start) / 1e3
     end = recording.zero + max(some[-1].end, some[-1].ready) / 1e3

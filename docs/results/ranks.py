@@ -30,7 +30,7 @@ from acb_minimal.run.ranks import Ranks, is_first, is_rank
 from acb_minimal.run.session import Session
 from acb_minimal.run.timed import Machine, TimedModel
 from acb_minimal.run.workload import Workload, workload
-from acb_minimal.trace.batch_times import COMMUNICATION
+from acb_minimal.trace.batches import COMMUNICATION
 from acb_minimal.trace.torch_profiler import Recording
 from acb_minimal.trace.verdict import PACE
 

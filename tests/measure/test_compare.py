@@ -22,8 +22,8 @@ from acb_minimal.run.session import Completion
 from acb_minimal.run.timed import BatchDone
 from acb_minimal.run.workload import workload as find_workload
 from acb_minimal.sim.device import CpuDevice
-from acb_minimal.trace.breakdown import EAGER_GAP
 from acb_minimal.trace.idle import analyse, read, typical_of
+from acb_minimal.trace.law import EAGER_GAP
 from acb_minimal.trace.spans import Trace
 from acb_minimal.trace.steps import typical_decodes
 from acb_minimal.trace.torch_profiler import Recording

@@ -11,7 +11,7 @@ from acb_minimal.errors import InputError
 from acb_minimal.measure import result_table
 from acb_minimal.measure.metrics import Metrics
 from acb_minimal.measure.result_table import ResultTable, load
-from acb_minimal.trace.breakdown import EAGER_GAP, Breakdown
+from acb_minimal.trace.law import EAGER_GAP, Breakdown
 
 ROWS = [[8, "a | b", 0.25, None], [4096, "c", 1.0, "why"]]
 COLUMNS = {"n": ",d", "what": "", "share": ".1%", "note": ""}

@@ -1,6 +1,6 @@
 """What the tests draw: a trace and breakdowns, made up."""
 
-from acb_minimal.trace.breakdown import Breakdown
+from acb_minimal.trace.law import Breakdown
 from acb_minimal.trace.spans import Trace
 
 

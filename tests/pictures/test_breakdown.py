@@ -8,7 +8,7 @@ from pictures.samples import ROWS
 from acb_minimal.errors import InputError
 from acb_minimal.pictures.breakdown import breakdown
 from acb_minimal.pictures.theme import DARK, LIGHT
-from acb_minimal.trace.breakdown import PARTS
+from acb_minimal.trace.law import PARTS
 
 NAMES = {part.replace("_", " "): part for part in PARTS}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from acb_minimal.trace.breakdown import EAGER_GAP, GRAPH_GAP, Breakdown, inside
+from acb_minimal.trace.law import EAGER_GAP, GRAPH_GAP, Breakdown, inside
 
 H200 = json.loads((Path(__file__).parents[2] / "docs" / "results" / "h200.json").read_text())
 

@@ -8,7 +8,7 @@ from tape import Tape, sync
 
 from acb_minimal.errors import InputError
 from acb_minimal.trace import chrome
-from acb_minimal.trace.chrome import ChromeFile, with_events
+from acb_minimal.trace.chrome import read_events, with_events
 from acb_minimal.trace.idle import analyse, read
 
 
@@ -94,9 +94,9 @@ def test_events_are_the_same_however_small_the_pieces_that_are_read(tmp_path, pi
     trace = trace_of(sync(steps=1))
     (tmp_path / "trace.json").write_text(json.dumps(trace, indent=1))
     monkeypatch.setattr(chrome, "PIECE", piece)
-    file = ChromeFile(tmp_path / "trace.json")
-    assert list(file.events()) == trace["traceEvents"]
-    assert file.header == {**trace, "traceEvents": []}
+    header = {}
+    assert list(read_events(tmp_path / "trace.json", header)) == trace["traceEvents"]
+    assert header == {**trace, "traceEvents": []}
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -108,7 +108,7 @@ def test_events_can_be_added_to_a_file(tmp_path, zipped, bare):
     with_events(tmp_path / "old", tmp_path / "new.json.gz", [{"name": "more"}])
     new = gzip.decompress((tmp_path / "new.json.gz").read_bytes())
     assert new.replace(b'{"name": "more"},\n', b"") == data
-    assert next(ChromeFile(tmp_path / "new.json.gz").events()) == {"name": "more"}
+    assert next(read_events(tmp_path / "new.json.gz")) == {"name": "more"}
 
 
 EVENT = {"ph": "X", "cat": "kernel", "name": "k", "pid": 0, "tid": 7, "ts": 1, "dur": 1, "args": {"device": 0}}

@@ -132,7 +132,7 @@ def test_a_trace_of_ours_knows_its_prompts_also_where_most_batches_have_some():
     prompts = [number for number, step in enumerate(session.done) if not step.decodes]
     assert 2 * len(prompts) > len(session.done)
     (report,) = analyse(Recording.of(session.trace.events()))
-    assert [step.number for step in report.steps if step.sort == "prompt"] == prompts[1:]
+    assert [step.number for step in report.steps if step.kind == "prompt"] == prompts[1:]
     assert report.sorts["decode"][0] == len(session.done) - len(prompts) > 3
 
 
@@ -143,7 +143,7 @@ def test_a_chapter_launches_ahead_from_the_fifth_on(chapter):
 
 
 def sorts(tape: Tape) -> list[str]:
-    return [step.sort for step in tape.report().steps]
+    return [step.kind for step in tape.report().steps]
 
 
 def test_a_batch_that_runs_much_longer_has_prompts_in_it():
@@ -196,7 +196,7 @@ def test_what_is_done_once_makes_a_step_of_set_up(category, name):
     tape.host(name, 30_000, category)
     sync(steps=6, tape=tape)
     report = tape.report()
-    assert [step.sort for step in report.steps] == ["decode"] * 3 + ["set-up"] + ["decode"] * 5
+    assert [step.kind for step in report.steps] == ["decode"] * 3 + ["set-up"] + ["decode"] * 5
     assert report.typical.step == sync(steps=10).report().typical.step
     assert report.verdict.kind == sync(steps=10).report().verdict.kind
     assert name not in {doing.name for doing in report.doing}

@@ -52,7 +52,7 @@ def test_steps_on_a_timeline_follow_one_another():
     sync(3, tape=tape)
     report = tape.report()
     _, first, last = tracks.timeline(report)
-    assert all(step.sort == "decode" for step in report.steps if first <= step.number <= last)
+    assert all(step.kind == "decode" for step in report.steps if first <= step.number <= last)
 
 
 def test_without_typical_decodes_there_is_no_timeline():

@@ -6,9 +6,8 @@ import pytest
 from tape import Tape, asynchronous, sync
 
 from acb_minimal.errors import InputError
-from acb_minimal.trace.breakdown import Breakdown
 from acb_minimal.trace.idle import analyse
-from acb_minimal.trace.law import Law
+from acb_minimal.trace.law import Breakdown, Law
 from acb_minimal.trace.steps import Typical
 from acb_minimal.trace.torch_profiler import Recording
 from acb_minimal.trace.verdict import Kind, verdict
