@@ -3,6 +3,7 @@
 import re
 
 import notebooks
+import plots
 import widgets
 from figures import rows
 from measured import LOADS, Measured
@@ -70,6 +71,11 @@ class Course(Measured):
         heads, *cells = ([*line, *[""] * (len(lines[0]) - len(line))] for line in lines)
         table = markdown(heads, cells, [False] * len(heads))
         return f"{table}\n\n{widgets.source([notebooks.where(self._notebook(chapter))])}"
+
+    def batching(self, caption: str) -> str:
+        """What a scheduler does with requests that come and go, with fixed batches and without."""
+        told = f"<figcaption>{caption} Counted by this course's scheduler, not timed.</figcaption>"
+        return f'<figure class="both" markdown="0">{plots.batching()}{told}</figure>\n'
 
     def hazard(self) -> str:
         """Two accesses that nothing orders, in both orders."""

@@ -61,8 +61,6 @@ def picture(name: str) -> tuple[Callable[..., Figure], str, str]:
         # The trace ends with `last`; with that one left out, no lane has an end where nothing is known.
         draw = (plots.closeup, trace, first + 1) if kind == "closeup" else (timeline, trace, first - 1, last - 1)
         return functools.partial(*draw), device, origin(facts)
-    if name == "batching":
-        return plots.batching, "counted, not timed", "What this course's scheduler does with them."
     if name == "unordered":
         device = plots.unordered()
         number = device.trace.middle(1)[0]
@@ -72,7 +70,6 @@ def picture(name: str) -> tuple[Callable[..., Figure], str, str]:
     file, table, draw = {
         "gains": ("law.json", "law", functools.partial(charts.gains, published=published())),
         "regimes": ("regimes.json", "regimes", charts.regimes),
-        "roofline": ("roofline.json", "roofline", charts.roofline),
         "rates": ("latency.json", "rates, simulated", charts.rates),
     }[name]
     found = stored(file)[table]

@@ -73,7 +73,22 @@ class Measured:
             step = self.step(load, chapter)
             parts = {name.replace("_", " "): 1e3 * getattr(step, name) for name in PARTS}
             groups.setdefault(f"<code>{load}</code>: {LOADS[load]}", {})[f"chapter {chapter[2]}"] = parts
-        return widgets.bars(groups) + self.source("h200.json", *dict.fromkeys(each.split()[0] for each in which))
+        sources = self.source("h200.json", *dict.fromkeys(each.split()[0] for each in which))
+        return widgets.bars(groups, "ms per decode step", "step") + sources
+
+    def roofline(self) -> str:
+        """Decode steps as bars, as they are and compiled, each as a multiple of its own floor: all are on one scale."""
+        groups, parts = {}, {}
+        for row in rows("roofline.json", "roofline"):
+            if row["kernels of"] != "the step":  # which comes behind its parts
+                parts[row["kernels of"]] = row["ms"]
+                continue
+            floor, label = row["floor, ms"], "compiled" if row["compiled"] == "yes" else "as it is"
+            load = f"<code>{row['workload']}</code>: {row['rows']} rows of {row['context']:,} positions"
+            multiples = {part: ms / floor for part, ms in parts.items()}
+            groups.setdefault(f"{load}, floor {floor:.2f} ms", {})[label], parts = multiples, {}
+        bars = widgets.bars(groups, "times the floor (the line)", "step", 1.0)
+        return bars + self.source("roofline.json", "roofline")
 
     def runs(self) -> str:
         """Whole runs, prompts included: new tokens a second, and the share of tokens that are chapter 1's."""

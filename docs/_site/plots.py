@@ -1,16 +1,17 @@
-"""The drawings that the site alone has: close-ups of traces, and what a scheduler does."""
+"""What the site alone draws: close-ups of traces, and what a scheduler does."""
 
 from collections.abc import Sequence
+from itertools import groupby
 
 import numpy as np
-from matplotlib.axes import Axes
+import widgets
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from acb_minimal.course.counting import PAIRS
 from acb_minimal.kv_cache import PagePool
 from acb_minimal.models import counter
-from acb_minimal.pictures.theme import FONT, LIGHT, WIDTH, Theme, bare_axes
+from acb_minimal.pictures.theme import LIGHT, WIDTH, Theme
 from acb_minimal.pictures.timeline import BARS, Lanes, empty
 from acb_minimal.request import Request
 from acb_minimal.run import engines
@@ -30,11 +31,8 @@ BEFORE, AFTER = 0.3e-3, 1.7e-3  # seconds shown before and after the end of a ba
 def closeup(
     trace: Trace, number: int, *, before: float = BEFORE, theme: Theme = LIGHT, width: float = WIDTH, wrong: str = ""
 ) -> Figure:
-    """The end of one batch and the start of batch `number`, with the bubble between the two.
-
-    before  seconds shown before the end of the one
-    wrong   a lane whose work for the one batch comes too early, to be marked
-    """
+    """The end of one batch and the start of batch `number`, the bubble between the two, and so many seconds before it. In
+    the lane `wrong`, the work for the one batch is marked: it comes too early."""
     start, bubble = trace.batches()[number][0], trace.bubbles()[number]
     end = start - bubble
     lanes = Lanes(empty(theme, "", width), theme, end - before, end + AFTER)
@@ -75,29 +73,29 @@ def early(trace: Trace, number: int) -> float:
 # --- continuous batching: steps are counted by the scheduler, nothing is timed ---
 
 PLACES = 4  # requests in a batch at most
-ROW = 0.21  # inches
 
 
-def batching(*, theme: Theme = LIGHT, width: float = WIDTH) -> Figure:
-    """Two panels, a line for each place in the batch: who has it in which step, and which are empty."""
+def batching() -> str:
+    """Two panels, a lane for each place in the batch: who has it in which steps."""
     numbers = range(len(PAIRS))
     fixed = served([numbers[first : first + PLACES] for first in numbers[::PLACES]])
-    panels = {"fixed batches": fixed, "continuous batching": served([numbers])}
-    tall = PLACES * ROW
-    figure = Figure((width, 2 * tall + 1.25), facecolor=theme.page)
-    for bottom, (title, steps) in zip((tall + 0.95, 0.5), panels.items(), strict=True):
-        axes = bare_axes(figure, theme, 0.78, bottom, width - 0.78 - 0.3, tall)
-        axes.set_xlim(0, len(fixed))
-        axes.set_ylim(PLACES, 0)
-        axes.set_yticks([PLACES / 2], ["batch"], size=FONT + 1)
-        axes.set_xticks([])
-        taken = sum(map(len, steps)) / (PLACES * len(steps))
-        text = f"{title}: {len(steps)} steps, {100 * taken:.0f} % full"
-        axes.text(0, -0.25, text, color=theme.ink, size=FONT + 1, weight="bold", va="bottom")
-        draw(axes, theme, steps)
-    axes.set_xticks(range(0, len(fixed) + 1, 5))
-    axes.set_xlabel("steps", color=theme.faint, size=FONT)
-    return figure
+    made = []
+    for title, steps in {"Fixed batches": fixed, "Continuous batching": served([numbers])}.items():
+        taken = [set(batch) for batch in steps]
+        places: list[list[int | None]] = []  # of each step who has which place
+        for batch in taken:
+            before = [number if number in batch else None for number in (places[-1] if places else [None] * PLACES)]
+            come = iter(sorted(batch - set(before)))
+            places.append([next(come, None) if number is None else number for number in before])
+        lanes = {}
+        for place, held in enumerate(zip(*places, strict=True), 1):
+            runs = [(number, len(list(group))) for number, group in groupby(held)]
+            bars = [(f"kernels n{number % 2}", size, str(number + 1)) if number is not None else ("wait", size, "")
+                    for number, size in runs]  # fmt: skip
+            lanes[f"place {place}"] = bars
+        full = sum(map(len, steps)) / (PLACES * len(steps))
+        made.append(widgets.lanes(title, lanes, len(fixed), f"{len(steps)} steps, {full:.0%} full".replace("%", " %")))
+    return "".join(made)
 
 
 def served(groups: Sequence[Sequence[int]]) -> list[list[int]]:
@@ -114,20 +112,3 @@ def served(groups: Sequence[Sequence[int]]) -> list[list[int]]:
             steps.append([int(row.request.id) for row in batch.rows])
             scheduler.update(batch, np.zeros(len(batch.sampled), dtype=int))
     return steps
-
-
-def draw(axes: Axes, theme: Theme, steps: list[list[int]]) -> None:
-    """A bar for each request, its number inside; the step that takes in its prompt is darker."""
-    places: list[int | None] = [None] * PLACES
-    axes.add_patch(Rectangle((0, 0), len(steps), PLACES, **theme.styles()["wait"]))
-    for step, running in enumerate(steps):
-        places = [number if number in running else None for number in places]
-        for number in running:
-            if number not in places:
-                place = places.index(None)
-                places[place] = number
-                length = sum(number in batch for batch in steps)
-                axes.add_patch(Rectangle((step, place), length, 1, facecolor=theme.kernels, edgecolor=theme.page))
-                axes.add_patch(Rectangle((step, place), 1, 1, facecolor=theme.ink, edgecolor=theme.page))
-                style = {"size": FONT, "ha": "center", "va": "center_baseline"}
-                axes.text(step + 0.5, place + 0.5, str(number + 1), color=theme.page, **style)

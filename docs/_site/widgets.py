@@ -48,24 +48,28 @@ def listing(new: Path, old: Path | None = None) -> str:
     return f'<div class="listing highlight">{title}<pre><code>{"".join(rows)}</code></pre></div>\n'
 
 
-def bars(groups: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
-    """Stacked bars, in groups with a name: a row for each label, its parts by name, in ms, and their sum."""
+def bars(groups: Mapping[str, Mapping[str, Mapping[str, float]]], unit: str, whole: str, mark: float = 0.0) -> str:
+    """Stacked bars, in groups with a name: a row for each label, its parts by name, and their sum, called `whole`; with
+    a line at `mark`. What came out below zero, as time between kernels can, is not drawn."""
     every = [row for group in groups.values() for row in group.values()]
     parts = list(dict.fromkeys(part for row in every for part in row))
     longest = max(sum(row.values()) for row in every)
-    swatches = [f'<i class="{part.replace(" ", "-")}"></i>{part}' for part in parts]
+    kinds = {part: part.replace(" ", "-") for part in parts}
+    swatches = [f'<i class="{kind}"></i>{part}' for part, kind in kinds.items()]
     legend = "".join(f"<span>{swatch}</span>" for swatch in swatches)
-    made = [f"<tr><th></th><td>{legend}</td>{''.join(f'<th>{swatch}</th>' for swatch in swatches)}<th>step</th></tr>"]
+    heads = "".join(f"<th>{swatch}</th>" for swatch in swatches)
+    made = [f"<tr><th></th><td>{legend}</td>{heads}<th>{whole}</th></tr>"]
+    line = f'<b style="left:{100 * mark / longest:.2f}%"></b>' if mark else ""
     for name, group in groups.items():
         made.append(f'<tr class="group"><th colspan="{3 + len(parts)}">{name}</th></tr>')
         for label, row in group.items():
+            widths = {part: 100 * max(value, 0) / longest for part, value in row.items()}
             bar = "".join(
-                f'<span class="{part.replace(" ", "-")}" style="width:{100 * max(value, 0) / longest:.2f}%"></span>'
-                for part, value in row.items()
+                f'<span class="{kinds[part]}" style="width:{wide:.2f}%"></span>' for part, wide in widths.items()
             )
-            figures = "".join(f"<td>{row.get(part, 0) + 0.0:.2f}</td>" for part in parts)
-            made.append(f"<tr><th>{label}</th><td><div>{bar}</div></td>{figures}<td>{sum(row.values()):.2f}</td></tr>")
-    return f'<table class="bars"><caption>ms per decode step</caption>{"".join(made)}</table>\n'
+            figures = "".join(f"<td>{value + 0.0:.2f}</td>" for value in (*row.values(), sum(row.values())))
+            made.append(f"<tr><th>{label}</th><td><div>{bar}{line}</div></td>{figures}</tr>")
+    return f'<table class="bars"><caption>{unit}</caption>{"".join(made)}</table>\n'
 
 
 def lanes(title: str, rows: Mapping[str, Sequence[tuple]], length: float = 0.0, note: str = "") -> str:
