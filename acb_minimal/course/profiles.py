@@ -18,8 +18,8 @@ from ..run.workload import workload as find_workload
 from ..sim.costs import Costs
 from ..sim.device import SimulatedDevice
 from ..trace import formatting
-from ..trace.breakdown import Breakdown
 from ..trace.formatting import in_ms, ms, share
+from ..trace.law import Breakdown
 from ..trace.steps import typical_decodes
 from .notebook import machine, picture
 

@@ -31,7 +31,7 @@ BEFORE, AFTER = 0.3e-3, 1.7e-3  # seconds shown before and after the end of a ba
 def closeup(
     trace: Trace, number: int, *, before: float = BEFORE, theme: Theme = LIGHT, width: float = WIDTH, wrong: str = ""
 ) -> Figure:
-    """The end of one batch and the start of batch `number`, the bubble between the two, and so many seconds before it. In
+    """The end of one batch and the start of batch `number`, with the bubble between, and so many seconds before it. In
     the lane `wrong`, the work for the one batch is marked: it comes too early."""
     start, bubble = trace.batches()[number][0], trace.bubbles()[number]
     end = start - bubble
