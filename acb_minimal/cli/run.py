@@ -50,7 +50,6 @@ def run(
 
         own = {"max_new_tokens": load.new_tokens, "max_running": load.max_running}
         job = Job(prompt, **limits, **{name: value for name, value in own.items() if value is not None})
-        job.check()
         from ..run.checkpoint import Checkpoint  # takes seconds: torch, transformers
 
         checkpoint = Checkpoint("counter" if load.model is None else load.model, ranks)

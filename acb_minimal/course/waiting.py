@@ -6,7 +6,7 @@ from rich.table import Table
 from ..models import counter
 from ..run.arrivals import Arrivals
 from ..run.session import Session
-from ..run.streams import Stream, Token
+from ..run.streams import Token
 from ..run.workload import Job, workload
 from ..trace.formatting import in_ms, table
 from .notebook import in_time, machine, timed
@@ -37,13 +37,13 @@ def left(chapter: str, after: int) -> list[str]:
     """A reader who counts along, and leaves after so many tokens; and another one, who stays."""
     job = Job([counter.prompt(3, 12), counter.prompt(40, 46)], arrivals=Arrivals(times=(0.0, 0.0)))
     session = Session(job, chapter, device=machine(), stream=True)
-    stream, told, heard = Stream(session), [], 0
-    for item in stream:
+    told, heard = [], 0
+    for item in session:
         if not isinstance(item, Token):
             told.append(f"{item.text} ({item.finish_reason})")
         elif item.id == "0":
             heard += 1
             if heard == after:
-                stream.cancel("0")
+                session.cancel("0")
     free = session.pool.num_free == session.pool.num_pages
     return [*told, "all pages are free" if free else "pages are LOST"]

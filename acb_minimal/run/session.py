@@ -21,7 +21,7 @@ from .graphed import graphed
 from .options import Options
 from .parts import choose_parts, settled
 from .ranks import WatchedScheduler
-from .streams import Completion, StoppingScheduler, Stream, StreamingScheduler, Texts, Token, once
+from .streams import Completion, StoppingScheduler, StreamingScheduler, Texts, Token, once
 from .timed import Machine, TimedModel, TimedScheduler, composed, timed
 from .warm_up import warm_up
 from .workload import Job
@@ -39,7 +39,7 @@ def generate(
     options: Options | None = None,
     stream: bool = False,
     **limits,
-) -> Stream:
+) -> "Session":
     """Serves prompts, of text or token ids, and yields each one's completion as it finishes.
 
     A prompt that cannot be served comes first, with its error; the others are served all the same.
@@ -55,12 +55,15 @@ def generate(
         InputError: the chapter, model, device or a limit cannot be used at all; before any work.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-    return Stream(Session(Job(prompts, max_new_tokens, **limits), chapter, model, device, options, stream=stream))
+    return Session(Job(prompts, max_new_tokens, **limits), chapter, model, device, options, stream=stream)
 
 
-class Session:
+class Session(Iterator):
     """Requests on their way through one chapter's engine. Everything is checked when it is made, before the model is
     loaded; what cannot be used, other than a single request, is an InputError.
+
+    As an iterator it hands out the refused requests, and then every other one as it finishes. The engine stands still
+    while its reader does: nothing is lost, nobody else gets a token meanwhile, and that time counts.
 
     Attributes:
         requests: those that were accepted, in the order of the prompts; ids are the prompts' numbers, "0", "1", ...
@@ -95,7 +98,6 @@ class Session:
             trace: whether to record what host and device do.
             stream: whether to yield tokens as well, as they come.
         """
-        job.check()
         self.engine_class = chapter if isinstance(chapter, type) else load_chapter(chapter)
         check_device(device if isinstance(device, str) else device.kind)
         self.checkpoint = model if isinstance(model, Checkpoint) else Checkpoint(model)
@@ -146,6 +148,7 @@ class Session:
         self.progress: Callable[[str], None] = lambda text: None
         self.started, self.done = 0.0, self.scheduler.done
         self._cancelled: list[Request] = []  # and not yielded yet
+        self._items = self._all()
 
     def _requests(self, job: Job) -> list[Request]:
         """A request for each prompt that makes one; why the others do not goes into `refused`."""
@@ -165,15 +168,21 @@ class Session:
                 self.refused[id] = f"request {id!r}: {what}"
         return made
 
-    def completions(self) -> Iterator[Completion]:
-        """The refused requests, then every other one as it finishes."""
+    def _all(self) -> Iterator[Completion | Token]:
         for id, reason in self.refused.items():
             yield Completion(id, [], None, None, reason)
         yield from self.run()
 
+    def __next__(self) -> Completion | Token:
+        return next(self._items)
+
+    def close(self) -> None:
+        """Ends the run: whatever is not finished is dropped."""
+        self._items.close()
+
     def cancel(self, id: str) -> bool:
-        """Ends a request that has not finished: its completion is the next. False if it has finished; InputError if
-        there is no such request."""
+        """Ends a request: its completion, with what it has got so far, comes next. That can be a token more than was
+        handed out, if they came from one batch. False if it has finished already; InputError if there is none."""
         if id not in {request.id for request in self.requests}:
             raise InputError(f"cannot cancel request {id!r}: no request has that id")
         request = self.scheduler.cancel(id)
@@ -185,8 +194,7 @@ class Session:
         return sorted(self.run(), key=lambda completion: int(completion.id))
 
     def run(self) -> Iterator[Completion]:
-        """Serves the accepted requests, yielding each as it finishes. The time that a caller takes between two of them
-        counts: the engine stands still meanwhile.
+        """Serves the accepted requests, yielding each as it finishes.
 
         Raises:
             InputError: another session of the same Checkpoint is not done.

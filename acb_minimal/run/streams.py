@@ -52,28 +52,6 @@ class Token(NamedTuple):
     text: str | None
 
 
-class Stream(Iterator):
-    """Completions as requests finish, and tokens before them if they were asked for, of a Session that has not run.
-
-    The engine stands still while its reader does: nothing is lost, and nobody else gets a token meanwhile.
-    """
-
-    def __init__(self, session):
-        self._session, self._items = session, session.completions()
-
-    def __next__(self) -> Completion | Token:
-        return next(self._items)
-
-    def cancel(self, id: str) -> bool:
-        """Ends a request: its completion, with what it has got so far, comes next. That can be a token more than was
-        handed out, if they came from one batch. False if it has finished already; InputError if there is none."""
-        return self._session.cancel(id)
-
-    def close(self) -> None:
-        """Ends the run: whatever is not finished is dropped."""
-        self._items.close()
-
-
 class StreamingScheduler(Scheduler):
     """A scheduler whose `update` returns tokens too, each as a request and a place, before the finished requests."""
 

@@ -56,6 +56,11 @@ class Job:
     arrivals: "Arrivals | None" = None
     speculate: int | None = None
 
+    def __post_init__(self):
+        if self.max_batch_tokens > MOST_TOKENS:
+            raise InputError(f"max_batch_tokens is {self.max_batch_tokens}; it must be at most {MOST_TOKENS}")
+        check_max_running(self.max_running, self.max_batch_tokens)
+
     @property
     def new_tokens(self) -> list[int]:
         """Tokens to generate for each prompt, at most; InputError if there are not as many numbers as prompts."""
@@ -64,12 +69,6 @@ class Job:
         if len(self.max_new_tokens) != len(self.prompts):
             raise InputError(f"max_new_tokens has {len(self.max_new_tokens)} numbers for {len(self.prompts)} prompts")
         return list(self.max_new_tokens)
-
-    def check(self) -> None:
-        """InputError if batches cannot be so large, or no engine has larger ones by far."""
-        if self.max_batch_tokens > MOST_TOKENS:
-            raise InputError(f"max_batch_tokens is {self.max_batch_tokens}; it must be at most {MOST_TOKENS}")
-        check_max_running(self.max_running, self.max_batch_tokens)
 
 
 def check_max_running(max_running: int, batch_tokens: int) -> None:

@@ -11,7 +11,7 @@ from acb_minimal.models import counter
 from acb_minimal.request import Request
 from acb_minimal.run.arrivals import Arrivals
 from acb_minimal.run.session import Session
-from acb_minimal.run.streams import Completion, Stream, Texts, Token
+from acb_minimal.run.streams import Completion, Texts, Token
 from acb_minimal.run.workload import Job
 
 PAIRS = [(3, 9), (10, 14), (997, 999)]
@@ -61,7 +61,7 @@ def test_pages_of_who_is_cancelled_are_free_at_once_and_once(chapter):
     """There are pages for one request: the next one runs in them while the batch in flight writes to them."""
     job = Job(PROMPTS, max_new_tokens=12, max_running=2, page_size=4, pages=4)
     session, texts = Session(job, chapter, device="sim", stream=True), []
-    for item in Stream(session):
+    for item in session:
         if isinstance(item, Completion):
             texts.append(item.text)
         elif item.token in (4, 11):
@@ -74,11 +74,10 @@ def test_pages_of_who_is_cancelled_are_free_at_once_and_once(chapter):
 def test_one_that_waits_one_that_has_not_come_and_all_before_the_run():
     job = Job(PROMPTS, max_running=1, arrivals=Arrivals(times=(0.0, 0.0, 9.0)))
     session = Session(job, "ch5", device="sim", stream=True)
-    stream = Stream(session)
-    next(stream)
+    next(session)
     assert session.cancel("1")
     assert session.cancel("2")
-    done = [item for item in stream if isinstance(item, Completion)]
+    done = [item for item in session if isinstance(item, Completion)]
     assert [(item.id, item.tokens == []) for item in done] == [("1", True), ("2", True), ("0", False)]
     assert session.device.clock() < 9.0  # nobody waits for it
 
@@ -109,8 +108,8 @@ def soak(chapter: str, seed: int, requests: int, **limits) -> Counter:
     arrivals = rng.choice([Arrivals(rate=rate, seed=seed), Arrivals(concurrency=rng.randint(1, 40))])
     job = Job(prompts, 30, arrivals=arrivals, page_size=4, max_batch_tokens=24, max_running=8, **limits)
     session = Session(job, chapter, device="sim", stream=True)
-    stream, found, tokens = Stream(session), {}, {str(number): [] for number in range(requests)}
-    for item in stream:
+    found, tokens = {}, {str(number): [] for number in range(requests)}
+    for item in session:
         if isinstance(item, Completion):
             assert item.id not in found
             found[item.id] = item
@@ -118,7 +117,7 @@ def soak(chapter: str, seed: int, requests: int, **limits) -> Counter:
             assert item.id not in found
             tokens[item.id].append(item.token)
         if rng.random() < 0.02:
-            stream.cancel(rng.choice(session.requests).id)
+            session.cancel(rng.choice(session.requests).id)
         if rng.random() < 0.01:
             session.device.work(rng.choice([1e-3, 0.1]))
     assert found.keys() == tokens.keys()

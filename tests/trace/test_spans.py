@@ -97,7 +97,7 @@ def test_a_trace_is_written_in_the_categories_of_torchs_profiler():
 def traced(chapter: str, device: str) -> Trace:
     prompts = [counter.prompt(a, a + a % 13) for a in range(0, 200, 10)]
     session = Session(Job(prompts, max_running=6, max_batch_tokens=12, page_size=8), chapter, device=device, trace=True)
-    texts = {completion.id: completion.text for completion in session.completions()}
+    texts = {completion.id: completion.text for completion in session}
     assert texts["1"] == counter.answer(10, 20)
     trace = session.trace
     assert len(trace.batches()) == len(session.done)
