@@ -13,6 +13,7 @@ from acb_minimal.models import counter
 from acb_minimal.run.checkpoint import Checkpoint
 from acb_minimal.run.devices import WORKSPACE, check_gpu
 from acb_minimal.run.engines import changed, load_chapter
+from acb_minimal.run.options import Options
 from acb_minimal.run.session import Session
 from acb_minimal.run.workload import Job
 
@@ -77,6 +78,9 @@ def test_after_a_run_and_one_that_is_left_early_pages_are_back_and_garbage_colle
         ({"max_batch_tokens": 3}, r"max_running is 16; it must be at most 3: a batch"),
         ({"page_size": 0}, r"page size is 0; it must be at least 1"),
         ({"pages": 0}, r"page pool has 0 pages"),
+        ({"stop": ["", "a"]}, r"the stop text is ''; it must have at least one"),
+        ({"options": Options(mistake="kept-rows")}, r"the mistake 'kept-rows' is made in draws without a grammar"),
+        ({"options": Options(mistake="late")}, r"unknown mistake 'late': give one of host-counts, batch-generator, k"),
     ],
 )
 def test_what_cannot_be_used_at_all_is_an_error_in_one_line_before_any_work(options, message, monkeypatch):
@@ -86,7 +90,7 @@ def test_what_cannot_be_used_at_all_is_an_error_in_one_line_before_any_work(opti
     one_line(caught)
 
 
-def test_too_little_gpu_memory_is_refused_before_the_model_is_loaded(monkeypatch):
+def test_what_a_gpu_cannot_run_is_refused_before_the_model_is_loaded(monkeypatch):
     session = Session(Job(["count 3 to 4"]), device="cpu")
     checkpoint, pool, gpu = session.checkpoint, session.pool, GPU
     cache = sum(tensor.nbytes for tensor in session.load_model().cache.keys) * 2
@@ -97,13 +101,9 @@ def test_too_little_gpu_memory_is_refused_before_the_model_is_loaded(monkeypatch
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (enough - 1, enough))
     with pytest.raises(InputError, match=rf"too little GPU memory: {pool.num_pages} KV pages take"):
         check_gpu(checkpoint, pool, gpu)
-
-
-def test_a_head_size_that_the_kernels_cannot_do_is_refused_on_a_gpu(tiny_path):
-    checkpoint = Checkpoint(tiny_path("llama"))
     checkpoint.layers = [layer._replace(head_dim=96) for layer in checkpoint.layers]
     with pytest.raises(InputError, match="its head size is 96; a GPU needs a power of two, 16 or more"):
-        check_gpu(checkpoint, Session(Job([[1]]), device="cpu").pool, GPU)
+        check_gpu(checkpoint, pool, gpu)
 
 
 def test_a_model_without_a_tokenizer_serves_token_ids(tiny_path):

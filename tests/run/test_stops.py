@@ -2,7 +2,6 @@
 
 import pytest
 
-from acb_minimal.errors import InputError
 from acb_minimal.request import Request
 from acb_minimal.run.session import Session
 from acb_minimal.run.streams import Texts
@@ -45,8 +44,3 @@ def test_what_a_stream_hands_out_is_what_its_completion_has(chapter, stop):
     """Also if an answer ends while text is kept back."""
     *tokens, done = Session(Job(["count 3 to 9"], stop=stop), chapter, "counter", "sim", stream=True).run()
     assert "".join(token.text for token in tokens) == done.text
-
-
-def test_a_stop_text_has_a_character():
-    with pytest.raises(InputError, match="the stop text is ''; it must have at least one"):
-        Session(Job(["count 3 to 9"], stop=[""]), "ch5", "counter", "sim")

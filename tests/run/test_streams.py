@@ -155,13 +155,3 @@ def test_a_soak(chapter, limits, seed):
     counted = soak(chapter, seed, 400, **limits)
     assert counted["abort"] > 10
     assert counted["stop"] > 200
-
-
-def test_tokens_that_come_several_at_a_time_are_all_handed_out_and_timed():
-    """Drafts are taken from the prompt, which has the answer."""
-    prompt = "count 20 to 30 21 22 23 24 25 26 27 28 29 30 20"
-    session = Session(Job([prompt], speculate=3, arrivals=Arrivals(times=(0.0,))), "ch10", device="sim", stream=True)
-    *tokens, done = session.run()
-    assert [item.token for item in tokens] == done.tokens
-    assert len(session.scheduler.lives["0"].tokens) == len(done.tokens)
-    assert len(session.done) < len(done.tokens)

@@ -2,7 +2,7 @@ import pytest
 
 from acb_minimal.errors import InputError
 from acb_minimal.run.checkpoint import Checkpoint
-from acb_minimal.run.workload import WORKLOADS, workload
+from acb_minimal.run.workload import workload
 
 
 def test_prompts_are_the_same_every_time_and_differ_from_each_other():
@@ -33,9 +33,3 @@ def test_demo_asks_the_counter_what_it_knows():
 def test_what_makes_no_sense_is_refused(name, changes, message):
     with pytest.raises(InputError, match=message):
         workload(name).override(**changes)
-
-
-def test_every_workload_fits_its_model():
-    for load in WORKLOADS.values():
-        checkpoint = Checkpoint(load.model)
-        assert (load.prompt_tokens or 4) + load.new_tokens <= checkpoint.max_positions
