@@ -62,16 +62,15 @@ class Arrivals:
             if limit is not None and not limit > 0:
                 raise InputError(f"the limit for {name.upper()} is {1e3 * limit:g} ms; it must be more than 0")
 
-    def due(self, numbers: Sequence[int]) -> list[float | None]:
-        """When the requests of prompts of these numbers arrive, in seconds from the start; None: when one before it has
-        ended. Those that were refused are not among them."""
-        count = len(numbers)
+    def due(self, numbers: Sequence[int]) -> list[float]:
+        """When the requests of prompts of these numbers arrive, without those that were refused; in seconds from the
+        start, infinity where it is when one before it has ended."""
         if self.times is not None:
             return [self.times[number] for number in numbers]
         if self.rate is not None:
             rng = random.Random(self.seed)
-            return list(accumulate(rng.expovariate(self.rate) for _ in range(count)))
-        return [0.0] * min(self.concurrency, count) + [None] * max(count - self.concurrency, 0)
+            return list(accumulate(rng.expovariate(self.rate) for _ in numbers))
+        return [0.0 if place < self.concurrency else math.inf for place in range(len(numbers))]
 
     def check(self, prompts: int, ranks: object) -> None:
         """InputError if there are not as many times as prompts; or ranks are to share the run: each has a clock of its
@@ -127,31 +126,24 @@ def _recorded(where: str, line: str) -> Recorded:
 
 @dataclass
 class Life:
-    """What became of a request over time, in seconds on the device's clock: when it was due, if it was; when the host
+    """What became of a request over time, in seconds on the device's clock: when it was due, or infinity; when the host
     had taken in each of its tokens; whether it was cancelled."""
 
-    arrived: float | None = None
+    arrived: float = math.inf
     tokens: list[float] = field(default_factory=list)
     cancelled: bool = False
 
 
 class ArrivingScheduler:
-    """In front of a TimedScheduler: requests join `waiting` when their time has come.
-
-    Attributes:
-        arrivals: when that is.
-        coming: those that have not arrived, in order.
-        lives: of all requests, by id.
-        in_flight: batches that were handed out and whose tokens have not come back.
-    """
+    """In front of a TimedScheduler: requests join `waiting` when their time has come."""
 
     arrivals: Arrivals
 
     def __init__(self, *args, **named):
         super().__init__(*args, **named)
-        self.coming: deque[Request] = deque()
-        self.lives: dict[str, Life] = {}
-        self.in_flight = 0
+        self.coming: deque[Request] = deque()  # those that have not arrived, in order
+        self.lives: dict[str, Life] = {}  # of all requests, by id
+        self.in_flight = 0  # batches that were handed out and whose tokens have not come back
         self._started = False
 
     def add(self, request: "Request") -> None:
@@ -159,13 +151,13 @@ class ArrivingScheduler:
         self.coming.append(self.waiting.pop())
         self.lives[request.id] = Life()
 
-    def start(self) -> None:
+    def _start(self) -> None:
         """The time of the run begins: it is known when each request is due."""
         self._started, now = True, self.device.clock()
-        dues = dict(zip(self.coming, self.arrivals.due([int(request.id) for request in self.coming]), strict=True))
-        for request, due in dues.items():
-            self.lives[request.id].arrived = None if due is None else now + due
-        self.coming = deque(sorted(dues, key=lambda request: math.inf if dues[request] is None else dues[request]))
+        dues = self.arrivals.due([int(request.id) for request in self.coming])
+        for request, due in zip(self.coming, dues, strict=True):
+            self.lives[request.id].arrived = now + due
+        self.coming = deque(sorted(self.coming, key=lambda request: self.lives[request.id].arrived))
 
     def has_work(self) -> bool:
         """As Scheduler has it; who is still to come is unfinished."""
@@ -175,19 +167,19 @@ class ArrivingScheduler:
         """As Scheduler has it. With nothing running, nothing in flight, and somebody to come, it waits for them: an
         engine that has one batch at a time is always given one."""
         if not self._started:
-            self.start()
-        self.arrive()
+            self._start()
+        self._arrive()
         while self.coming and not (self.running or self.waiting or self.in_flight):
             self.device.wait(self.lives[self.coming[0].id].arrived - self.device.clock())
-            self.arrive()
+            self._arrive()
         batch = super().schedule()
         self.in_flight += batch is not None
         return batch
 
-    def arrive(self) -> None:
+    def _arrive(self) -> None:
         """Those whose time has come join `waiting`."""
         now = self.device.clock()
-        while self.coming and (due := self.lives[self.coming[0].id].arrived) is not None and due <= now:
+        while self.coming and self.lives[self.coming[0].id].arrived <= now:
             self.waiting.append(self.coming.popleft())
 
     def update(self, batch, tokens) -> list:
@@ -203,8 +195,8 @@ class ArrivingScheduler:
 
     def _ended(self) -> None:
         """In a closed loop, the next request comes."""
-        coming = (self.lives[request.id] for request in self.coming)
-        if life := next((life for life in coming if life.arrived is None), None):
+        lives = (self.lives[request.id] for request in self.coming)
+        if life := next((life for life in lives if life.arrived == math.inf), None):
             life.arrived = self.device.clock()
 
     def cancel(self, id: str) -> "Request | None":

@@ -37,9 +37,7 @@ class Checkpoint:
         name: "counter", one of SHAPES, a folder, or a model on the Hugging Face hub.
         ranks: those that share it, which must have joined; None for a single process.
         random: whether it is one of the bundled shapes, with random weights.
-        bundled: whether it comes with the package, and is known to be served right.
         path: where transformers finds it: a folder, or a name on the hub.
-        config: its transformers config.
         dtype: of weights, activations and KV cache.
         vocab_size: token ids are below it.
         max_positions: prompt and generated tokens of a request, at most.
@@ -58,12 +56,10 @@ class Checkpoint:
         except Exception as error:  # every kind of broken folder, unreachable hub or unknown architecture
             if "trust_remote_code" in str(error):
                 raise self._wrong(in_one_line(error)) from error
-            raise InputError(
-                f"unknown model {name!r}: not one of counter, {', '.join(SHAPES)}, and no config could be read from a "
-                f"folder or hub model of that name ({in_one_line(error)})"
-            ) from error
+            why = f"no config could be read from a folder or hub model of that name ({in_one_line(error)})"
+            raise InputError(f"unknown model {name!r}: not one of counter, {', '.join(SHAPES)}, and {why}") from error
         self.dtype = self.config.dtype or torch.float32
-        self.bundled = self.random or name == "counter"
+        self.bundled = self.random or name == "counter"  # and known to be served right
         with self._served_right():
             if not self.bundled:
                 for why in chain(model_support.flaws(self.config), generation.flaws(self._generation)):
@@ -101,9 +97,8 @@ class Checkpoint:
     def _empty(self) -> PreTrainedModel:
         """The model with freshly initialised weights on torch's current default device."""
         config = copy.deepcopy(self.config)  # sharing a model out writes to it
-        return AutoModelForCausalLM.from_config(
-            config, dtype=self.dtype, attn_implementation=ATTENTION, trust_remote_code=False
-        )
+        asked = {"dtype": self.dtype, "attn_implementation": ATTENTION, "trust_remote_code": False}
+        return AutoModelForCausalLM.from_config(config, **asked)
 
     def is_loaded(self, device: torch.device) -> bool:
         """Whether its weights are on `device` already."""

@@ -44,8 +44,8 @@ class Compiled:
 
 
 def compile_decodes(network: PreTrainedModel) -> None:
-    """Joins and compiles what can be of a network on the device where it is to run, when the first batch comes. What
-    was joined and compiled before is used again.
+    """Joins what can be of a network on the device where it is to run, and has it compiled when the first batch comes.
+    What was joined and compiled before is used again.
 
     On a GPU, products are cuBLASLt's from here on, for the whole process: for the few rows of a batch of decodes its
     choice of kernels reads weights faster than cuBLAS's, and needs no second kernel to add up what was split.

@@ -47,9 +47,8 @@ def open_device(name: str, checkpoint: Checkpoint, trace: bool = False, options:
         return SimulatedDevice(costs, arithmetic=not checkpoint.random, trace=trace)
     name = "cuda" if name == "auto" else name
     if options.launching is not None:
-        raise InputError(
-            f"launching is {1e3 * options.launching:g} ms; on device {name!r} it takes what it takes: use sim"
-        )
+        asked = f"launching is {1e3 * options.launching:g} ms"
+        raise InputError(f"{asked}; on device {name!r} it takes what it takes: use sim")
     return CpuDevice() if name == "cpu" else TracedCudaDevice() if trace else TimedCudaDevice()
 
 
@@ -57,11 +56,10 @@ def check_gpu(checkpoint: Checkpoint, pool: PagePool, device: Machine) -> None:
     """InputError if a CUDA device cannot run the model, for its head size or the memory of weights and KV cache."""
     if device.kind != "cuda":
         return
+    model = f"model {checkpoint.name!r}"
     for head_dim in {layer.head_dim for layer in checkpoint.layers}:
         if head_dim < 16 or head_dim & (head_dim - 1):
-            raise InputError(
-                f"model {checkpoint.name!r}: its head size is {head_dim}; a GPU needs a power of two, 16 or more"
-            )
+            raise InputError(f"{model}: its head size is {head_dim}; a GPU needs a power of two, 16 or more")
     cache = KVCache.bytes_for(checkpoint.layers, pool.num_pages, pool.page_size, checkpoint.dtype)
     weights = 0 if checkpoint.is_loaded(device.torch_device) else checkpoint.weight_bytes
     torch.cuda.empty_cache()  # what an earlier run has left to torch's allocator is free too

@@ -13,21 +13,14 @@ TABLE = "table:"  # before a name: followed by a table on the device, not by mas
 
 
 def grammar(name: str, checkpoint: Checkpoint) -> Grammar:
-    """The grammar of that name, for a model's vocabulary.
-
-    Args:
-        name: "any" allows everything, for timing; of the counter's numbers, "twos" allows those two behind the one
-            before, "three" any three; another name is the path of a file with a JSON schema.
-
-    Raises:
-        InputError: there is none, the model has no such words, or it cannot be used.
-    """
+    """The grammar of that name, for a model's vocabulary: "any" allows everything, for timing; "twos" allows, of the
+    counter's numbers, those two behind the one before, and "three" any three; another name is the path of a file with
+    a JSON schema. InputError if there is none, the model has no such words, or it cannot be used."""
+    file = "the path of a file with a JSON schema"
     if name not in NAMES:
         path = Path(name)
         if not path.is_file():
-            raise InputError(
-                f"unknown grammar {name!r}: give one of {', '.join(NAMES)}, or the path of a file with a JSON schema"
-            )
+            raise InputError(f"unknown grammar {name!r}: give one of {', '.join(NAMES)}, or {file}")
         try:
             schema = path.read_text()
         except (OSError, UnicodeDecodeError) as error:
@@ -36,10 +29,8 @@ def grammar(name: str, checkpoint: Checkpoint) -> Grammar:
     if name == "any":
         return Automaton(checkpoint.vocab_size, [dict.fromkeys(range(checkpoint.vocab_size), 0)])
     if checkpoint.name != "counter":
-        raise InputError(
-            f"grammar {name!r} is for the counter, not for model {checkpoint.name!r}: give any, or the path of a file "
-            "with a JSON schema"
-        )
+        other = f"not for model {checkpoint.name!r}: give any, or {file}"
+        raise InputError(f"grammar {name!r} is for the counter, {other}")
     numbers = range(counter.LARGEST + 1)  # whose token ids are the numbers themselves
     (end,) = checkpoint.stop_tokens
     if name == "three":

@@ -18,6 +18,7 @@ def graphed(kind: type[TimedModel]) -> type[TimedModel]:
     """That kind of model, but it replays a graph, which `new_slot` has captured, for a batch of decodes of that size:
     of its forward pass; of one that samples by itself, as far as the scores; of one with drafts, what verifies them."""
     what = "logits" if issubclass(kind, SplitModel) else "verify" if issubclass(kind, SpeculatingModel) else "forward"
+    launch = getattr(kind, what)
 
     class GraphedSlot(kind.slot_class):
         """A slot that pads a batch of decodes to the next of `decode_sizes`, if it has any."""
@@ -42,7 +43,7 @@ def graphed(kind: type[TimedModel]) -> type[TimedModel]:
                 slot.pad(rows)
                 graph = cuda.CUDAGraph()
                 with cuda.graph(graph, pool=self._pool):  # shared, since batches run one after another
-                    getattr(super(), what)(slot)
+                    launch(self, slot)
                 self._graphs[slot, rows] = graph
             return slot
 
@@ -50,12 +51,12 @@ def graphed(kind: type[TimedModel]) -> type[TimedModel]:
             super().close()
             self._graphs.clear()
 
-    def replay(self, slot: IOSlot) -> None:
+    def replay(self: GraphedModel, slot: IOSlot) -> None:
         graph = self._graphs.get((slot, slot.written.batch.decode_size))
         if graph and not self.device.cuda.is_current_stream_capturing():  # an engine that captures has no use for it
             graph.replay()
         else:
-            getattr(super(GraphedModel, self), what)(slot)
+            launch(self, slot)
 
     setattr(GraphedModel, what, replay)
     return GraphedModel

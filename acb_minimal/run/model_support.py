@@ -14,13 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
-from transformers import (
-    AttentionInterface,
-    AttentionMaskInterface,
-    DynamicCache,
-    PretrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, PretrainedConfig, PreTrainedModel
 
 from ..device import CudaDevice
 from ..kv_cache import AttentionLayer, KVCache
@@ -173,20 +167,16 @@ def check_network(network: PreTrainedModel, layers: list[AttentionLayer], vocab:
     ids = torch.randint(vocab, (2, min(TOKENS, max_positions)), generator=random).to(network.device)
     for distance, most in _by_place(network, ids, max_positions):
         if distance > min(limit, most):
-            raise UnsupportedModel(
-                "what it makes of a token depends on where in a batch that stands, or on what else is there (its "
-                f"logits differ by {distance:.1%})"
-            )
+            what = "what it makes of a token depends on where in a batch that stands, or on what else is there"
+            raise UnsupportedModel(f"{what} (its logits differ by {distance:.1%})")
     network.set_attn_implementation("eager")
     theirs = network(input_ids=ids[:1], use_cache=False).logits[0]
     network.set_attn_implementation(ATTENTION)
     ours = _last_logits(network, layers, ids[0].tolist())
     # Of most tokens: where weights have 16 bits, one may be sent to another expert by no more than how sums round.
     if (distance := _distances(ours, theirs[-len(ours) :]).median()) > limit:
-        raise UnsupportedModel(
-            f"its own attention and ours give different answers (its logits differ by {distance:.1%}): there is more "
-            "to it than attention over all positions so far"
-        )
+        what = f"its own attention and ours give different answers (its logits differ by {distance:.1%})"
+        raise UnsupportedModel(f"{what}: there is more to it than attention over all positions so far")
 
 
 def _by_place(network: PreTrainedModel, ids: Tensor, max_positions: int) -> Iterator[tuple[Tensor, Tensor | float]]:

@@ -2,11 +2,11 @@
 
 Every rank runs the whole engine: the same chapter, a scheduler of its own, pages of its own. They meet only inside the
 forward pass, in the collectives of transformers' tensor parallelism. Nobody sends a message about scheduling, because
-nobody could say anything new: the scheduler decides by counts, and the tokens are the same everywhere.
+nobody could say anything new: the scheduler decides by counts, and the tokens are the same everywhere. What they do
+tell each other, after a run, is what each has scheduled. A rank that cannot serve ends, and so do the others, by
+torch's launcher.
 
-What ranks do tell each other, after a run, is what each has scheduled. It goes through the key-value store of torch's
-launcher, beside the engine. A rank that cannot serve ends, and the launcher ends the others. Every command asks whether
-it is a rank, so torch, which takes seconds to import, comes late here.
+Every command asks whether it is a rank, so torch, which takes seconds to import, comes late here.
 """
 
 import json
@@ -95,21 +95,13 @@ def leave(message: str | None, status: int) -> NoReturn:
 
 @dataclass
 class Ranks:
-    """One process among those that serve together.
-
-    Attributes:
-        rank: its number, from 0.
-        count: how many there are.
-        local: its number on its machine, which is that of its GPU.
-        timeout: seconds after which a rank that says nothing, or does not come on, ends the run.
-        scope: before the names of all that these ranks put into the store.
-    """
+    """One process among those that serve together, by its number."""
 
     rank: int
     count: int
-    local: int
-    timeout: float
-    scope: str = "acb"
+    local: int  # its number on its machine, which is that of its GPU
+    timeout: float  # seconds after which a rank that says nothing, or does not come on, ends the run
+    scope: str = "acb"  # before the names of all that these ranks put into the store of the launcher
 
     @classmethod
     def here(cls, timeout: float) -> "Ranks":
@@ -171,8 +163,7 @@ class WatchedScheduler:
 
     def schedule(self):
         self.moved = time.monotonic()
-        batch = super().schedule()
-        if batch:
+        if batch := super().schedule():
             rows = [(row.request.id, row.start, row.length) for row in batch.rows]
             self.digests["scheduled"].append(_digest(rows))
         return batch

@@ -22,12 +22,10 @@ def check_plan(network: PreTrainedModel, name: str, layers: list[AttentionLayer]
     divide the heads of its keys and values."""
     if not network.tp_plan:
         raise InputError(f"model {name!r}: transformers has no plan to share {type(network).__name__} out over GPUs")
-    for layer in layers:
-        if layer.kv_heads % count:
-            raise InputError(
-                f"model {name!r}: {count} GPUs cannot share its {layer.kv_heads} KV heads evenly; give a number of "
-                f"GPUs that divides {math.gcd(*(layer.kv_heads for layer in layers))}"
-            )
+    heads = [layer.kv_heads for layer in layers]
+    for odd in (each for each in heads if each % count):
+        right = f"give a number of GPUs that divides {math.gcd(*heads)}"
+        raise InputError(f"model {name!r}: {count} GPUs cannot share its {odd} KV heads evenly; {right}")
 
 
 def share_of_bytes(network: PreTrainedModel, count: int) -> int:

@@ -74,10 +74,8 @@ class Job:
 def check_max_running(max_running: int, batch_tokens: int) -> None:
     """InputError if a batch has no room for so many requests."""
     if max_running > batch_tokens:
-        raise InputError(
-            f"max_running is {max_running}; it must be at most {batch_tokens}: a batch has no more tokens, and every "
-            "running request needs one"
-        )
+        why = "a batch has no more tokens, and every running request needs one"
+        raise InputError(f"max_running is {max_running}; it must be at most {batch_tokens}: {why}")
 
 
 @dataclass(frozen=True)
@@ -86,9 +84,7 @@ class Workload:
 
     Attributes:
         prompt_tokens: tokens of each prompt, random ids; None for prompts of text, which the counter model answers.
-        new_tokens: tokens to generate for each request, at most.
-        max_running: requests in a batch at most.
-        max_batch_tokens: tokens in a batch at most.
+        new_tokens: tokens to generate for each request, at most. Limits are as a Job has them.
         scale: as what it is timed on the simulated GPU; None: as what it is.
         host_work: seconds of bookkeeping that a step has there besides its own.
         lengths: prompt and new tokens of each request, where they differ.
