@@ -49,7 +49,7 @@ def generate(
         limits: the other fields of a Job: sampling, stop, max_running, pages, preempt, grammar, arrivals and so on.
 
     Returns:
-        An iterator; `cancel(id)` ends a request that has not finished.
+        What to iterate over, once; meanwhile, its `cancel(id)` ends a request that has not finished.
 
     Raises:
         InputError: the chapter, model, device or a limit cannot be used at all; before any work.
@@ -58,12 +58,13 @@ def generate(
     return Session(Job(prompts, max_new_tokens, **limits), chapter, model, device, options, stream=stream)
 
 
-class Session(Iterator):
+class Session:
     """Requests on their way through one chapter's engine. Everything is checked when it is made, before the model is
     loaded; what cannot be used, other than a single request, is an InputError.
 
-    As an iterator it hands out the refused requests, and then every other one as it finishes. The engine stands still
-    while its reader does: nothing is lost, nobody else gets a token meanwhile, and that time counts.
+    Iterated over, it hands out the refused requests, and then every other one as it finishes. The engine stands still
+    while its reader does: nothing is lost, nobody else gets a token meanwhile, and that time counts. A reader who
+    leaves ends the run.
 
     Attributes:
         requests: those that were accepted, in the order of the prompts; ids are the prompts' numbers, "0", "1", ...
@@ -148,7 +149,6 @@ class Session(Iterator):
         self.progress: Callable[[str], None] = lambda text: None
         self.started, self.done = 0.0, self.scheduler.done
         self._cancelled: list[Request] = []  # and not yielded yet
-        self._items = self._all()
 
     def _requests(self, job: Job) -> list[Request]:
         """A request for each prompt that makes one; why the others do not goes into `refused`."""
@@ -161,24 +161,15 @@ class Session(Iterator):
                 if isinstance(ids, bytes | dict | set) or any(isinstance(token, bool) for token in ids):
                     raise TypeError  # text in disguise, without an order, or no ids
                 made.append(request(id, ids, new_tokens, stop_tokens))
-            except InputError as error:
-                self.refused[id] = f"request {id!r}: {error}"
-            except TypeError:
-                what = f"the prompt is {prompt!r}; it must be text or a sequence of token ids"
-                self.refused[id] = f"request {id!r}: {what}"
+            except (InputError, TypeError) as error:
+                other = f"the prompt is {prompt!r}; it must be text or a sequence of token ids"
+                self.refused[id] = f"request {id!r}: {error if isinstance(error, InputError) else other}"
         return made
 
-    def _all(self) -> Iterator[Completion | Token]:
+    def __iter__(self) -> Iterator[Completion | Token]:
         for id, reason in self.refused.items():
             yield Completion(id, [], None, None, reason)
         yield from self.run()
-
-    def __next__(self) -> Completion | Token:
-        return next(self._items)
-
-    def close(self) -> None:
-        """Ends the run: whatever is not finished is dropped."""
-        self._items.close()
 
     def cancel(self, id: str) -> bool:
         """Ends a request: its completion, with what it has got so far, comes next. That can be a token more than was

@@ -34,25 +34,25 @@ def test_tokens_come_before_their_completion_and_make_it_up(chapter):
 
 
 def test_a_cancelled_request_is_next_with_what_it_had_and_others_go_on():
-    stream, items = generate(PROMPTS[:2], "ch5", device="sim", stream=True), []
-    for item in stream:
+    session, items = generate(PROMPTS[:2], "ch5", device="sim", stream=True), []
+    for item in session:
         items.append(item)
         if item == Token("0", 5, " 5"):
-            assert stream.cancel("0")
-            assert not stream.cancel("0")  # once
-            items.append(next(stream))
+            assert session.cancel("0")
+            assert not session.cancel("0")  # once
     assert items[items.index(Token("0", 5, " 5")) + 1] == Completion("0", [3, 4, 5], "3 4 5", "abort")
     assert read(items, "0") == ([3, 4, 5], "3 4 5")
     assert read(items, "1")[1] == counter.answer(*PAIRS[1])
-    assert not stream.cancel("1")
+    assert not session.cancel("1")
     with pytest.raises(InputError, match="cannot cancel request '7': no request has that id"):
-        stream.cancel("7")
+        session.cancel("7")
 
 
 def test_who_is_cancelled_by_a_neighbours_token_of_the_same_batch_gets_no_more():
-    stream = generate(PROMPTS[:2], "ch5", device="sim", stream=True)
+    session = generate(PROMPTS[:2], "ch5", device="sim", stream=True)
+    stream = iter(session)
     assert next(stream).id == "0"
-    assert stream.cancel("1")
+    assert session.cancel("1")
     assert [item for item in stream if item.id == "1"] == [Completion("1", [10], "10", "abort")]
 
 
@@ -74,10 +74,11 @@ def test_pages_of_who_is_cancelled_are_free_at_once_and_once(chapter):
 def test_one_that_waits_one_that_has_not_come_and_all_before_the_run():
     job = Job(PROMPTS, max_running=1, arrivals=Arrivals(times=(0.0, 0.0, 9.0)))
     session = Session(job, "ch5", device="sim", stream=True)
-    next(session)
+    stream = iter(session)
+    next(stream)
     assert session.cancel("1")
     assert session.cancel("2")
-    done = [item for item in session if isinstance(item, Completion)]
+    done = [item for item in stream if isinstance(item, Completion)]
     assert [(item.id, item.tokens == []) for item in done] == [("1", True), ("2", True), ("0", False)]
     assert session.device.clock() < 9.0  # nobody waits for it
 
