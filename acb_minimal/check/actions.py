@@ -12,25 +12,15 @@ NOUNS = {"forward": "forward pass", "logits": "forward pass", "sample": "samplin
 
 @dataclass(slots=True)
 class Action:
-    """Something that the host or the device does.
+    """Something that the host or the device does."""
 
-    Attributes:
-        number: its place among all actions, from 1, by when the host did or issued it.
-        actor: HOST, or a number for the stream it is in.
-        what: "upload", "forward", "write"...; also "record" and "wait", which touch no memory.
-        batch_number: its batch's number; None if it has none.
-        slot: its slot's letter; None if it has none.
-        line: the engine's line that did it; None if that was not asked for.
-        past: for every actor, the number of its last action that is over before this one begins; its own for its own.
-    """
-
-    number: int
-    actor: int
-    what: str
+    number: int  # its place among all actions, from 1, by when the host did or issued it
+    actor: int  # HOST, or a number for the stream it is in
+    what: str  # "upload", "forward", "write"...; also "record" and "wait", which touch no memory
     batch_number: int | None
-    slot: str | None
-    line: Line | None
-    past: list[int]
+    slot: str | None  # a letter
+    line: Line | None  # the engine's line that did it; None if that was not asked for
+    past: list[int]  # for every actor, its last action that is over before this begins; its own for its own
 
     def __str__(self) -> str:
         numbered = self.batch_number is not None and self.batch_number >= 0
@@ -43,23 +33,14 @@ class Action:
 
 @dataclass(frozen=True)
 class Hazard:
-    """Two accesses that nothing orders.
-
-    Attributes:
-        first: what was done or issued before `second`.
-        second: the other.
-        first_writes: whether it writes; else it reads.
-        second_writes: likewise.
-        memory: what both touch.
-        edge: the names of the two actors: who should wait, and for whom.
-    """
+    """Two accesses to the same memory that nothing orders; `second` was done or issued after `first`."""
 
     first: Action
     second: Action
-    first_writes: bool
+    first_writes: bool  # else it reads
     second_writes: bool
     memory: str
-    edge: tuple[str, str]
+    edge: tuple[str, str]  # the names of the two actors: who should wait, and for whom
 
     def __str__(self) -> str:
         does, did = ("writes" if writes else "reads" for writes in (self.second_writes, self.first_writes))
@@ -70,16 +51,9 @@ class Hazard:
 
 @dataclass(frozen=True)
 class EventWait:
-    """That the host made somebody wait for an event.
+    """That the host made somebody wait for an event."""
 
-    Attributes:
-        after: the number of the last action before.
-        actor: who is to wait.
-        found: the record that the event had; None if it had none.
-        line: the engine's line.
-    """
-
-    after: int
-    actor: int
-    found: Action | None
-    line: Line | None
+    after: int  # the number of the last action before
+    actor: int  # who is to wait
+    found: Action | None  # the record that the event had
+    line: Line | None  # the engine's

@@ -1,7 +1,6 @@
 """What the judge knows of a run, and the parts an engine is handed do not show: what is right, what has come."""
 
 import sys
-import threading
 
 from ..errors import EngineError
 from ..kv_cache import PagePool
@@ -22,7 +21,6 @@ from .race_detector import RaceDetector
 from .watchdog import Broken
 
 MOST_CALLS = 2000  # of has_work and schedule, by an engine that is getting somewhere
-LEAVE = 0.5  # seconds that a thread may go on after `run` has ended
 ONCE = "it has to yield each request exactly once, with its finish_reason"
 
 
@@ -38,15 +36,7 @@ class Books:
         calls: how often the engine has asked for work.
     """
 
-    def __init__(
-        self,
-        case: Case,
-        detector: RaceDetector,
-        any_tokens: bool = False,
-        sampled: bool = False,
-        drafts: int = 0,
-        reserve: int = 0,
-    ):
+    def __init__(self, case: Case, detector: RaceDetector, any_tokens: bool, requests: list[Request], drafts: int):
         self.case, self.detector, self.any_tokens, self.drafts = case, detector, any_tokens, drafts
         self.right = [tokens for _, tokens, _ in case.served]
         self.broken: Broken | None = None
@@ -55,9 +45,8 @@ class Books:
         self.evidence = Evidence(case, detector)
         self.calls = 0
         self._updates: list[int] = []  # the numbers of batches that have come back
-        self.requests = case.requests(sampled, drafts, reserve)
-        self._steps = case.steps(drafts) if drafts else []
-        self._to_yield = {request.id: request for request in self.requests}
+        self._decodes = case.steps(drafts) if drafts else []
+        self._to_yield = {request.id: request for request in requests}
 
     def scheduler(self, device: SimulatedDevice, kind: type[Scheduler], engine_class: type) -> TimedScheduler:
         """One of that kind that keeps these books, and looks like any other. Its pages are given as the case says, and
@@ -87,8 +76,7 @@ class Books:
                 try:
                     finished = super().update(batch, tokens)
                 except EngineError as error:  # a token that its request's grammar forbids
-                    books._found(f"batch {batch.number}: {error}", batch.number)
-                    raise books.broken from None
+                    raise books.found(f"batch {batch.number}: {error}", batch.number) from None
                 books.updated(batch, rows, places)
                 return finished
 
@@ -116,12 +104,20 @@ class Books:
 
         return Kept
 
+    def found(self, what: str, batch_number: int | None = None, why: str | None = None) -> Broken:
+        """The first thing that was wrong: this, unless there was one before."""
+        self.broken = self.broken or Broken(what, batch_number, why)
+        return self.broken
+
+    def _note(self, told: list[str]) -> None:
+        self.notes[self.detector.actions[-1].number] = "; ".join(told)
+
     def asked(self) -> None:
         """The engine asks whether there is work, or for a batch."""
         self.calls += 1
         if self.calls > MOST_CALLS:
             where = lines.at(lines.of_engine(sys._getframe(), self.detector.below), self.detector.file)
-            self._found(f"the engine has looked for work {MOST_CALLS:,} times and is not done{where}")
+            self.found(f"the engine has looked for work {MOST_CALLS:,} times and is not done{where}")
         if self.broken:
             raise self.broken
 
@@ -130,48 +126,48 @@ class Books:
         self.evidence.scheduled(batch)
         for row in batch.rows:
             if row.request.finish_reason:
-                self._found(f"batch {batch.number} has a row for request {row.request.id}, which has ended")
-                raise self.broken
+                raise self.found(f"batch {batch.number} has a row for request {row.request.id}, which has ended")
         owners: dict[int, str] = {}
         for request in self._scheduler.running:
             for page in request.pages:
                 if (other := owners.setdefault(page, request.id)) != request.id:
-                    self._found(f"page {page} was freed while request {other} had it; now {request.id} has it too")
-                    raise self.broken
+                    which = f"page {page} was freed while request {other} had it"
+                    raise self.found(f"{which}; now {request.id} has it too")
         self.steps.append(BatchDone(0.0, len(batch.rows), batch.num_tokens, batch.decodes))
-        rows = (
-            f"{row.request.id}: {row.length} at {row.start}, pages {' '.join(map(str, row.request.pages))}"
-            for row in batch.rows
+        self._note(
+            [
+                f"{request.id}: {length} at {start}, pages {' '.join(map(str, request.pages))}"
+                for request, start, length, _ in batch.rows
+            ]
         )
-        self.notes[self.detector.actions[-1].number] = "; ".join(rows)
 
     def updated(self, batch: Batch, rows: list[Request], places: list[int | None]) -> None:
         """It has taken in a batch's tokens: the next of each of these requests, from these places on."""
-        self._updates.append(batch.number)
+        number = batch.number
+        self._updates.append(number)
         told, self.broken = [], self.broken or self.evidence.foreign
         for index, (request, first) in enumerate(zip(rows, places, strict=True)):
             if first is None:  # it was finished already
                 continue
+            id, answer = request.id, self.right[int(request.id)]
             for place, token in enumerate(request.generated[first:], first):
-                if place >= len(self.right[int(request.id)]):
-                    self._found(f"batch {batch.number} gave request {request.id} a token when its reader had left")
+                if place >= len(answer):
+                    self.found(f"batch {number} gave request {id} a token when its reader had left")
                     break
-                right = self.right[int(request.id)][place]
-                told.append(f"{request.id}: {token}" + (f" (right: {right})" if token != right else ""))
+                right = answer[place]
+                told.append(f"{id}: {token}" + (f" (right: {right})" if token != right else ""))
                 if token != right and not self.broken and not self.any_tokens:
                     why = "the batch was retired before"
-                    if self._updates.count(batch.number) == 1:
+                    if self._updates.count(number) == 1:
                         why = self.evidence.why(batch, index, token, place, first)
-                    which = f"request {request.id} token {token} as its {ordinal(place + 1)} token; right is {right}"
-                    self._found(f"batch {batch.number} gave {which}", batch.number, why)
-            if self._steps and first and not self.broken and not request.finish_reason:
-                accepted, step = len(request.generated) - first - 1, self._steps[int(request.id)][first]
-                if accepted != step.accepted:
-                    # The tokens are right all the same, only fewer at a time.
-                    which = f"{accepted} of {len(step.drafts)} drafts of request {request.id}; right are"
-                    why = self.evidence.stale(batch, index, step)
-                    self._found(f"batch {batch.number} has accepted {which} {step.accepted}", batch.number, why)
-        self.notes[self.detector.actions[-1].number] = "; ".join(told)
+                    which = f"request {id} token {token} as its {ordinal(place + 1)} token; right is {right}"
+                    self.found(f"batch {number} gave {which}", number, why)
+            if self._decodes and first and not self.broken and not request.finish_reason:
+                accepted, step = len(request.generated) - first - 1, self._decodes[int(id)][first]
+                if accepted != step.accepted:  # the tokens are right all the same, only fewer at a time
+                    which = f"{accepted} of {len(step.drafts)} drafts of request {id}; right are {step.accepted}"
+                    self.found(f"batch {number} has accepted {which}", number, self.evidence.stale(batch, index, step))
+        self._note(told)
         if self.broken:
             raise self.broken
 
@@ -186,23 +182,8 @@ class Books:
             raise Broken(f"run yielded request {request.id} before it was finished; {ONCE}")
         if self._to_yield.pop(request.id, None) is not request:
             raise Broken(f"run yielded request {request.id} twice; {ONCE}")
-        found, right = request.generated, self.right[int(request.id)]
-        if self.any_tokens:
-            return
-        if found != right:
-            place = next((n for n, pair in enumerate(zip(found, right, strict=False)) if pair[0] != pair[1]), None)
-            if place is None:
-                end = "a stop token ends it there" if request.stop_tokens & set(right) else "no more were asked for"
-                what = f"{len(found)} tokens; right are {len(right)}" + (f": {end}" if len(found) > len(right) else "")
-            else:
-                what = f"token {found[place]} as its {ordinal(place + 1)} token; right is {right[place]}"
-            never = "" if self._updates else ", and scheduler.update was never called"
-            raise Broken(f"run yielded request {request.id} with {what}{never}")
-        reason, due = request.finish_reason, "stop" if found[-1] in request.stop_tokens else "length"
-        if due == "length" and len(found) < request.max_new_tokens:
-            due = "grammar"
-        if reason != due:
-            raise Broken(f"run yielded request {request.id} with finish_reason {reason!r}; right is {due!r}")
+        if request.generated != (right := self.right[int(request.id)]) and not self.any_tokens:
+            raise Broken(f"run yielded request {request.id} with tokens {request.generated}; right are {right}")
 
     def _handed(self, request: Request, place: int) -> None:
         """Its reader has a token, and leaves if he has as many as he wants."""
@@ -211,23 +192,14 @@ class Books:
             self._scheduler.cancel(request.id)
             self._to_yield.pop(request.id)
 
-    def ended(self, threads: set[threading.Thread]) -> None:
-        """Looks at what the engine has left undone: requests, pages, and threads besides those that there were before,
-        which keep the process from ending."""
+    def ended(self) -> None:
+        """Looks at what the engine has left undone: requests, and pages."""
         if self._to_yield:
             raise Broken(f"run ended without yielding request {', '.join(self._to_yield)}; {ONCE}")
         pools = {"the KV cache": self._scheduler.pool, "host memory": getattr(self._scheduler, "berths", None)}
         for what, pool in pools.items():
             if pool and (lost := pool.num_pages - pool.num_free):
                 raise Broken(f"all requests have ended, and {lost} of {pool.num_pages} places in {what} are not free")
-        for thread in set(threading.enumerate()) - threads:
-            thread.daemon or thread.join(LEAVE)
-            if not thread.daemon and thread.is_alive():
-                where = lines.at(lines.of_engine(sys._current_frames().get(thread.ident)), self.detector.file)
-                raise Broken(f"run ended and left a thread running, which keeps the process from ending{where}")
-
-    def _found(self, what: str, batch_number: int | None = None, why: str | None = None) -> None:
-        self.broken = self.broken or Broken(what, batch_number, why)
 
 
 def ordinal(number: int) -> str:

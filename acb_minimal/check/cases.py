@@ -15,53 +15,33 @@ from .oracle import Step, generate, steps
 
 
 class Prompt(NamedTuple):
-    """What one request asks for.
+    """What one request asks for."""
 
-    Attributes:
-        length: tokens of the prompt.
-        new_tokens: tokens to generate at most.
-        stops_after: after how many of them a stop token ends the request; None: it has no stop token.
-        grammar: what its tokens are held to; None: nothing.
-        sampling: how they are chosen; None: each is the likeliest.
-        cancelled_after: its reader cancels it when he has been handed so many of them; None: he does not.
-    """
-
-    length: int
-    new_tokens: int
-    stops_after: int | None = None
-    grammar: Automaton | None = None
-    sampling: Sampling | None = None
-    cancelled_after: int | None = None
+    length: int  # tokens of the prompt
+    new_tokens: int  # to generate at most
+    stops_after: int | None = None  # after how many of them a stop token ends the request; None: it has no stop token
+    grammar: Automaton | None = None  # what its tokens are held to
+    sampling: Sampling | None = None  # how they are chosen; None: each is the likeliest
+    cancelled_after: int | None = None  # its reader cancels it when he has been handed so many; None: he does not
 
 
 @dataclass(frozen=True)
 class Case:
-    """Requests and limits that lead an engine into temptation.
-
-    Attributes:
-        pages: KV pages.
-        max_running: requests in a batch at most.
-        max_batch_tokens: tokens in a batch at most.
-        page_size: positions per page.
-        row_pages: of one row at most; None: all.
-        host_work: seconds of bookkeeping added to every step.
-        berths: if not 0, pages are given on demand, and a request that gives way is copied to one of so many berths, or
-            computed again, where there is none or the engine copies no pages.
-        drafts: in each decode; 0: as many as the engine needs, if it verifies any.
-        reserve: positions behind its last that a request has pages for; None: as many as the engine asks for.
-    """
+    """Requests and limits that lead an engine into temptation."""
 
     name: str
     prompts: tuple[Prompt, ...]
-    pages: int
-    max_running: int
-    max_batch_tokens: int
-    page_size: int = 2
-    row_pages: int | None = None
-    host_work: float = 0.0
+    pages: int  # of the KV cache
+    max_running: int  # requests in a batch at most
+    max_batch_tokens: int  # in a batch at most
+    page_size: int = 2  # positions per page
+    row_pages: int | None = None  # of one row at most; None: all
+    host_work: float = 0.0  # seconds of bookkeeping added to every step
+    # If not 0, pages are given on demand, and a request that gives way is copied to one of so many berths, or computed
+    # again, where there is none or the engine copies no pages.
     berths: int = 0
-    drafts: int = 0
-    reserve: int | None = None
+    drafts: int = 0  # in each decode; 0: as many as the engine needs, if it verifies any
+    reserve: int | None = None  # positions behind its last that a request has pages for; None: as the engine asks for
 
     @property
     def network(self) -> Network:
@@ -73,51 +53,6 @@ class Case:
         """The largest batch there can be."""
         biases = max(len(prompt.sampling.logit_bias) if prompt.sampling else 0 for prompt in self.prompts)
         return SlotSize(self.max_running, self.max_batch_tokens, self.row_pages or self.pages, VOCAB, biases)
-
-    @cached_property
-    def served(self) -> list[tuple[list[int], list[int], tuple[int, ...]]]:
-        """For each request its prompt, the tokens that are right, and its stop tokens."""
-        requests = []
-        for number, (_, new_tokens, stops_after, grammar, sampling, leaves) in enumerate(self.prompts):
-            prompt = self.prompt(number)
-            tokens, stop = generate(prompt, new_tokens, grammar, sampling, self.network), ()
-            if stops_after is not None:
-                tokens, stop = tokens[:stops_after], (tokens[stops_after - 1],)
-            tokens = tokens[:leaves]
-            requests.append((prompt, tokens, stop))
-        return requests
-
-    def prompt(self, number: int) -> list[int]:
-        """The tokens of a prompt."""
-        return [(7 * number + 3 * place) % VOCAB for place in range(self.prompts[number].length)]
-
-    def steps(self, drafts: int) -> list[dict[int, Step]]:
-        """For each request its decodes, with so many drafts in each, by the tokens that it has generated before."""
-        answers = [
-            (prompt := self.prompt(number), generate(prompt, asked.new_tokens + drafts, network=self.network))
-            for number, asked in enumerate(self.prompts)
-        ]
-        return [steps(prompt, answer, drafts) for prompt, answer in answers]
-
-    def requests(self, sampled: bool = False, drafts: int = 0, reserve: int = 0) -> list[Request]:
-        """New requests, to be served; their ids are "0", "1", ... in order.
-
-        Args:
-            sampled: whether they are for parts that sample as asked for.
-            drafts: in each decode; 0: for parts that have none.
-            reserve: that the engine asks for.
-        """
-        made = []
-        for number, ((prompt, _, stop), asked) in enumerate(zip(self.served, self.prompts, strict=True)):
-            given = str(number), prompt, asked.new_tokens, stop
-            if drafts:
-                mine = reserve if self.reserve is None else self.reserve
-                made.append(SpeculatingRequest(*given, drafts=drafts, reserve=mine))
-            elif sampled:
-                made.append(SamplingRequest(*given, sampling=asked.sampling))
-            else:
-                made.append(Request(*given, asked.grammar))
-        return made
 
     @property
     def constrained(self) -> bool:
@@ -134,6 +69,46 @@ class Case:
         """Whether any request says how its tokens are chosen."""
         return any(prompt.sampling for prompt in self.prompts)
 
+    def prompt(self, number: int) -> list[int]:
+        """The tokens of a prompt."""
+        return [(7 * number + 3 * place) % VOCAB for place in range(self.prompts[number].length)]
+
+    @cached_property
+    def served(self) -> list[tuple[list[int], list[int], tuple[int, ...]]]:
+        """For each request its prompt, the tokens that are right, and its stop tokens."""
+        requests = []
+        for number, asked in enumerate(self.prompts):
+            prompt = self.prompt(number)
+            tokens, stop = generate(prompt, asked.new_tokens, asked.grammar, asked.sampling, self.network), ()
+            if asked.stops_after is not None:
+                tokens = tokens[: asked.stops_after]
+                stop = (tokens[-1],)
+            requests.append((prompt, tokens[: asked.cancelled_after], stop))
+        return requests
+
+    def steps(self, drafts: int) -> list[dict[int, Step]]:
+        """For each request its decodes, with so many drafts in each, by the tokens that it has generated before."""
+        found = []
+        for number, asked in enumerate(self.prompts):
+            prompt = self.prompt(number)
+            found.append(steps(prompt, generate(prompt, asked.new_tokens + drafts, network=self.network), drafts))
+        return found
+
+    def requests(self, sampled: bool, drafts: int, reserve: int) -> list[Request]:
+        """New requests, to be served; their ids are "0", "1", ... in order. They are for parts that sample as asked
+        for, or that have so many drafts in each decode and an engine that asks for such a reserve, or for others."""
+        made = []
+        for number, ((prompt, _, stop), asked) in enumerate(zip(self.served, self.prompts, strict=True)):
+            given = str(number), prompt, asked.new_tokens, stop
+            if drafts:
+                mine = reserve if self.reserve is None else self.reserve
+                made.append(SpeculatingRequest(*given, drafts=drafts, reserve=mine))
+            elif sampled:
+                made.append(SamplingRequest(*given, sampling=asked.sampling))
+            else:
+                made.append(Request(*given, asked.grammar))
+        return made
+
 
 CASES = (
     # A stop token ends a request whose next row is in flight. There are pages for two: its own go to the next at once.
@@ -144,12 +119,8 @@ CASES = (
     # Prompts longer than what is left of a batch join the decodes piece by piece.
     Case("prefill", (Prompt(5, 3), Prompt(1, 6), Prompt(7, 2), Prompt(4, 3)), 16, 3, 4),
     # A little of everything.
-    Case(
-        "mixed",
-        (Prompt(3, 4, 2), Prompt(1, 5), Prompt(5, 3, 1), Prompt(2, 2), Prompt(4, 4, 3)),
-        8, 5, 6,
-    ),
-)  # fmt: skip
+    Case("mixed", (Prompt(3, 4, 2), Prompt(1, 5), Prompt(5, 3, 1), Prompt(2, 2), Prompt(4, 4, 3)), 8, 5, 6),
+)
 
 
 def near(tokens: int) -> Automaton:
@@ -186,11 +157,8 @@ SWAP_CASES = (
 # For engines that hand tokens out when they are there: readers who leave. Other engines can be run with them too.
 READER_CASES = (
     # One leaves with its first token, while its next may be in flight; there are pages for two, and the next takes its.
-    Case(
-        "leaves",
-        (Prompt(2, 6, cancelled_after=1), Prompt(2, 6, 3), Prompt(3, 5, cancelled_after=2), Prompt(2, 6)),
-        8, 3, 6,
-    ),
+    Case("leaves", (Prompt(2, 6, cancelled_after=1), Prompt(2, 6, 3), Prompt(3, 5, cancelled_after=2), Prompt(2, 6)),
+         8, 3, 6),
     # First tokens come one by one, between batches without any, and some of those are only pieces of a prompt.
     Case("firsts", (Prompt(5, 3), Prompt(1, 5, cancelled_after=2), Prompt(4, 2, 1), Prompt(2, 3)), 10, 3, 4),
 )  # fmt: skip
@@ -205,17 +173,10 @@ REPEATS = Sampling(repetition_penalty=2.0, frequency_penalty=0.5, logit_bias=LIK
 # For engines that keep the state of sampling.
 SAMPLING_CASES = (
     # A row on the device is taken again, by a request whose first batch is behind one in flight that counts there.
-    Case(
-        "draws",
-        (Prompt(2, 4, 2, None, DRAWS[0]), Prompt(1, 4, None, None, DRAWS[1]), Prompt(1, 3, None, None, REPEATS)),
-        6, 2, 3,
-    ),
+    Case("draws", (Prompt(2, 4, 2, sampling=DRAWS[0]), Prompt(1, 4, sampling=DRAWS[1]), Prompt(1, 3, sampling=REPEATS)),
+         6, 2, 3),
     # Prompts are counted piece by piece, and one request asks for nothing.
-    Case(
-        "pieces-drawn",
-        (Prompt(4, 2, None, None, REPEATS), Prompt(1, 4, None, None, DRAWS[2]), Prompt(3, 2)),
-        8, 3, 4,
-    ),
+    Case("pieces-drawn", (Prompt(4, 2, sampling=REPEATS), Prompt(1, 4, sampling=DRAWS[2]), Prompt(3, 2)), 8, 3, 4),
 )  # fmt: skip
 
 # For engines that verify drafts.

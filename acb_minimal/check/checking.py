@@ -1,4 +1,5 @@
-"""What `acb check` does with an engine, for the process that is the engine's own."""
+"""What `acb check` does with an engine, for the process that is the engine's own. All of these raise InputError if it
+cannot be used, or the simulator cannot follow it; `progress` is told what goes on."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,33 +16,17 @@ Progress = Callable[[str], None]
 
 
 class Checked(NamedTuple):
-    """What there is to say of an engine.
-
-    Attributes:
-        found: what was found in schedules.
-        mine: how fast it is, if it is in order.
-        theirs: the chapter beside it.
-        untimed: why it cannot be timed, if it cannot.
-    """
+    """What there is to say of an engine."""
 
     found: SearchResult
-    mine: Pace | None = None
-    theirs: Pace | None = None
-    untimed: str | None = None
+    mine: Pace | None = None  # how fast it is, if it is in order
+    theirs: Pace | None = None  # the chapter beside it
+    untimed: str | None = None  # why it cannot be timed, if it cannot
 
 
 def check(chapter: str, seconds: float, beside: str | None, progress: Progress) -> Checked:
-    """Whether an engine is in order, and if so, how fast.
-
-    Args:
-        chapter: as for `engines.chapter_path`.
-        seconds: to look for schedules that show something, about.
-        beside: the chapter to time it beside; None: the nearest.
-        progress: is told what goes on.
-
-    Raises:
-        InputError: it cannot be used, or the simulator cannot follow it.
-    """
+    """Whether an engine is in order, looking for so many seconds, about; and if so, how fast, beside a chapter (None:
+    the nearest)."""
     engine_class = load(chapter)
     found = search(engine_class, seconds, progress)
     if found.outcome is not None:
@@ -55,19 +40,11 @@ def check(chapter: str, seconds: float, beside: str | None, progress: Progress) 
 
 
 def replayed(chapter: str, seed: str, progress: Progress) -> Outcome:
-    """What became of an engine in the schedule of a seed.
-
-    Raises:
-        InputError: as for `check`, or there is no such schedule.
-    """
+    """What became of an engine in the schedule of a seed."""
     return replay(load(chapter), seed)
 
 
 def mutated(chapter: str, progress: Progress) -> ResultTable:
-    """What each line that orders is good for.
-
-    Raises:
-        InputError: as for `check`.
-    """
+    """What each line that orders is good for."""
     load(chapter)
     return table(chapter, progress)

@@ -22,36 +22,22 @@ from .watchdog import Broken
 
 @dataclass(frozen=True)
 class Pass:
-    """A forward pass that has run: whose it was, and what lay in its inputs then.
+    """A forward pass that has run: whose it was, and what lay in its inputs then, as int arrays."""
 
-    Attributes:
-        number: its place among all.
-        action: what queued it.
-        ids: int [tokens].
-        positions: int [tokens].
-        kv_slots: int [tokens].
-        page_table: int [rows, pages].
-        seq_lens: int [rows].
-        starts: int [rows + 1], where in the tokens each row begins and the last one ends.
-        sampled: int [samples], the tokens that are sampled behind.
-        logits: [samples, vocabulary].
-    """
+    number: int  # its place among all
+    action: Action  # what queued it
+    ids: np.ndarray  # [tokens]
+    positions: np.ndarray  # [tokens]
+    sampled: np.ndarray  # [samples], the tokens that are sampled behind
+    kv_slots: np.ndarray  # [tokens]
+    page_table: np.ndarray  # [rows, pages]
+    seq_lens: np.ndarray  # [rows]
+    starts: np.ndarray  # [rows + 1], where in the tokens each row begins and the last one ends
+    tokens: list[int]  # what it has sampled
 
-    number: int
-    action: Action
-    ids: np.ndarray
-    positions: np.ndarray
-    kv_slots: np.ndarray
-    page_table: np.ndarray
-    seq_lens: np.ndarray
-    starts: np.ndarray
-    sampled: np.ndarray
-    logits: torch.Tensor
-
-    @property
-    def tokens(self) -> list[int]:
-        """What it has sampled."""
-        return self.logits.argmax(-1).tolist()
+    def row(self, index: int) -> slice:
+        """Where in the tokens that row is."""
+        return slice(*self.starts[index : index + 2].tolist())
 
 
 class Evidence:
@@ -60,9 +46,9 @@ class Evidence:
     def __init__(self, case: Case, detector: RaceDetector):
         self.case, self.detector = case, detector
         self.right = [[*prompt, *tokens] for prompt, tokens, _ in case.served]  # by request
-        self.pages: dict[int, list[list[int]]] = {}  # by batch number: those of each row when it was scheduled
-        self.batches: dict[int, Batch] = {}
-        self.passes: dict[int, Pass] = {}  # the newest of each batch, by its number
+        self.batches: dict[int, Batch] = {}  # by number, as the next two
+        self.pages: dict[int, list[list[int]]] = {}  # those of each row when it was scheduled
+        self.passes: dict[int, Pass] = {}  # the newest of each batch
         # By position in the cache: how many passes there were before, which of them has written it with which of its
         # tokens, and whether that has been copied back since. By position in host memory: what was copied there.
         self._written: dict[int, list[tuple[int, Pass, int, bool]]] = defaultdict(list)
@@ -71,6 +57,8 @@ class Evidence:
         self.foreign: Broken | None = None  # the first batch that writes to a page of somebody else's
         self._counts: dict[int, np.ndarray] = {}  # by batch number: those that each row was drawn with
         self._count = 0
+
+    # --- what there is to know of a run ---
 
     def scheduled(self, batch: Batch) -> None:
         """There is a new batch."""
@@ -101,9 +89,8 @@ class Evidence:
 
     def ran(self, ids: torch.Tensor, positions: torch.Tensor, sampled: torch.Tensor, batch, output: Output) -> None:
         """The network has run, as part of the device work that the race detector looks at."""
-        kv_slots, page_table, seq_lens, starts, _ = batch
-        arrays = (each.numpy().copy() for each in (ids, positions, kv_slots, page_table, seq_lens, starts, sampled))
-        made = Pass(self._count, self.detector.running, *arrays, output.logits[0])
+        arrays = (each.numpy().copy() for each in (ids, positions, sampled, *batch[:4]))
+        made = Pass(self._count, self.detector.running, *arrays, output.logits[0].numpy().argmax(-1).tolist())
         self.passes[made.action.batch_number] = made
         for token, place in enumerate(made.kv_slots.tolist()):
             self._written[place].append((self._count, made, token, False))
@@ -118,8 +105,8 @@ class Evidence:
         if batch is None or batch.width == 1 or self.foreign:
             return
         for index, (row, pages) in enumerate(zip(batch.rows, held, strict=True)):
-            first, end = made.starts[index : index + 2].tolist()
-            for position, place in zip(made.positions[first:end], made.kv_slots[first:end], strict=True):
+            tokens = made.row(index)
+            for position, place in zip(made.positions[tokens], made.kv_slots[tokens], strict=True):
                 if (page := place // self.case.page_size) not in pages:
                     others = [each.request.id for each, mine in zip(batch.rows, held, strict=True) if page in mine]
                     whose = f"is request {others[0]}'s" if others else "it has not been given"
@@ -131,6 +118,8 @@ class Evidence:
         """Rows have been drawn, by these settings and counts (sampler.choose), as part of the device work."""
         owners = settings.numpy()[:, 0]
         self._counts[self.detector.running.batch_number] = counts.numpy()[:, owners].copy()
+
+    # --- what is made of it ---
 
     def why(self, batch: Batch, index: int, token: int, place: int, first: int) -> str | None:
         """What has made a batch's token wrong, as far as its inputs, its cache or its way home say that.
@@ -163,66 +152,51 @@ class Evidence:
     def _inputs(self, made: Pass, row: int, request: Request, start: int, length: int, known: int) -> str | None:
         """What of its row's inputs is not what the batch says. Behind the first `known` of its tokens are drafts."""
         id, number = request.id, made.action.batch_number
-        first, end = made.starts[row : row + 2].tolist()
-        ids, positions = made.ids[first:end].tolist(), made.positions[first:end].tolist()
+        ids, positions = made.ids[made.row(row)].tolist(), made.positions[made.row(row)].tolist()
         if not positions:
             return f"there was nothing in the slot for request {id} yet"
         if positions != list(due := range(start, start + length)):
             return f"request {id} was computed at {_span(positions)}; in batch {number} it is at {_span(due)}"
-        for position, found in zip(positions[:known], ids, strict=False):
-            right = self.right[int(id)][position]
-            if found == right:
-                continue
-            if found == 0 and position >= request.prompt_len:
+        for position, found, right in zip(positions[:known], ids, self.right[int(id)][start:], strict=False):
+            if found == 0 != right and position >= request.prompt_len:
                 return f"request {id} starts from 0, the placeholder: nothing carried its token over"
-            return f"request {id} starts from token {found}{self._whose(number - 1, found)}; right is {right}"
-        pages = self.pages[number][row]
+            if found != right:
+                return f"request {id} starts from token {found}{self._whose(number - 1, found)}; right is {right}"
         needed = -(-(start + length) // self.case.page_size)
+        pages, table = self.pages[number][row][:needed], made.page_table[row, :needed].tolist()
         if len(pages) < needed:
             return f"request {id} needs {needed} pages and has {len(pages)}: they were given back while it was running"
-        table = made.page_table[row, :needed].tolist()
-        if table != pages[:needed]:
-            return f"request {id} has pages {_list(pages[:needed])}, and its row of the page table pages {_list(table)}"
+        if table != pages:
+            return f"request {id} has pages {_list(pages)}, and its row of the page table pages {_list(table)}"
         if (seen := int(made.seq_lens[row])) != start + length:
             return f"request {id} attended to {seen} positions; it has {start + length}"
         return None
 
     def _cache(self, made: Pass, row: int, request: Request, end: int) -> str | None:
         """Which of the positions of a row, before `end`, holds something else, and who has written that."""
-        size, pages = self.case.page_size, self.pages[made.action.batch_number][row]
+        size, pages, id = self.case.page_size, self.pages[made.action.batch_number][row], request.id
         for position in range(end):
             page = pages[position // size]
             writers = [each for each in self._written[page * size + position % size] if each[0] <= made.number]
-            if (request.id, page) in self._moving and not any(back for *_, back in writers):
-                return f"page {page} of request {request.id} was not back from host memory"
+            if (id, page) in self._moving and not any(back for *_, back in writers):
+                return f"page {page} of request {id} was not back from host memory"
             if not writers:
-                return f"nobody has written position {position} of request {request.id}, in its page {page}"
+                return f"nobody has written position {position} of request {id}, in its page {page}"
             _, writer, token, _ = writers[-1]
             number = writer.action.batch_number
             rows = self.batches[number].rows if number in self.batches else []
             index = int(np.searchsorted(writer.starts, token, "right")) - 1
             if index >= len(rows):
                 return (
-                    f"page {page} of request {request.id} was written in batch {number} by a row that the batch has "
-                    "not: what an older one had left in the slot"
+                    f"page {page} of request {id} was written in batch {number} by a row that the batch has not: what "
+                    "an older one had left in the slot"
                 )
             if (other := rows[index].request) is not request:
-                return f"page {page} of request {request.id} was written by request {other.id} in batch {number}"
-            if writer.positions[token] != position or writer.ids[token] != self.right[int(request.id)][position]:
+                return f"page {page} of request {id} was written by request {other.id} in batch {number}"
+            if writer.positions[token] != position or writer.ids[token] != self.right[int(id)][position]:
                 found = f"token {writer.ids[token]} at position {writer.positions[token]}"
-                return f"for position {position} of request {request.id}, batch {number} has cached {found}"
+                return f"for position {position} of request {id}, batch {number} has cached {found}"
         return None
-
-    def stale(self, batch: Batch, index: int, step: Step) -> str | None:
-        """What a row, by its index among those that sample, was given as drafts in place of those it is to verify."""
-        made, row = self.passes.get(batch.number), batch.sampled[index]
-        if made is None or row + 1 >= len(made.starts):
-            return None
-        found = made.ids[made.starts[row] + 1 : made.starts[row + 1]].tolist()
-        if found == step.drafts:
-            return None
-        id, due = batch.rows[row].request.id, _list(step.drafts)
-        return f"request {id} was given drafts {_list(found)}; behind the same tokens there were {due}"
 
     def _way_home(self, made: Pass, index: int, token: int) -> str | None:
         """What has become of a token that was sampled right."""
@@ -240,16 +214,25 @@ class Evidence:
             return None
         request, start, length, _ = batch.rows[batch.sampled[index]]
         tokens = self.right[int(request.id)][: start + length]
-        for name, part, counts in zip(
-            ("prompt", "answer"), (tokens[: request.prompt_len], tokens[request.prompt_len :]),
-            self._counts[batch.number][:, index], strict=True,
-        ):  # fmt: skip
+        parts = {"prompt": tokens[: request.prompt_len], "answer": tokens[request.prompt_len :]}
+        for (name, part), counts in zip(parts.items(), self._counts[batch.number][:, index], strict=True):
             right = np.bincount(part, minlength=len(counts))
             for token in np.flatnonzero(counts != right)[:1]:
                 which = "0, the placeholder," if token == 0 and name == "answer" else f"token {token}"
                 what = f"counted {_times(counts[token])} in its {name}; right is {_times(right[token])}"
                 return f"request {request.id} was drawn with {which} {what}"
         return None
+
+    def stale(self, batch: Batch, index: int, step: Step) -> str | None:
+        """What a row, by its index among those that sample, was given as drafts in place of those it is to verify."""
+        made, row = self.passes.get(batch.number), batch.sampled[index]
+        if made is None or row + 1 >= len(made.starts):
+            return None
+        found = made.ids[made.row(row)].tolist()[1:]
+        if found == step.drafts:
+            return None
+        id, due = batch.rows[row].request.id, _list(step.drafts)
+        return f"request {id} was given drafts {_list(found)}; behind the same tokens there were {due}"
 
     def _whose(self, number: int, token: int) -> str:
         """Whose token of a batch that is, if it can be told."""

@@ -20,14 +20,10 @@ END, VOID = "end", "void"
 
 
 class Script(Choosing):
-    """A policy that makes the choices it is given, and then always the first.
+    """A policy that makes the choices it is given, and then always the first. Attribute `made`: all of them so far.
 
     Records and waits run as soon as they can: when they do changes nothing but what is ready. To run nothing is the
     last choice.
-
-    Attributes:
-        choices: those that it is given.
-        made: those that it has made so far.
     """
 
     def __init__(self, choices: Sequence[int] = ()):
@@ -49,30 +45,27 @@ class Script(Choosing):
         return self.choices[len(self.made)] if len(self.made) < len(self.choices) else 0
 
 
+class Point(NamedTuple):
+    """All that what follows depends on."""
+
+    events: int  # how many there were
+    host: int  # what the host has done, asked and seen, in order: a hash
+    device: frozenset[tuple[str, int]]  # what the device has done, in whatever order
+    memory: int  # what is in it: a hash
+
+
 class Explored(NamedTuple):
-    """How far a case has been followed.
+    """How far a case has been followed."""
 
-    Attributes:
-        case: its name.
-        schedules: how many different ones are covered.
-        complete: whether these are all.
-        states: points at which a schedule has a choice.
-        runs: how many times the case was run.
-    """
-
-    case: str
-    schedules: int
-    complete: bool
-    states: int
-    runs: int
+    case: str  # its name
+    schedules: int  # how many different ones are covered
+    complete: bool  # whether these are all
+    states: int  # points at which a schedule has a choice
+    runs: int  # how many times the case was run
 
 
 class ScheduleExplorer:
-    """All schedules of a case, as far as they have been followed.
-
-    Attributes:
-        runs: how many times the case was run.
-    """
+    """All schedules of a case, as far as they have been followed. Attribute `runs`: how many times the case was run."""
 
     def __init__(self, engine_class: type, case: Case):
         self.engine_class, self.case = engine_class, case
@@ -114,25 +107,10 @@ class ScheduleExplorer:
     def schedules(self) -> int:
         """How many different schedules are covered."""
         counts: dict[Point | str, int] = {END: 1, VOID: 0}
-        for state in sorted(self._next, key=lambda state: -state.events):  # those that come after a state first
+        states = sorted(self._next, key=lambda state: -state.events)  # those that come after a state first
+        for state in states:
             counts[state] = sum(counts.get(after, 0) for after in self._next[state])
-        return counts[min(self._next, key=lambda state: state.events)] if self._next else min(self.runs, 1)
-
-
-class Point(NamedTuple):
-    """All that what follows depends on.
-
-    Attributes:
-        events: how many there were.
-        host: what the host has done, asked and seen, in order: a hash.
-        device: what the device has done, in whatever order.
-        memory: what is in it: a hash.
-    """
-
-    events: int
-    host: int
-    device: frozenset[tuple[str, int]]
-    memory: int
+        return counts[min(self._next, key=lambda state: state.events)] if states else min(self.runs, 1)
 
 
 class _Walk(Script):

@@ -4,7 +4,6 @@ The cases, and the network that serves them, are in cases.py; which schedules an
 decides. What a wrong token comes from is found in evidence.py.
 """
 
-import threading
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 
@@ -35,31 +34,18 @@ DRAFTS = 1  # of an engine that verifies, in a case that says nothing of them: i
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a case under one schedule.
-
-    Attributes:
-        hazards: all that were found.
-        failure: the first wrong token, or the error the engine ended in; None if it did everything right.
-        why: what the wrong token comes from, as far as that is known.
-        wrong_batch_number: of the batch of that token; None if there was none.
-        file: the engine's; a line of it is told without its name.
-        events: what happened, in order (RaceDetector.events).
-        names: of the host and the streams, by actor.
-        early: the wait that comes too early for the first hazard to be none; None if there is none.
-        steps: of the batches that were scheduled.
-        notes: what there is to tell of actions, by number: of a batch its rows, of a forward pass its tokens.
-    """
+    """What became of a case under one schedule."""
 
     hazards: list[Hazard]
-    failure: str | None = None
-    why: str | None = None
-    wrong_batch_number: int | None = None
-    file: str | None = None
-    events: list[tuple[str, Action]] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-    early: EventWait | None = None
-    steps: list[BatchDone] = field(default_factory=list)
-    notes: dict[int, str] = field(default_factory=dict)
+    failure: str | None = None  # the first wrong token, or the error the engine ended in
+    why: str | None = None  # what the wrong token comes from, as far as that is known
+    wrong_batch_number: int | None = None  # of that token
+    file: str | None = None  # the engine's; a line of it is told without its name
+    events: list[tuple[str, Action]] = field(default_factory=list)  # as RaceDetector has them
+    names: list[str] = field(default_factory=list)  # of the host and the streams, by actor
+    early: EventWait | None = None  # the wait that comes too early for the first hazard to be none
+    steps: list[BatchDone] = field(default_factory=list)  # of the batches that were scheduled
+    notes: dict[int, str] = field(default_factory=dict)  # what there is to tell of actions, by number
 
     @property
     def clean(self) -> bool:
@@ -89,11 +75,9 @@ def load(chapter: str) -> type:
             return load_chapter(chapter)
     except (InputError, KeyboardInterrupt):
         raise
-    except Broken as error:
-        raise InputError(f"chapter {chapter!r} cannot be used: {error}") from None
     except BaseException as error:
-        what = "importing it calls exit: " if isinstance(error, SystemExit) else ""
-        raise InputError(f"chapter {chapter!r} cannot be used: {what}{lines.where(error, file)}") from None
+        said = str(error) if isinstance(error, Broken) else lines.where(error, file)
+        raise InputError(f"chapter {chapter!r} cannot be used: {said}") from None
 
 
 def serve(
@@ -118,28 +102,10 @@ def serve(
     """
     if not callable(getattr(engine_class, "run", None)):
         raise InputError("the Engine has no method `run`")
-    file = lines.file_of(engine_class)
-    detector = detector or RaceDetector()
+    detector, file = detector or RaceDetector(), lines.file_of(engine_class)
     detector.file, detector.below = file, serve.__code__
     device = device or SimulatedDevice(COSTS, policy, observer=detector)
-    sampled, constrained = case.sampled or keeps_state(engine_class), case.constrained or samples(engine_class)
-    if sampled and constrained:
-        raise InputError(f"case {case.name!r} is not for this engine: it asks for what the engine cannot be asked for")
-    drafts = case.drafts or (DRAFTS if verifies(engine_class) else 0)
-    books = Books(case, detector, any_tokens, sampled, drafts, drafts and reserve_of(engine_class, drafts))
-    threads = set(threading.enumerate())
-    cache = KVCache(NETWORK.layers, case.pages, case.page_size, NETWORK.dtype, device.torch_device)
-    given = case.network, NETWORK.layers, cache, case.size._replace(drafts=drafts), device
-    _, scheduler, model = KINDS[sampled, constrained]
-    if drafts:
-        scheduler, model = SpeculatingScheduler, SpeculatingModel
-    more = (Asked.by(books.requests),) if sampled and not drafts else ()
-    model = books.model(model, engine_class)(*given, *more)
-    model.told = books.evidence.drew
-    scheduler = books.scheduler(device, scheduler, engine_class)
-    if copies_pages(engine_class) and case.berths:
-        model.make_berths(case.berths)
-    case.network.ran = books.evidence.ran
+    books, model, scheduler = _parts(engine_class, case, detector, device, any_tokens)
     failure = None
     with closing(model), rules.handed_only():
         try:
@@ -151,17 +117,15 @@ def serve(
                 for request in engine.run() or ():  # a `run` without a yield is a function that returns None
                     books.yielded(request)
             device.finish()
-            books.ended(threads)
+            books.ended()
         except Refusal as refusal:
             raise InputError(str(refusal)) from None
-        except Broken as error:
-            books.broken = books.broken or error
         except Limit as error:
             raise InputError(f"the engine cannot be checked: {lines.where(error, file)}") from None
-        except SystemExit as error:
-            failure = f"the engine calls exit, and nothing of it may: {lines.where(error, file)}"
         except (KeyboardInterrupt, Stopped):
             raise
+        except Broken as error:
+            books.broken = books.broken or error
         except BaseException as error:
             failure = lines.where(error, file)
         if books.broken:  # whatever came of it
@@ -184,3 +148,25 @@ def serve(
         books.steps,
         books.notes | books.evidence.notes(),
     )
+
+
+def _parts(engine_class: type, case: Case, detector: RaceDetector, device: SimulatedDevice, any_tokens: bool) -> tuple:
+    """The books of a run, and the model and the scheduler that an engine is handed: of the kinds that it needs."""
+    sampled, constrained = case.sampled or keeps_state(engine_class), case.constrained or samples(engine_class)
+    if sampled and constrained:
+        raise InputError(f"case {case.name!r} is not for this engine: it asks for what the engine cannot be asked for")
+    _, scheduler, model = KINDS[sampled, constrained]
+    drafts = case.drafts or (DRAFTS if verifies(engine_class) else 0)
+    if drafts:
+        scheduler, model = SpeculatingScheduler, SpeculatingModel
+    requests = case.requests(sampled, drafts, drafts and reserve_of(engine_class, drafts))
+    books = Books(case, detector, any_tokens, requests, drafts)
+    cache = KVCache(NETWORK.layers, case.pages, case.page_size, NETWORK.dtype, device.torch_device)
+    more = (Asked.by(requests),) if sampled and not drafts else ()
+    size = case.size._replace(drafts=drafts)
+    made = books.model(model, engine_class)(case.network, NETWORK.layers, cache, size, device, *more)
+    made.told, case.network.ran = books.evidence.drew, books.evidence.ran
+    kept = books.scheduler(device, scheduler, engine_class)
+    if copies_pages(engine_class) and case.berths:
+        made.make_berths(case.berths)
+    return books, made, kept

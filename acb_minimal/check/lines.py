@@ -25,12 +25,7 @@ class Told(Exception):
 
 
 class Line(NamedTuple):
-    """A line of a source file.
-
-    Attributes:
-        file: its path, or what stands for one.
-        number: from 1.
-    """
+    """A line of a source file, by its path, or what stands for one, and its number, from 1."""
 
     file: str
     number: int
@@ -51,12 +46,8 @@ class Line(NamedTuple):
 
 
 def of_engine(frame: FrameType | None, below: CodeType | None = None) -> Line | None:
-    """The innermost line of an engine that is being run.
-
-    Args:
-        frame: the innermost of all.
-        below: whoever runs the engine; what has called this is no engine's.
-    """
+    """The innermost line of an engine that is being run, from the innermost frame of all on; what has called `below`,
+    the code that runs the engine, is no engine's."""
     while frame is not None and frame.f_code is not below:
         if is_own(frame.f_code.co_filename):
             return Line(frame.f_code.co_filename, frame.f_lineno)
@@ -64,27 +55,16 @@ def of_engine(frame: FrameType | None, below: CodeType | None = None) -> Line | 
     return None
 
 
-def of_error(error: BaseException) -> Line | None:
-    """The innermost line of an engine that an error came through."""
-    found = None
-    for frame, number in traceback.walk_tb(error.__traceback__):
-        if is_own(frame.f_code.co_filename):
-            found = Line(frame.f_code.co_filename, number)
-    return found
-
-
 def where(error: BaseException, file: str | None) -> str:
-    """The error in one line of text, with the engine's line that it came through.
-
-    Args:
-        file: a line of this one is told without its name.
-    """
+    """The error in one line of text, with the engine's innermost line that it came through; that is told without the
+    name of its file if it is in `file`."""
     if isinstance(error, Told):
         return str(error)
     ours = isinstance(error, Limit) or type(error).__module__.startswith(f"{__package__}.")
-    text = str(error) if ours else f"{type(error).__name__}: {error}"
-    text = " ".join(text.split())
-    return f"{text}{at(of_error(error), file)}"
+    text = " ".join((str(error) if ours else f"{type(error).__name__}: {error}").split())
+    frames = [(frame.f_code.co_filename, number) for frame, number in traceback.walk_tb(error.__traceback__)]
+    own = [Line(*each) for each in frames if is_own(each[0])]
+    return f"{text}{at(own[-1] if own else None, file)}"
 
 
 def at(line: Line | None, file: str | None) -> str:

@@ -16,14 +16,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from .. import attention  # noqa: F401  (defines torch.ops.acb.paged_attention)
 from ..sim.engine_code import accesses
 
+Pieces = slice | np.ndarray  # of a memory; an array is int [any]
+
 
 class Memory:
-    """Watched memory, cut into pieces, and for each piece which action of each actor last read and last wrote it.
-
-    Attributes:
-        start: its address.
-        nbytes: its size.
-    """
+    """Watched memory, cut into pieces, and for each piece which action of each actor last read and last wrote it."""
 
     def __init__(self, name: str, tensor: torch.Tensor | None = None, pieces: int = 1, block: int = 1):
         """
@@ -33,39 +30,25 @@ class Memory:
             pieces: how many; elements of a buffer, positions of a KV cache.
             block: so many pieces cannot be told apart by address: the positions of a page.
         """
-        self.name, self.tensor, self.pieces, self.block = name, tensor, pieces, block  # kept alive: so is its address
+        self.name, self.pieces, self.block = name, pieces, block
         self.start, self.nbytes = (tensor.data_ptr(), tensor.nbytes) if tensor is not None else (0, 0)
-        self.array = tensor.numpy() if tensor is not None else np.empty(0)  # likewise; quicker to read than a tensor
+        self.array = tensor.numpy() if tensor is not None else np.empty(0)  # keeps it, and so its address, alive
         self._last = np.zeros((2, 5, pieces), dtype=np.int64)  # [reads and writes, actors, pieces]; actors may grow
 
     def pieces_of(self, start: int, shape: Sequence[int], strides: Sequence[int], itemsize: int) -> slice:
-        """The pieces, whole blocks of them, that hold all from the first byte of an array to its last.
-
-        Args:
-            start: address of its first element.
-            shape: of the array; no size is 0.
-            strides: in bytes.
-            itemsize: bytes of an element.
-        """
+        """The pieces, whole blocks of them, that hold all from the first byte of an array to its last. Its first
+        element is at address `start`, no size is 0, and strides and itemsize are in bytes."""
         reach = [(count - 1) * stride for count, stride in zip(shape, strides, strict=True)]
         start, end = start + sum(min(0, each) for each in reach), start + sum(max(0, each) for each in reach) + itemsize
         size = self.nbytes // self.pieces * self.block
         return slice((start - self.start) // size * self.block, -((self.start - end) // size) * self.block)
 
-    def access(
-        self, actor: int, past: list[int], pieces: slice | np.ndarray, writes: bool
-    ) -> tuple[int, bool, int] | None:
-        """Notes an access.
-
-        Args:
-            actor: whose.
-            past: for every actor, the number of its last action that is over before; its own for this actor.
-            pieces: which are read or written.
-            writes: whether it is a write.
+    def access(self, actor: int, past: list[int], pieces: Pieces, writes: bool) -> tuple[int, bool, int] | None:
+        """Notes that an actor reads or writes these pieces; its `past` is as that of an Action.
 
         Returns:
-            Of an earlier access that overlaps it and is not in its past: the number, whether it wrote, and at which
-            piece. None if there is none.
+            Of an earlier access that overlaps this one and is not in its past: the number, whether it wrote, and at
+            which piece. None if there is none.
         """
         if (new := len(past) - self._last.shape[1]) > 0:
             self._last = np.pad(self._last, ((0, 0), (0, new), (0, 0)))
@@ -112,18 +95,14 @@ PICKING = {torch.ops.aten.index_select.default: False, torch.ops.aten.index_copy
 
 
 class AccessMode(TorchDispatchMode):
-    """Looks at every torch operation while it is entered."""
+    """Looks at every torch operation while it is entered, and tells `touch` of every tensor that one reads (False) or
+    writes (True), and `touch_positions` of a KV cache's positions instead, int [any]: page * page_size + offset."""
 
     def __init__(
         self,
         touch: Callable[[torch.Tensor, bool], None],
         touch_positions: Callable[[torch.Tensor, np.ndarray, bool], None],
     ):
-        """
-        Args:
-            touch: is told of every tensor that an operation reads (False) or writes (True).
-            touch_positions: is told of the positions of a KV cache instead, int [any]: page * page_size + offset.
-        """
         super().__init__()
         self.touch, self.touch_positions = touch, touch_positions
 
@@ -132,23 +111,21 @@ class AccessMode(TorchDispatchMode):
         return False  # or torch wraps what follows, against being compiled, which takes longer than what it does
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
+        kwargs, aliased = kwargs or {}, []
         if func is torch.ops.acb.paged_attention.default:
             self._attention(*args)
-            return func(*args, **kwargs)
-        if func in PICKING and args[1] == 0:
+        elif func in PICKING and args[1] == 0:
             for entry in args[2].tolist():
                 self.touch(args[0][entry], PICKING[func])
             for tensor in args[2:]:
                 self.touch(tensor, False)
-            return func(*args, **kwargs)
-        aliased = []
-        for tensor, viewed, writes in accesses(func, args, kwargs):
-            if viewed:
-                aliased.append(tensor)
-            else:
-                # What is written may be read as well; whoever may not overlap a read may not overlap a write.
-                self.touch(tensor, writes)
+        else:
+            for tensor, viewed, writes in accesses(func, args, kwargs):
+                if viewed:
+                    aliased.append(tensor)
+                else:
+                    # What is written may be read as well; whoever may not overlap a read may not overlap a write.
+                    self.touch(tensor, writes)
         result = func(*args, **kwargs)
         for tensor in aliased:  # a view reads nothing, but some operations return a view only if they can
             if isinstance(result, torch.Tensor) and result.untyped_storage()._cdata != tensor.untyped_storage()._cdata:

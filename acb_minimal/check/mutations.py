@@ -27,22 +27,21 @@ ORDERING = ("record", "record_event", "wait", "wait_event", "wait_stream", "sync
             "correct", "draft", "write_masks")  # fmt: skip
 SEEDS = 20  # that a mutant is tried with
 WORKLOAD = workload("wide").override(new_tokens=12)  # GPU-bound, so that a bubble shows
+COLUMNS = {"line": "d", "without": "", "hazard in batch": "d", "wrong token in batch": "d", "error": "", "seed": "d",
+           "bubble with it (us)": ".1f", "bubble without it (us)": ".1f"}  # fmt: skip
+NOTE = (
+    "Hazard, wrong token: in which batch the first one came, and the seed of the schedule that gave the token. "
+    "Bubble: before a batch, on average, with the line and without it; simulated."
+)
 
 
 class Mutant(NamedTuple):
-    """An engine without one statement.
+    """An engine without one statement; every other line keeps its number."""
 
-    Attributes:
-        chapter: as it was asked for: a name, or the path of a file.
-        line: the statement's number in the chapter.
-        text: the statement.
-        source: the chapter's text without it; every other line keeps its number.
-    """
-
-    chapter: str
+    chapter: str  # as it was asked for: a name, or the path of a file
     line: int
-    text: str
-    source: str
+    text: str  # the statement
+    source: str  # the chapter's text without it
 
     def engine(self) -> type:
         """The Engine without the statement."""
@@ -50,28 +49,19 @@ class Mutant(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """How a mutant was missed.
+    """How a mutant was missed."""
 
-    Attributes:
-        hazard: the first hazard; None if there was none.
-        outcome: the first in which a token was wrong or the engine ended in an error; None if there was none.
-        seed: of that schedule.
-        bubbles: seconds of bubble before a batch, on average, with the statement and without it; only where all else is
-            well.
-    """
-
-    hazard: Hazard | None
-    outcome: Outcome | None
-    seed: int | None
-    bubbles: tuple[float, float] | None = None
+    hazard: Hazard | None  # the first
+    outcome: Outcome | None  # the first in which a token was wrong or the engine ended in an error
+    seed: int | None  # of that schedule
+    bubbles: tuple[float, float] | None = None  # `bubble` with the statement and without it; if all else is well
 
     @property
     def caught(self) -> str | None:
         """ "hazard", "tokens", "bubble", or None if nothing noticed."""
-        if self.hazard or self.outcome:
+        if self.bubbles is None:
             return "hazard" if self.hazard else "tokens"
-        before, after = self.bubbles
-        return "bubble" if after - before > 1e-6 else None
+        return "bubble" if self.bubbles[1] - self.bubbles[0] > 1e-6 else None
 
 
 def mutants(chapter: str) -> Iterator[Mutant]:
@@ -86,38 +76,6 @@ def mutants(chapter: str) -> Iterator[Mutant]:
         if change := _change(node):
             line = source.splitlines()[node.lineno - 1]
             yield Mutant(chapter, node.lineno, line.split("#")[0].strip(), replaced(source, *change))
-
-
-def find(mutant: Mutant) -> Finding:
-    """Runs the cases without the statement until it has been missed; if it never is, measures the bubbles."""
-    engine_class = mutant.engine()
-    hazard = failed = seed = None
-    for number in range(SEEDS):
-        outcome = replay(engine_class, str(number))
-        if hazard is None and outcome.hazards:
-            hazard = outcome.hazards[0]
-        if failed is None and outcome.failure:
-            failed, seed = outcome, number
-        if hazard and failed:
-            break
-    bubbles = None if hazard or failed else (_bubble_of(mutant.chapter), bubble(engine_class))
-    return Finding(hazard, failed, seed, bubbles)
-
-
-def bubble(engine_class: type) -> float:
-    """Seconds of bubble before a batch, on average, in a run on the simulator, by its costs."""
-    checkpoint = Checkpoint(WORKLOAD.model)
-    # Nothing is computed, so that somebody has to say how many drafts are right, if there are any.
-    options = Options(acceptance=0.5 if verifies(engine_class) else None)
-    session = Session(WORKLOAD.job(checkpoint.vocab_size), engine_class, checkpoint, "sim", options, trace=True)
-    session.serve()
-    bubbles = session.trace.bubbles()
-    return sum(bubbles.values()) / len(bubbles)
-
-
-@cache
-def _bubble_of(chapter: str) -> float:
-    return bubble(engine(read_source(chapter_path(chapter)), chapter))
 
 
 def _change(node: ast.AST) -> tuple[ast.AST, str] | None:
@@ -144,11 +102,41 @@ def _several(values: list[ast.expr], *makers: str) -> bool:
     return len(values) > 1 and len(names) == 1 and names <= set(makers)
 
 
-def table(chapter: str, progress: Callable[[str], None]) -> ResultTable:
-    """Takes away each line that orders, by itself, and tells how it is missed: a row for each.
+def find(mutant: Mutant) -> Finding:
+    """Runs the cases without the statement until it has been missed; if it never is, measures the bubbles."""
+    engine_class = mutant.engine()
+    hazard = failed = seed = None
+    for number in range(SEEDS):
+        outcome = replay(engine_class, str(number))
+        if outcome.hazards:
+            hazard = hazard or outcome.hazards[0]
+        if outcome.failure and not failed:
+            failed, seed = outcome, number
+        if hazard and failed:
+            break
+    bubbles = None if hazard or failed else (_bubble_of(mutant.chapter), bubble(engine_class))
+    return Finding(hazard, failed, seed, bubbles)
 
-    Args:
-        progress: is told what goes on.
+
+def bubble(engine_class: type) -> float:
+    """Seconds of bubble before a batch, on average, in a run on the simulator, by its costs."""
+    checkpoint = Checkpoint(WORKLOAD.model)
+    # Nothing is computed, so that somebody has to say how many drafts are right, if there are any.
+    options = Options(acceptance=0.5 if verifies(engine_class) else None)
+    session = Session(WORKLOAD.job(checkpoint.vocab_size), engine_class, checkpoint, "sim", options, trace=True)
+    session.serve()
+    bubbles = session.trace.bubbles()
+    return sum(bubbles.values()) / len(bubbles)
+
+
+@cache
+def _bubble_of(chapter: str) -> float:
+    return bubble(engine(read_source(chapter_path(chapter)), chapter))
+
+
+def table(chapter: str, progress: Callable[[str], None]) -> ResultTable:
+    """Takes away each line that orders, by itself, and tells how it is missed: a row for each. `progress` is told what
+    goes on.
 
     Raises:
         InputError: there is no such chapter.
@@ -161,19 +149,5 @@ def table(chapter: str, progress: Callable[[str], None]) -> ResultTable:
         error = outcome.failure if outcome and wrong is None else None
         us = (1e6 * seconds for seconds in bubbles) if bubbles else (None, None)
         rows.append([mutant.line, mutant.text, hazard and hazard.second.batch_number, wrong, error, seed, *us])
-    columns = {
-        "line": "d",
-        "without": "",
-        "hazard in batch": "d",
-        "wrong token in batch": "d",
-        "error": "",
-        "seed": "d",
-        "bubble with it (us)": ".1f",
-        "bubble without it (us)": ".1f",
-    }
-    note = (
-        "Hazard, wrong token: in which batch the first one came, and the seed of the schedule that gave the token. "
-        "Bubble: before a batch, on average, with the line and without it; simulated."
-    )
     machine = environment(SimulatedDevice(Costs.of(WORKLOAD.model)))
-    return ResultTable(f"{chapter}, each line taken away by itself", columns, rows, note, machine)
+    return ResultTable(f"{chapter}, each line taken away by itself", COLUMNS, rows, NOTE, machine)

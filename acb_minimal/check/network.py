@@ -57,13 +57,9 @@ class Network(torch.nn.Module):
 
 
 class Output(NamedTuple):
-    """What a transformers model returns.
+    """What a transformers model returns."""
 
-    Attributes:
-        logits: float64 [1, rows, VOCAB].
-    """
-
-    logits: torch.Tensor
+    logits: torch.Tensor  # float64 [1, rows, VOCAB]
 
 
 NETWORK, REPEATING = Network(), Network(PULL)

@@ -46,14 +46,7 @@ def generate(
 def drawn(
     scores: Sequence[float], tokens: Sequence[int], prompt_len: int, sampling: Sampling, stop: Sequence[int] = ()
 ) -> int:
-    """The next token of a request.
-
-    Args:
-        scores: of every token.
-        tokens: prompt and answer so far.
-        prompt_len: of these are prompt.
-        stop: stop tokens.
-    """
+    """The next token of a request, by the scores of every token, and prompt and answer so far."""
     scores = np.array(scores, dtype=np.float64)
     for token, bias in sampling.logit_bias.items():
         scores[token] += _single(bias)
@@ -102,23 +95,15 @@ def _single(value: float) -> float:
 
 
 class Step(NamedTuple):
-    """One decode of a request.
+    """One decode of a request."""
 
-    Attributes:
-        drafts: that it is to verify.
-        accepted: how many of them are right.
-    """
-
-    drafts: list[int]
-    accepted: int
+    drafts: list[int]  # that it is to verify
+    accepted: int  # how many of them are right
 
 
 def steps(prompt: Sequence[int], answer: Sequence[int], drafts: int) -> dict[int, Step]:
-    """The decodes of a request, by how many tokens it has generated before.
-
-    Args:
-        answer: the tokens that are right, and at least `drafts` more than it may generate.
-    """
+    """The decodes of a request, by how many tokens it has generated before. The answer is the tokens that are right,
+    and at least `drafts` more than it may generate."""
     tokens, found, place = [*prompt, *answer], {}, 1
     while place + drafts < len(answer):
         before = len(prompt) + place

@@ -37,26 +37,15 @@ ONE_BY_ONE = Case("one by one", tuple(Prompt(2, count) for count in (5, 3, 6, 4,
 LAUNCHED = "llama-3.2-1b"
 
 
-@dataclass(frozen=True)
-class HostWait:
-    """One of the engine's lines in which the host waits; figures are means over steps.
-
-    Attributes:
-        line: the line.
-        what: what it waits for: "upload", "forward", "replay", "download"...
-        times: how often, per step.
-        seconds: how long, per step.
-        ahead: how many batches have been launched by then behind the one it waits for, as a rule; 0 if the GPU has
-            nothing else to do.
-        bubble: seconds per step of bubbles that began while the host waited here, with no other batch launched.
-    """
+class HostWait(NamedTuple):
+    """One of the engine's lines in which the host waits; figures are means over steps."""
 
     line: Line
-    what: str
-    times: float
-    seconds: float
-    ahead: int
-    bubble: float
+    what: str  # what it waits for: "upload", "forward", "replay", "download"...
+    times: float  # how often, per step
+    seconds: float  # how long, per step
+    ahead: int  # batches launched by then behind the one it waits for, as a rule; 0 if the GPU has nothing else to do
+    bubble: float  # seconds per step of bubbles that began while the host waited here, with no other batch launched
 
 
 class _Wait(NamedTuple):
@@ -68,27 +57,23 @@ class _Wait(NamedTuple):
     end: float
     ahead: int
 
-    def runs_dry(self, when: float) -> bool:
-        """Whether the host was waiting here at that time, and had launched nothing else."""
-        return self.begin <= when <= self.end and not self.ahead
-
 
 class Waits(RaceDetector):
     """Looks on while an engine runs, and notes besides where the host waits and for what. To ask an event again and
-    again, whether it is done, is to wait for it."""
+    again, whether it is done, is to wait for it. Attribute `device`: whose clock to go by."""
 
-    def __post_init__(self):
-        super().__post_init__()
-        self.device: SimulatedDevice | None = None  # whose clock to go by
+    def __init__(self):
+        super().__init__()
+        self.device: SimulatedDevice | None = None
         self._found: list[_Wait] = []
         self._latest: dict[Queue, Operation] = {}  # the newest work in it, or work that it waits for, if that is newer
         self._work: dict[Operation, Operation] = {}  # of a record or wait: the work that it comes after
         self._launched = -1  # number of the newest batch that has been
-        self._asking: tuple[Operation, float] | None = None  # what the host asks for again and again, and since when
+        self._asking: tuple[Operation | None, float] = None, 0.0  # what the host asks for again and again, since when
 
     def queued(self, operation: Operation) -> None:
         super().queued(operation)
-        self._asking = None
+        self._asking = None, 0.0
         if operation.engine is not None:
             self._latest[operation.queue] = operation
         elif operation.after in self._work:
@@ -100,26 +85,21 @@ class Waits(RaceDetector):
 
     def asked(self, operation: Operation) -> None:
         super().asked(operation)
-        if self._asking is None or self._asking[0] is not operation:
+        if self._asking[0] is not operation:
             self._asking = operation, self.device.clock()
 
     def saw(self, operation: Operation) -> None:
         super().saw(operation)
-        now = self.device.clock()
-        begin = self._asking[1] if self._asking is not None and self._asking[0] is operation else now
-        self._asking = None
-        work, line = self._work.get(operation), self._line(1)
+        now, (asking, since), self._asking = self.device.clock(), self._asking, (None, 0.0)
+        work, line = self._work.get(operation), self._line()
         if line is not None and work is not None and work.batch_number is not None:  # else it is none of the engine's
             ahead = max(self._launched - work.batch_number, 0)
+            begin = since if asking is operation else now
             self._found.append(_Wait(line, work, begin, max(now, operation.end), ahead))
 
     def by_line(self, trace: Trace, numbers: list[int]) -> tuple[HostWait, ...]:
-        """What was noted, means over some batches, in the order in which they first came.
-
-        Args:
-            trace: of the run.
-            numbers: of the batches; not the first of the run.
-        """
+        """What was noted in a run, means over the batches of these numbers, not the first of the run, in the order in
+        which they first came."""
         windows, bubbles = trace.batches(), trace.bubbles()
         dry = [(windows[number - 1][1], bubbles[number]) for number in numbers]  # when the GPU had no more to do
         by_line: dict[tuple[Line, str], list[_Wait]] = defaultdict(list)
@@ -127,7 +107,8 @@ class Waits(RaceDetector):
             by_line[wait.line, wait.operation.what].append(wait)
         found = []
         for (line, what), waits in by_line.items():
-            bubble = sum(bubble for when, bubble in dry if any(wait.runs_dry(when) for wait in waits))
+            idle = [(wait.begin, wait.end) for wait in waits if not wait.ahead]
+            bubble = sum(bubble for when, bubble in dry if any(begin <= when <= end for begin, end in idle))
             if counted := [wait for wait in waits if wait.operation.batch_number in numbers]:
                 seconds = sum(wait.end - wait.begin for wait in counted)
                 ahead = statistics.median_low(wait.ahead for wait in counted)
@@ -138,25 +119,15 @@ class Waits(RaceDetector):
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast an engine is. Simulated.
+    """How fast an engine is. Simulated."""
 
-    Attributes:
-        name: what to call it.
-        file: its source file; a line of it is told without its name.
-        typical: what the typical decodes of its run have in common.
-        waits: where the host waits, in the order in which it first does.
-        trace: of the run.
-        decodes: the numbers of the batches that the other figures are of.
-        streams: in how many of them its uploads, forward passes and downloads are.
-    """
-
-    name: str
-    file: str | None
-    typical: Typical
-    waits: tuple[HostWait, ...]
-    trace: Trace
-    decodes: list[int]
-    streams: int
+    name: str  # what to call it
+    file: str | None  # its source file; a line of it is told without its name
+    typical: Typical  # what the typical decodes of its run have in common
+    waits: tuple[HostWait, ...]  # in the order in which the host first does
+    trace: Trace  # of the run
+    decodes: list[int]  # the numbers of the batches that the other figures are of
+    streams: int  # in how many of them its uploads, forward passes and downloads are
 
     @property
     def ways(self) -> tuple[bool, ...]:
@@ -191,6 +162,24 @@ class Pace:
         return self.slower(other) <= SAME
 
 
+class Patient(Timed):
+    """In order of virtual time, but of who asks whether work is done, and does nothing else, again and again, the clock
+    moves on to when it is: thousands of questions say no more than a hundred."""
+
+    def __init__(self):
+        super().__init__()
+        self._asked, self._when, self._times = None, 0.0, 0
+
+    def asked_for(self, target: Operation, simulator: Simulator) -> None:
+        again = self._asked is target and simulator.now - self._when <= 1.5 * simulator.call_seconds
+        self._times = self._times + 1 if again else 0
+        if self._times > MOST_QUESTIONS:
+            while not target.done:
+                self.run_towards(target, simulator)
+            simulator.now = max(simulator.now, target.end)
+        self._asked, self._when = target, simulator.now
+
+
 def serve_timed(
     engine_class: type,
     detector: RaceDetector,
@@ -198,40 +187,43 @@ def serve_timed(
     case: Case = WIDE,
     costs: Costs | None = None,
 ) -> tuple[Outcome, SimulatedDevice]:
-    """Runs the case that engines are timed with, or another: what became of it, and the device, which has the trace.
-
-    Args:
-        costs: to go by; None: those of SETTING.
-        any_tokens: as for `serve`.
-    """
+    """Runs the case that engines are timed with, or another, by these costs, or those of SETTING: what became of it,
+    and the device, which has the trace. Wrong tokens can be let pass, as for `serve`."""
     costs = costs or Costs.of(DEMO.scale.model).scaled(DEMO.scale.rows, DEMO.scale.positions)
     device = SimulatedDevice(costs, Patient(), trace=True, observer=detector)
     detector.device = device
     return serve(engine_class, case, detector=detector, device=device, any_tokens=any_tokens), device
 
 
-def pace(engine_class: type, name: str) -> Pace:
-    """Times an engine, whether or not its tokens are right.
-
-    Args:
-        name: what to call it.
+def _timed(engine_class: type, *case: Case | Costs) -> tuple[Outcome, Waits, Trace]:
+    """As `serve_timed` has it, whether or not tokens are right, and what the host waited for.
 
     Raises:
         InputError: it does not come to its end; the message says why.
     """
     waits = Waits()
-    outcome, device = serve_timed(engine_class, waits, any_tokens=True)
+    outcome, device = serve_timed(engine_class, waits, True, *case)
     if outcome.failure:
         raise InputError(f"the engine cannot be timed: {outcome.failure}")
-    trace, decodes = device.trace.told(outcome.steps), typical_decodes(outcome.steps)
+    return outcome, waits, device.trace.told(outcome.steps)
+
+
+def pace(engine_class: type, name: str) -> Pace:
+    """Times an engine, whether or not its tokens are right. `name`: what to call it.
+
+    Raises:
+        InputError: it does not come to its end; the message says why.
+    """
+    outcome, waits, trace = _timed(engine_class)
     try:
         typical = typical_of(trace)
     except EngineError as error:
         raise InputError(f"the engine cannot be timed: {error}") from None
     if typical is None:
         raise InputError("the engine cannot be timed: no two of its batches of decodes follow one another")
-    pieces = {action.actor for action in waits.actions if action.what in PIECES}
-    return Pace(name, outcome.file, typical, waits.by_line(trace, decodes), trace, decodes, len(pieces))
+    decodes = typical_decodes(outcome.steps)
+    streams = len({action.actor for action in waits.actions[1:] if action.what in PIECES})
+    return Pace(name, outcome.file, typical, waits.by_line(trace, decodes), trace, decodes, streams)
 
 
 def first_token_lies(engine_class: type) -> float:
@@ -241,43 +233,16 @@ def first_token_lies(engine_class: type) -> float:
     Raises:
         InputError: it does not come to its end.
     """
-    outcome, device = serve_timed(engine_class, Waits(), True, ONE_BY_ONE, Costs.of(LAUNCHED))
-    if outcome.failure:
-        raise InputError(f"the engine cannot be timed: {outcome.failure}")
-    trace = device.trace.told(outcome.steps)
+    outcome, _, trace = _timed(engine_class, ONE_BY_ONE, Costs.of(LAUNCHED))
     there = {span.batch_number: span.end for span in trace.lane("D2H")}
     taken = {span.batch_number: span.start for span in trace.lane("CPU") if span.name == "update"}
     firsts = [number for number, step in enumerate(outcome.steps) if not step.decodes]
     return statistics.mean(taken[number] - there[number] for number in firsts)
 
 
-class Patient(Timed):
-    """In order of virtual time, but of who asks whether work is done, and does nothing else, again and again, the clock
-    moves on to when it is: thousands of questions say no more than a hundred."""
-
-    def __init__(self):
-        super().__init__()
-        self._asked: tuple[Operation, float] | None = None
-        self._times = 0
-
-    def asked_for(self, target: Operation, simulator: Simulator) -> None:
-        again = self._asked is not None and self._asked[0] is target
-        again = again and simulator.now - self._asked[1] <= 1.5 * simulator.call_seconds
-        self._times = self._times + 1 if again else 0
-        if self._times > MOST_QUESTIONS:
-            while not target.done:
-                self.run_towards(target, simulator)
-            simulator.now = max(simulator.now, target.end)
-        self._asked = target, simulator.now
-
-
 @cache
 def of_chapter(chapter: str) -> Pace:
-    """A chapter's pace.
-
-    Args:
-        chapter: as for `engines.chapter_path`.
-    """
+    """The pace of a chapter, by what `engines.chapter_path` takes."""
     return pace(load_chapter(chapter), chapter_path(chapter).stem)
 
 

@@ -13,7 +13,6 @@ that it does it with (sim/memory.py).
 import sys
 import threading
 from collections import deque
-from dataclasses import dataclass, field
 from functools import cache
 from itertools import zip_longest
 from pathlib import Path
@@ -27,50 +26,65 @@ from ..sim.operations import Limit, Observer, Operation, Queue
 from . import lines
 from .actions import HOST, Action, EventWait, Hazard
 from .lines import Line
-from .memory import AccessMode, Memories, Memory
+from .memory import AccessMode, Memories, Memory, Pieces
 
 OWN, SET_UP = "its own code", "set-up"  # what the host does that is no part's, and what is told of by none
 NOT_ITS_OWN = ("builtins", "collections", "numpy", "torch", __name__.partition(".")[0])  # packages of others' classes
 
 
-@dataclass
 class RaceDetector(Observer):
     """Looks on while an engine runs on a simulated device, and collects hazards.
 
     Attributes:
-        file: the engine's source file; a line of it is told without its name.
         below: the code that runs the engine; actions then know the engine's lines.
+        file: the engine's source file; a line of it is told without its name.
         names: what to call the streams.
+        actions: all of the host and the streams, by number, from 1; 0 is none.
         events: what happened, in order: what kind ("issued", "done", "asked" for by the host, "seen" by the host to be
             done) and the action; the host's own actions are "done" at once.
         memories: what is watched.
         running: the device work that is running, or was the last.
     """
 
-    file: str | None = None
-    below: CodeType | None = None
-    names: dict[Stream, str] = field(default_factory=dict)
-
-    def __post_init__(self):
+    def __init__(self, below: CodeType | None = None):
+        self.below, self.file = below, None
+        self.names: dict[Stream, str] = {}
+        self.actions: list[Action | None] = [None]
         self.events: list[tuple[str, Action]] = []
+        self.memories = Memories()
+        self.running: Action | None = None
         self._hazards: dict[tuple, Hazard] = {}
-        self._actions: list[Action | None] = [None]  # by number, from 1
         self._issued: dict[Operation, Action] = {}
         self._actors: dict[Queue | None, int] = {None: HOST}
         self._pasts: list[list[int]] = [[0]]  # by actor: what is over before its next action begins
-        self.memories = Memories()
         self._pools: dict[int, tuple[object, Memory]] = {}  # by id; the pool is kept, so that its id is not reused
-        self.running: Action | None = None
         self._host_action: Action | None = None  # what the host is doing, as far as it has touched anything
         self._waits: list[tuple[object, EventWait]] = []  # each behind its event
-        self._thread = threading.get_ident()
         self._records: dict[object, list[Action]] = {}  # by event
+        self._thread = threading.get_ident()
         self._torch = AccessMode(self.touch, self.touch_positions)
 
     @property
     def hazards(self) -> list[Hazard]:
         """What was found, one for each pair of lines and memory, by when the host had issued both."""
         return sorted(self._hazards.values(), key=lambda hazard: (hazard.second.number, hazard.first.number))
+
+    def too_early(self, hazard: Hazard) -> EventWait | None:
+        """The last wait that would have made the hazard none, had it not come before what it was for was recorded."""
+        first, second = hazard.first, hazard.second
+        # Had the actor done the same since the last time, the wait would have been for that.
+        alike = second.actor, second.what
+        before = [each.number for each in self.actions[1 : second.number] if (each.actor, each.what) == alike]
+        for event, wait in reversed(self._waits):
+            theirs = [each.number for each in self._records.get(event, ()) if each.actor == first.actor]
+            older = wait.found is None or wait.found.number < first.number
+            recorded_later = any(number > max(wait.after, first.number) for number in theirs)
+            its_own = max(before, default=0) <= wait.after < second.number
+            if wait.actor == second.actor and its_own and older and recorded_later:
+                return wait
+        return None
+
+    # --- names ---
 
     def name_streams(self, engine: object, default: object) -> None:
         """Calls every stream by the engine's attribute that holds it, or that leads to it."""
@@ -79,41 +93,36 @@ class RaceDetector(Observer):
 
     def _name(self, value: object, name: str, depth: int = 3) -> None:
         """Calls a stream so, unless it has a name, and what lies in something after that."""
+        inside: list[tuple[str, object]] = []
         if isinstance(value, Stream):
             self.names.setdefault(value, name)
-        elif not depth:
-            pass
         elif isinstance(value, dict):
-            for key, each in list(value.items()):
-                self._name(each, f"{name}[{key!r}]" if isinstance(key, str | int) else name, depth - 1)
+            inside = [(f"{name}[{key!r}]" if isinstance(key, str | int) else name, each) for key, each in value.items()]
         elif isinstance(value, list | tuple | deque):
-            for number, each in enumerate(value):
-                self._name(each, f"{name}[{number}]", depth - 1)
+            inside = [(f"{name}[{number}]", each) for number, each in enumerate(value)]
         elif type(value).__module__.partition(".")[0] not in NOT_ITS_OWN:
-            slots = (vars(cls).get("__slots__", ()) for cls in type(value).__mro__)
-            own = (each for names in slots for each in ((names,) if isinstance(names, str) else names))
-            for each in [*getattr(value, "__dict__", ()), *own]:
-                self._name(getattr(value, each, None), each if name == "self" else f"{name}.{each}", depth - 1)
+            own = getattr(value, "__dict__", {}).items()
+            inside = [(key if name == "self" else f"{name}.{key}", each) for key, each in own]
+        for its_name, each in inside if depth else ():
+            self._name(each, its_name, depth - 1)
+
+    def _name_locals(self) -> None:
+        """Calls streams that have no name yet by the engine's variables, if these lead to them now."""
+        frame = sys._getframe(1)
+        while self.below is not None and frame is not None and frame.f_code is not self.below:
+            for name, value in frame.f_locals.items() if lines.is_own(frame.f_code.co_filename) else ():
+                self._name(value, name)
+            frame = frame.f_back
 
     @property
-    def actions(self) -> list[Action]:
-        """All of the host and the streams, by number."""
-        return self._actions[1:]
+    def all_names(self) -> list[str]:
+        """What to call the host and the streams, by actor."""
+        queues = list(self._actors)[1:]
+        return ["the host", *(self.names.get(queue.stream, f"stream {actor}") for actor, queue in enumerate(queues, 1))]
 
-    def too_early(self, hazard: Hazard) -> EventWait | None:
-        """The last wait that would have made the hazard none, had it not come before what it was for was recorded."""
-        second = hazard.second
-        # Had the actor done the same since the last time, the wait would have been for that.
-        alike = second.actor, second.what
-        before = [each.number for each in self.actions[: second.number - 1] if (each.actor, each.what) == alike]
-        for event, wait in reversed(self._waits):
-            theirs = [each.number for each in self._records.get(event, ()) if each.actor == hazard.first.actor]
-            older = wait.found is None or wait.found.number < hazard.first.number
-            recorded_later = any(number > max(wait.after, hazard.first.number) for number in theirs)
-            its_own = max(before, default=0) <= wait.after < second.number
-            if wait.actor == second.actor and its_own and older and recorded_later:
-                return wait
-        return None
+    def _line(self) -> Line | None:
+        """The engine's line that the host is in."""
+        return self.below and lines.of_engine(sys._getframe(1), self.below)
 
     # --- what an Observer is told ---
 
@@ -165,47 +174,60 @@ class RaceDetector(Observer):
     def waits(self, queue: Queue | None, event: object, record: Operation | None) -> None:
         actor = self._actors.setdefault(queue, len(self._actors))
         found = self._issued[record] if record else None
-        self._waits.append((event, EventWait(len(self._actions) - 1, actor, found, self._line())))
+        self._waits.append((event, EventWait(len(self.actions) - 1, actor, found, self._line())))
 
     def touched(self, memory: np.ndarray, writes: bool) -> None:
         if threading.get_ident() != self._thread:
             raise Limit("the simulator follows one thread of an engine, and a second one touches pinned memory")
         own = self.below is not None and _by_engine(sys._getframe(1))
         action = self._host_action
-        if action is None or own != (action.what == OWN) or (own and action.line != self._line(1)):
-            action = self._host_action = self._act(None, OWN if own else "", None, None)
-            self.events.append(("done", action))
+        if action is None or own != (action.what == OWN) or (own and action.line != self._line()):
+            action = self._host_act(OWN if own else "")
         address = memory.__array_interface__["data"][0]  # through torch it would take far longer
-        if (watched := self.memories.at(address)) is not None and memory.size:
-            pieces = watched.pieces_of(address, memory.shape, memory.strides, memory.itemsize)
-            self._access(action, watched, pieces, writes)
+        if memory.size:
+            self._touch(action, address, memory.shape, memory.strides, memory.itemsize, writes)
 
     def did(self, what: str, batch_number: int | None, slot: str | None) -> None:
         pending = self._host_action
-        if pending is not None and not pending.what and pending.line != self._line(1):
+        if pending is not None and not pending.what and pending.line != self._line():
             pending.what = SET_UP  # it is of what the engine called before, and nobody has anything to say of it
             self.events.remove(("done", pending))
         if pending is None or pending.what:
-            self._host_action = self._act(None, what, batch_number, slot)
-            self.events.append(("done", self._host_action))
+            pending = self._host_act(what)
         # Named only now, when the host says what it was for.
-        action, self._host_action = self._host_action, None
-        action.what, action.batch_number, action.slot = what, batch_number, slot
+        pending.what, pending.batch_number, pending.slot = what, batch_number, slot
+        self._host_action = None
 
     # --- accesses ---
 
     def touch(self, tensor: torch.Tensor, writes: bool) -> None:
         """The action that runs reads or writes the tensor; of no matter if it is not watched."""
-        if (memory := self.memories.at(tensor.data_ptr())) is not None and tensor.numel():
-            itemsize = tensor.itemsize
+        if tensor.numel():
+            itemsize, address = tensor.itemsize, tensor.data_ptr()
             strides = [itemsize * stride for stride in tensor.stride()]
-            pieces = memory.pieces_of(tensor.data_ptr(), tensor.shape, strides, itemsize)
-            self._access(self.running, memory, pieces, writes)
+            self._touch(self.running, address, tensor.shape, strides, itemsize, writes)
 
     def touch_positions(self, cache: torch.Tensor, positions: np.ndarray, writes: bool) -> None:
         """The action that runs reads or writes these positions of a KV cache, int [any]: page * page_size + offset."""
         if (memory := self.memories.at(cache.data_ptr())) is not None:
             self._access(self.running, memory, positions, writes)
+
+    def _touch(self, action: Action, address: int, shape, strides, itemsize: int, writes: bool) -> None:
+        if (memory := self.memories.at(address)) is not None:
+            self._access(action, memory, memory.pieces_of(address, shape, strides, itemsize), writes)
+
+    def _access(self, action: Action, memory: Memory, pieces: Pieces, writes: bool) -> None:
+        found = memory.access(action.actor, action.past, pieces, writes)
+        if found is None:
+            return
+        number, wrote, piece = found
+        sides = sorted(((self.actions[number], wrote), (action, writes)), key=lambda side: side[0].number)
+        (first, first_writes), (second, second_writes) = sides
+        kind = first.what, first.line, second.what, second.line, memory.name, first_writes, second_writes
+        if kind not in self._hazards or second.number < self._hazards[kind].second.number:
+            page = f", page {piece // memory.block}" if memory.block > 1 else ""
+            edge = self.all_names[second.actor], self.all_names[first.actor]
+            self._hazards[kind] = Hazard(first, second, first_writes, second_writes, memory.name + page, edge)
 
     def _act(
         self, queue: Queue | None, what: str, batch_number: int | None, slot: str | None, before: list[int] = ()
@@ -217,46 +239,16 @@ class RaceDetector(Observer):
             self._name_locals()
         past = _joined(self._pasts[actor], before)
         past += [0] * (actor + 1 - len(past))
-        number = past[actor] = len(self._actions)
-        action = Action(number, actor, what, batch_number, slot, self._line(), past)
-        self._actions.append(action)
+        number = past[actor] = len(self.actions)
+        self.actions.append(Action(number, actor, what, batch_number, slot, self._line(), past))
         self._pasts[actor] = past
-        return action
+        return self.actions[-1]
 
-    def _access(self, action: Action, memory: Memory, pieces: slice | np.ndarray, writes: bool) -> None:
-        found = memory.access(action.actor, action.past, pieces, writes)
-        if found is None:
-            return
-        number, wrote, piece = found
-        first, second = sorted(((self._actions[number], wrote), (action, writes)), key=lambda side: side[0].number)
-        kind = first[0].what, first[0].line, second[0].what, second[0].line, memory.name, first[1], second[1]
-        if kind not in self._hazards or second[0].number < self._hazards[kind].second.number:
-            page = f", page {piece // memory.block}" if memory.block > 1 else ""
-            edge = self.name(second[0].actor), self.name(first[0].actor)
-            self._hazards[kind] = Hazard(first[0], second[0], first[1], second[1], memory.name + page, edge)
-
-    def _name_locals(self) -> None:
-        """Calls streams that have no name yet by the engine's variables, if these lead to them now."""
-        frame = sys._getframe(1)
-        while self.below is not None and frame is not None and frame.f_code is not self.below:
-            if lines.is_own(frame.f_code.co_filename):
-                for name, value in frame.f_locals.items():
-                    self._name(value, name)
-            frame = frame.f_back
-
-    @property
-    def all_names(self) -> list[str]:
-        """Those of all actors, by number."""
-        return [self.name(actor) for actor in range(len(self._actors))]
-
-    def name(self, actor: int) -> str:
-        """What to call the host or a stream."""
-        queue = list(self._actors)[actor]
-        return "the host" if queue is None else self.names.get(queue.stream, f"stream {actor}")
-
-    def _line(self, above: int = 2) -> Line | None:
-        """The engine's line that the host is in."""
-        return self.below and lines.of_engine(sys._getframe(above), self.below)
+    def _host_act(self, what: str) -> Action:
+        """What the host begins to do, done at once."""
+        self._host_action = self._act(None, what, None, None)
+        self.events.append(("done", self._host_action))
+        return self._host_action
 
 
 def _by_engine(frame: FrameType) -> bool:

@@ -12,24 +12,14 @@ from dataclasses import dataclass
 from ..errors import InputError
 from ..run.engines import copies_pages, hands_out, keeps_state, samples, verifies
 from ..sim.policies import Eager, Lazy, Random, Timed
-from .cases import (
-    CASES,
-    GRAMMAR_CASES,
-    LONG,
-    READER_CASES,
-    SAMPLING_CASES,
-    SPECULATION_CASES,
-    SWAP_CASES,
-    WIDE,
-    Case,
-)
+from .cases import CASES, GRAMMAR_CASES, LONG, READER_CASES, SAMPLING_CASES, SPECULATION_CASES, SWAP_CASES, WIDE, Case
 from .explorer import Explored, ScheduleExplorer, Script
 from .judge import Outcome, serve
 from .pace import serve_timed
 from .race_detector import RaceDetector
 
 FIXED = {"timed": Timed, "lazy": Lazy, "eager": Eager}
-LARGE = tuple(f"{case.name}:{policy}" for case in (WIDE, LONG) for policy in FIXED)
+LARGE = {f"{case.name}:{name}": (case, policy) for case in (WIDE, LONG) for name, policy in FIXED.items()}
 HARM_SEEDS = 60  # that are tried for a wrong token
 AT_RANDOM = 60  # schedules that are drawn
 SECONDS = 15.0  # for a search
@@ -40,13 +30,9 @@ def cases_of(engine_class: type) -> tuple[Case, ...]:
     """Those that an engine is tried with: with grammars if it samples by itself, with draws if it keeps their state,
     with too few pages if it copies them, with readers who leave if it asks whether tokens are there, with drafts if it
     verifies them."""
-    if verifies(engine_class):
-        return SPECULATION_CASES
-    if copies_pages(engine_class):
-        return SWAP_CASES
-    if hands_out(engine_class):
-        return (*READER_CASES, *CASES)
-    return GRAMMAR_CASES if samples(engine_class) else SAMPLING_CASES if keeps_state(engine_class) else CASES
+    kinds = {verifies: SPECULATION_CASES, copies_pages: SWAP_CASES, hands_out: (*READER_CASES, *CASES),
+             samples: GRAMMAR_CASES, keeps_state: SAMPLING_CASES}  # fmt: skip
+    return next((cases for does, cases in kinds.items() if does(engine_class)), CASES)
 
 
 def replay(engine_class: type, seed: str, detector: RaceDetector | None = None) -> Outcome:
@@ -60,52 +46,37 @@ def replay(engine_class: type, seed: str, detector: RaceDetector | None = None) 
     Raises:
         InputError: there is no such schedule.
     """
-    detector = detector or RaceDetector()
-
-    def served(case, policy) -> Outcome:
-        return serve(engine_class, case, policy, detector)
-
+    detector, (name, _, choices) = detector or RaceDetector(), seed.partition(":")
     if seed == f"{WIDE.name}:timed":
         return serve_timed(engine_class, detector)[0]
-    name, _, choices = seed.partition(":")
     if seed in LARGE:
-        return served(WIDE if name == WIDE.name else LONG, FIXED[choices]())
+        case, policy = LARGE[seed]
+        return serve(engine_class, case, policy(), detector)
     if seed.isdecimal():
         own = cases_of(engine_class)
         rounds, index = divmod(int(seed), len(own))
-        return served(own[index], list(FIXED.values())[rounds]() if rounds < len(FIXED) else Random(int(seed)))
+        policy = list(FIXED.values())[rounds]() if rounds < len(FIXED) else Random(int(seed))
+        return serve(engine_class, own[index], policy, detector)
     every = *CASES, *GRAMMAR_CASES, *SAMPLING_CASES, *SPECULATION_CASES, *SWAP_CASES, *READER_CASES
     cases = {case.name: case for case in every}
     digits = choices.split(".") if choices else []
     if name not in cases or not all(digit.isdecimal() for digit in digits):
         raise InputError(f"unknown seed {seed!r}: give a number from 0, or what acb check has printed")
-    return served(cases[name], Script([int(digit) for digit in digits]))
+    return serve(engine_class, cases[name], Script([int(digit) for digit in digits]), detector)
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search has found.
+    """What a search has found. What an engine does only in larger batches, or later, is not seen."""
 
-    Attributes:
-        seed: of the first schedule that went wrong; None if none did.
-        outcome: how it went wrong.
-        schedules: how many different schedules were run, from start to end, one by one.
-        explored: how far each case was gone through choice by choice; empty if something went wrong before.
-        harm: the seed of a schedule in which a token came out wrong, and its outcome: where there was a hazard, and one
-            of HARM_SEEDS showed what it can do; else None.
-        rows: of the batches that were run, at most: what an engine does only in larger ones, or later, is not seen.
-        tokens: likewise.
-        batches: of a run, at most.
-    """
-
-    seed: str | None
-    outcome: Outcome | None
-    schedules: int
-    explored: list[Explored]
-    harm: tuple[str, Outcome] | None = None
-    rows: int = 0
-    tokens: int = 0
-    batches: int = 0
+    seed: str | None  # of the first schedule that went wrong
+    outcome: Outcome | None  # how it went wrong
+    schedules: int  # how many different ones were run, from start to end, one by one
+    explored: list[Explored]  # how far each case was gone through choice by choice; empty if it went wrong before
+    harm: tuple[str, Outcome] | None = None  # what a hazard can do: the seed of a schedule with a wrong token
+    rows: int = 0  # of the batches that were run, at most
+    tokens: int = 0  # likewise
+    batches: int = 0  # of a run, at most
 
 
 def harm(engine_class: type, seed: str, outcome: Outcome) -> tuple[str, Outcome] | None:
@@ -146,11 +117,11 @@ def search(
     explorers = [ScheduleExplorer(engine_class, case) for case in cases]
 
     def found(seed: str | None = None, outcome: Outcome | None = None) -> SearchResult:
-        explored = [explorer.explored() for explorer in explorers if explorer.runs]
-        if outcome is None:
-            return SearchResult(None, None, len(seen), explored, None, *largest)
-        progress("looking for a wrong token")
-        return SearchResult(seed, outcome, len(seen), explored, harm(engine_class, seed, outcome), *largest)
+        explored, shown = [explorer.explored() for explorer in explorers if explorer.runs], None
+        if outcome is not None:
+            progress("looking for a wrong token")
+            shown = harm(engine_class, seed, outcome)
+        return SearchResult(seed, outcome, len(seen), explored, shown, *largest)
 
     fixed = len(FIXED) * len(cases)
     new = fixed

@@ -7,8 +7,9 @@ from rich.text import Text
 
 from ..measure.result_table import STEP, parts_in_ms
 from ..trace.formatting import in_ms, ms, table
-from .actions import NOUNS, Action
+from .actions import NOUNS
 from .judge import Outcome
+from .lines import Line
 from .pace import SETTING, HostWait, Pace
 from .schedules import HARM_SEEDS, SearchResult
 
@@ -55,17 +56,14 @@ def number(count: int) -> str:
 def problem(outcome: Outcome) -> Text:
     """The first hazard with the lines that make it, and the first wrong token and what it comes from."""
     lines = []
-    if outcome.hazards:
-        hazard = outcome.hazards[0]
+    for hazard in outcome.hazards[:1]:
         lines.append(f"Hazard: {hazard}.")
-        for action in (hazard.first, hazard.second):
-            if action.line is not None:
-                lines.append(f"  {action.line.told(outcome.file)}: {action.line.text}")
-        if outcome.early is not None and (line := outcome.early.line):
+        lines += [_line(action.line, outcome) for action in (hazard.first, hazard.second) if action.line is not None]
+        if outcome.early is not None and outcome.early.line:
             found, record = "nothing that was recorded", outcome.early.found
             if record is not None and record.line is not None:
                 found = f"an older record, of {record.line.told(outcome.file)} before {hazard.first}"
-            lines.append(f"  {line.told(outcome.file)}: {line.text}")
+            lines.append(_line(outcome.early.line, outcome))
             lines.append(f"    finds {found}: it has to come after the record")
         if more := len(outcome.hazards) - 1:
             lines.append(f"  and {more} more")
@@ -75,45 +73,43 @@ def problem(outcome: Outcome) -> Text:
     return Text("\n".join(lines))
 
 
+def _line(line: Line, outcome: Outcome) -> str:
+    return f"  {line.told(outcome.file)}: {line.text}"
+
+
 def _why(outcome: Outcome) -> str:
     return f"  Why: {outcome.why}.\n" if outcome.why else ""
 
 
 def timeline(chapter: str, seed: str, outcome: Outcome) -> RenderableType:
     """What the host and the device did, in the order in which it was done."""
-    table = Table(title=f"{chapter}, seed {seed}: in order of completion", title_justify="left")
+    made = Table(title=f"{chapter}, seed {seed}: in order of completion", title_justify="left", caption_justify="left")
     for column in ("who", "what", "slot", "line"):
-        table.add_column(column, justify="right" if column == "line" else "left", no_wrap=True)
-    table.add_column("requests and tokens", overflow="fold")
-    for kind, action in outcome.events:
-        if kind == "done":
-            who, note = outcome.names[action.actor], outcome.notes.get(action.number)
-            table.add_row(who, str(action), action.slot, _told(action, outcome), note)
-    table.caption = (
+        made.add_column(column, justify="right" if column == "line" else "left", no_wrap=True)
+    made.add_column("requests and tokens", overflow="fold")
+    for action in [action for kind, action in outcome.events if kind == "done"]:
+        line = action.line.told(outcome.file).removeprefix("line ") if action.line else ""
+        note = outcome.notes.get(action.number)
+        made.add_row(outcome.names[action.actor], str(action), action.slot, line, note)
+    made.caption = (
         "Of a batch that is scheduled: each request's tokens, from which position, and its pages. Of a forward pass: "
         "the tokens it was given, and what it sampled behind them. Of an update: the tokens that came home."
     )
-    table.caption_justify = "left"
-    return table if outcome.clean else Group(table, problem(outcome))
+    return made if outcome.clean else Group(made, problem(outcome))
 
 
 def time(mine: Pace, theirs: Pace) -> RenderableType:
-    """How fast an engine is beside a chapter, and what its host waits for.
-
-    Args:
-        theirs: the chapter's; may be the same.
-    """
+    """How fast an engine is beside a chapter, which may be the engine, and what its host waits for."""
     made = table(f"Time of a decode step, {SETTING}", "ms", *STEP, "host\nlaunches", "host waits\na step")
     for pace in (mine,) if mine.file == theirs.file else (mine, theirs):
         times = [*parts_in_ms(pace.parts), in_ms(pace.typical.law.launching)]
         made.add_row(pace.name, *times, f"{pace.host_waits:.0f}")
-    return Group(made, *_compared(mine, theirs), *(_wait(wait, mine) for wait in mine.waits))
+    compared = [] if mine.file == theirs.file else [_compared(mine, theirs)]
+    return Group(made, *compared, *(_wait(wait, mine) for wait in mine.waits))
 
 
-def _compared(mine: Pace, theirs: Pace) -> list[Text]:
-    """Whether an engine is as fast as a chapter; nothing if it is the chapter."""
-    if mine.file == theirs.file:
-        return []
+def _compared(mine: Pace, theirs: Pace) -> Text:
+    """Whether an engine is as fast as a chapter."""
     more, name = mine.parts.step - theirs.parts.step, theirs.name
     if not mine.as_fast(theirs):
         text = f"{mine.name} takes {ms(more)} a step longer than {name}: {mine.slower(theirs):.0%}."
@@ -123,7 +119,7 @@ def _compared(mine: Pace, theirs: Pace) -> list[Text]:
         text = f"{mine.name} is as fast as {name}."
     if (waits := round(mine.host_waits)) > (fewer := round(theirs.host_waits)):
         text += f" Its host waits {waits} times a step, that of {name} {fewer}."
-    return [Text(text)]
+    return Text(text)
 
 
 def _wait(wait: HostWait, pace: Pace) -> RenderableType:
@@ -138,8 +134,3 @@ def _wait(wait: HostWait, pace: Pace) -> RenderableType:
     elif wait.ahead:
         text += "; another one has been launched behind it"
     return Group(Padding(Text(line), (0, 0, 0, 2)), Padding(Text(text), (0, 0, 0, 4)))
-
-
-def _told(action: Action, outcome: Outcome) -> str:
-    """The number of an action's line, with its file's name unless it is the engine's own."""
-    return action.line.told(outcome.file).removeprefix("line ") if action.line else ""

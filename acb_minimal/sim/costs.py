@@ -25,21 +25,13 @@ COMPILED = "compiled"  # in the entry of a model: the same figures with its line
 
 
 class Shape(NamedTuple):
-    """What the cost of a forward pass depends on.
+    """What the cost of a forward pass depends on."""
 
-    Attributes:
-        rows: of the batch, padding included.
-        tokens: of the batch, padding included.
-        context: positions its rows have in the KV cache, all together.
-        pairs: (query, position) pairs that attention computes.
-        decodes: whether it is a batch of decodes.
-    """
-
-    rows: int
-    tokens: int
-    context: int
-    pairs: int
-    decodes: bool
+    rows: int  # of the batch, padding included
+    tokens: int  # likewise
+    context: int  # positions its rows have in the KV cache, all together
+    pairs: int  # (query, position) pairs that attention computes
+    decodes: bool  # whether it is a batch of decodes
 
     @classmethod
     def of(cls, batch: Batch) -> "Shape":
@@ -50,23 +42,28 @@ class Shape(NamedTuple):
         return cls(len(batch.rows) + pad, batch.num_tokens, sum(seen) + pad, pairs + pad, batch.decodes)
 
 
+def _seconds(where: str, name: str) -> property:
+    return property(lambda costs: 1e-6 * getattr(costs, where)[name])
+
+
 @dataclass(frozen=True)
 class Costs:
-    """Seconds that host and device work take for one model.
+    """Seconds that host and device work take for one model."""
 
-    Attributes:
-        gpu: what to call a GPU simulated with them.
-        figures: the entries of costs.json that hold for every model, in microseconds.
-        model: the entry of the model.
-        rows: rows that each row of a batch stands for.
-        positions: that each of those has in the KV cache besides the row's own.
-    """
+    gpu: str  # what to call a GPU simulated with them
+    figures: dict  # the entries of costs.json that hold for every model, in microseconds
+    model: dict  # the entry of the model
+    rows: int = 1  # that each row of a batch stands for
+    positions: int = 0  # that each of those has in the KV cache besides the row's own
 
-    gpu: str
-    figures: dict
-    model: dict
-    rows: int = 1
-    positions: int = 0
+    call = _seconds("figures", "call")  # host: one record, wait_event, or return from a synchronize
+    copy_launch = _seconds("figures", "copy_launch")  # host: starting a non-blocking copy
+    replay_launch = _seconds("model", "replay_launch")  # host: launching a captured forward pass
+    # Device: between the kernels of a forward pass that were launched one by one, though all are queued.
+    eager_gaps = _seconds("model", "eager_gaps")
+    graph_gaps = _seconds("model", "graph_gaps")  # device: between the kernels of one that was captured
+    # Device: what a forward pass takes longer that is launched one by one while the GPU has nothing to do.
+    ramp = _seconds("model", "ramp")
 
     def scaled(self, rows: int, positions: int) -> "Costs":
         """The same, but each row of a batch of decodes is timed as so many rows with so many positions before them."""
@@ -78,13 +75,8 @@ class Costs:
 
     @classmethod
     def of(cls, model: str, weight_bytes: int = 0, compiled: bool = False) -> "Costs":
-        """Costs of a calibrated model; of any other, those of the calibrated model whose weights are nearest in size,
-        which `gpu` then names.
-
-        Args:
-            model: its name.
-            weight_bytes: of its weights.
-            compiled: whether they are to be those of the compiled model.
+        """Costs of a calibrated model by its name, maybe compiled; of any other, those of the calibrated model whose
+        weights are nearest in size, which `gpu` then names.
 
         Raises:
             InputError: what it costs compiled was not measured.
@@ -104,36 +96,6 @@ class Costs:
             for rows, batches in entry["decode"].items()
         }
         return cls(gpu, record["figures"], entry | {"decode": decode})
-
-    @property
-    def replay_launch(self) -> float:
-        """Host: launching a captured forward pass."""
-        return 1e-6 * self.model["replay_launch"]
-
-    @property
-    def eager_gaps(self) -> float:
-        """Device: between the kernels of a forward pass that were launched one by one, though all are queued."""
-        return 1e-6 * self.model["eager_gaps"]
-
-    @property
-    def graph_gaps(self) -> float:
-        """Device: between the kernels of one that was captured."""
-        return 1e-6 * self.model["graph_gaps"]
-
-    @property
-    def ramp(self) -> float:
-        """Device: what a forward pass takes longer that is launched one by one while the GPU has nothing to do."""
-        return 1e-6 * self.model["ramp"]
-
-    @property
-    def call(self) -> float:
-        """Host: one record, wait_event, or return from a synchronize."""
-        return 1e-6 * self.figures["call"]
-
-    @property
-    def copy_launch(self) -> float:
-        """Host: starting a non-blocking copy."""
-        return 1e-6 * self.figures["copy_launch"]
 
     def copy(self, engine: str, nbytes: int) -> float:
         """Device: a copy of `nbytes` on engine "h2d" or "d2h"."""
@@ -167,13 +129,8 @@ class Costs:
 
 
 def decode_time(measured: dict[int, dict[int, float]], rows: float, positions: float) -> float:
-    """Microseconds of a batch of decodes.
-
-    Args:
-        measured: by rows, and for each number of rows by positions, at least two of each and in ascending order.
-        rows: of the batch.
-        positions: of each row in the KV cache, on average.
-    """
+    """Microseconds of a batch of decodes with so many rows, and so many positions of each in the KV cache, on average.
+    Measured were at least two numbers of rows, and for each at least two of positions, in ascending order."""
     return _between({count: _between(batches, positions) for count, batches in measured.items()}, rows)
 
 

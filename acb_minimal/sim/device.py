@@ -37,13 +37,8 @@ class SimulatedDevice:
         trace: bool = False,
         observer: Observer | None = None,
     ):
-        """
-        Args:
-            policy: when queued work runs; by default in the order of virtual time.
-            arithmetic: False for a model too large to compute here.
-            trace: whether to record what happens.
-            observer: who looks on.
-        """
+        """By default queued work runs in the order of virtual time. No arithmetic: for a model too large to compute
+        here. `trace`: whether to record what happens."""
         self.torch_device = torch.device("cpu")
         self.costs, self.arithmetic = costs, arithmetic
         self.trace = Trace(self.name) if trace else None
@@ -97,27 +92,17 @@ class SimulatedDevice:
         pinned = self.places.kind(host) == PINNED
         if non_blocking and not pinned:
             self.simulator.none_in_capture("copy pageable memory")
-        self.simulator.submit(
-            COPIES[engine],
-            engine,
-            lambda: target.copy_(source),
-            lambda: Cost(self.costs.copy(engine, target.nbytes)),
-            self.costs.copy_launch,
-            wait=not (non_blocking and pinned),
-            work=work,
-        )
+        run, cost = lambda: target.copy_(source), lambda: Cost(self.costs.copy(engine, target.nbytes))
+        wait = not (non_blocking and pinned)
+        self.simulator.submit(COPIES[engine], engine, run, cost, self.costs.copy_launch, wait=wait, work=work)
 
     def index(self, numbers: Sequence[int]) -> torch.Tensor:
         return torch.tensor(numbers)
 
     def swap(self, engine: str, run: Callable[[], None], nbytes: int, calls: int) -> None:
-        self.simulator.submit(
-            SWAPS[engine],
-            engine,
-            run if self.arithmetic else lambda: None,
-            lambda: Cost(self.costs.copy(engine, nbytes)),
-            calls * self.costs.copy_launch,
-        )
+        run = run if self.arithmetic else lambda: None
+        cost = lambda: Cost(self.costs.copy(engine, nbytes))  # noqa: E731
+        self.simulator.submit(SWAPS[engine], engine, run, cost, calls * self.costs.copy_launch)
 
     def compute(self, what: str, work: Work, run: Callable[[], None]) -> None:
         self.simulator.submit(

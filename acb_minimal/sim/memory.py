@@ -17,21 +17,13 @@ HOST, PINNED, DEVICE = "host", "pinned", "device"
 
 
 class Place(NamedTuple):
-    """A piece of memory that is more than ordinary memory of the host.
+    """A piece of memory that is more than ordinary memory of the host."""
 
-    Attributes:
-        start: its address.
-        end: the address behind it.
-        kind: PINNED or DEVICE.
-        tensor: the memory; kept alive, for a freed address may be handed out again.
-        work: whose it is; None if it is nobody's.
-    """
-
-    start: int
-    end: int
-    kind: str
-    tensor: torch.Tensor
-    work: Work | None
+    start: int  # its address
+    end: int  # the address behind it
+    kind: str  # PINNED or DEVICE
+    tensor: torch.Tensor  # the memory; kept alive, for a freed address may be handed out again
+    work: Work | None  # whose it is
 
 
 class Places:

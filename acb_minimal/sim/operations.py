@@ -21,17 +21,12 @@ class Limit(Exception):
 
 
 class Cost(NamedTuple):
-    """What an operation takes its engine, in seconds.
+    """What an operation takes its engine, in seconds."""
 
-    Attributes:
-        busy: with a kernel, or the copy, running.
-        gaps: between its kernels, though all of them are queued.
-        ramp: from the launch of the first kernel until the host is so far ahead that the engine finds the next one
-            queued whenever it is done with one. An engine that starts later has that much less to wait.
-    """
-
-    busy: float = 0.0
-    gaps: float = 0.0
+    busy: float = 0.0  # with a kernel, or the copy, running
+    gaps: float = 0.0  # between its kernels, though all of them are queued
+    # From the launch of the first kernel until the host is so far ahead that the engine finds the next one queued
+    # whenever it is done with one. An engine that starts later has that much less to wait.
     ramp: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:
@@ -40,62 +35,39 @@ class Cost(NamedTuple):
 
 @dataclass(eq=False)
 class Queue:
-    """Operations that run in order.
+    """Operations that run in order."""
 
-    Attributes:
-        stream: what the host calls it.
-        operations: those that have not run.
-        last: the newest of all; None before the first.
-    """
-
-    stream: object
-    operations: deque[Operation] = field(default_factory=deque)
-    last: Operation | None = None
+    stream: object  # what the host calls it
+    operations: deque[Operation] = field(default_factory=deque)  # those that have not run
+    last: Operation | None = None  # the newest of all
 
 
 @dataclass(eq=False)
 class Operation:
-    """Something in a queue: work for an engine, the record of an event, or the wait for one.
-
-    Attributes:
-        queue: the queue.
-        what: a name, for traces.
-        issued: when the host began to issue it, in seconds; it cannot start earlier.
-        engine: "h2d", "compute", "d2h"; None for records and waits, which take no time.
-        run: what it does when it completes.
-        cost: what it takes the engine.
-        launched: when the host had issued all of it; it cannot end earlier.
-        after: for a wait, the record it waits for.
-        batch_number: of the batch that it was for when it was queued; None if it is for none.
-        slot: the letter of that batch's slot; None likewise.
-        number: its place among all operations, by when it was queued.
-        start: when its engine began with it, in seconds; only the policy Timed knows.
-        end: when it was done, in seconds.
-        done: whether it is.
-    """
+    """Something in a queue: work for an engine, the record of an event, or the wait for one."""
 
     queue: Queue
-    what: str
-    issued: float
-    engine: str | None = None
-    run: Callable[[], None] | None = None
+    what: str  # a name, for traces
+    issued: float  # when the host began to issue it, in seconds; it cannot start earlier
+    engine: str | None = None  # "h2d", "compute", "d2h"; None for records and waits, which take no time
+    run: Callable[[], None] | None = None  # what it does when it completes
     cost: Cost = Cost()
-    launched: float = 0.0
-    after: Operation | None = None
-    batch_number: int | None = None
-    slot: str | None = None
-    number: int = -1
-    start: float | None = None
-    end: float | None = None
+    launched: float = 0.0  # when the host had issued all of it; it cannot end earlier
+    after: Operation | None = None  # for a wait, the record it waits for
+    batch_number: int | None = None  # of the batch that it was for when it was queued
+    slot: str | None = None  # the letter of that batch's slot
+    number: int = -1  # its place among all operations, by when it was queued
+    start: float | None = None  # when its engine began with it, in seconds; only the policy Timed knows
+    end: float | None = None  # when it was done, in seconds
     done: bool = False
 
 
 class Captured(NamedTuple):
-    """A piece of a graph: what to run, how to ask what that takes the GPU, and what it was for."""
+    """A piece of a graph."""
 
     run: Callable[[], None]
     cost: Callable[[], Cost]
-    work: Work | None
+    work: Work | None  # what it was for
 
 
 class Observer:

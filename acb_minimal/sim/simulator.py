@@ -40,11 +40,9 @@ class Simulator:
     """A host and a GPU.
 
     Attributes:
-        policy: when queued operations run.
         replay_seconds: host time to launch a graph.
         call_seconds: host time of a call that only queues, records, looks or returns from a wait.
         trace: where to report waits and, under the policy Timed, which alone knows its times, device work.
-        observer: who looks on.
         around: to be entered around device work.
         now: the host's clock, in seconds.
         queued: how many operations there have been.
@@ -91,12 +89,10 @@ class Simulator:
         graph_cost: Callable[[], Cost] | None = None,
         more: bool = False,
     ) -> Operation | None:
-        """Queues device work on the current stream, or captures it.
+        """Queues device work on the current stream, or captures it, and returns None.
 
         Args:
-            what: a name, for traces.
-            engine: "h2d", "compute" or "d2h".
-            run: what it does when it completes.
+            what, engine, run: as in an Operation.
             cost: what it takes the engine; asked when it is queued, so each time a graph is replayed.
             launch_seconds: what queueing it costs the host.
             gradual: it is many kernels, and may start with the first but cannot end before the last is launched.
@@ -104,9 +100,6 @@ class Simulator:
             work: what it is for.
             graph_cost: what it takes as part of a graph; by default the same.
             more: something may be added to it before the host's next call, until which nothing runs.
-
-        Returns:
-            What is queued; None if it is captured.
 
         Raises:
             RuntimeError: the host would wait while a graph is captured.
@@ -133,11 +126,7 @@ class Simulator:
         return operation
 
     def add(self, operation: Operation, run: bool = True) -> None:
-        """Queues an operation.
-
-        Args:
-            run: whether the policy is asked at once what is to run now, and not at the host's next call.
-        """
+        """Queues an operation. `run`: the policy is asked at once what is to run now, not at the host's next call."""
         self._one_thread()
         operation.number = self.queued
         self.queued += 1

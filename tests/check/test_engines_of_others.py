@@ -27,22 +27,17 @@ def instead(chapter: str, *changes: tuple[str, str]) -> judge.Outcome:
 # --- engines that do not come to an end ---
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        "while True: pass",
-        "import threading; lock = threading.Lock(); lock.acquire(); lock.acquire()",
-    ],
-)
-def test_an_engine_that_hangs_is_told_its_line(body, monkeypatch):
+def test_an_engine_that_hangs_is_told_its_line(monkeypatch):
     monkeypatch.setattr(judge, "PATIENCE", 0.5)
+    body = "import threading; lock = threading.Lock(); lock.acquire(); lock.acquire()"
     outcome = instead("ch1", (STEP, f"        {body}\n"))
     line = line_of("ch1", "self.scheduler.schedule()")
     assert outcome.failure == f"the engine has not come to an end in 0.5 s; it is in line {line}: {body}"
 
 
-STUBBORN = "            yield from self.step()", (
-    "            try: yield from self.step()\n            except Exception: pass"
+STUBBORN = (
+    "            yield from self.step()",
+    ("            try: yield from self.step()\n            except Exception: pass"),
 )
 
 
@@ -53,14 +48,6 @@ def test_an_engine_that_goes_on_after_an_error_is_stopped_all_the_same():
     assert "batch 0 gave request 0 token" in outcome.failure
     outcome = instead("ch1", STUBBORN, ("self.slot.write(batch)", "1 / 0"))
     assert "the engine has looked for work 2,000 times and is not done (line" in outcome.failure
-
-
-@pytest.mark.parametrize("call", ["exit()", "raise SystemExit", "import sys; sys.exit(0)"])
-@pytest.mark.parametrize("place", [STEP, "        self.slot = model.new_slot()\n"])
-def test_an_engine_that_calls_exit_is_told_where(call, place):
-    outcome = instead("ch1", (place, f"        {call}\n{place}"))
-    assert outcome.failure.startswith("the engine calls exit, and nothing of it may: SystemExit: ")
-    assert outcome.failure.endswith(f"(line {line_of('ch1', place.strip())}: {call})")
 
 
 # --- waits that come too early ---
@@ -74,17 +61,13 @@ def early(*more: tuple[str, str]) -> str:
     return str(problem(instead("ch3", *moved, *more)))
 
 
-def test_a_wait_before_the_first_record_has_found_nothing():
-    said = early()
-    assert "nothing makes compute wait for h2d" in said
-    line = line_of("ch3", "wait_event(self.uploaded)")
+def test_a_wait_before_the_record_has_found_nothing_or_the_older_one():
+    said, line = early(), line_of("ch3", "wait_event(self.uploaded)")
     assert f"line {line}: self.compute.wait_event(self.uploaded); self.uploaded.record(self.h2d)" in said
     assert "finds nothing that was recorded: it has to come after the record" in said
-
-
-def test_a_wait_before_the_next_record_has_found_the_older_one():
-    recorded = "self.downloaded = cuda.Event(), cuda.Event(), cuda.Event()", (
-        "self.downloaded = cuda.Event(), cuda.Event(), cuda.Event(); self.uploaded.record(self.h2d)"
+    recorded = (
+        "self.downloaded = cuda.Event(), cuda.Event(), cuda.Event()",
+        ("self.downloaded = cuda.Event(), cuda.Event(), cuda.Event(); self.uploaded.record(self.h2d)"),
     )
     line = line_of("ch3", "self.uploaded, self.computed, self.downloaded = ")
     assert f"finds an older record, of line {line} before the upload of batch 0: it has to" in early(recorded)
@@ -92,10 +75,12 @@ def test_a_wait_before_the_next_record_has_found_the_older_one():
 
 # --- lines of methods that are decorated, inherited, or in another file ---
 
-@pytest.mark.parametrize("decorator", ["torch.inference_mode()", "torch.no_grad()", "contextlib.contextmanager"])
-def test_a_decorated_method_s_lines_are_its_own(decorator):
-    generator = "context" in decorator
-    use, body = ("with self.upload(): pass", "yield ") if generator else ("self.upload()", "")
+
+@pytest.mark.parametrize(
+    ("decorator", "use", "body"),
+    [("torch.inference_mode()", "self.upload()", ""), ("contextlib.contextmanager", "with self.upload(): 0", "yield ")],
+)
+def test_a_decorated_method_s_lines_are_its_own(decorator, use, body):
     method = f"    @{decorator}\n    def upload(self):\n        {body}self.slot.upload(non_blocking=True)\n"
     engine_class = changed(
         "ch3",
@@ -149,8 +134,7 @@ def test_of_a_race_the_schedule_is_named_that_gives_a_wrong_token(chapter):
 
 STREAMS = "cuda.Stream(), cuda.Stream(), cuda.Stream()"
 UPLOAD = (
-    "        with self.cuda.stream(self.h2d):\n"
-    "            self.slot.upload(non_blocking=True)       # host -> device\n"
+    "        with self.cuda.stream(self.h2d):\n            self.slot.upload(non_blocking=True)       # host -> device\n"
 )
 
 MORE_OF_TORCH = {
@@ -161,11 +145,6 @@ MORE_OF_TORCH = {
         UPLOAD,
         "        before = self.cuda.current_stream()\n        self.cuda.set_stream(self.h2d)\n"
         "        self.slot.upload(non_blocking=True); self.cuda.set_stream(before)\n",
-    ),
-    "slots": (
-        "class Engine:\n",
-        "class Engine:\n    __slots__ = ('model', 'scheduler', 'cuda', 'slot', 'h2d', 'compute', 'd2h', 'uploaded', "
-        "'computed', 'downloaded')\n",
     ),
     "a name that may be missing": (
         "        self.slot = ", "        assert not hasattr(cuda, 'no_such_name')\n        self.slot = "
@@ -204,7 +183,7 @@ KEPT = {
     "attributes": (f"self.up, self.main = {S}, {S}", "self.up", "self.main"),
     "a list": (f"self.both = [{S}, {S}]", "self.both[0]", "self.both[1]"),
     "a dictionary": (f"self.both = {{'up': {S}, 'main': {S}}}", "self.both['up']", "self.both['main']"),
-    "an object": (f"self.lane = type('Lane', (), {{'__slots__': 'up'}})(); self.lane.up, self.main = {S}, {S}",
+    "an object": (f"self.lane = type('Lane', (), {{}})(); self.lane.up, self.main = {S}, {S}",
                   "self.lane.up", "self.main"),
     "variables": (f"up, main = {S}, {S}", "up", "main"),
 }  # fmt: skip
@@ -234,10 +213,8 @@ def test_what_the_engine_s_own_code_reads_is_not_called_a_part_s():
     assert hazard.second.line.text.startswith("first = tokens[0]; ")
 
 
-@pytest.mark.parametrize("asks", [1, 3, 7])
-def test_a_poller_that_goes_on_after_a_few_noes_is_found(asks):
-    poll = f"for _ in range({asks}): self.downloaded.query()"
-    found = search(changed("ch3", (LAST_WAIT, poll)), 0.01)
+def test_a_poller_that_goes_on_after_a_few_noes_is_found():
+    found = search(changed("ch3", (LAST_WAIT, "for _ in range(7): self.downloaded.query()")), 0.01)
     assert "nothing makes the host wait for d2h" in str(found.outcome.hazards[0])
 
 
@@ -262,13 +239,7 @@ def test_an_error_in_device_work_comes_with_the_line_that_launched_it():
 
 
 @pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        ("cuda.memory_stats()", "memory_stats"),
-        ("self.h2d.cuda_stream", "Stream.cuda_stream"),
-        ("cuda.Event().ipc_handle()", "Event.ipc_handle"),
-        ("cuda.CUDAGraph().reset()", "CUDAGraph.reset"),
-    ],
+    ("text", "name"), [("cuda.memory_stats()", "memory_stats"), ("self.h2d.cuda_stream", "Stream.cuda_stream")]
 )
 def test_what_the_simulator_does_not_know_is_its_own_limit(text, name):
     events = "        self.uploaded, "

@@ -1,6 +1,5 @@
 """The cases an engine is led through: that they are the temptations they say, and what an Outcome says of an engine."""
 
-
 import pytest
 
 from acb_minimal.check import judge
