@@ -76,8 +76,9 @@ def load(chapter: str) -> type:
     except (InputError, KeyboardInterrupt):
         raise
     except BaseException as error:
+        what = "importing it calls exit: " if isinstance(error, SystemExit) else ""
         said = str(error) if isinstance(error, Broken) else lines.where(error, file)
-        raise InputError(f"chapter {chapter!r} cannot be used: {said}") from None
+        raise InputError(f"chapter {chapter!r} cannot be used: {what}{said}") from None
 
 
 def serve(
@@ -127,7 +128,8 @@ def serve(
         except Broken as error:
             books.broken = books.broken or error
         except BaseException as error:
-            failure = lines.where(error, file)
+            exits = "the engine calls exit, and nothing of it may: " if isinstance(error, SystemExit) else ""
+            failure = f"{exits}{lines.where(error, file)}"
         if books.broken:  # whatever came of it
             failure = str(books.broken)
         if failure is not None:
