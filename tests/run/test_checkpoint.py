@@ -8,22 +8,20 @@ from safetensors.torch import load_file, save_file
 from small_models import edit, one_line
 
 from acb_minimal.errors import InputError
-from acb_minimal.run.checkpoint import SHAPES, Checkpoint
+from acb_minimal.run.checkpoint import Checkpoint
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
-# Published sizes: 8.03 and 1.24 billion parameters for the Llamas, 8.19 for Qwen3-8B, two bytes each.
-SIZES = {"llama-3.2-1b": (16, 64, 1.24), "llama-3.1-8b": (32, 128, 8.03), "qwen3-8b": (36, 128, 8.19),
-         "qwen3-32b": (64, 128, 32.76)}  # fmt: skip
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SHAPES)
-def test_the_bundled_shapes_have_the_published_sizes(name):
-    (layers, head_dim, billions), checkpoint = SIZES[name], Checkpoint(name)
-    assert len(checkpoint.layers) == layers
-    assert all((layer.kv_heads, layer.head_dim) == (8, head_dim) for layer in checkpoint.layers)
+@pytest.mark.parametrize(
+    ("name", "layers", "head_dim", "billions"),
+    [("llama-3.2-1b", 16, 64, 1.24), ("llama-3.1-8b", 32, 128, 8.03), ("qwen3-8b", 36, 128, 8.19),
+     ("qwen3-32b", 64, 128, 32.76)],
+)  # fmt: skip
+def test_the_bundled_shapes_have_the_published_sizes(name, layers, head_dim, billions):
+    checkpoint = Checkpoint(name)
+    assert [(layer.kv_heads, layer.head_dim) for layer in checkpoint.layers] == [(8, head_dim)] * layers
     assert checkpoint.dtype == torch.bfloat16
     assert checkpoint.weight_bytes == pytest.approx(2e9 * billions, rel=0.005)
     assert checkpoint.stop_tokens == ()

@@ -32,27 +32,24 @@ def test_generate_yields_text_and_tokens_as_requests_finish():
     assert from_text == from_ids == done[[c.id for c in done].index("0")]
 
 
-def test_a_bad_request_is_refused_by_name_and_the_good_ones_finish():
-    prompts = ["count 3 to 4", "", "count apples to 4", "count 5 to 6", [5000], [1] * 250, [1.5], None, [True]]
-    done = {c.id: c for c in generate(prompts, device="cpu", max_new_tokens=20)}
-    assert [done[id].text for id in ("0", "3")] == ["3 4", "5 6"]
-    assert "request '1': the prompt is empty" in done["1"].error
-    assert "request '2': prompt 'count apples to 4': model 'counter' does not know 'apples'" in done["2"].error
-    assert "request '4': token id 5000 is outside the vocabulary" in done["4"].error
-    assert "request '5': 250 prompt + 20 new tokens are past the model's 256 positions" in done["5"].error
-    assert done["6"].error == "request '6': the prompt is [1.5]; it must be text or a sequence of token ids"
-    assert "request '7': the prompt is None" in done["7"].error
-    assert "request '8': the prompt is [True]; it must be text or" in done["8"].error
-    assert not any("\n" in c.error for c in done.values() if c.error)
-
-
-def test_a_request_may_write_to_every_position_of_the_model():
-    """The last token that it generates is none that it writes: 253 + 4 tokens need 256 positions."""
-    prompt = Checkpoint("counter").encode("count 3 to 7") * 63 + [1]
-    (done,) = generate([prompt], device="cpu", max_new_tokens=4, ignore_stop=True)
-    assert (len(prompt), len(done.tokens)) == (253, 4)
-    (done,) = generate([prompt], device="cpu", max_new_tokens=5, ignore_stop=True)
-    assert "253 prompt + 5 new tokens are past the model's 256 positions" in done.error
+@pytest.mark.parametrize(
+    ("prompt", "why"),
+    [
+        ("", "the prompt is empty"),
+        ("count apples to 4", "prompt 'count apples to 4': model 'counter' does not know 'apples'"),
+        ([5000], "token id 5000 is outside the vocabulary"),
+        ([1] * 238, "238 prompt + 20 new tokens are past the model's 256 positions"),  # one more than there are
+        ([1.5], "the prompt is [1.5]; it must be text or a sequence of token ids"),
+        (None, "the prompt is None; it must be text or"),
+        ([True], "the prompt is [True]; it must be text or"),
+    ],
+)
+def test_a_bad_request_is_refused_by_name_and_the_good_ones_finish(prompt, why):
+    prompts = ["count 3 to 4", prompt, [1] * 237]  # the last has 256 positions: its newest token needs none
+    refused, *done = generate(prompts, device="cpu", max_new_tokens=20)
+    assert refused.error.startswith(f"request '1': {why}")
+    assert "\n" not in refused.error
+    assert [(completion.id, completion.error) for completion in done] == [("0", None), ("2", None)]
 
 
 def test_after_a_run_and_one_that_is_left_early_pages_are_back_and_garbage_collection_is_as_before():
