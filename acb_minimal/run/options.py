@@ -56,8 +56,6 @@ TOLD = {
 class Options:
     """Settings that hold for a whole run. As text they are what a figure that was measured with them has to name.
 
-    What a Job says of grammar, sampling, pages, preempt, speculate and arrivals counts for more.
-
     Attributes:
         host_work: seconds of bookkeeping added to every step, while the batch is prepared: spent busily on a real
             machine, in virtual time on the simulated one.
@@ -68,11 +66,12 @@ class Options:
         gpus: that share the model.
         launching: seconds that launching a batch of decodes takes on the simulated GPU, kernel by kernel; None: what
             was measured for the model.
-        grammar: what the tokens of all requests are held to, by name (grammars.py).
+        grammar: what the tokens of all requests are held to: a Grammar, or its name (grammars.py).
         mask_work: seconds added to the writing of a batch's masks, as host_work is: for a grammar that takes longer.
         sampling: how the tokens of all requests are chosen; None: as the model's generation config says.
         pages: KV pages; None: as many as max_running of the longest request need.
-        preempt: what becomes of a request that gives way: "recompute" or "swap"; None: none ever does.
+        preempt: "recompute" or "swap": requests are given pages as they fill them, and this becomes of one that gives
+            way (preemption.py); None: they have all from the start.
         arrivals: when requests arrive; None: all are there from the start.
         mistake: that is made in sampling or with drafts, by name (mistakes.py); None: none.
         speculate: drafts in each decode; None: none, or as many as an engine that verifies them needs.

@@ -24,11 +24,8 @@ def compiled() -> Callable:
 
 
 class CompiledDraws(SamplingModel):
-    """A model that draws by the compiled function where it is on a GPU.
-
-    Attributes:
-        told: is told, on the device, by which settings and counts a batch is drawn. By default, nobody is.
-    """
+    """A model that draws by the compiled function where it is on a GPU. `told` hears, on the device, by which settings
+    and counts a batch is drawn; by default, nobody does."""
 
     told: Callable[[torch.Tensor, torch.Tensor], None] = staticmethod(lambda settings, counts: None)
 

@@ -78,11 +78,7 @@ class BatchDone(NamedTuple):
 
 class TimedScheduler(Scheduler):
     """A scheduler whose work is timed, and can be made to take longer: by `host_work` seconds in the step of a batch of
-    that number, for a host that has more bookkeeping to do than this one.
-
-    Attributes:
-        done: the batches whose tokens have come back, in order.
-    """
+    that number, for a host that has more bookkeeping to do than this one. It notes which batches are `done`."""
 
     def __init__(self, *args, device: Machine, host_work: Callable[[int], float] = lambda number: 0.0):
         super().__init__(*args)

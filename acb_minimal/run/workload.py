@@ -19,8 +19,10 @@ MOST_TOKENS = 65_536  # in a batch
 
 @dataclass(frozen=True)
 class Job:
-    """Prompts to serve, and how many of them at a time. Where grammar, sampling, pages, preempt, speculate or arrivals
-    is None, it is as the Options of the run say.
+    """Prompts to serve, and how many of them at a time.
+
+    `grammar`, `sampling`, `pages`, `preempt`, `speculate` and `arrivals` are as Options has them, and for None as the
+    Options of the run say. Of the first two there can also be one, or None, for each prompt.
 
     Attributes:
         prompts: text or token ids.
@@ -28,17 +30,10 @@ class Job:
         max_running: requests in a batch at most.
         max_batch_tokens: tokens in a batch at most.
         page_size: positions per KV page.
-        pages: KV pages.
-        preempt: "recompute" or "swap": requests are given pages as they fill them, and this becomes of one that gives
-            way (preemption.py).
-        berths: requests for whose pages there is host memory, with "swap"; by default a quarter of max_running.
+        berths: requests for whose pages there is host memory, where preempt is "swap"; by default a quarter of
+            max_running.
         ignore_stop: generate max_new_tokens for every prompt, whatever the model says.
-        grammar: what the tokens are held to: a name (run/grammars.py) or a Grammar for all prompts, or one or None for
-            each.
-        sampling: how tokens are chosen: for all prompts, or one or None for each.
-        speculate: drafts in each decode (speculation.py).
         stop: a text or several; an answer ends before the first of them.
-        arrivals: when requests arrive.
     """
 
     prompts: Sequence[str | Sequence[int]]
