@@ -41,75 +41,53 @@ PASSING = 0.05  # of the launches: so many make a thread one that launches
 LONG = 50_000  # ns: no kernel that is launched takes longer until it runs, and no GPU from one to the next
 
 
-@dataclass(frozen=True)
-class Launched:
-    """Kernels, or copies, of one GPU by start, and which call of which thread launched them. Times are nanoseconds,
-    int64 [work]; so are the others, unless they say otherwise.
+def launched(recording: Recording, rows: np.ndarray) -> np.recarray:
+    """Kernels, or copies, of one GPU by start, and which call of which thread launched them: a table with a row for
+    each. Times are nanoseconds.
 
-    Attributes:
-        row: in the recording.
-        start: on the GPU.
-        end: on the GPU.
-        call: row of the call that launched it; -1 if it is not in the trace.
-        called: when that began. If it is not known it is as late as can be: as the work starts, or by the next known
-            launch on its stream.
-        returned: when it ended; likewise.
-        thread: that made it; -1 if no thread is known.
-        first: whether it is the first of those that the call launched: a graph has many. bool [work].
-        batch: number of the batch, in a trace of ours; else -1.
-        running: how long kernels run in it: all of its time, but in a trace of ours. -1 if not known.
-        gaps: how long it is in kernel gaps inside; -1 if not known.
-        count: kernels in it; -1 if not known.
+        row               in the recording
+        start, end        on the GPU
+        call              row of the call that launched it; -1 if it is not in the trace
+        known             whether it is
+        called, returned  when that call began and ended; if it is not known as late as can be: as the work starts, or
+                          by the next known launch on its stream
+        thread            that made the call; -1 if no thread is known
+        first             whether it is the first of those that the call launched: a graph has many
+        batch             number of the batch, in a trace of ours; else -1
+        running           how long kernels run in it: all of its time, but in a trace of ours. -1 if not known
+        gaps              how long it is in kernel gaps inside; -1 if not known
+        count             kernels in it; -1 if not known
     """
-
-    row: np.ndarray
-    start: np.ndarray
-    end: np.ndarray
-    call: np.ndarray
-    called: np.ndarray
-    returned: np.ndarray
-    thread: np.ndarray
-    first: np.ndarray
-    batch: np.ndarray
-    running: np.ndarray
-    gaps: np.ndarray
-    count: np.ndarray
-
-    @classmethod
-    def of(cls, recording: Recording, rows: np.ndarray) -> "Launched":
-        """Of rows of one GPU."""
-        rows = rows[np.argsort(recording.start[rows], kind="stable")]
-        start, end, call = recording.start[rows], recording.end[rows], recording.call_of(rows)
-        known, streams, numbers = call >= 0, recording.stream[rows], recording.correlation[rows]
-        # No call is later than what it launched; but two clocks differ, and two processes may use one correlation id.
-        called = np.where(known, np.minimum(recording.start[call], start), start)
-        returned = np.where(known, recording.end[call], start)
-        thread = np.where(known, recording.thread[call], -1)
-        if known.any():
-            thread[~known] = np.bincount(thread[known]).argmax()
-        for stream in np.unique(streams[~known]):
-            at = np.flatnonzero(streams == stream)
-            latest = np.minimum.accumulate(called[at][::-1])[::-1]  # a stream runs in the order of launching
-            for times in (called, returned):
-                times[at] = np.where(known[at], times[at], latest)
-        first = numbers == 0
-        first[np.unique(numbers, return_index=True)[1]] = True
-        batch, running, gaps, count = np.full(len(rows), -1), end - start, np.zeros_like(start), np.ones_like(rows)
-        for index in np.flatnonzero(np.isin(rows, list(recording.told))).tolist():
-            args, seconds = recording.told[rows[index]], int(running[index]) / 1e9
-            graph = known[index] and "Graph" in recording.text(call[index])
-            batch[index], count[index] = args["batch"], args.get("kernel_count", -1)
-            running[index] = gaps[index] = -1
-            if "kernels" in args:
-                times = (None if us is None else us / 1e6 for us in (args["kernels"], args.get("kernel_gaps")))
-                parts = inside(seconds, *times, args.get("kernel_count"), graph)
-                running[index], gaps[index] = (round(1e9 * part) for part in parts)
-        return cls(rows, start, end, call, called, returned, thread, first, batch, running, gaps, count)
-
-    @property
-    def known(self) -> np.ndarray:
-        """Whether the call is in the trace. bool [work]."""
-        return self.call >= 0
+    rows = rows[np.argsort(recording.start[rows], kind="stable")]
+    start, end, call = recording.start[rows], recording.end[rows], recording.call_of(rows)
+    known, streams, numbers = call >= 0, recording.stream[rows], recording.correlation[rows]
+    # No call is later than what it launched; but two clocks differ, and two processes may use one correlation id.
+    called = np.where(known, np.minimum(recording.start[call], start), start)
+    returned = np.where(known, recording.end[call], start)
+    thread = np.where(known, recording.thread[call], -1)
+    if known.any():
+        thread[~known] = np.bincount(thread[known]).argmax()
+    for stream in np.unique(streams[~known]):
+        at = np.flatnonzero(streams == stream)
+        latest = np.minimum.accumulate(called[at][::-1])[::-1]  # a stream runs in the order of launching
+        for times in (called, returned):
+            times[at] = np.where(known[at], times[at], latest)
+    first = numbers == 0
+    first[np.unique(numbers, return_index=True)[1]] = True
+    batch, running, gaps, count = np.full(len(rows), -1), end - start, np.zeros_like(start), np.ones_like(rows)
+    table = {"row": rows, "start": start, "end": end, "call": call, "known": known, "called": called,
+             "returned": returned, "thread": thread, "first": first, "batch": batch, "running": running, "gaps": gaps,
+             "count": count}  # fmt: skip
+    for index in np.flatnonzero(np.isin(rows, list(recording.told))).tolist():
+        args, seconds = recording.told[rows[index]], int(running[index]) / 1e9
+        graph = known[index] and "Graph" in recording.text(call[index])
+        batch[index], count[index] = args["batch"], args.get("kernel_count", -1)
+        running[index] = gaps[index] = -1
+        if "kernels" in args:
+            times = (us and us / 1e6 for us in (args["kernels"], args.get("kernel_gaps")))
+            parts = inside(seconds, *times, args.get("kernel_count"), graph)
+            running[index], gaps[index] = (round(1e9 * part) for part in parts)
+    return np.rec.fromarrays(list(table.values()), names=list(table))
 
 
 class Idle(NamedTuple):
@@ -126,16 +104,15 @@ class Gpu:
     Attributes:
         name: in the trace.
         recording: all that is in the trace.
-        work: what keeps it busy.
-        downloads: copies to the host.
-        uploads: copies from the host.
+        work: what keeps it busy, see `launched`.
+        downloads, uploads: copies to the host and from it, likewise.
     """
 
     name: str
     recording: Recording
-    work: Launched
-    downloads: Launched
-    uploads: Launched
+    work: np.recarray
+    downloads: np.recarray
+    uploads: np.recarray
 
     @property
     def numbered(self) -> bool:
@@ -258,7 +235,7 @@ def gpus(recording: Recording, begin: float = 0.0, end: float = float("inf")) ->
     names = {f"GPU {each.get('id')}": each.get("name") for each in known if isinstance(each, dict)}
     found = []
     for number, name in sorted(enumerate(recording.gpus), key=lambda item: (len(item[1]), item[1])):
-        work, *copies = (Launched.of(recording, each[recording.gpu[each] == number]) for each in rows)
+        work, *copies = (launched(recording, each[recording.gpu[each] == number]) for each in rows)
         if len(work.row):
             only = len(recording.gpus) == 1 and names.get(name)  # the header may have the name of a trace's only GPU
             found.append(Gpu(only or name, recording, work, *copies))

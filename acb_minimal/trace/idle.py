@@ -22,8 +22,7 @@ from .steps import Typical, typical_decodes
 from .torch_profiler import CALLS, DEVICE, HOST, Recording
 
 LONGEST = 5  # gaps that are shown where there is no verdict
-OTHERS = {"mtia": "MTIA", "xpu": "XPU", "hpu": "HPU", "privateuse1": "PrivateUse1"}  # what begins their categories
-OLD = {"Kernel", "Memcpy", "Runtime", "Operator"}  # categories of torch up to 1.10
+OTHERS = ("mtia", "xpu", "hpu", "privateuse1")  # what categories of other devices begin with
 
 
 class Report:
@@ -34,11 +33,8 @@ class Report:
         name: of the GPU, in the trace.
         kernels: how many there are, memsets and copies within devices included; launches, in a trace of ours.
         window: seconds from the start of its first work to the end of its last.
-        bubbles: gaps between batches.
-        launch_gaps: gaps inside batches; None if the trace cannot tell.
-        kernel_gaps: gaps between kernels that were queued; likewise.
-        copies: gaps in which what was launched waits for a copy.
-        stalls: gaps in which what was launched waits for something that is not in the trace.
+        bubbles, launch_gaps, kernel_gaps, copies, stalls: gaps, by what they are (gaps.py); None if the trace cannot
+            tell.
         kernel_seconds: with any kernel running; with a batch on the GPU, where the trace cannot tell.
         talk: seconds in which a kernel talks to other GPUs, and of that without another kernel.
         graphs: how many are launched.
@@ -75,11 +71,6 @@ class Report:
         self.chosen, self.about = _typical_steps(self.found)
         self.typical = Typical.of(self.chosen) if len(self.chosen) else None
         self.covered = int(self.chosen.length.sum()) / 1e9 / self.window if self.window else 0.0
-
-    @property
-    def busy(self) -> float:
-        """Share of the window, 0 to 1."""
-        return self.kernel_seconds / self.window if self.window else 1.0
 
     @cached_property
     def least(self) -> float:
@@ -169,13 +160,11 @@ def read(path: Path, progress: Callable[[float], None] = lambda share: None) -> 
     except InputError as error:
         raise InputError(str(error) if name in str(error) else f"{name}: {error}") from error
     recording.header.update(header)
-    others = [OTHERS[begin] for begin in OTHERS for each in recording.other if each.startswith(begin)]
+    others = [begin for begin in OTHERS for each in recording.other if each.startswith(begin)]
     if others and not len(recording.rows(*CALLS)):
-        raise InputError(f"{name} was recorded on {others[0]}: only traces of CUDA and ROCm can be read")
+        raise InputError(f"{name} was recorded on {others[0].upper()}: only traces of CUDA and ROCm can be read")
     if len(recording.rows(*DEVICE)):
         return recording
-    if recording.other & OLD:
-        raise InputError(f"{name} is as torch up to 1.10 wrote traces: record it with a newer one")
     if len(recording.rows(*HOST)):
         raise InputError(f"{name} has no GPU activity: was it recorded without ProfilerActivity.CUDA?")
     raise InputError(f"there is no trace of a GPU in {name}: looked for events of category {', '.join(DEVICE)}")

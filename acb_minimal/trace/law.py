@@ -104,7 +104,7 @@ class Law:
 
     @property
     def asynchronous(self) -> float:
-        """Seconds of a step of an asynchronous one."""
+        """Of an asynchronous one."""
         return max(self.on_gpu, self.launching + self.host)
 
     @property

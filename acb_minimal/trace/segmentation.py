@@ -53,7 +53,7 @@ def segments(recording: Recording, work, downloads) -> Segments:
     """Of any other.
 
     Args:
-        work: of one GPU (see gaps.Launched).
+        work: of one GPU (see gaps.launched).
         downloads: copies to the host, likewise.
     """
     order = np.argsort(work.called, kind="stable")

@@ -41,11 +41,8 @@ class Span:
 
     Attributes:
         lane: who did it.
-        name: on the CPU schedule, write, fill, masks, upload, forward, logits, sample, carry_over, replay, download,
-            swap_out, swap_in, wait or update; on the device upload, forward, logits, sample, carry_over, replay,
-            download, swap_out or swap_in.
-        start: seconds.
-        end: seconds.
+        name: on the CPU schedule, write, fill, masks, wait, update, or what is launched; on the device what runs: of
+            LAUNCHES, COPIES or SWAPS.
         batch_number: number of the batch, from 0; None for a wait, which may be for anything, and for a swap.
         slot: the slot's letter; None if no slot is involved.
         launched: when the host launched it, of what a device did.
@@ -183,9 +180,9 @@ class Trace:
 
     def chrome(self) -> dict:
         """The trace in Chrome's format, in the categories of torch's profiler, for Perfetto and all that read these."""
-        named = [(HOST, 0, "process", "host"), (GPU, 0, "process", self.device)]
-        named += [(HOST, 1, "thread", "CPU"), *((GPU, LANES.index(lane), "thread", lane) for lane in LANES[1:])]
-        events = [
+        named = [(HOST, 0, "process", "host"), (GPU, 0, "process", self.device), (HOST, 1, "thread", "CPU")]
+        named += [(GPU, LANES.index(lane), "thread", lane) for lane in LANES[1:]]
+        names = [
             {"ph": "M", "name": f"{what}_name", "pid": pid, "tid": tid, "args": {"name": name}}
             for pid, tid, what, name in named
         ]
@@ -193,53 +190,51 @@ class Trace:
             "displayTimeUnit": "ms",
             "deviceProperties": [{"id": 0, "name": self.device}],
             "otherData": {"device": self.device},
-            "traceEvents": events + sorted(self.events(), key=lambda event: event["ts"]),
+            "traceEvents": names + sorted(self.events(), key=lambda event: event["ts"]),
         }
         return header if self.rank is None else header | {"distributedInfo": {"rank": self.rank}}
 
     def events(self) -> Iterator[dict]:
         """Its spans as events: annotations on the CPU, with the calls of CUDA's in them, kernels and copies."""
-        zero = min((span.start for span in self.spans), default=0.0)
-        cpu = self.lane("CPU")
+        zero, cpu = min((span.start for span in self.spans), default=0.0), self.lane("CPU")
+        calls = {(edge, span.name): (span.start, span.end) for span in cpu for edge in (span.end, span.start)}
 
         def us(seconds: float) -> float:
             return round(1e6 * (seconds - zero), 3)  # whole nanoseconds, so that what ends as something starts does so
 
-        calls = {(edge, span.name): span for span in cpu for edge in (span.end, span.start)}
-
-        def event(category: str, name: str, start: float, end: float, pid: int, tid: int, args: dict) -> dict:
+        def event(category: str, name: str, start: float, end: float, pid: int, tid: int, **args) -> dict:
             time = {"ts": us(start), "dur": round(us(end) - us(start), 3)}
             args = {name: value for name, value in args.items() if value is not None}
             return {"ph": "X", "cat": category, "name": name, "pid": pid, "tid": tid, **time, "args": args}
 
         for span in cpu:
-            args = {"batch": span.batch_number, "slot": span.slot}
-            yield event("user_annotation", span.name, span.start, span.end, HOST, 1, args)
+            times = span.start, span.end, HOST, 1
+            yield event("user_annotation", span.name, *times, batch=span.batch_number, slot=span.slot)
             if span.name == "wait":
-                yield event("cuda_runtime", CALLS["wait"], span.start, span.end, HOST, 1, {})
-        on_device = (span for span in self.spans if span.lane != "CPU")
-        for number, span in enumerate(on_device, start=1):
-            stream, launch = LANES.index(span.lane), {"correlation": number}
+                yield event("cuda_runtime", CALLS["wait"], *times)
+        for number, span in enumerate((span for span in self.spans if span.lane != "CPU"), start=1):
+            stream = LANES.index(span.lane)
             if span.launched is not None:
-                call = calls.get((span.launched, span.name))
-                start, end = (call.start, call.end) if call else (span.launched, span.launched)
-                yield event("cuda_runtime", CALLS.get(span.name, "cudaLaunchKernel"), start, end, HOST, 1, launch)
+                call = calls.get((span.launched, span.name), (span.launched, span.launched))
+                yield event(
+                    "cuda_runtime", CALLS.get(span.name, "cudaLaunchKernel"), *call, HOST, 1, correlation=number
+                )
                 arrow = {"cat": "ac2g", "name": "ac2g", "id": number}
-                yield {"ph": "s", **arrow, "pid": HOST, "tid": 1, "ts": us(start)}
+                yield {"ph": "s", **arrow, "pid": HOST, "tid": 1, "ts": us(call[0])}
                 yield {"ph": "f", "bp": "e", **arrow, "pid": GPU, "tid": stream, "ts": us(span.start)}
-            args = launch | {"device": 0, "stream": stream, "batch": span.batch_number, "slot": span.slot}
-            if span.lane in MEMCPY:
-                args["what"] = span.name
-                yield event("gpu_memcpy", MEMCPY[span.lane], span.start, span.end, GPU, stream, args)
-                continue
-            args |= {
-                "rows": self.rows.get(span.batch_number),
-                "decodes": None if self.prompts is None else span.batch_number not in self.prompts,
-                "kernels": None if span.kernels is None else 1e6 * span.kernels,
-                "kernel_gaps": None if span.kernel_gaps is None else 1e6 * span.kernel_gaps,
-                "kernel_count": span.kernel_count,
-            }
-            yield event("kernel", span.name, span.start, span.end, GPU, stream, args)
+            args = {"correlation": number, "device": 0, "stream": stream, "batch": span.batch_number, "slot": span.slot}
+            if span.lane == "compute":
+                args |= {
+                    "rows": self.rows.get(span.batch_number),
+                    "decodes": None if self.prompts is None else span.batch_number not in self.prompts,
+                    "kernels": span.kernels and 1e6 * span.kernels,
+                    "kernel_gaps": span.kernel_gaps and 1e6 * span.kernel_gaps,
+                    "kernel_count": span.kernel_count,
+                }
+                what = "kernel", span.name
+            else:
+                args["what"], what = span.name, ("gpu_memcpy", MEMCPY[span.lane])
+            yield event(*what, span.start, span.end, GPU, stream, **args)
 
     @classmethod
     def of_chrome(cls, chrome: dict) -> "Trace":
@@ -248,24 +243,18 @@ class Trace:
         events = [event for event in chrome["traceEvents"] if event["ph"] == "X"]
         calls = {event["args"].get("correlation"): event["ts"] for event in events if event["cat"] == "cuda_runtime"}
         lanes = {"user_annotation": "CPU", "kernel": "compute"} | {name: lane for lane, name in MEMCPY.items()}
-        known, prompts = False, set()
+        decodes = {}
         for event in events:
-            if event["cat"] == "cuda_runtime":
-                continue
-            args, start = event["args"], 1e-6 * event["ts"]
-            number, launched = args.get("batch"), calls.get(args.get("correlation", -1))
-            kernels, gaps = args.get("kernels"), args.get("kernel_gaps")
-            if "rows" in args:
-                trace.rows[number] = args["rows"]
-            known |= "decodes" in args
-            prompts |= {number} if args.get("decodes") is False else set()
-            trace.add(
-                lanes.get(event["cat"]) or lanes[event["name"]], args.get("what", event["name"]),
-                start, start + 1e-6 * event["dur"], number, args.get("slot"),
-                None if launched is None else 1e-6 * launched, None if kernels is None else 1e-6 * kernels,
-                None if gaps is None else 1e-6 * gaps, args.get("kernel_count"),
-            )  # fmt: skip
-        trace.prompts = frozenset(prompts) if known else None
+            if event["cat"] != "cuda_runtime":
+                args, start = event["args"], 1e-6 * event["ts"]
+                times = calls.get(args.get("correlation", -1)), args.get("kernels"), args.get("kernel_gaps")
+                times = (us and 1e-6 * us for us in times)
+                lane = lanes.get(event["cat"]) or lanes[event["name"]]
+                place = start, start + 1e-6 * event["dur"], args.get("batch"), args.get("slot")
+                trace.add(lane, args.get("what", event["name"]), *place, *times, args.get("kernel_count"))
+                for known, name in ((trace.rows, "rows"), (decodes, "decodes")):
+                    known |= {args["batch"]: args[name]} if name in args else {}
+        trace.prompts = frozenset(number for number, alone in decodes.items() if not alone) if decodes else None
         return trace
 
     def save_chrome(self, path: Path, **facts: str) -> None:

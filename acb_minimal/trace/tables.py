@@ -62,7 +62,8 @@ def _whole(report: Report, name: str) -> Table:
 
 
 def _longest(report: Report) -> Table:
-    made = table("The longest gaps", "at", "length", "the GPU", "the host, most of the time", left=0, wraps=True)
+    heads = "at", "length", "the GPU", "the host, most of the time"
+    made = table("The longest gaps", *heads, left=0, wraps=True)
     made.columns[2].justify = "left"
     for begin, length, host, gpu in report.longest:
         made.add_row(f"{begin:.6f} s", duration(length), gpu, Text(host))

@@ -41,8 +41,7 @@ class Recording:
         gpus: what the different GPUs are called.
         category: index into CATEGORIES. int8 [events].
         name: index into `names`. int32 [events].
-        start: nanoseconds from `zero`, so that parts add up exactly. int64 [events].
-        end: likewise.
+        start, end: nanoseconds from `zero`, so that parts add up exactly. int64 [events].
         thread: index into `threads`. int32 [events].
         correlation: what a call has in common with what it launched; 0 if not known. int64 [events].
         gpu: index into `gpus`, -1 for what the host did. int16 [events].

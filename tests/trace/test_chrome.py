@@ -139,7 +139,6 @@ def test_a_bad_event_is_named_with_its_file_and_its_number(tmp_path, change, say
     [
         (("mtia_ccp_events", "mtia_runtime"), "was recorded on MTIA"),
         (("kernel", "xpu_runtime"), "was recorded on XPU"),
-        (("Kernel", "Runtime"), "as torch up to 1.10 wrote traces"),
     ],
 )
 def test_traces_that_are_not_of_cuda_are_named(tmp_path, categories, says):

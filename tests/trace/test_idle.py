@@ -68,7 +68,7 @@ def test_a_trace_of_ours_without_kernel_times_does_not_show_launch_gaps():
     report = of_ours(made())
     assert (report.launch_gaps, report.kernel_gaps, report.typical.parts) == (None, None, None)
     assert (report.bubbles.count, report.bubbles.seconds) == (5, pytest.approx(10.0))
-    assert report.busy == pytest.approx(made().active())
+    assert report.kernel_seconds / report.window == pytest.approx(made().active())
     doing = {each.name: each.seconds for each in report.doing}
     expected = {"schedule": 1.5, NOTHING: 0.4, "cudaLaunchKernel": 0.1}
     assert doing == {name: pytest.approx(seconds) for name, seconds in expected.items()}
