@@ -35,9 +35,6 @@ SAMPLE = 8  # batches that run under the profiler, unless told otherwise
 class Method:
     """How chapters are measured on a GPU; the simulator needs one run, and no profiler.
 
-    Raises:
-        InputError: the number of runs is not odd, or there are no batches to profile.
-
     Attributes:
         runs: of each at full speed, an odd number; the one whose decode step is their median is kept.
         kernels: whether to run once more under torch's profiler.
@@ -57,12 +54,9 @@ class Method:
 
 @dataclass(frozen=True)
 class Run:
-    """A run at full speed.
+    """A run at full speed: what it ran on, what was set, and what became of it.
 
     Attributes:
-        device: what it ran on.
-        options: what is set.
-        metrics: of all of it.
         trace: of all of it; in a Profile it knows what kernels take in the batches that ran under torch's profiler.
         done: its batches.
         completions: in the order of the prompts.
@@ -106,16 +100,16 @@ class Profile(Run):
 
     @property
     def breakdown(self) -> Breakdown | None:
-        """Where the time of a typical decode goes; None if that is not known."""
+        """Of a typical decode; None if that is not known."""
         return self.typical and self.typical.parts
 
     def shown(self, count: int) -> tuple[int, int]:
         """The first and the last of a few batches worth a look: those whose kernel times are known, else the middle."""
         known = {span.batch_number for span in self.trace.lane("compute") if span.kernels is not None}
         first, last = self.trace.middle(count)
-        if known and not known.issuperset(range(first, last + 1)):
-            first, last = min(known), min(min(known) + count - 1, max(known))
-        return first, last
+        if not known or known.issuperset(range(first, last + 1)):
+            return first, last
+        return min(known), min(min(known) + count - 1, max(known))
 
 
 def profile(
@@ -126,7 +120,7 @@ def profile(
     options: Options | None = None,
     method: Method | None = None,
 ) -> Profile:
-    """Runs a workload through one chapter and says where the time of its steps went. See `compare`."""
+    """`compare` of one chapter."""
     (only,) = compare(workload, device, [chapter], checkpoint, options, method=method)
     return only
 
@@ -161,28 +155,27 @@ def compare(
     served = [(each, []) for each in named or chapter_paths().values()]
     first: Profile | None = None
 
-    def run(chapter: Path | type, number: int) -> Run:
-        which = f"{_called(chapter)}, run {number} of {method.runs}:" if method.runs > 1 else _called(chapter)
-        return serve(workload, chapter, device, checkpoint, options, lambda text: progress(f"{which} {text}"))
+    def run(chapter: Path | type, runs: list[Run]) -> None:
+        number = f", run {len(runs) + 1} of {method.runs}:" if method.runs > 1 else ""
+        told = lambda text: progress(f"{_called(chapter)}{number} {text}")  # noqa: E731
+        runs.append(serve(workload, chapter, device, checkpoint, options, told))
 
     for chapter, runs in served:
-        runs.append(run(chapter, 1))
-        options, kind = runs[0].options, runs[0].device.kind
-        if kind == "sim":  # whose second run would be as its first, and which has nothing to profile
-            done = look_into(runs, workload, chapter, checkpoint, method, None, first)
+        run(chapter, runs)
+        options, simulated = runs[0].options, runs[0].device.kind == "sim"
+        if simulated:  # whose second run would be as its first, and which has nothing to profile
+            yield (done := look_into(runs, workload, chapter, checkpoint, method, None, first))
             first = first or done
-            yield done
-    if kind == "sim":
+    if simulated:
         return
     for chapter, runs in served * (method.runs - 1):  # in turns: a machine that becomes slower does so for all
-        runs.append(run(chapter, len(runs) + 1))
+        run(chapter, runs)
     with apart() if method.kernels else nullcontext() as process:  # not there while anything runs at full speed
         for chapter, runs in served:
             if method.kernels:
                 progress(f"{_called(chapter)} under torch's profiler")
-            done = look_into(runs, workload, chapter, checkpoint, method, process, first)
+            yield (done := look_into(runs, workload, chapter, checkpoint, method, process, first))
             first = first or done
-            yield done
 
 
 def serve(
@@ -219,10 +212,6 @@ def look_into(
 
     Args:
         runs: of the chapter, at full speed; as many as the method says.
-        workload: that they served.
-        chapter: that served it.
-        checkpoint: that served it.
-        method: as `compare` takes it.
         process: to profile in; None to do without.
         first: what to compare it with; None for itself.
     """
@@ -251,15 +240,8 @@ def look_into(
 
 
 def entry(workload: Workload, profiles: Sequence[Profile]) -> dict:
-    """What to store of a comparison: all of its figures, the machine, the date and the command.
-
-    Args:
-        workload: that all of them served.
-        profiles: of one run, at least one.
-
-    Returns:
-        A JSON object that has the keys of metrics.COMPARISON.
-    """
+    """What to store of a comparison, at least one profile: all of its figures, the machine, the date and the command. A
+    JSON object that has the keys of metrics.COMPARISON."""
     chapters = [
         {
             "chapter": done.chapter,

@@ -48,11 +48,8 @@ class Enough(Exception):
 class ProfiledDevice(TracedCudaDevice):
     """A CUDA GPU on which some batches run under torch's profiler; then Enough is raised.
 
-    Launches have names in what the profiler writes, by what they launch and for which batch.
-
-    Attributes:
-        batches: their numbers.
-        profiler: torch's; to be entered around the run.
+    Launches have names in what the profiler writes, by what they launch and for which batch. The profiler is to be
+    entered around the run.
     """
 
     def __init__(self, batches: range, file: Path):
@@ -143,14 +140,11 @@ def sample(done: Sequence[BatchDone], count: int) -> range:
 
 
 def with_kernels(trace: Trace, kernel_trace: str) -> Trace:
-    """The trace of a run, told what kernels take in some batches: how long they run, and the GPU's time between them.
+    """The trace of a run at full speed, told what kernels take in some batches by that of another, under torch's
+    profiler: how long they run, and the GPU's time between them.
 
     A graph's kernels are queued all at once, so that is what is left of the graph's time, and not what torch's profiler
     saw, which lengthens it.
-
-    Args:
-        trace: of a run at full speed.
-        kernel_trace: of another, under torch's profiler.
     """
     recording = Recording.of(json.loads(kernel_trace)["traceEvents"])
     runs, (gpu,) = kernel_runs(recording), gpus(recording)
@@ -172,34 +166,24 @@ def apart() -> ProcessPoolExecutor:
 
 
 def profiled(
-    workload: Workload,
-    chapter: Path | type,
-    batches: range,
-    options: Options,
-    ranks: Ranks | None,
-    process: Executor,
+    workload: Workload, chapter: Path | type, batches: range, options: Options, ranks: Ranks | None, process: Executor
 ) -> str:
-    """Runs the workload on the GPU again, in another process.
+    """Runs the workload on the GPU again, in another process, and returns what the profiler writes about some of its
+    batches: JSON in Chrome's format.
 
     Args:
-        workload: what to serve.
         chapter: a file, or a class whose text is in linecache.
-        batches: numbers of those that are to run under torch's profiler.
-        options: what is set.
         ranks: those that share the model; all of them do this, and see what runs on their own GPU. They meet anew each
             time, so they have a process for this run alone.
         process: what `apart` gives.
-
-    Returns:
-        What the profiler writes about them, in Chrome's format, as JSON.
     """
     torch.cuda.empty_cache()  # the other process needs room for the model and the KV cache
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "trace.json")
         if isinstance(chapter, type):
-            text = "".join(linecache.getlines(chapter.run.__code__.co_filename))
+            lines = linecache.getlines(chapter.run.__code__.co_filename)
             chapter = Path(folder, "engine.py")
-            chapter.write_text(text)
+            chapter.write_text("".join(lines))
         with apart() if ranks else nullcontext(process) as used:
             meeting = ranks and ranks.again()
             used.submit(_profile, workload, str(chapter), options, meeting, batches, file).result()
@@ -207,12 +191,7 @@ def profiled(
 
 
 def _profile(
-    workload: Workload,
-    chapter: str,
-    options: Options,
-    ranks: Ranks | None,
-    batches: range,
-    file: Path,
+    workload: Workload, chapter: str, options: Options, ranks: Ranks | None, batches: range, file: Path
 ) -> None:
     if ranks:
         ranks.join("cuda")

@@ -52,10 +52,8 @@ class Latency:
     """The latencies of a run.
 
     Attributes:
-        ttft: of all requests that finished; None if none did.
-        tpot: of those with more than one token; None if there are none.
-        itl: likewise.
-        e2el: of all requests that finished; None if none did.
+        ttft, e2el: of all requests that finished; None if none did.
+        tpot, itl: of those with more than one token; None if there are none.
         finished: requests, without those that were cancelled.
         requests_per_second: those that finished, over the time from the start of the run to the last token.
         tokens_per_second: theirs, likewise.
@@ -75,13 +73,8 @@ class Latency:
 
     @classmethod
     def of(cls, lives: Iterable[Life], started: float, limits: Mapping[str, float] | None = None) -> "Latency":
-        """The latencies of requests.
-
-        Args:
-            lives: theirs.
-            started: when the run did, in seconds on the same clock.
-            limits: for goodput: seconds for "ttft" and "tpot".
-        """
+        """Of requests with these lives in a run that started then, in seconds on the same clock. The limits are
+        those of goodput: seconds for "ttft" and "tpot"."""
         lives, limits = list(lives), limits or {}
         done = [life for life in lives if life.tokens and not life.cancelled]
         own = [
@@ -113,9 +106,8 @@ class Latency:
 
 
 def of_session(session: Session) -> Latency | None:
-    """The latencies of a session that has been served to its end; None if its requests did not arrive over time."""
-    asked = session.arrivals
-    if asked is None:
+    """Of a session that has been served to its end; None if its requests did not arrive over time."""
+    if (asked := session.arrivals) is None:
         return None
     limits = {name: limit for name, limit in (("ttft", asked.ttft), ("tpot", asked.tpot)) if limit is not None}
     return Latency.of(session.scheduler.lives.values(), session.started, limits)
@@ -142,10 +134,8 @@ def table(latency: dict) -> Table:
 def tables(entry: dict) -> list[Table]:
     """The latencies of a comparison of chapters side by side, if it has such: two narrow tables."""
     rows = {row["chapter"]: row["latency"] for row in entry["chapters"] if row.get("latency")}
-    if not rows:
-        return []
-    first = next(iter(rows.values()))
-    return [_beside(rows, ("ttft", "tpot")), _beside(rows, ("itl", "e2el"), first)]
+    first = next(iter(rows.values()), None)
+    return [_beside(rows, ("ttft", "tpot")), _beside(rows, ("itl", "e2el"), first)] if rows else []
 
 
 def _beside(rows: dict[str, dict], measures: tuple[str, ...], first: dict | None = None) -> Table:

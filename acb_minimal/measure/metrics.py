@@ -21,12 +21,9 @@ from ..trace.steps import typical_decodes
 
 @dataclass(frozen=True)
 class Metrics:
-    """The figures of one run.
+    """The figures of one run, of all its requests together.
 
     Attributes:
-        requests: how many were served.
-        prompt_tokens: of all of them.
-        new_tokens: of all of them.
         seconds: from the first batch being scheduled to the last one's tokens being on the host.
         steps: batches.
         tokens_per_second: new tokens over `seconds`.
@@ -94,12 +91,9 @@ def command() -> str:
 
 
 def save(path: Path, name: str, entry: dict, keys: Collection[str] = COMPARISON) -> None:
-    """Writes an entry to a file that may hold others of its kind.
+    """Writes an entry as JSON to a file that may hold others of its kind; one of that name is replaced.
 
     Args:
-        path: the file.
-        name: of the entry; one of that name is replaced.
-        entry: what to store as JSON; it has all of `keys`.
         keys: what every entry of the file has.
 
     Raises:

@@ -125,7 +125,7 @@ def stored_breakdown(parts: dict) -> Breakdown:
 
 
 def steps(entry: dict) -> dict[str, float]:
-    """Seconds of a decode step of each chapter of a comparison that has such."""
+    """Seconds of a decode step of each chapter that has such."""
     made, found = breakdowns(entry), {}
     for row in entry["chapters"]:
         chapter, by_host = row["chapter"], row["figures"]["ms_per_decode_step"]
@@ -140,14 +140,8 @@ def parts_in_ms(parts: Breakdown) -> list[str]:
 
 
 def bar(name: str, parts: Breakdown, longest: float, speedup: float | None = None) -> Text:
-    """A decode step as a line of a terminal: its parts to scale, and the whole in ms.
-
-    Args:
-        name: what to write before it.
-        parts: the step.
-        longest: seconds that fill BAR characters.
-        speedup: to write behind it.
-    """
+    """A decode step as a line of a terminal: its name, its parts to scale (`longest` seconds fill BAR characters), the
+    whole in ms, and a speedup."""
     line, drawn, until = Text(f"{name:<15} "), 0, 0.0
     for part, (sign, style) in SIGNS.items():
         until += max(getattr(parts, part), 0.0)
