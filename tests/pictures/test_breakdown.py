@@ -5,7 +5,6 @@ from matplotlib.patches import Rectangle
 from pictures.drawn import bars, both_themes, check_texts, ends, overlap, placed
 from pictures.samples import ROWS
 
-from acb_minimal.errors import InputError
 from acb_minimal.pictures.breakdown import breakdown
 from acb_minimal.pictures.theme import DARK, LIGHT
 from acb_minimal.trace.law import PARTS
@@ -52,8 +51,3 @@ def test_the_parts_differ_without_colour():
         assert len({style[part].get("hatch") for part in NAMES}) == 4
     hatches = {bar.get_gid(): bar.get_hatch() for bar in bars(breakdown(ROWS))}
     assert hatches["ch1_sync launch gaps"] == LIGHT.styles()["launch gaps"]["hatch"]
-
-
-def test_a_breakdown_of_nothing_is_refused():
-    with pytest.raises(InputError, match="there is no breakdown to draw: it needs at least one row"):
-        breakdown({})

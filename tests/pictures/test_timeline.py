@@ -105,15 +105,6 @@ def test_the_texts_of_a_timeline_can_be_read(run):
     check_texts(timeline(kernels_unknown(run), 2, 5))
 
 
-def test_what_a_bar_is_stands_in_it_or_beside_it(run):
-    found = written(timeline(made(), 0, 2))
-    assert {"forward 0 A", "forward 1 B", "wait"} <= set(found)
-    assert found.count("0 A") == 3  # compute, and beside both copies
-    number = max(run.batches()) - 3
-    letters = {span.slot for span in run.spans if span.batch_number == number} - {None}
-    assert any(f"{number} {letter}" in text for letter in letters for text in written(timeline(run, number, number)))
-
-
 def test_where_there_is_no_room_for_a_text_there_is_none():
     trace = Trace("crowded")
     for number in range(80):

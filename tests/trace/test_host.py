@@ -1,12 +1,9 @@
 """What the host did while the GPU waited."""
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from tape import Tape, sync, us
 
-from acb_minimal.trace.host import NOTHING, innermost
+from acb_minimal.trace.host import NOTHING
 
 
 @pytest.mark.parametrize("backwards", [False, True])
@@ -50,16 +47,3 @@ def test_batches_are_not_told_apart_by_the_numbers_in_their_annotations():
     for number, event in enumerate(tape.events):
         event["name"] = event["name"].replace("schedule", f"schedule batch {number}")
     assert tape.report().doing[0].name == "schedule batch "
-
-
-@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 30)), min_size=1, max_size=12))
-def test_every_moment_with_an_event_is_one_events(events):
-    events.sort(key=lambda event: (event[0], -event[1]))
-    start = np.array([begin for begin, _ in events])
-    end = start + np.array([length for _, length in events])
-    none = np.zeros(len(events), dtype=bool)
-    begins, stops, inner, _ = innermost(start, end, none, none)
-    moments = [moment for a, b in zip(begins, stops, strict=True) for moment in range(a, b)]
-    assert len(moments) == len(set(moments))
-    assert set(moments) == {moment for a, b in zip(start, end, strict=True) for moment in range(a, b)}
-    assert all(start[event] <= a and b <= end[event] for a, b, event in zip(begins, stops, inner, strict=True))

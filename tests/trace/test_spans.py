@@ -32,30 +32,15 @@ def made() -> Trace:
 
 
 def test_a_bubble_is_the_time_between_two_batches_and_not_the_gap_inside_one():
-    assert made().batches() == {0: (1.5, 5.0), 1: (7.0, 11.0)}
+    assert made().batches() == {0: (1.5, 5.0), 1: (7.0, 11.0)}  # to the end of its last span
     assert made().bubbles() == {1: 2.0}
     assert made().active() == pytest.approx(1 - 2.0 / 9.5)
-
-
-def test_a_batch_lasts_until_its_last_span_ends():
-    trace = Trace()
-    trace.add("compute", "forward", 1.0, 5.0, 0)
-    trace.add("compute", "carry_over", 2.0, 3.0, 0)
-    assert trace.batches() == {0: (1.0, 5.0)}
 
 
 def test_steps_add_up_host_work_by_name():
     first, second = made().steps()
     assert first == {"batch": 0, "compute": 3.5, "bubble": 0.0, "schedule": 1.0, "forward": 1.0}
     assert second == {"batch": 1, "compute": 4.0, "bubble": 2.0, "schedule": 1.5}
-
-
-def test_a_trace_of_one_rank_says_of_which_as_those_of_torchs_profiler_do():
-    trace = made()
-    assert "distributedInfo" not in trace.chrome()
-    trace.rank = 1
-    assert trace.part(0, 1).chrome()["distributedInfo"] == {"rank": 1}
-    assert Trace.of_chrome(trace.chrome()).rank == 1
 
 
 def check_chrome(trace: Trace) -> None:

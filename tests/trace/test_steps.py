@@ -40,15 +40,6 @@ def test_k_l_and_h_of_an_asynchronous_engine():
     assert us(typical.hidden) == 83
 
 
-@pytest.mark.parametrize("bookkeeping", [10, 100, 300])
-@pytest.mark.parametrize(("length", "took"), [(20, 5), (30, 25)])
-def test_a_synchronous_engine_predicts_its_asynchronous_twin(bookkeeping, length, took):
-    before = sync(12, bookkeeping=bookkeeping, length=length, took=took).report().typical
-    after = asynchronous(12, bookkeeping=bookkeeping, length=length, took=took).report().typical
-    assert before.ahead == 0
-    assert after.step == pytest.approx(before.law.asynchronous, rel=0.05)
-
-
 CHAPTERS, WORKLOADS = ("ch1_sync", "ch3_events"), ("wide", "small", "long")
 
 
@@ -94,12 +85,6 @@ def test_a_forward_pass_is_no_launch_that_blocks_because_the_carry_over_takes_so
     found = typical_of(trace)
     assert found.law.launching == pytest.approx(0.0202)
     assert found.waiting == 0
-
-
-def test_graphs_win_nothing_where_there_are_graphs():
-    for name in WORKLOADS:
-        graphs = stored(name, "ch6_cuda_graphs")
-        assert graphs.parts.kernels < graphs.as_graphs == graphs.law.on_gpu
 
 
 def stored(name: str, chapter: str):

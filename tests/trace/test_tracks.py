@@ -58,10 +58,3 @@ def test_steps_on_a_timeline_follow_one_another():
 def test_without_typical_decodes_there_is_no_timeline():
     with pytest.raises(InputError, match="no typical decodes of GPU 0"):
         tracks.timeline(sync(2).report())
-
-
-def test_of_a_damaged_trace_nothing_is_drawn():
-    tape = sync(8)
-    [event for event in tape.events if event["cat"] == "kernel"][35]["dur"] += 20_000
-    with pytest.raises(InputError, match="nothing is drawn of GPU 0: its times are damaged"):
-        tracks.timeline(*analyse(Recording.of(tape.events)))

@@ -128,12 +128,6 @@ def test_a_profiler_that_makes_steps_longer_than_they_are_is_found_out():
     assert report.verdict.kind == "not engaged"
 
 
-def test_frames_do_not_matter_where_the_gpu_sets_the_pace():
-    tape = asynchronous(8)
-    tape.event("python_function", "engine.py(7): step", 1, tape.now)
-    assert tape.report().verdict.kind == "busy"
-
-
 def test_times_that_do_not_count_microseconds_are_refused():
     tape = sync(8)
     expected = tape.report()
