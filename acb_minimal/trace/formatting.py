@@ -43,20 +43,13 @@ def table(title: str, *columns: str, left: int = 1, caption: str = "", wraps: bo
         wraps: whether the last column is text as well, which may take several lines.
         apart: characters between two columns.
     """
-    made = Table(
-        title=escape(title) or None,
-        caption=escape(caption) or None,
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, apart - 1, 0, 0),
-        show_edge=False,
-        min_width=min(len(title), 80),  # or the title would be broken to the width of a narrow table
-    )
-    vertical = "top" if wraps else "bottom"
+    style = {"title_justify": "left", "caption_justify": "left", "box": box.SIMPLE_HEAD, "show_edge": False}
+    wide = min(len(title), 80)  # or the title would be broken to the width of a narrow table
+    texts = {"title": escape(title) or None, "caption": escape(caption) or None}
+    made = Table(**texts, **style, padding=(0, apart - 1, 0, 0), min_width=wide)
     for number, column in enumerate(columns):
         last = wraps and number == len(columns) - 1
-        justify = "left" if number < left or last else "right"
+        justify, vertical = "left" if number < left or last else "right", "top" if wraps else "bottom"
         made.add_column(column, justify=justify, no_wrap=not last, overflow="fold", vertical=vertical)
     return made
 

@@ -40,7 +40,8 @@ def while_idle(gpu: Gpu, found: Batches, steps: np.recarray) -> list[Doing]:
     """By the thread whose launch the GPU waited for, in the bubbles and launch gaps of these steps, or of a sample of
     them; what took longest comes first."""
     steps = steps[:: -(-len(steps) // SAMPLE)]
-    idle = gpu.parts["bubble"].joined(gpu.parts["launch gap"]).shared(_time_of(steps))
+    spans = Stretches.union(steps.end - steps.length, steps.end)
+    idle = gpu.parts["bubble"].joined(gpu.parts["launch gap"]).shared(spans)
     rest = found.launching.joined(found.waits).outside(*gpu.window)
     phases: dict[Phase, Stretches] = {"host": rest, "launching": found.launching, "waiting": found.waits}
     threads, spent = gpu.waited_for(idle), Counter()
@@ -57,7 +58,7 @@ def least(gpu: Gpu, found: Batches, steps: np.recarray) -> float:
     """How many times as long the host takes for L and H without the profiler, at least: what it adds to the events of
     these steps at most is taken off."""
     recording, work = gpu.recording, int((steps.launching + steps.host).sum())
-    times = _time_of(steps).shared(found.waits.outside(*gpu.window))
+    times = Stretches.union(steps.end - steps.length, steps.end).shared(found.waits.outside(*gpu.window))
     begins = recording.start[gpu.own(recording.rows(*HOST))]
     events, kernels = int(times.between(begins, begins + 1).sum()), int(np.maximum(steps.count, 0).sum())
     return max(1 - 1e9 * (EVENT * events + KERNEL * kernels) / work, LEAST) if work else 1.0
@@ -110,10 +111,8 @@ def innermost(
     """Cuts one thread's time by the innermost event.
 
     Args:
-        start: of each event, outer ones first. int64 [events].
-        end: of each event. int64 [events].
-        frames: which are functions in Python. bool [events].
-        annotations: which are annotations. bool [events].
+        start, end: of each event, outer ones first. int64 [events].
+        frames, annotations: which are functions in Python, and which annotations. bool [events].
 
     Returns:
         Of each piece its start, its end, the innermost event, and the one around that which names it best: of a
@@ -133,7 +132,3 @@ def innermost(
     pieces = opens[inner[opens] >= 0]  # the last edge opens no piece: nothing goes on behind it
     after = opens[np.searchsorted(opens, pieces) + 1]
     return edges[pieces], edges[after], inner[pieces], under[inner[pieces]]
-
-
-def _time_of(steps: np.recarray) -> Stretches:
-    return Stretches.union(steps.end - steps.length, steps.end)

@@ -21,7 +21,6 @@ from .spans import Trace
 from .steps import Typical, typical_decodes
 from .torch_profiler import CALLS, DEVICE, HOST, Recording
 
-LONGEST = 5  # gaps that are shown where there is no verdict
 OTHERS = ("mtia", "xpu", "hpu", "privateuse1")  # what categories of other devices begin with
 
 
@@ -50,10 +49,7 @@ class Report:
     """
 
     def __init__(self, gpu: Gpu, step: float | None = None):
-        """
-        Args:
-            step: seconds that a typical step takes without the profiler, if known.
-        """
+        """`step`: seconds that a typical step takes without the profiler, if known."""
         self.gpu, self._step = gpu, step
         self.name, self.kernels, self.found = gpu.name, len(gpu.work.row), of_gpu(gpu)
         self.window = (gpu.window[1] - gpu.window[0]) / 1e9
@@ -80,11 +76,6 @@ class Report:
         if self._step is not None:
             return self.typical.without_profiler.factor_for(self._step)
         return host.least(self.gpu, self.found, self.chosen)
-
-    @property
-    def longest(self) -> list[tuple[float, float, str, str]]:
-        """The longest gaps, see host.longest."""
-        return host.longest(self.gpu, LONGEST)
 
     @cached_property
     def doing(self) -> list[host.Doing]:
@@ -173,17 +164,7 @@ def read(path: Path, progress: Callable[[float], None] = lambda share: None) -> 
 def analyse(
     recording: Recording, begin: float = 0.0, end: float = float("inf"), step: float | None = None
 ) -> list[Report]:
-    """A report for each GPU in a trace.
-
-    Args:
-        recording: as `read` gives it.
-        begin: seconds from the trace's first event: what ran on a GPU earlier is left out.
-        end: likewise, later.
-        step: seconds that a typical step takes without the profiler, if known.
-
-    Raises:
-        InputError: nothing ran on a GPU in that time.
-    """
+    """A report for each GPU in a trace. See `gpus` for `begin` and `end`, and Report for `step`."""
     return [Report(gpu, step) for gpu in gpus(recording, begin, end)]
 
 

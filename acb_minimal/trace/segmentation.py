@@ -27,8 +27,7 @@ class Segments(NamedTuple):
     """
     Attributes:
         by: what tells batches apart; "nothing" if nothing does.
-        piece: of each kernel or copy, from 0, in the order of launching. int [work].
-        batch: likewise. int [work].
+        piece, batch: of each kernel or copy, from 0, in the order of launching. int [work].
         opens: whether the host was done with something just before it launched it, or only gets a batch ready with it.
             bool [work].
         main: when the host began to launch each batch: of one with a graph, the graph, for what it launches before that
@@ -50,12 +49,7 @@ def numbered(batch: np.ndarray, called: np.ndarray) -> Segments:
 
 
 def segments(recording: Recording, work, downloads) -> Segments:
-    """Of any other.
-
-    Args:
-        work: of one GPU (see gaps.launched).
-        downloads: copies to the host, likewise.
-    """
+    """Of any other, by the work of one GPU and its copies to the host (both as gaps.launched has them)."""
     order = np.argsort(work.called, kind="stable")
     called, returned, lasts = work.called[order], work.returned[order], (work.end - work.start)[order]
     graph = recording.named("GraphLaunch", work.call[order]) & work.known[order]
@@ -108,10 +102,8 @@ def _batches(opens: np.ndarray, called, returned, graph: np.ndarray | None, last
 
     Args:
         opens: the first work of each piece. int [pieces]
-        called: when each piece of work was launched, in order; and so of the others. int64 [work].
-        returned: when that call ended.
+        called, returned, lasts: of all work, in the order of launching. int64 [work].
         graph: whether it was part of a graph; None if batches are no graphs. bool [work].
-        lasts: how long it ran. int64 [work].
     """
     sizes = np.diff(np.append(opens, len(called)))
     ordered = np.sort(sizes)

@@ -72,12 +72,7 @@ class Typical:
         parts: where the time of a step goes; None if the trace cannot tell.
         law: K, L and H, and the ramp. Without `parts`, K is all the time that a batch is on the GPU.
         step: its length.
-        bubbles: in which no batch is on the GPU.
-        copies: in which what was launched waits for a copy.
-        stalled: in which it waits for something that is not in the trace.
-        waiting: of the host.
-        communication: of the kernels, with one running that talks to other GPUs.
-        alone: of that, with no other kernel beside it.
+        bubbles, copies, stalled, waiting, communication, alone: as in a step.
         exposed: share of all the steps' time, 0 to 1, in which the GPU waits for the host. Not a median: where one step
             in four waits, the median of waits is 0. Steps that are twice as long as the usual one are left out.
         ahead: share of the steps, 0 to 1, whose batch was launched ahead.

@@ -7,11 +7,13 @@ from rich.text import Text
 from ..errors import InputError
 from .formatting import duration, ms, share, table
 from .gaps import Idle
+from .host import longest
 from .idle import Report
 from .steps import Typical
 from .verdict import Verdict
 
 MOST = 8  # lines of what the host did
+LONGEST = 5  # gaps that are shown where there is no verdict
 # What kinds of steps are called, where the trace says which they are and where it does not.
 CALLED = {"decode": ("alike", "decodes"), "prompt": ("longer", "prompts, mixed"), "set-up": ("set-up", "set-up")}
 COPIES, STALLS = "waits for copies", "waits, unexplained"
@@ -65,7 +67,7 @@ def _longest(report: Report) -> Table:
     heads = "at", "length", "the GPU", "the host, most of the time"
     made = table("The longest gaps", *heads, left=0, wraps=True)
     made.columns[2].justify = "left"
-    for begin, length, host, gpu in report.longest:
+    for begin, length, host, gpu in longest(report.gpu, LONGEST):
         made.add_row(f"{begin:.6f} s", duration(length), gpu, Text(host))
     return made
 

@@ -152,10 +152,8 @@ class Recording:
         return np.where(known, np.append(calls, -1)[place], -1)
 
     def work(self) -> np.ndarray:
-        """The rows of what keeps a GPU busy: kernels, memsets and copies within devices. int [rows].
-
-        A copy to or from the host leaves a GPU's SMs free, and counts as little as in `Trace`.
-        """
+        """The rows of what keeps a GPU busy: kernels, memsets and copies within devices; a copy to or from the host
+        leaves its SMs free. int [rows]."""
         return np.setdiff1d(self.rows(*DEVICE), self.called(f"{TO_HOST}|{FROM_HOST}", "gpu_memcpy"))
 
     def copies(self, to_host: bool) -> np.ndarray:
@@ -183,9 +181,7 @@ class Recording:
 
     def copied_by_waiting(self) -> np.ndarray:
         """The rows of calls that copied to the host and returned when that was done: `.item()`, `.cpu()`. int [rows].
-
-        They are called asynchronous, and are not, where the memory is not pinned.
-        """
+        They are called asynchronous, and are not, where the memory is not pinned."""
         copies = self.copies(to_host=True)
         calls = self.call_of(copies)
         waited = (self.end[calls] >= self.end[copies]) & (self.end[calls] - self.start[calls] > AT_ONCE)

@@ -29,6 +29,30 @@ LOOKAHEAD = (
 )  # frames and annotations of SGLang, vLLM and transformers when they look ahead
 
 
+# What is said of each case, in the order in which they are tried. A case begins with the kind of verdict it is.
+TEXTS = {
+    "launch-bound, kernels unseen": "Launching a batch takes the host {launching} of the {on_gpu} that it is on the "
+    "GPU, so the GPU waits for launches, most likely; its kernels are not in this trace. Between batches {waits}.",
+    "copy-bound": "What is launched waits for a copy {copies}, and nothing is predicted: the law of overlap knows no "
+    "such waits. Pinned memory, a stream of its own and an upload one step ahead hide copies beside kernels.",
+    "unexplained, stalled": "What is launched waits {stalled} for something that is not in this trace: nothing is "
+    "predicted.",
+    "busy": "The GPU waits {exposed:.1%} of a step{though}: nothing is left for overlap to win.",
+    "launch-bound": "Launching a batch takes the host {launching}, and the GPU needs {on_gpu} for it: {waits}, and "
+    "overlap cannot hide that. Launched as graphs, and asynchronous, a step would take {as_graphs} or little "
+    "more.{slowed}",
+    "not engaged": "Asynchronous by the look of it ({looks_ahead}), synchronous in fact: each batch is launched after "
+    "the host has waited for the one before, and {waits}. If asynchronous scheduling is switched on, it does not "
+    "engage. {would}",
+    "synchronous": "Each batch is launched after the host has waited for the one before, and {waits}. {would}",
+    "in part": "{ahead:.0%} of the {about} are launched ahead; in the others the host waits first, and {waits}. "
+    "{would}",
+    "host-bound": "Launched ahead, but the host needs longer for a step than the GPU: {launching} to launch and {host} "
+    "for the rest, and {on_gpu} on the GPU; {waits}. Less host work is the cure{or_graphs}.",
+    "unexplained": "Launched ahead, and yet {waits}: for something that this trace does not show.",
+}
+
+
 class Verdict(NamedTuple):
     """On the steady steps of one GPU: in a word, and in a few sentences."""
 
@@ -42,70 +66,44 @@ def verdict(
     """What the medians say.
 
     Args:
-        looks_ahead: what in the trace speaks of an asynchronous engine; "" if nothing does.
+        looks_ahead: what `signs` says.
         least: how many times as long the host takes without the profiler.
         bracket: whether that is the least it may be, and the most is as long as with it.
         about: what the steps are.
     """
-    law, ahead = typical.law, typical.ahead
-    step, on_gpu, launching, host = (ms(each, 3) for each in (typical.step, law.on_gpu, law.launching, law.host))
-    graphs = ms(typical.as_graphs, 3)
-
-    def share(part: float) -> str:
-        return f"{ms(part, 3)} of {step} ({part / typical.step:.1%})"
-
-    waits = f"the GPU waits {ms(typical.idle, 3)} of {step} ({typical.exposed:.1%})"
+    law, ahead, step = typical.law, typical.ahead, ms(typical.step, 3)
     least_waits = max(typical.idle, NOTHING_LEFT * typical.step)
-    waited = "each batch is launched after the host has waited for the one before"
-    would = predicted(typical, least, bracket)
-    if typical.parts is None and law.launching >= PACE * law.on_gpu:
-        return Verdict(
-            "launch-bound",
-            f"Launching a batch takes the host {launching} of the {on_gpu} that it is on the GPU, so the GPU waits "
-            f"for launches, most likely; its kernels are not in this trace. Between batches {waits}.",
-        )
-    if typical.copies > least_waits:
-        return Verdict(
-            "copy-bound",
-            f"What is launched waits for a copy {share(typical.copies)}, and nothing is predicted: the law of overlap "
-            "knows no such waits. Pinned memory, a stream of its own and an upload one step ahead hide copies beside "
-            "kernels.",
-        )
-    if typical.stalled > least_waits:
-        waits = share(typical.stalled)
-        text = f"What is launched waits {waits} for something that is not in this trace: nothing is predicted."
-        return Verdict("unexplained", text)
-    if typical.exposed < NOTHING_LEFT:
-        some = "" if ahead >= USUAL else f", though {ahead:.0%} of the steps are launched ahead"
-        text = f"The GPU waits {typical.exposed:.1%} of a step{some}: nothing is left for overlap to win."
-        return Verdict("busy", text)
-    if law.launching >= law.on_gpu:
-        slowed = " But the profiler slows launches: time a step without it, and give that to --step-ms."
-        return Verdict(
-            "launch-bound",
-            f"Launching a batch takes the host {launching}, and the GPU needs {on_gpu} for it: {waits}, and overlap "
-            f"cannot hide that. Launched as graphs, and asynchronous, a step would take {graphs} or little more."
-            f"{slowed if bracket else ''}",
-        )
-    if ahead < RARE and looks_ahead:
-        return Verdict(
-            "not engaged",
-            f"Asynchronous by the look of it ({looks_ahead}), synchronous in fact: {waited}, and {waits}. If "
-            f"asynchronous scheduling is switched on, it does not engage. {would}",
-        )
-    if ahead < RARE:
-        return Verdict("synchronous", f"{waited.capitalize()}, and {waits}. {would}")
-    if ahead < USUAL:
-        some = f"{ahead:.0%} of the {about} are launched ahead; in the others the host waits first"
-        return Verdict("in part", f"{some}, and {waits}. {would}")
-    if law.launching + law.host > law.on_gpu:
-        return Verdict(
-            "host-bound",
-            f"Launched ahead, but the host needs longer for a step than the GPU: {launching} to launch and {host} for "
-            f"the rest, and {on_gpu} on the GPU; {waits}. Less host work is the cure"
-            f"{'' if typical.graph else f', or graphs: {graphs} a step'}.",
-        )
-    return Verdict("unexplained", f"Launched ahead, and yet {waits}: for something that this trace does not show.")
+    cases = {
+        "launch-bound, kernels unseen": typical.parts is None and law.launching >= PACE * law.on_gpu,
+        "copy-bound": typical.copies > least_waits,
+        "unexplained, stalled": typical.stalled > least_waits,
+        "busy": typical.exposed < NOTHING_LEFT,
+        "launch-bound": law.launching >= law.on_gpu,
+        "not engaged": ahead < RARE and looks_ahead,
+        "synchronous": ahead < RARE,
+        "in part": ahead < USUAL,
+        "host-bound": law.launching + law.host > law.on_gpu,
+        "unexplained": True,
+    }
+    case = next(name for name, holds in cases.items() if holds)
+    times = {name: ms(getattr(law, name), 3) for name in ("on_gpu", "launching", "host")}
+    shares = {name: f"{ms(part, 3)} of {step} ({part / (typical.step or 1):.1%})"
+              for name, part in (("copies", typical.copies), ("stalled", typical.stalled))}  # fmt: skip
+    text = TEXTS[case].format(
+        **times,
+        **shares,
+        waits=f"the GPU waits {ms(typical.idle, 3)} of {step} ({typical.exposed:.1%})",
+        exposed=typical.exposed,
+        ahead=ahead,
+        though="" if ahead >= USUAL else f", though {ahead:.0%} of the steps are launched ahead",
+        as_graphs=ms(typical.as_graphs, 3),
+        or_graphs="" if typical.graph else f", or graphs: {ms(typical.as_graphs, 3)} a step",
+        slowed=" But the profiler slows launches: time a step without it, and give that to --step-ms." * bracket,
+        looks_ahead=looks_ahead,
+        about=about,
+        would=predicted(typical, least, bracket),
+    )
+    return Verdict(case.partition(",")[0], text)
 
 
 def predicted(typical: Typical, least: float, bracket: bool) -> str:
@@ -202,29 +200,24 @@ def lost(gpu: Gpu, found: Batches) -> list[str]:
     calls = calls[(when >= steps.called[0]) & (when < steps.called[-1])
                   & (np.searchsorted(begin, when) <= np.searchsorted(end, when))]  # fmt: skip
     ran = np.isin(recording.correlation[calls], recording.correlation[recording.rows(*DEVICE)])
-    graphs, reasons = recording.named("GraphLaunch", calls), []
-    if (empty := (~ran & graphs).sum()) > LOST * graphs.sum():
-        reasons.append(
-            f"{empty:,} of {graphs.sum():,} graph replays have no kernel in it: the GPU seems idle while they run. "
-            "Record without CUPTI's graph-level tracing."
-        )
-    if (none := (~ran & ~graphs).sum()) > LOST * (~graphs).sum():
-        reasons.append(f"events are lost: of {none:,} of {(~graphs).sum():,} launches no kernel is in it. {more}")
+    graphs = recording.named("GraphLaunch", calls)
+    empty, replays, none, launches = (int(which.sum()) for which in (~ran & graphs, graphs, ~ran & ~graphs, ~graphs))
     inside = work.start >= steps.start[min(1, len(steps) - 1)]
     inside &= np.logical_or.accumulate(work.known)  # what was queued before the recording began is not lost
-    if inside.any() and (unknown := 1 - work.known[inside].mean()) > UNKNOWN and len(gpu.threads):
-        reasons.append(f"events are lost: the launches of {unknown:.0%} of its kernels are not in it. {more}")
-    longest, all_of_it = _idle_while_waited_for(gpu)
-    if longest > DAMAGED and all_of_it > LOST * (steps.end[-1] - steps.start[0]) and len(recording.gpus) == 1:
-        says = f"for up to {ms(longest / 1e9, 3)} the host waits for the GPU, and nothing runs on it"
-        reasons.append(f"events are lost: {says}. {more}")
-    over, row = _overlap(gpu)
-    if over > DAMAGED:
-        reasons.append(
-            f"its times are damaged: {recording.text(row)[:40]!r} at {recording.start[row] / 1e9:.6f} s runs "
-            f"{ms(over / 1e9, 3)} into the next on its stream. Record it again."
-        )
-    return reasons
+    unknown = 1 - work.known[inside].mean() if inside.any() and len(gpu.threads) else 0.0
+    (longest, all_of_it), (over, row) = _idle_while_waited_for(gpu), _overlap(gpu)
+    unseen = longest > DAMAGED and all_of_it > LOST * (steps.end[-1] - steps.start[0]) and len(recording.gpus) == 1
+    reasons = {
+        f"{empty:,} of {replays:,} graph replays have no kernel in it: the GPU seems idle while they run. Record "
+        "without CUPTI's graph-level tracing.": empty > LOST * replays,
+        f"events are lost: of {none:,} of {launches:,} launches no kernel is in it. {more}": none > LOST * launches,
+        f"events are lost: the launches of {unknown:.0%} of its kernels are not in it. {more}": unknown > UNKNOWN,
+        f"events are lost: for up to {ms(longest / 1e9, 3)} the host waits for the GPU, and nothing runs on it. "
+        f"{more}": unseen,
+        f"its times are damaged: {recording.text(row)[:40]!r} at {recording.start[row] / 1e9:.6f} s runs "
+        f"{ms(over / 1e9, 3)} into the next on its stream. Record it again.": over > DAMAGED,
+    }
+    return [reason for reason, holds in reasons.items() if holds]
 
 
 def _processes(gpu: Gpu) -> list:
