@@ -1,8 +1,9 @@
 """What can be set for any chapter without changing it: how much the host has to do, how decodes are launched."""
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 
@@ -31,25 +32,15 @@ class Scale:
 
 
 LONGEST = 10.0  # seconds a step: more than any engine has reported by far
-# What is said of each of the Options that is turned, in this order.
-TOLD = {
-    "scale": str,
-    "host_work": lambda seconds: f"{1e3 * seconds:g} ms of host work added to every step",
-    "grammar": lambda asked: f"held to grammar {asked!r}" if isinstance(asked, str) else "held to a grammar",
-    "mask_work": lambda seconds: f"{1e3 * seconds:g} ms of work for the masks of every step",
-    "sampling": "sampled with {}".format,
-    "pages": "{:,} KV pages".format,
-    "preempt": "pages on demand ({})".format,
-    "speculate": "{} drafts in each decode".format,
-    "reserve": "{} positions reserved for drafts".format,
-    "acceptance": "{:.0%} of drafts taken as right".format,
-    "mistake": "with the mistake {}".format,
-    "arrivals": str,
-    "launching": lambda seconds: f"decodes launched in {1e3 * seconds:g} ms",
-    "graphs": lambda _: "decodes launched as graphs by the model",
-    "compile": lambda _: "compiled",
-    "gpus": "shared by {} ranks".format,
-}
+
+
+def _told(default, tell: Callable) -> Any:
+    """A field of Options: what it is if nothing is said, and what is told of it if it is turned."""
+    return field(default=default, metadata={"tell": tell})
+
+
+def _in_ms(text: str) -> Callable[[float], str]:
+    return lambda seconds: text.format(f"{1e3 * seconds:g} ms")
 
 
 @dataclass(frozen=True)
@@ -83,22 +74,24 @@ class Options:
         InputError: a time or a share is none, or launching is given together with graphs.
     """
 
-    host_work: float = 0.0
-    graphs: bool = False
-    scale: Scale | None = None
-    compile: bool = False
-    gpus: int = 1
-    launching: float | None = None
-    grammar: "str | Grammar | None" = None
-    mask_work: float = 0.0
-    sampling: "Sampling | None" = None
-    pages: int | None = None
-    preempt: str | None = None
-    mistake: str | None = None
-    arrivals: "Arrivals | None" = None
-    speculate: int | None = None
-    reserve: int | None = None
-    acceptance: float | None = None
+    scale: Scale | None = _told(None, str)
+    host_work: float = _told(0.0, _in_ms("{} of host work added to every step"))
+    grammar: "str | Grammar | None" = _told(
+        None, lambda asked: f"held to grammar {asked!r}" if isinstance(asked, str) else "held to a grammar"
+    )
+    mask_work: float = _told(0.0, _in_ms("{} of work for the masks of every step"))
+    sampling: "Sampling | None" = _told(None, "sampled with {}".format)
+    pages: int | None = _told(None, "{:,} KV pages".format)
+    preempt: str | None = _told(None, "pages on demand ({})".format)
+    speculate: int | None = _told(None, "{} drafts in each decode".format)
+    reserve: int | None = _told(None, "{} positions reserved for drafts".format)
+    acceptance: float | None = _told(None, "{:.0%} of drafts taken as right".format)
+    mistake: str | None = _told(None, "with the mistake {}".format)
+    arrivals: "Arrivals | None" = _told(None, str)
+    launching: float | None = _told(None, _in_ms("decodes launched in {}"))
+    graphs: bool = _told(False, lambda _: "decodes launched as graphs by the model")
+    compile: bool = _told(False, lambda _: "compiled")
+    gpus: int = _told(1, "shared by {} ranks".format)
 
     def __post_init__(self):
         for name in ("host_work", "launching", "mask_work"):
@@ -112,5 +105,5 @@ class Options:
             raise InputError(f"launching is {1e3 * self.launching:g} ms, kernel by kernel; graphs take no such time")
 
     def __str__(self) -> str:
-        turned = {name: value for name in TOLD if (value := getattr(self, name)) != getattr(Options, name)}
-        return ", ".join(TOLD[name](value) for name, value in turned.items())
+        turned = [(each, value) for each in fields(self) if (value := getattr(self, each.name)) != each.default]
+        return ", ".join(each.metadata["tell"](value) for each, value in turned)
