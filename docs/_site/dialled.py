@@ -8,27 +8,19 @@ from acb_minimal.sim.operations import Cost
 
 @dataclass(frozen=True)
 class Dialled(Costs):
-    """Costs in which the times of the law of overlap are what somebody has set them to; all else is as calibrated.
+    """Costs in which the times of the law of overlap are what somebody has set them to, in seconds; all else is as
+    calibrated."""
 
-    Attributes:
-        kernels: K, seconds: a forward pass, whatever its batch.
-        launching: L, seconds: launching one kernel by kernel.
-        bookkeeping: H, seconds: schedule, write and update together.
-        waiting: the ramp, seconds.
-        shares: of H that each kind of host work takes. `fill`, which only one chapter does, comes on top.
-        computed: what was asked for the GPU's time of, since somebody has last cleared it.
-    """
-
-    kernels: float = 1.0
-    launching: float = 1.0
-    bookkeeping: float = 1.0
-    waiting: float = 0.0
-    shares: dict[str, float] = field(default_factory=dict)
-    computed: list[str] = field(default_factory=list)
+    kernels: float = 1.0  # K: a forward pass, whatever its batch
+    launching: float = 1.0  # L: launching one kernel by kernel
+    bookkeeping: float = 1.0  # H: schedule, write and update together
+    waiting: float = 0.0  # the ramp
+    shares: dict[str, float] = field(default_factory=dict)  # of H; `fill`, which one chapter alone does, comes on top
+    computed: list[str] = field(default_factory=list)  # what the GPU's time was asked for, since it was last cleared
 
     @classmethod
     def to(cls, kernels: float, launching: float, bookkeeping: float, ramp: float, rows: int = 384) -> "Dialled":
-        """These times, in seconds, on the costs of the 8B model; H is shared out as it is for a batch of `rows`."""
+        """These times on the costs of the 8B model; H is shared out as it is for a batch of `rows`."""
         costs = Costs.of("llama-3.1-8b")
         own = {what: costs.host(what, rows) for what in ("schedule", "write", "fill", "update")}
         whole = own["schedule"] + own["write"] + own["update"]

@@ -11,9 +11,8 @@ from typing import Any
 
 import widgets
 from dialled import Dialled
-from figures import RESULTS
-from recording import record as recorded
-from recording import record_schedule
+from figures import rows, stored
+from recorder import record, record_schedule
 
 from acb_minimal.check.mutations import mutants
 from acb_minimal.measure import result_table
@@ -25,7 +24,6 @@ from acb_minimal.sim.costs import Costs
 
 PAIRS = [(3, 11), (98, 103), (40, 47), (7, 9)]
 FULL = "ch6_cuda_graphs"  # it launches graphs by itself
-PUBLISHED_STEPS = WORKLOADS["headline"].new_tokens  # a token each for every request
 
 
 @functools.cache
@@ -41,7 +39,7 @@ def job() -> Job:
 
 def run(engine_class: type, graphs: bool = False) -> dict[str, Any]:
     """A recording; what its times are set to makes no difference to it."""
-    return recorded(engine_class, job(), checkpoint(), Dialled.to(10e-3, 10e-3, 1e-3, 0.0), graphs)
+    return record(engine_class, job(), checkpoint(), Dialled.to(10e-3, 10e-3, 1e-3, 0.0), graphs)
 
 
 def costs() -> dict[str, Any]:
@@ -58,25 +56,25 @@ def costs() -> dict[str, Any]:
 
 def presets() -> list[dict[str, Any]]:
     """Settings of the dials that were measured or published: in ms, with where they are from."""
-    found = result_table.load(RESULTS / "law.json")["law"]
-    rows = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
-    device = f"{found.environment['device']}, {found.environment['date']}"
+    facts = stored("law.json")["law"]["environment"]
+    device = f"{facts['device']}, {facts['date']}"
 
-    def measured(name: str, decodes: str = "one by one", host_work: float = 0.0) -> dict[str, float]:
-        wanted = (name, decodes, host_work)
-        row = next(row for row in rows if (row["workload"], row["decodes"], row["host work"]) == wanted)
-        return {dial: round(row[dial], 2) for dial in "KLH"}
+    def measured(*wanted: Any) -> dict[str, float]:
+        """K, L and H of a workload, so launched, with so many ms of host work."""
+        law = {(row["workload"], row["decodes"], row["host work"]): row for row in rows("law.json", "law")}
+        return {dial: round(law[wanted][dial], 2) for dial in "KLH"}
 
     made = []
     for name in ("small", "long", "wide"):
         load = WORKLOADS[name]
         told = f"{load.model}, {load.max_running} requests at a time: K, L and H of chapter 1, measured ({device})"
-        ramp = round(1e3 * Costs.of(load.model).ramp, 2)
-        made.append({"name": name, "says": told, **measured(name), "R": ramp, "graphs": False})
+        dials = measured(name, "one by one", 0.0) | {"R": round(1e3 * Costs.of(load.model).ramp, 2)}
+        made.append({"name": name, "says": told, **dials, "graphs": False})
     seconds, active = result_table.PUBLISHED["synchronous"]
-    step = 1e3 * seconds / PUBLISHED_STEPS
+    steps = WORKLOADS["headline"].new_tokens  # a token each for every request
+    step = 1e3 * seconds / steps
     told = (
-        f"Hugging Face's run of an 8B model: {seconds} s in {PUBLISHED_STEPS:,} steps, the GPU active for {active:.1%} "
+        f"Hugging Face's run of an 8B model: {seconds} s in {steps:,} steps, the GPU active for {active:.1%} "
         f"of it. K is the active time, H the rest; L is not known, and as good as nothing here"
     )
     dials = {"K": round(active * step, 2), "L": 0.01, "H": round((1 - active) * step, 2), "R": 0.0}
@@ -85,38 +83,31 @@ def presets() -> list[dict[str, Any]]:
         f"small with 4 ms of work added to the host's in every step, decodes launched as graphs: K and H measured, L "
         f"as it is without graphs ({device})"
     )
-    dials = measured("small", "as graphs", 4.0) | {"L": measured("small", host_work=4.0)["L"], "R": 0.0}
+    dials = measured("small", "as graphs", 4.0) | {"L": measured("small", "one by one", 4.0)["L"], "R": 0.0}
     made.append({"name": "busy host", "says": told, **dials, "graphs": True})
     return made
 
 
 def data() -> str:
     """The script: a constant that has it all."""
-    found = result_table.load(RESULTS / "deletions.json")
     chapters = {}
     for stem, path in chapter_paths().items():
+        without = {}
+        found = {row["line"]: row for row in rows("deletions.json", stem)} if stem in stored("deletions.json") else {}
+        for mutant in mutants(stem):
+            row, engine = found[mutant.line], mutant.engine()
+            seed = row["seed"] or 0
+            if all(row[what] is None for what in ("hazard in batch", "wrong token in batch", "error")):
+                without[mutant.line] = {"text": mutant.text, "recording": run(engine)}
+            else:
+                made = record_schedule(engine, str(seed))
+                without[mutant.line] = {"text": mutant.text, "recording": made, "seed": seed}
         lines = [line for _, line in widgets.lines(path)]
         chapters[stem] = {
             "lines": [{"number": line.number, "indent": line.indent, "html": line.html} for line in lines],
             "recording": run(load_chapter(stem)),
             "graphs": None if stem == FULL else run(load_chapter(stem), graphs=True),
-            "without": {},
+            "without": without,
         }
-        rows = findings(found, stem)
-        for mutant in mutants(stem):
-            row = rows[mutant.line]
-            harmless = row["hazard in batch"] is None and row["wrong token in batch"] is None and row["error"] is None
-            engine = mutant.engine()
-            made = run(engine) if harmless else record_schedule(engine, str(row["seed"] or 0))
-            seed = {} if harmless else {"seed": row["seed"] or 0}
-            chapters[stem]["without"][mutant.line] = {"text": mutant.text, "recording": made, **seed}
     everything = {"chapters": chapters, "costs": costs(), "presets": presets()}
     return f"const EXPLORE = {json.dumps(everything, separators=(',', ':'))};\n"
-
-
-def findings(found: dict[str, result_table.ResultTable], stem: str) -> dict[int, dict[str, Any]]:
-    """What the search for each line of a chapter found, by line."""
-    if stem not in found:
-        return {}
-    rows = (dict(zip(found[stem].columns, row, strict=True)) for row in found[stem].rows)
-    return {row["line"]: row for row in rows}

@@ -12,7 +12,7 @@ from acb_minimal.run.workload import Job
 
 sys.path.append(str(Path(__file__).parents[2] / "docs" / "_site"))
 from dialled import Dialled
-from recording import record, record_schedule
+from recorder import record, record_schedule
 
 
 @pytest.fixture(scope="module")
