@@ -37,7 +37,7 @@ def test_figures_have_the_colours_of_the_palette_that_is_switched_on(reader, vie
     reader.look()
     colours.append(text.evaluate("text => getComputedStyle(text).fill"))
     light, dark = colours if view[1] == "light" else reversed(colours)
-    assert lightness(light) < 100 < lightness(dark)
+    assert lightness(light) < 110 < lightness(dark)
 
 
 def lightness(colour: str) -> float:
