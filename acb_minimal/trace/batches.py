@@ -68,36 +68,19 @@ def of_gpu(gpu: Gpu) -> Batches:
     told = [recording.told.get(row, {}) for row in work.row[order][first].tolist()]
     count = np.where(each(np.minimum, work.count) < 0, -1, each(np.add, work.count))
     overhead = recording.when(recording.called(PROFILERS_OWN, "overhead"))
-    table = {
-        "number": work.batch[order][first] if gpu.numbered else np.arange(len(first)),
-        "start": start,
-        "end": end,
-        "length": end - since,
-        "known": each(np.minimum, work.running) >= 0,
-        "kernels": kernels,
-        "kernel_gaps": kernel_gaps,
-        "launch_gaps": launch_gaps,
-        "bubble": bubble,
-        "copies": copies,
-        "stalled": stalled,
-        "called": called,
-        "launched": launched,
-        "launching": launches,
-        "host": np.maximum(called - began - launches - waiting, 0),
-        "waiting": waiting,
-        "ready": _ready(gpu, called, end),
-        "first": np.maximum(start - np.maximum(called, since), 0),
-        "count": count,
-        "graph": each(np.logical_or, recording.named("GraphLaunch", work.call) & work.known),
-        "rows": np.array([args.get("rows") or 0 for args in told]),
-        "one_time": _during(recording, ONE_TIME, after, launched, *CALLS, "cpu_op", "user_annotation", "overhead"),
-        "profiler": overhead.between(after, launched),
-        "communication": talk.between(since, end),
-        "alone": alone.between(since, end),
-        "kind": np.full(len(first), "decode", dtype=object),
-        "decodes": np.ones(len(first), dtype=bool),
-        "ahead": np.zeros(len(first), dtype=bool),
-    }
+    numbers = work.batch[order][first] if gpu.numbered else np.arange(len(first))
+    rows, kinds = np.array([args.get("rows") or 0 for args in told]), np.full(len(first), "decode", dtype=object)
+    once = _during(recording, ONE_TIME, after, launched, *CALLS, "cpu_op", "user_annotation", "overhead")
+    table = dict(
+        number=numbers, start=start, end=end, length=end - since, bubble=bubble, copies=copies, stalled=stalled,
+        known=each(np.minimum, work.running) >= 0, kernels=kernels, kernel_gaps=kernel_gaps, launch_gaps=launch_gaps,
+        called=called, launched=launched, launching=launches, waiting=waiting, ready=_ready(gpu, called, end),
+        host=np.maximum(called - began - launches - waiting, 0), count=count, rows=rows, one_time=once, kind=kinds,
+        first=np.maximum(start - np.maximum(called, since), 0), profiler=overhead.between(after, launched),
+        graph=each(np.logical_or, recording.named("GraphLaunch", work.call) & work.known),
+        communication=talk.between(since, end), alone=alone.between(since, end),
+        decodes=np.ones(len(first), dtype=bool), ahead=np.zeros(len(first), dtype=bool),
+    )  # fmt: skip
     steps = np.rec.fromarrays(list(table.values()), names=list(table))
     steps.ahead[1:] = ~_waited(gpu, waits, steps) if len(waits.start) else called[1:] < end[:-1]
     prompts = _during(recording, PROMPT, called, launched, "user_annotation")

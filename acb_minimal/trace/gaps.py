@@ -75,9 +75,10 @@ def launched(recording: Recording, rows: np.ndarray) -> np.recarray:
     first = numbers == 0
     first[np.unique(numbers, return_index=True)[1]] = True
     batch, running, gaps, count = np.full(len(rows), -1), end - start, np.zeros_like(start), np.ones_like(rows)
-    table = {"row": rows, "start": start, "end": end, "call": call, "known": known, "called": called,
-             "returned": returned, "thread": thread, "first": first, "batch": batch, "running": running, "gaps": gaps,
-             "count": count}  # fmt: skip
+    table = dict(
+        row=rows, start=start, end=end, call=call, known=known, called=called, returned=returned, thread=thread,
+        first=first, batch=batch, running=running, gaps=gaps, count=count,
+    )  # fmt: skip
     for index in np.flatnonzero(np.isin(rows, list(recording.told))).tolist():
         args, seconds = recording.told[rows[index]], int(running[index]) / 1e9
         graph = known[index] and "Graph" in recording.text(call[index])
