@@ -108,11 +108,8 @@ def _named(gpu: Gpu, idle: Stretches, thread: int) -> tuple[np.ndarray, np.ndarr
 def innermost(
     start: np.ndarray, end: np.ndarray, frames: np.ndarray, annotations: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Cuts one thread's time by the innermost event.
-
-    Args:
-        start, end: of each event, outer ones first. int64 [events].
-        frames, annotations: which are functions in Python, and which annotations. bool [events].
+    """Cuts one thread's time by the innermost event. Of each event, outer ones first, are known start and end, int64, and
+    whether it is a function in Python or an annotation. All [events].
 
     Returns:
         Of each piece its start, its end, the innermost event, and the one around that which names it best: of a
