@@ -92,24 +92,27 @@ def _spent(pieces: tuple, idle: Stretches) -> Counter:
 
 def _named(gpu: Gpu, idle: Stretches, thread: int) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]]]:
     """A thread's time around some stretches, cut by the innermost event: start and end of each piece, the name of that
-    event and of what is around it (see `innermost`)."""
+    event and of what is around it (see `_innermost`)."""
     recording, rows = gpu.recording, gpu.recording.rows(*HOST)
     rows = rows[(recording.thread[rows] == thread) & ~recording.named("ProfilerStep#", rows)]
     rows = rows[idle.between(recording.start[rows], recording.end[rows]) > 0]
     rows = rows[np.lexsort((-recording.end[rows], recording.start[rows]))]
     frames = np.isin(rows, recording.rows("python_function")) & ~recording.named("built-in", rows)
     annotations = np.isin(rows, recording.rows("user_annotation"))
-    start, end, inner, under = innermost(recording.start[rows], recording.end[rows], frames, annotations)
+    start, end, inner, under = _innermost(recording.start[rows], recording.end[rows], frames, annotations)
     # A name goes without what differs from step to step. The last stands for nothing.
     names = [re.sub(r" at 0x[0-9a-f]+|\b\d+$", "", recording.text(row)) for row in rows.tolist()] + [""]
     return start, end, [(names[event], names[around]) for event, around in zip(inner, under, strict=True)]
 
 
-def innermost(
+def _innermost(
     start: np.ndarray, end: np.ndarray, frames: np.ndarray, annotations: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Cuts one thread's time by the innermost event. Of each event, outer ones first, are known start and end, int64, and
-    whether it is a function in Python or an annotation. All [events].
+    """Cuts one thread's time by the innermost event.
+
+    Args:
+        start, end: of each event, outer ones first. int64 [events].
+        frames, annotations: which are functions in Python, and which annotations. bool [events].
 
     Returns:
         Of each piece its start, its end, the innermost event, and the one around that which names it best: of a
