@@ -23,7 +23,7 @@ two of them is a bubble; a kernel is all that a call launched there, and has gap
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,8 +33,7 @@ from .segmentation import Segments, numbered, segments
 from .stretches import Stretches
 from .torch_profiler import CALLS, Recording
 
-Kind = Literal["bubble", "launch gap", "kernel gap", "copy", "stall"]
-KINDS: tuple[Kind, ...] = ("bubble", "launch gap", "kernel gap", "copy", "stall")
+KINDS = ("bubble", "launch gap", "kernel gap", "copy", "stall")
 SHORT = 2_000  # ns: no longer does a GPU take from one kernel to the next when both are queued
 ON_ITS_WAY = 10_000  # ns: a call that returned later than this before a gap may not have reached the GPU by then
 PASSING = 0.05  # of the launches: so many make a thread one that launches
@@ -185,7 +184,7 @@ class Gpu:
         return int(np.median(length[eager])) if eager.any() else 0
 
     @cached_property
-    def parts(self) -> dict[Kind, Stretches]:
+    def parts(self) -> dict[str, Stretches]:
         """The gaps, cut by what they were. Of a launch gap, the last moment is a kernel gap."""
         start, end, host, launch = self.gaps.start, self.gaps.end, self.kinds < 2, self.kinds == 1
         late = np.maximum(start, np.where(host, self.work.returned[self.by] + ON_ITS_WAY, start))
@@ -209,7 +208,7 @@ class Gpu:
         work = self.work
         return None if (work.running < 0).any() else work.end - work.start - work.running
 
-    def idle(self, kind: Kind) -> Idle | None:
+    def idle(self, kind: str) -> Idle | None:
         """How much the gaps of one kind are, and how many; None if the trace cannot tell."""
         gaps, idle = self.parts[kind], self.idle_inside
         if kind not in ("launch gap", "kernel gap"):

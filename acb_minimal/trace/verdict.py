@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,9 +12,6 @@ from .gaps import LONG, Gpu
 from .steps import Typical
 from .torch_profiler import CALLS, DEVICE
 
-Kind = Literal[
-    "busy", "launch-bound", "copy-bound", "synchronous", "not engaged", "in part", "host-bound", "unexplained"
-]
 FEWEST = 4  # steady steps: of fewer, a median says little
 PACE = 0.9  # of the time of a batch on the GPU: from here on, launching may have set the pace
 NOTHING_LEFT = 0.02  # share of a step
@@ -56,7 +53,7 @@ TEXTS = {
 class Verdict(NamedTuple):
     """On the steady steps of one GPU: in a word, and in a few sentences."""
 
-    kind: Kind
+    kind: str
     text: str
 
 
