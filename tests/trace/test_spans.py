@@ -133,25 +133,14 @@ def test_a_trace_can_be_had_back_from_its_file(tmp_path):
     trace = made()
     trace.add("compute", "replay", 12.0, 13.0, 2, "A", 7.25, 0.75)
     trace.add("CPU", "wait", 12.5, 13.0)
+    trace.rows, trace.prompts, trace.rank = {0: 3, 1: 2, 2: 2}, frozenset({0}), 1
     trace.save_chrome(tmp_path / "trace.json", command="acb")
     chrome = json.loads((tmp_path / "trace.json").read_text())
     assert chrome["otherData"] == {"device": "a machine", "command": "acb"}
     back = Trace.of_chrome(chrome)
-    assert back.device == trace.device
+    assert (back.device, back.rank, back.rows, back.prompts) == (trace.device, 1, trace.rows, trace.prompts)
     key = lambda span: (span.start, span.lane)  # noqa: E731
     assert sorted(back.spans, key=key) == sorted(trace.spans, key=key)
-
-
-def test_what_is_known_of_batches_can_be_had_back_too():
-    trace = traced("ch1_sync", "sim")
-    back = Trace.of_chrome(trace.chrome())
-    assert (back.rows, back.prompts) == (trace.rows, trace.prompts)
-    assert back.batches() == {number: pytest.approx(window, abs=1e-8) for number, window in _from_0(trace).items()}
-
-
-def _from_0(trace: Trace) -> dict[int, tuple[float, float]]:
-    zero = min(span.start for span in trace.spans)
-    return {number: (start - zero, end - zero) for number, (start, end) in trace.batches().items()}
 
 
 def test_a_part_has_its_batches_and_the_waits_among_them():
