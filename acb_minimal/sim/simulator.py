@@ -89,10 +89,10 @@ class Simulator:
         graph_cost: Callable[[], Cost] | None = None,
         more: bool = False,
     ) -> Operation | None:
-        """Queues device work on the current stream, or captures it, and returns None.
+        """Queues device work on the current stream, or captures it, and returns None. `what`, `engine` and `run` are as
+        in an Operation.
 
         Args:
-            what, engine, run: as in an Operation.
             cost: what it takes the engine; asked when it is queued, so each time a graph is replayed.
             launch_seconds: what queueing it costs the host.
             gradual: it is many kernels, and may start with the first but cannot end before the last is launched.
