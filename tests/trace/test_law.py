@@ -47,7 +47,8 @@ def stored(workload: str, chapter: str) -> dict:
 @pytest.mark.parametrize(("workload", "chapter", "gap"), [("wide", "ch5", EAGER_GAP), ("small", "ch6", GRAPH_GAP)])
 def test_what_a_gpu_takes_between_two_kernels_is_what_the_h200_took(workload, chapter, gap):
     parts = stored(workload, chapter)
-    assert gap == pytest.approx(parts["launch_gaps"] / parts["kernel_count"], rel=0.02)
+    own = parts.get("kernel_gaps", parts["launch_gaps"])  # those of before have one figure for both
+    assert gap == pytest.approx(own / parts["kernel_count"], rel=0.03)
 
 
 @pytest.mark.parametrize(

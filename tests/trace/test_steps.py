@@ -1,6 +1,7 @@
 """Steps: told apart and sorted, and the law of overlap in made-up engines of which K, L and H are known."""
 
 import json
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -46,8 +47,10 @@ CHAPTERS, WORKLOADS = ("ch1_sync", "ch3_events"), ("wide", "small", "long")
 @pytest.mark.parametrize("chapter", CHAPTERS)
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_a_chapter_predicts_its_asynchronous_twin_on_an_h200(name, chapter):
+    """With the time that launching took the twin: a host is faster at one time than at another."""
     before, after = (stored(name, each) for each in (chapter, "ch5_carry_over"))
-    assert after.step == pytest.approx(before.law.asynchronous, rel=0.05)
+    law = replace(before.law, launching=after.law.launching)
+    assert after.step == pytest.approx(law.asynchronous, rel=0.05)
 
 
 def test_gaps_of_a_host_that_is_a_batch_ahead_are_the_gpus_own():
