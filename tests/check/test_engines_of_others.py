@@ -140,14 +140,10 @@ UPLOAD = (
 MORE_OF_TORCH = {
     "priorities": (STREAMS, "cuda.Stream(priority=-1), cuda.Stream(device=None, priority=0), cuda.Stream(None)"),
     "blocking events": ("cuda.Event(), cuda.Event(), cuda.Event()", "(cuda.Event(blocking=True) for _ in range(3))"),
-    "a stream entered by itself": ("        with self.cuda.stream(self.h2d):", "        with self.h2d:"),
     "a stream that is set": (
         UPLOAD,
         "        before = self.cuda.current_stream()\n        self.cuda.set_stream(self.h2d)\n"
         "        self.slot.upload(non_blocking=True); self.cuda.set_stream(before)\n",
-    ),
-    "a name that may be missing": (
-        "        self.slot = ", "        assert not hasattr(cuda, 'no_such_name')\n        self.slot = "
     ),
     "a class of streams": (STREAMS, "[type('Mine', (cuda.Stream,), {'n': 1})() for _ in range(3)]"),
     "record_stream": (

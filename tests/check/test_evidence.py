@@ -22,10 +22,6 @@ WRONG = {
         lambda: without("ch5", "self.model.carry_over"), "0",
         "request 0 starts from 0, the placeholder: nothing carried its token over",
     ),
-    "no fill": (
-        lambda: without("ch4", "self.slot.fill"), "0",
-        "request 0 starts from 0, the placeholder: nothing carried its token over",
-    ),
     "carried from the wrong row": (
         lambda: changed("ch5", (WRITE, f"{WRITE}            c = self.slot.host_inputs.carry_over; c[c >= 0] = 0\n")),
         "1",

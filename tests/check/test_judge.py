@@ -9,7 +9,7 @@ from acb_minimal.check.judge import serve
 from acb_minimal.check.network import VOCAB
 from acb_minimal.check.oracle import generate
 from acb_minimal.errors import InputError
-from acb_minimal.run.engines import changed, chapter_path, engine, load_chapter, without
+from acb_minimal.run.engines import changed, engine, load_chapter
 from acb_minimal.sim.policies import Lazy
 
 NAMED = {case.name: case for case in CASES}
@@ -52,23 +52,6 @@ def test_pages_of_a_row_in_flight_are_handed_on(monkeypatch):
     assert sum(any(ended & set(row) for row in pages.get(number + 1, ())) for number, ended in dead) >= 2
 
 
-def test_a_hazard_comes_with_the_engine_s_lines():
-    outcome = serve(without("ch5", "self.compute.wait_event"), NAMED["pages"])
-    hazard = outcome.hazards[0]
-    assert str(hazard) == (
-        "the carry-over of batch 0 reads slot A's inputs; the upload of batch 0 writes them; "
-        "nothing makes compute wait for h2d"
-    )
-    lines = [(action.line.number, action.line.text) for action in (hazard.first, hazard.second)]
-    assert lines == lines_of("ch5", "slot.upload", "model.carry_over")
-
-
-def lines_of(chapter: str, *parts: str) -> list[tuple[int, str]]:
-    """The chapter's lines with any of these in them, and their numbers in the chapter."""
-    lines = enumerate(chapter_path(chapter).read_text().splitlines(), start=1)
-    return [(number, line.strip()) for number, line in lines if any(part in line for part in parts)]
-
-
 def test_what_was_queued_when_the_run_was_cut_short_counts():
     """Lazily the upload never runs before the forward pass that needs it: it would not have been seen."""
     without = changed("ch5", ("self.compute.wait_event(self.uploaded)", "pass"))
@@ -93,8 +76,6 @@ class Engine:
     [
         ("1 / 0", "ZeroDivisionError: division by zero (line 6: 1 / 0)"),
         ("while self.scheduler.has_work(): pass", "has looked for work 2,000 times and is not done (line 6: while"),
-        ("while True: self.scheduler.schedule()", "has looked for work 2,000 times and is not done (line 6: while"),
-        ("return", "run ended without yielding request 0, 1, 2, 3, 4; it has to yield each request exactly once"),
         ("return iter(())", "run ended without yielding request 0, 1, 2, 3, 4; it has to"),
         ("yield 'all'", "run yielded 'all'; it has to yield each request exactly once, with its finish_reason"),
         ("yield self.scheduler.schedule().rows[0].request", "run yielded request 0 before it was finished; it has to"),
@@ -108,20 +89,11 @@ def test_an_engine_that_breaks_down_is_a_failure_in_one_line(body, message):
     assert not outcome.clean
 
 
-@pytest.mark.parametrize(
-    ("yields", "message"),
-    [
-        ("self.step()", "run ended without yielding request 0, 1, 2, 3, 4; "),
-        ("yield from self.step()[:0]", "run ended without yielding request 0, 1, 2, 3, 4; "),
-        ("yield from self.step()[:1]", "run ended without yielding request 4; "),
-        ("yield from self.step() * 2", "run yielded request 0 twice; "),
-    ],
-)
-def test_an_engine_has_to_yield_each_request_exactly_once(yields, message):
-    outcome = serve(changed("ch5", ("yield from self.step()", yields)), NAMED["rows"])
-    assert outcome.failure == f"{message}it has to yield each request exactly once, with its finish_reason"
-    assert not outcome.hazards
-    assert not outcome.clean
+def test_an_engine_has_to_yield_each_request_exactly_once():
+    for yields, said in (("self.step()", "ended without yielding request 0, 1, 2, 3, 4"),
+                         ("yield from self.step() * 2", "yielded request 0 twice")):  # fmt: skip
+        outcome = serve(changed("ch5", ("yield from self.step()", yields)), NAMED["rows"])
+        assert outcome.failure == f"run {said}; it has to yield each request exactly once, with its finish_reason"
 
 
 def test_an_engine_without_run_is_bad_input():

@@ -26,7 +26,6 @@ OWN = {
                           f"tokens = self.slot.host_tokens{SAMPLED}.numpy()"),
     ),
     "pinned copy": ("ch3", (SHARED_DOWNLOAD, f"tokens = {TOKENS}.to('cpu', non_blocking=True).numpy()")),
-    "waiting copy": ("ch3", (SHARED_DOWNLOAD, f"tokens = {TOKENS}.cpu().numpy()")),
     "carry-over": (
         "ch5",
         IMPORT,
@@ -66,7 +65,6 @@ RACES = [
     ("download", COMPUTED, "the download of batch 0 reads slot A's outputs; the forward pass of batch 0"),
     ("download", DOWNLOADED, "the host (update, batch 0) reads slot A's pinned outputs; the download of batch 0"),
     ("pinned copy", DOWNLOADED, "the host (update, batch 0) reads a pinned copy; the download of batch 0"),
-    ("waiting copy", COMPUTED, "the download of batch 0 reads slot A's outputs; the forward pass of batch 0"),
     ("carry-over", UPLOADED, "the torch operation of batch 0 writes slot A's inputs; the upload of batch 0"),
     ("captured carry-over", UPLOADED, "slot A's inputs; the upload of batch 0"),
 ]

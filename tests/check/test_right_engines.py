@@ -48,10 +48,6 @@ DESIGNS = {
         "ch5", (RECORD_UPLOADED, "pass"), (UPLOADED, "self.compute.wait_stream(self.h2d)"),
         (RECORD_COMPUTED, "pass"), (COMPUTED, "self.d2h.wait_stream(self.compute)"),
     ),
-    "record_event": (
-        "ch5", (RECORD_UPLOADED, "uploaded = self.h2d.record_event()"), (UPLOADED, "uploaded.wait(self.compute)"),
-        (RECORD_COMPUTED, "self.compute.record_event(self.computed)"),
-    ),
     "the current stream waits and records": (
         "ch5", (UPLOADED, "pass"), (RECORD_COMPUTED, "pass"),
         ("        self.model.carry_over(", "        self.uploaded.wait(); self.model.carry_over("),
@@ -60,12 +56,6 @@ DESIGNS = {
     "queries": ("ch5", (LAST_WAIT, "        while not self.downloaded[slot].query(): pass\n")),
     "one stream": ("ch5", (STREAMS, "[cuda.Stream()] * 3")),
     "the default stream computes": ("ch5", (STREAMS, "cuda.Stream(), cuda.default_stream(), cuda.Stream()")),
-    "two streams": ("ch5", (STREAMS, "(a := cuda.Stream()), cuda.Stream(), a")),
-    "an event for each batch": (
-        "ch5", ("        self.downloaded[self.slot].record(self.d2h)\n",
-                "        self.downloaded[self.slot] = self.d2h.record_event(self.cuda.Event())\n"),
-    ),
-    "private pools": ("ch6", ("pool=pool, stream", "stream")),
     "captured when it is needed": (
         "ch6", (CAPTURE, "        self.graphs, self.pool = {}, cuda.graph_pool_handle()\n"),
         (LOOK_UP, LAZY_CAPTURE + LOOK_UP),
@@ -102,11 +92,6 @@ CAPTURES = {
         "                    model.carry_over(slot, other)\n",
         "                    model.carry_over(slot, other); cuda.synchronize()\n",
         "RuntimeError: operation not permitted when stream is capturing: CUDA lets no host synchronize the device then",
-    ),
-    "a result that the host must know": (
-        "                    model.carry_over(slot, other)\n",
-        "                    model.carry_over(slot, other); other.device_tokens[0].item()\n",
-        "RuntimeError: operation not permitted when stream is capturing: CUDA lets no host wait for the item then",
     ),
 }  # fmt: skip
 

@@ -129,17 +129,10 @@ def test_a_seed_is_a_schedule():
     assert len(set(schedules.values())) == len(schedules)
 
 
-@pytest.mark.parametrize("seed", ["x", "-1", "", "1.5", "rows:x", "rows:1.", "nothing:1", "rows:7"])
+@pytest.mark.parametrize("seed", ["x", "1.5", "rows:x", "nothing:1", "rows:7"])
 def test_a_seed_that_is_none_is_refused(seed):
     with pytest.raises(InputError, match="unknown seed|choice 7 of a seed"):
         replay(load_chapter("ch2"), seed)
-
-
-def test_a_search_stops_where_it_goes_wrong():
-    """At the first schedule, if there is a hazard: no luck is needed."""
-    verdict = search(changed("ch4", ("self.d2h.wait_event(self.computed)", "pass")))
-    assert (verdict.seed, verdict.schedules, verdict.explored) == ("0", 0, [])
-    assert verdict.outcome.hazards
 
 
 def test_a_search_ends_when_there_are_no_more_schedules(monkeypatch):

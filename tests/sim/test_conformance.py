@@ -205,25 +205,9 @@ def a_reader_in_another_stream(machine):
 
 
 @race(slow_last=[0], slow_first=[1])
-def a_reader_in_a_side_stream_of_what_the_default_stream_writes(machine):
-    machine.write(machine.cuda.default_stream())
-    return machine.read(*machine.streams(1))
-
-
-@race(slow_last=[0], slow_first=[1])
 def a_wait_for_an_event_not_recorded_yet(machine):
     writer, reader = machine.streams(2)
     event = machine.cuda.Event()
-    reader.wait_event(event)
-    machine.write(writer)
-    event.record(writer)
-    return machine.read(reader)
-
-
-@race(slow_last=[0], slow_first=[1])
-def a_wait_for_the_record_before_the_one_that_matters(machine):
-    writer, reader = machine.streams(2)
-    event = writer.record_event()
     reader.wait_event(event)
     machine.write(writer)
     event.record(writer)
@@ -248,17 +232,6 @@ def a_download_the_host_does_not_wait_for(machine):
     machine.write(stream)
     with machine.cuda.stream(stream):
         machine.copy("d2h", machine.seen, machine.data)
-    return machine.seen.tolist()
-
-
-@race(slow_last=[-1], slow_first=[1])
-def a_download_after_the_event_the_host_waits_for(machine):
-    (stream,) = machine.streams(1)
-    event = stream.record_event()
-    machine.write(stream)
-    with machine.cuda.stream(stream):
-        machine.copy("d2h", machine.seen, machine.data)
-    event.synchronize()
     return machine.seen.tolist()
 
 

@@ -1,7 +1,6 @@
 """What batches cost: those that were measured, and the straight lines between them."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -45,10 +44,3 @@ def test_only_a_batch_of_decodes_is_launched_in_as_long_as_it_is_told():
     told = measured.launched_in(0.5)
     assert told.launch("forward", decodes) == 0.5
     assert told.launch("forward", prompts) == measured.launch("forward", prompts)
-
-
-def test_a_row_may_stand_for_many_with_more_positions():
-    found = replace(Costs.of("llama-3.1-8b"), model=Costs.of("llama-3.1-8b").model | {"decode": MEASURED})
-    one = Shape(1, 1, 5, 5, decodes=True)
-    scaled = found.scaled(rows=4, positions=15).compute("forward", one, graph=True)
-    assert 1e6 * sum(scaled) == pytest.approx(decode_time(MEASURED, 4, 20))

@@ -48,10 +48,3 @@ def test_a_touch_is_told_of(view, name):
     touch, expected = TOUCHES[name]
     touch(view)
     assert view.observer.log == expected
-
-
-def test_what_comes_of_it_is_what_comes_of_any_array(view):
-    plain = np.arange(8, dtype=np.int32)
-    assert (view[2:5] * 2).tolist() == (plain[2:5] * 2).tolist()
-    view[0:2] = view[6:8]
-    assert view.tolist() == [6, 7, 2, 3, 4, 5, 6, 7]

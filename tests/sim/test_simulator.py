@@ -188,17 +188,6 @@ def test_calls_cost_host_time():
     assert gpu.simulator.now == 6.0
 
 
-def test_a_replay_takes_as_long_as_its_batch_needs_now():
-    gpu, rows = Gpu(), [2.0]
-    graph = gpu.cuda.CUDAGraph()
-    with gpu.cuda.graph(graph):
-        gpu.submit("forward", cost=lambda: Cost(rows[0]))
-    graph.replay()
-    rows[0] = 3.0
-    graph.replay()
-    assert gpu.spans() == [("replay", 0.0, 2.0), ("replay", 2.0, 5.0)]
-
-
 def test_a_copy_from_pageable_memory_costs_the_host_the_copy():
     device = SimulatedDevice(COSTS)
     data, pinned = torch.zeros(1, dtype=torch.int32), device.pinned(1)
