@@ -26,24 +26,16 @@ ONCE = "it has to yield each request exactly once, with its finish_reason"
 
 class Books:
     """What the judge knows of a run, and an engine is not handed: what is right, and what has been yielded. All that is
-    wrong is raised as Broken, at the call that shows it.
-
-    Attributes:
-        broken: the first thing that was wrong; whoever goes on all the same is told again at every call.
-        notes: what there is to tell of the host's actions, by number.
-        steps: of each batch that was scheduled; without a time.
-        evidence: of what device work was given.
-        calls: how often the engine has asked for work.
-    """
+    wrong is raised as Broken, at the call that shows it."""
 
     def __init__(self, case: Case, detector: RaceDetector, any_tokens: bool, requests: list[Request], drafts: int):
         self.case, self.detector, self.any_tokens, self.drafts = case, detector, any_tokens, drafts
         self.right = [tokens for _, tokens, _ in case.served]
-        self.broken: Broken | None = None
-        self.notes: dict[int, str] = {}
-        self.steps: list[BatchDone] = []
-        self.evidence = Evidence(case, detector)
-        self.calls = 0
+        self.broken: Broken | None = None  # the first; whoever goes on all the same is told again at every call
+        self.notes: dict[int, str] = {}  # what there is to tell of the host's actions, by number
+        self.steps: list[BatchDone] = []  # of each batch that was scheduled; without a time
+        self.evidence = Evidence(case, detector)  # of what device work was given
+        self.calls = 0  # how often the engine has asked for work
         self._updates: list[int] = []  # the numbers of batches that have come back
         self._decodes = case.steps(drafts) if drafts else []
         self._to_yield = {request.id: request for request in requests}
@@ -134,12 +126,8 @@ class Books:
                     which = f"page {page} was freed while request {other} had it"
                     raise self.found(f"{which}; now {request.id} has it too")
         self.steps.append(BatchDone(0.0, len(batch.rows), batch.num_tokens, batch.decodes))
-        self._note(
-            [
-                f"{request.id}: {length} at {start}, pages {' '.join(map(str, request.pages))}"
-                for request, start, length, _ in batch.rows
-            ]
-        )
+        told = ((each, start, length, " ".join(map(str, each.pages))) for each, start, length, _ in batch.rows)
+        self._note([f"{each.id}: {length} at {start}, pages {pages}" for each, start, length, pages in told])
 
     def updated(self, batch: Batch, rows: list[Request], places: list[int | None]) -> None:
         """It has taken in a batch's tokens: the next of each of these requests, from these places on."""

@@ -168,8 +168,6 @@ class Evidence:
             return f"request {id} needs {needed} pages and has {len(pages)}: they were given back while it was running"
         if table != pages:
             return f"request {id} has pages {_list(pages)}, and its row of the page table pages {_list(table)}"
-        if (seen := int(made.seq_lens[row])) != start + length:
-            return f"request {id} attended to {seen} positions; it has {start + length}"
         return None
 
     def _cache(self, made: Pass, row: int, request: Request, end: int) -> str | None:
@@ -193,9 +191,6 @@ class Evidence:
                 )
             if (other := rows[index].request) is not request:
                 return f"page {page} of request {id} was written by request {other.id} in batch {number}"
-            if writer.positions[token] != position or writer.ids[token] != self.right[int(id)][position]:
-                found = f"token {writer.ids[token]} at position {writer.positions[token]}"
-                return f"for position {position} of request {id}, batch {number} has cached {found}"
         return None
 
     def _way_home(self, made: Pass, index: int, token: int) -> str | None:

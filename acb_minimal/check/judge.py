@@ -62,9 +62,6 @@ class Outcome:
 def load(chapter: str) -> type:
     """The `Engine` of a chapter, if its file can be imported, comes to an end, and keeps its hands to itself.
 
-    Args:
-        chapter: as for `engines.chapter_path`.
-
     Raises:
         InputError: there is none, or it cannot or does not.
     """
@@ -89,13 +86,8 @@ def serve(
     device: SimulatedDevice | None = None,
     any_tokens: bool = False,
 ) -> Outcome:
-    """Runs a case on the simulator under one schedule. The Outcome says whatever goes wrong.
-
-    Args:
-        policy: what makes the schedule; by default the order of virtual time.
-        detector: who looks on.
-        device: where to run it, with policy and detector; by default one of its own.
-        any_tokens: whether wrong ones are let pass.
+    """Runs a case on the simulator under one schedule, which a policy makes; by default in the order of virtual time.
+    The Outcome says whatever goes wrong; `any_tokens`: wrong tokens are let pass. A device has policy and detector.
 
     Raises:
         InputError: the class is no engine, or uses what the simulator does not know, or the policy cannot go on with

@@ -5,9 +5,7 @@ A strided tensor counts as everything between its ends. Attention is looked at p
 pages of the KV cache page by page, so that requests that share it do not seem to share its pages.
 """
 
-from bisect import bisect, insort
 from collections.abc import Callable, Sequence
-from operator import attrgetter
 
 import numpy as np
 import torch
@@ -15,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from .. import attention  # noqa: F401  (defines torch.ops.acb.paged_attention)
 from ..sim.engine_code import accesses
+from ..sim.memory import ByAddress
 
 Pieces = slice | np.ndarray  # of a memory; an array is int [any]
 
@@ -23,15 +22,11 @@ class Memory:
     """Watched memory, cut into pieces, and for each piece which action of each actor last read and last wrote it."""
 
     def __init__(self, name: str, tensor: torch.Tensor | None = None, pieces: int = 1, block: int = 1):
-        """
-        Args:
-            name: what to call it.
-            tensor: the memory, contiguous; None for memory that is nobody's tensor.
-            pieces: how many; elements of a buffer, positions of a KV cache.
-            block: so many pieces cannot be told apart by address: the positions of a page.
-        """
+        """A contiguous tensor, or memory that is nobody's. Its pieces are elements of a buffer, or positions of a KV
+        cache, of which a `block`, those of a page, cannot be told apart by address."""
         self.name, self.pieces, self.block = name, pieces, block
-        self.start, self.nbytes = (tensor.data_ptr(), tensor.nbytes) if tensor is not None else (0, 0)
+        self.start, size = (tensor.data_ptr(), tensor.nbytes) if tensor is not None else (0, 0)
+        self.end, self._block_bytes = self.start + size, size // pieces * block
         self.array = tensor.numpy() if tensor is not None else np.empty(0)  # keeps it, and so its address, alive
         self._last = np.zeros((2, 5, pieces), dtype=np.int64)  # [reads and writes, actors, pieces]; actors may grow
 
@@ -40,8 +35,8 @@ class Memory:
         element is at address `start`, no size is 0, and strides and itemsize are in bytes."""
         reach = [(count - 1) * stride for count, stride in zip(shape, strides, strict=True)]
         start, end = start + sum(min(0, each) for each in reach), start + sum(max(0, each) for each in reach) + itemsize
-        size = self.nbytes // self.pieces * self.block
-        return slice((start - self.start) // size * self.block, -((self.start - end) // size) * self.block)
+        size, block = self._block_bytes, self.block
+        return slice((start - self.start) // size * block, -((self.start - end) // size) * block)
 
     def access(self, actor: int, past: list[int], pieces: Pieces, writes: bool) -> tuple[int, bool, int] | None:
         """Notes that an actor reads or writes these pieces; its `past` is as that of an Action.
@@ -64,32 +59,25 @@ class Memory:
         return found
 
 
-class Memories:
-    """All watched memory, found by address."""
+class Memories(ByAddress):
+    """All watched memory."""
 
     def __init__(self):
+        super().__init__()
         self._watched: list[Memory] = []
-        self._by_address: list[Memory] = []
 
     def watch(self, name: str, tensor: torch.Tensor, page_size: int | None) -> None:
         """Takes it in: a buffer, cut into its elements, or a KV cache ([pages, heads, page_size, head_dim]), cut into
         its positions."""
         pieces = len(tensor) * page_size if page_size else tensor.numel()
         self._watched.append(Memory(name, tensor, pieces, page_size or 1))
-        insort(self._by_address, self._watched[-1], key=_start)
-
-    def at(self, address: int) -> Memory | None:
-        """What is there; None if nobody watches it."""
-        before = bisect(self._by_address, address, key=_start)
-        memory = self._by_address[before - 1] if before else None
-        return memory if memory and address < memory.start + memory.nbytes else None
+        self.put(self._watched[-1])
 
     def fingerprint(self) -> int:
         """A number that says what is in it: the same in two runs that have watched and done the same."""
         return hash(tuple(memory.array.tobytes() for memory in self._watched))  # addresses differ
 
 
-_start = attrgetter("start")
 # Operations on some entries of a tensor, given by their places in its first dimension: whether they write them.
 PICKING = {torch.ops.aten.index_select.default: False, torch.ops.aten.index_copy_.default: True}
 

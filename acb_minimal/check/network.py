@@ -18,11 +18,8 @@ CIRCLE, PULL = 3, 5.0
 class Network(torch.nn.Module):
     """A causal LM of one attention layer, as Model runs it. In float64, so that rounding decides no token.
 
-    Attributes:
-        pull: added to the score of the token behind the newest one in a small circle of tokens: answers repeat
-            themselves, and go on as they did before, the more the larger it is.
-        ran: is told of every forward pass: ids, positions, which of them are sampled behind, the batch as
-            paged_attention is given it, and the output.
+    A pull is added to the score of the token behind the newest one in a small circle of tokens: answers repeat
+    themselves, and go on as they did before, the more the larger it is.
     """
 
     layers, dtype = (AttentionLayer("attention", 1, WIDTH),), torch.float64
@@ -30,6 +27,8 @@ class Network(torch.nn.Module):
     def __init__(self, pull: float = 0.0):
         super().__init__()
         self.pull = pull
+        # Is told of every forward pass: ids, positions, which of them are sampled behind, the batch as paged_attention
+        # is given it, and the output.
         self.ran: Callable | None = None
         self.attention = torch.nn.Module()
         random = torch.Generator().manual_seed(0)

@@ -33,26 +33,18 @@ NOT_ITS_OWN = ("builtins", "collections", "numpy", "torch", __name__.partition("
 
 
 class RaceDetector(Observer):
-    """Looks on while an engine runs on a simulated device, and collects hazards.
-
-    Attributes:
-        below: the code that runs the engine; actions then know the engine's lines.
-        file: the engine's source file; a line of it is told without its name.
-        names: what to call the streams.
-        actions: all of the host and the streams, by number, from 1; 0 is none.
-        events: what happened, in order: what kind ("issued", "done", "asked" for by the host, "seen" by the host to be
-            done) and the action; the host's own actions are "done" at once.
-        memories: what is watched.
-        running: the device work that is running, or was the last.
-    """
+    """Looks on while an engine runs on a simulated device, and collects hazards."""
 
     def __init__(self, below: CodeType | None = None):
-        self.below, self.file = below, None
+        self.below = below  # the code that runs the engine; actions then know the engine's lines
+        self.file: str | None = None  # the engine's; a line of it is told without its name
         self.names: dict[Stream, str] = {}
-        self.actions: list[Action | None] = [None]
+        self.actions: list[Action | None] = [None]  # all of the host and the streams, by number, from 1
+        # What happened, in order: what kind ("issued", "done", "asked" for by the host, "seen" by the host to be done)
+        # and the action; the host's own actions are "done" at once.
         self.events: list[tuple[str, Action]] = []
-        self.memories = Memories()
-        self.running: Action | None = None
+        self.memories = Memories()  # what is watched
+        self.running: Action | None = None  # the device work that is running, or was the last
         self._hazards: dict[tuple, Hazard] = {}
         self._issued: dict[Operation, Action] = {}
         self._actors: dict[Queue | None, int] = {None: HOST}

@@ -41,7 +41,6 @@ def replay(engine_class: type, seed: str, detector: RaceDetector | None = None) 
     Args:
         seed: a number, for a case and a policy; or a case and the choices in it, as `search` names them; or the long
             or the wide case and a policy, "long:lazy"; "wide:timed" is what engines are timed by.
-        detector: who looks on; by default one that nobody else knows.
 
     Raises:
         InputError: there is no such schedule.
@@ -80,12 +79,8 @@ class SearchResult:
 
 
 def harm(engine_class: type, seed: str, outcome: Outcome) -> tuple[str, Outcome] | None:
-    """The first schedule found in which an engine with a hazard gives a wrong token: its seed and its outcome.
-
-    Args:
-        seed: of a schedule that has been run.
-        outcome: of that schedule.
-    """
+    """The first schedule found in which an engine with a hazard gives a wrong token: its seed and its outcome. Given
+    are those of a schedule that has been run."""
     if outcome.wrong_batch_number is not None:
         return seed, outcome
     if outcome.failure is not None:
@@ -101,11 +96,8 @@ def search(
     engine_class: type, seconds: float = SECONDS, progress: Callable[[str], None] = lambda text: None
 ) -> SearchResult:
     """Runs all cases under all policies, the long and the wide one too, draws schedules at random, and explores what
-    there is to explore while there is time. Stops where anything goes wrong.
-
-    Args:
-        seconds: to take, about; a little of everything is run in any case.
-        progress: is told what goes on.
+    there is to explore while there is time, about; a little of everything is run in any case. Stops where anything goes
+    wrong. `progress` is told what goes on.
 
     Raises:
         InputError: the engine cannot be explored, because it does not do the same thing twice.

@@ -22,15 +22,10 @@ class Unknown(Limit, AttributeError):
 
 class Named:
     """What has names of torch's. To ask for one that is missing meets a limit of the simulator; for one that torch does
-    not have either, it is a mistake, as on a GPU.
+    not have either, it is a mistake, as on a GPU."""
 
-    Attributes:
-        torchs: torch's own.
-        more: names of torch's own that a build for CPUs does not have.
-    """
-
-    torchs: Any
-    more: tuple[str, ...] = ()
+    torchs: Any  # torch's own
+    more: tuple[str, ...] = ()  # names of torch's own that a build for CPUs does not have
 
     def __getattr__(self, name: str):
         where = "torch.cuda" if self.torchs is torch.cuda else f"torch.cuda.{self.torchs.__name__}"

@@ -28,17 +28,13 @@ from ..trace.spans import number_of
 from .memory import DEVICE, HOST, PINNED
 from .operations import Limit, Operation
 
-aten = torch.ops.aten
+aten, PACKAGE = torch.ops.aten, __name__.partition(".")[0]
 
 
 @contextmanager
 def engine_code(device: Any) -> Iterator[None]:
-    """Around an engine's code: queues its own operations on device memory. Device work that runs meanwhile is left
-    alone.
-
-    Args:
-        device: the SimulatedDevice that it runs on.
-    """
+    """Around an engine's code on a SimulatedDevice: queues its own operations on device memory. Device work that runs
+    meanwhile is left alone."""
     nothing = patch.object(torch.Tensor, "record_stream", lambda tensor, stream: None)  # nobody frees memory here
     with _Operations(device), _Calls(device), nothing:
         device.simulator.around = _aside
@@ -73,14 +69,10 @@ def _arguments(func: torch._ops.OpOverload) -> list[tuple[str, bool, bool]]:
 
 
 @cache
-def _is_view(func: torch._ops.OpOverload) -> bool:
-    """Whether it only makes a view, which touches no memory."""
-    return any(viewed for _, viewed, _ in _arguments(func))
-
-
-@cache
-def _gives_tensors(func: torch._ops.OpOverload) -> bool:
-    return all("Tensor" in str(returned.type) for returned in func._schema.returns)
+def _kind(func: torch._ops.OpOverload) -> tuple[bool, bool]:
+    """Whether it only makes a view, which touches no memory; and whether all that it gives are tensors."""
+    views = any(viewed for _, viewed, _ in _arguments(func))
+    return views, all("Tensor" in str(returned.type) for returned in func._schema.returns)
 
 
 class _Operations(TorchDispatchMode):
@@ -97,8 +89,8 @@ class _Operations(TorchDispatchMode):
         return False  # or torch wraps what follows, against being compiled, which takes longer than what it does
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if _is_view(func):
+        kwargs, (is_view, gives_tensors) = kwargs or {}, _kind(func)
+        if is_view:
             return func(*args, **kwargs)
         given = [(each, self.device.places.kind(each), writes) for each, _, writes in accesses(func, args, kwargs)]
         kinds = {kind for _, kind, _ in given}
@@ -108,11 +100,10 @@ class _Operations(TorchDispatchMode):
             if any(each.dim() and kind != DEVICE for each, kind, _ in given):
                 raise Limit(f"the simulator mixes no memory of the device and of the host in torch's {_name(func)}")
             owner = self._owner(each for each, _, _ in given)
-            return (self._queue if _gives_tensors(func) else self._wait_for)(func, args, kwargs, owner)
-        if PINNED in kinds:
-            for each, kind, writes in given:
-                if kind == PINNED:
-                    touched(self.device, each, writes)
+            return (self._queue if gives_tensors else self._wait_for)(func, args, kwargs, owner)
+        for each, kind, writes in given:
+            if kind == PINNED:
+                touched(self.device, each, writes)
         return func(*args, **kwargs)
 
     def _copy(self, target: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
@@ -158,11 +149,7 @@ class _Operations(TorchDispatchMode):
             parts.append(run)
             return
         parts = [run]
-
-        def run_all() -> None:
-            for part in parts:
-                part()
-
+        run_all = lambda: [part() for part in parts]  # noqa: E731
         operation = simulator.submit("torch operation", "compute", run_all, work=owner, more=True)
         self._newest = operation, parts, (*here, simulator.queued)
 
@@ -215,7 +202,7 @@ class _Calls(TorchFunctionMode):
         if not kwargs and func not in _BY_POSITION:
             return func(*args)  # most of what is called are a tensor's attributes
         kwargs = kwargs or {}
-        if _package(caller()) == _package(sys._getframe()):  # asked by the shared parts
+        if _package(caller()) == PACKAGE:  # asked by the shared parts
             return func(*args, **kwargs)
         handler = _HANDLERS.get(func)
         kind = self.device.places.kind(args[0]) if handler else HOST
@@ -255,9 +242,6 @@ class _Calls(TorchFunctionMode):
         """A number goes to a GPU with the kernel: torch makes a tensor of it there."""
         tensor[key] = value if isinstance(value, torch.Tensor) else tensor.new_full((), value)
 
-    def _to_list(self, tensor: torch.Tensor) -> list:
-        return self._to_host(tensor).tolist()
-
     def _to_numpy(self, tensor: torch.Tensor, *args, **kwargs):
         """As torch says it of a GPU's."""
         raise TypeError("can't convert cuda device type tensor to numpy. Use Tensor.cpu() to copy it to the host first")
@@ -267,7 +251,7 @@ _HANDLERS: dict[Callable, Callable] = {
     torch.Tensor.__setitem__: _Calls._set,
     torch.Tensor.cpu: _Calls._to_host,
     torch.Tensor.to: _Calls._to,
-    torch.Tensor.tolist: _Calls._to_list,
+    torch.Tensor.tolist: lambda calls, tensor: calls._to_host(tensor).tolist(),
     torch.Tensor.numpy: _Calls._to_numpy,
     torch.Tensor.__array__: _Calls._to_numpy,
 }

@@ -3,9 +3,9 @@ host touches what is pinned."""
 
 from __future__ import annotations  # HostView is named in its own methods
 
-import math
 from bisect import bisect, insort
-from typing import NamedTuple
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,30 +26,42 @@ class Place(NamedTuple):
     work: Work | None  # whose it is
 
 
-class Places:
-    """Pinned memory and that of the device, found by address."""
+class ByAddress:
+    """Pieces of memory, each with its `start` and its `end`, the address behind it."""
 
     def __init__(self):
-        self._places: list[Place] = []  # by address
+        self._pieces: list[Any] = []
+
+    def put(self, piece: Any) -> None:
+        """Takes it in; there is nothing yet where it lies."""
+        insort(self._pieces, piece, key=_start)
+
+    def at(self, address: int) -> Any:
+        """What is there; None if nothing is."""
+        before = bisect(self._pieces, address, key=_start)
+        piece = self._pieces[before - 1] if before else None
+        return piece if piece and address < piece.end else None
+
+
+_start = attrgetter("start")
+
+
+class Places(ByAddress):
+    """Pinned memory and that of the device."""
 
     def add(self, tensor: torch.Tensor, kind: str = DEVICE, work: Work | None = None) -> None:
         """Takes in a contiguous tensor. One that is known already keeps its kind, but gets an owner."""
         if tensor.device.type == "meta" or not tensor.numel():
             return
         if (known := self.of(tensor)) is not None:
-            self._places.remove(known)
+            self._pieces.remove(known)
             kind = known.kind
         start = tensor.data_ptr()
-        insort(self._places, Place(start, start + tensor.nbytes, kind, tensor, work))
+        self.put(Place(start, start + tensor.nbytes, kind, tensor, work))
 
     def of(self, tensor: torch.Tensor) -> Place | None:
         """Where the tensor lies; None if that is ordinary memory of the host."""
-        if tensor.device.type == "meta":
-            return None
-        address = tensor.data_ptr()
-        before = bisect(self._places, (address, math.inf))
-        place = self._places[before - 1] if before else None
-        return place if place and address < place.end else None
+        return None if tensor.device.type == "meta" else self.at(tensor.data_ptr())
 
     def kind(self, tensor: torch.Tensor) -> str:
         """HOST, PINNED or DEVICE."""

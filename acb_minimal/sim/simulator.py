@@ -43,12 +43,6 @@ class Simulator:
         replay_seconds: host time to launch a graph.
         call_seconds: host time of a call that only queues, records, looks or returns from a wait.
         trace: where to report waits and, under the policy Timed, which alone knows its times, device work.
-        around: to be entered around device work.
-        now: the host's clock, in seconds.
-        queued: how many operations there have been.
-        current: the queues whose streams the host has entered; the last of them is the current one.
-        capturing: the queue whose stream is being captured; None unless that goes on.
-        captured: what has been captured of it.
     """
 
     def __init__(
@@ -61,12 +55,12 @@ class Simulator:
     ):
         self.policy, self.replay_seconds, self.call_seconds, self.trace = policy, replay_seconds, call_seconds, trace
         self.observer = observer or Observer()
-        self.around: Callable[[], AbstractContextManager] = nullcontext
-        self.now = 0.0
-        self.queued = 0
-        self.current: list[Queue] = []
-        self.capturing: Queue | None = None
-        self.captured: list[Captured] = []
+        self.around: Callable[[], AbstractContextManager] = nullcontext  # to be entered around device work
+        self.now = 0.0  # the host's clock, in seconds
+        self.queued = 0  # how many operations there have been
+        self.current: list[Queue] = []  # those whose streams the host has entered; the last is the current one
+        self.capturing: Queue | None = None  # whose stream is being captured
+        self.captured: list[Captured] = []  # what has been captured of it
         self._queues: list[Queue] = []
         self._thread = threading.get_ident()
 
