@@ -132,8 +132,9 @@ def apart(
         shown: gives whom to tell; entered once the process is there.
 
     Raises:
-        InputError, Broken: as `work` has.
-        Broken: the process was ended, by itself, by a signal or by the watchdog. The message says which, and where.
+        InputError: as `work` has.
+        Broken: as `work` has; or the process was ended, by itself, by a signal or by the watchdog. The
+            message says which, and where.
     """
     context = get_context("fork")
     reader, writer = context.Pipe(duplex=False)

@@ -18,6 +18,10 @@ SHARED_UPLOAD = "self.slot.upload(non_blocking=True)       # host -> device"
 SHARED_DOWNLOAD = "tokens = self.slot.download(non_blocking=True)    # device -> host"
 SAMPLED = "[:len(self.slot.written.batch.sampled)]"
 TOKENS = f"self.slot.device_tokens{SAMPLED}"
+CARRY = (
+    "i = {0}.written.inputs; t = {1}.device_tokens[i.carry_over.clamp(min=0)]; "
+    "i.input_ids.copy_(torch.where(i.carry_over >= 0, t, i.input_ids))"
+)
 OWN = {
     "upload": ("ch3", (SHARED_UPLOAD, "self.slot.device_buffer.copy_(self.slot.host_buffer, non_blocking=True)")),
     "download": (
@@ -27,21 +31,9 @@ OWN = {
     ),
     "pinned copy": ("ch3", (SHARED_DOWNLOAD, f"tokens = {TOKENS}.to('cpu', non_blocking=True).numpy()")),
     "carry-over": (
-        "ch5",
-        IMPORT,
-        ("self.model.carry_over(self.slot, self.other)  ",
-         "i = self.slot.written.inputs; "
-         "t = self.other.device_tokens[i.carry_over.clamp(min=0)]; "
-         "i.input_ids.copy_(torch.where(i.carry_over >= 0, t, i.input_ids)) "),
+        "ch5", IMPORT, ("self.model.carry_over(self.slot, self.other)  ", CARRY.format("self.slot", "self.other") + " ")
     ),
-    "captured carry-over": (
-        "ch6",
-        IMPORT,
-        ("model.carry_over(slot, other)",
-         "i = slot.written.inputs; "
-         "t = other.device_tokens[i.carry_over.clamp(min=0)]; "
-         "i.input_ids.copy_(torch.where(i.carry_over >= 0, t, i.input_ids))"),
-    ),
+    "captured carry-over": ("ch6", IMPORT, ("model.carry_over(slot, other)", CARRY.format("slot", "other"))),
 }  # fmt: skip
 
 
@@ -77,8 +69,7 @@ def test_of_its_own_operations_the_line_is_named_that_nothing_orders(name, gone,
     outcome = serve(changed(chapter, *changes, (gone, "pass")), CASES[1])
     told = str(problem(outcome))
     assert said in told
-    numbers = {hazard.first.line.number for hazard in outcome.hazards}
-    numbers |= {hazard.second.line.number for hazard in outcome.hazards}
+    numbers = {side.line.number for hazard in outcome.hazards for side in (hazard.first, hazard.second)}
     assert line_of(chapter, mine.strip()) + (IMPORT in changes) in numbers
 
 

@@ -119,16 +119,6 @@ def test_an_engine_that_rolls_dice_cannot_be_explored():
         ScheduleExplorer(dice, CASES[0]).follow(1000)
 
 
-def test_a_seed_is_a_schedule():
-    schedules = {}
-    for seed in map(str, range(12, 18)):
-        outcome = replay(load_chapter("ch5"), seed)
-        assert outcome.clean
-        schedules[seed] = outcome.schedule
-        assert replay(load_chapter("ch5"), seed).schedule == outcome.schedule
-    assert len(set(schedules.values())) == len(schedules)
-
-
 @pytest.mark.parametrize("seed", ["x", "1.5", "rows:x", "nothing:1", "rows:7"])
 def test_a_seed_that_is_none_is_refused(seed):
     with pytest.raises(InputError, match="unknown seed|choice 7 of a seed"):

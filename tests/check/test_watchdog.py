@@ -102,11 +102,6 @@ def test_an_engine_that_reaches_for_the_judge_is_told_where(source, tmp_path):
         replayed(tmp_path, ENGINE.format('"""It may name acb_minimal in prose."""') + source)
 
 
-def test_an_engine_that_is_no_class_is_refused_in_every_command(tmp_path):
-    with pytest.raises(InputError, match="its Engine has to be a class with a method `run`"):
-        replayed(tmp_path, "def Engine(model, scheduler, cuda): pass")
-
-
 def test_a_source_may_be_in_any_encoding_that_it_declares(tmp_path):
     file = tmp_path / "mine.py"
     file.write_bytes(b"# -*- coding: latin-1 -*-\n# caf\xe9" + ENGINE.format("1 / 0  # caf\xe9").encode("latin-1"))
