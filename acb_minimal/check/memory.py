@@ -25,8 +25,8 @@ class Memory:
         """A contiguous tensor, or memory that is nobody's. Its pieces are elements of a buffer, or positions of a KV
         cache, of which a `block`, those of a page, cannot be told apart by address."""
         self.name, self.pieces, self.block = name, pieces, block
-        self.start, size = (tensor.data_ptr(), tensor.nbytes) if tensor is not None else (0, 0)
-        self.end, self._block_bytes = self.start + size, size // pieces * block
+        self.start = tensor.data_ptr() if tensor is not None else 0
+        self.end = self.start + (tensor.nbytes if tensor is not None else 0)
         self.array = tensor.numpy() if tensor is not None else np.empty(0)  # keeps it, and so its address, alive
         self._last = np.zeros((2, 5, pieces), dtype=np.int64)  # [reads and writes, actors, pieces]; actors may grow
 
@@ -35,7 +35,7 @@ class Memory:
         element is at address `start`, no size is 0, and strides and itemsize are in bytes."""
         reach = [(count - 1) * stride for count, stride in zip(shape, strides, strict=True)]
         start, end = start + sum(min(0, each) for each in reach), start + sum(max(0, each) for each in reach) + itemsize
-        size, block = self._block_bytes, self.block
+        size, block = (self.end - self.start) // self.pieces * self.block, self.block
         return slice((start - self.start) // size * block, -((self.start - end) // size) * block)
 
     def access(self, actor: int, past: list[int], pieces: Pieces, writes: bool) -> tuple[int, bool, int] | None:
