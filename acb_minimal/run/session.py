@@ -228,12 +228,12 @@ class Session:
     def _yielded(self, engine: object) -> Iterator:
         """What an engine yields, one at a time: who takes it is no engine's code."""
         yielded, end = iter(engine.run() or ()), object()
-
-        def following():
+        while True:
             with self.device.engine_code():
-                return next(yielded, end)
-
-        return iter(following, end)
+                found = next(yielded, end)
+            if found is end:
+                return
+            yield found
 
     def _completion(self, request: Request) -> Completion:
         text, logprobs = self.checkpoint.decode(request.generated), getattr(request, "logprobs", None)

@@ -73,6 +73,8 @@ def once(requests: Sequence[Request], yielded: Iterable, cancelled: list[Request
             if found.id not in missing:
                 raise EngineError(f"the engine yielded request {found.id!r} twice")
             missing.remove(found.id)
+        elif not (isinstance(found, tuple) and found and isinstance(found[0], Request)):
+            raise EngineError(f"the engine yielded {found!r}; it has to yield each request once, when it is finished")
         elif found[0].finish_reason == "abort":  # by who has just been handed another token of the same batch
             continue
         yield found

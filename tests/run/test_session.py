@@ -136,6 +136,7 @@ def test_a_chapter_that_cannot_be_imported_is_an_error_in_one_line(tmp_path, sou
             "yield from [row.request for row in self.scheduler.schedule().rows]; return",
             "the engine yielded request '0' before it was finished",
         ),
+        ("yield {}", "the engine yielded {}; it has to yield each request once"),
     ],
 )
 def test_an_engine_that_does_not_yield_each_request_once_is_an_error(yields, message):
