@@ -104,17 +104,6 @@ def test_one_that_is_copied_out_makes_room_a_step_ahead_and_goes_on_where_it_was
     assert (b.berth, scheduler.moves) == (None, ([], []))
 
 
-def test_where_there_is_no_berth_it_is_computed_again():
-    scheduler = make(pages=5, kind=SwappingScheduler)
-    scheduler.berths.allocate(scheduler.berths.num_free)
-    add(scheduler, "a", 3, 8)
-    b = add(scheduler, "b", 2, 5)
-    while b not in scheduler.waiting or not b.scheduled:
-        batch = scheduler.schedule()
-        scheduler.update(batch, tokens(batch))
-    assert (scheduler.moves, b.berth) == (([], []), None)
-
-
 @st.composite
 def loads(draw):
     """(prompt lengths, new tokens, which of them stops each), page size, pages, rows, tokens of a batch, batches that

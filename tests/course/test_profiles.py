@@ -1,25 +1,21 @@
 """What notebooks show of profiles, on made-up traces."""
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from acb_minimal.course import profiles
 from acb_minimal.course.profiles import two_by_two
-from acb_minimal.measure.compare import profile
-from acb_minimal.run.workload import workload
 from acb_minimal.trace.spans import Trace
 
 
-def trace_of(forwards: list[float], known: range = range(0)) -> Trace:
-    """A batch a second, launched in these times; it is known how long kernels run in some."""
+def trace_of(forwards: list[float]) -> Trace:
+    """A batch a second, launched in these times."""
     trace = Trace("a GPU")
     for number, seconds in enumerate(forwards):
         trace.add("CPU", "wait", number - 0.5, number - 0.4, number - 1)
         trace.add("CPU", "forward", number, number + seconds, number)
-        kernels = 0.3 if number in known else None
-        trace.add("compute", "forward", number, number + 0.9, number, kernels=kernels)
+        trace.add("compute", "forward", number, number + 0.9, number)
     return trace
 
 
@@ -34,18 +30,6 @@ def test_host_work_is_that_of_the_usual_batch_of_decodes():
 def test_a_run_of_one_batch_has_host_work_too():
     done = SimpleNamespace(trace=trace_of([0.3]), done=[SimpleNamespace(rows=2, decodes=False)])
     assert profiles.host_seconds(done) == pytest.approx({"forward": 0.3})
-
-
-def test_a_timeline_is_of_batches_whose_kernels_are_known(monkeypatch):
-    shown = []
-    monkeypatch.setattr(profiles, "draw", lambda trace, first, last, title: shown.append((first, last, title)))
-    monkeypatch.setattr(profiles, "picture", lambda figure, text: text)
-    load = workload("small")
-    done = profile("ch1", load.override(requests=2, new_tokens=4), "sim")
-    done = replace(done, trace=trace_of([0.2] * 40, known=range(24, 32)))
-    measured = profiles.Profiles(load, {"ch1": done})
-    assert profiles.timeline(measured, "ch1") == "Timeline of ch1: small (llama-3.2-1b) on simulated H200"
-    assert shown == [(24, 25, "small, ch1")]
 
 
 def test_four_engines_are_compared_with_the_first(monkeypatch):
