@@ -149,6 +149,7 @@ class Session:
         self.progress: Callable[[str], None] = lambda text: None
         self.started, self.done = 0.0, self.scheduler.done
         self._cancelled: list[Request] = []  # and not yielded yet
+        self._begun = False
 
     def _requests(self, job: Job) -> list[Request]:
         """A request for each prompt that makes one; why the others do not goes into `refused`."""
@@ -188,16 +189,18 @@ class Session:
         """Serves the accepted requests, yielding each as it finishes.
 
         Raises:
-            InputError: another session of the same Checkpoint is not done.
+            InputError: another session of the same Checkpoint is not done, or this one was served before.
             EngineError: the engine has not yielded each request once.
             RankError: another rank is gone, or does something else.
         """
+        if self._begun:
+            raise InputError("this session has been served: make another")
         if self.requests:
             with self.scheduler.watched() if self.checkpoint.ranks else nullcontext():
                 yield from self._run()
 
     def _run(self) -> Iterator[Completion | Token]:
-        model, threads = self.load_model(), torch.get_num_threads()
+        model, threads, self._begun = self.load_model(), torch.get_num_threads(), True
         if self.device.torch_device.type == "cpu" and self.checkpoint.weight_bytes < SMALL:
             torch.set_num_threads(1)
         try:

@@ -155,5 +155,6 @@ def test_two_sessions_cannot_be_served_in_turns_by_one_network():
     with pytest.raises(InputError, match="serving another session"):
         second.serve()
     assert [completion.text for completion in running] == [counter.answer(50, 59)]
-    again = Session(jobs[1], "ch5", checkpoint, "cpu")
-    assert [completion.text for completion in again.serve()] == [counter.answer(a, a + 9) for a in (3, 50)]
+    with pytest.raises(InputError, match="has been served"):
+        first.serve()
+    assert [completion.text for completion in second.serve()] == [counter.answer(a, a + 9) for a in (3, 50)]
