@@ -1,6 +1,7 @@
 """What the judge knows of a run, and the parts an engine is handed do not show: what is right, what has come."""
 
 import sys
+import threading
 
 from ..errors import EngineError
 from ..kv_cache import PagePool
@@ -21,6 +22,7 @@ from .race_detector import RaceDetector
 from .watchdog import Broken
 
 MOST_CALLS = 2000  # of has_work and schedule, by an engine that is getting somewhere
+LEAVE = 0.5  # seconds that a thread may go on after `run` has ended
 ONCE = "it has to yield each request exactly once, with its finish_reason"
 
 
@@ -170,8 +172,23 @@ class Books:
             raise Broken(f"run yielded request {request.id} before it was finished; {ONCE}")
         if self._to_yield.pop(request.id, None) is not request:
             raise Broken(f"run yielded request {request.id} twice; {ONCE}")
-        if request.generated != (right := self.right[int(request.id)]) and not self.any_tokens:
-            raise Broken(f"run yielded request {request.id} with tokens {request.generated}; right are {right}")
+        found, right = request.generated, self.right[int(request.id)]
+        if self.any_tokens:
+            return
+        if found != right:
+            place = next((n for n, pair in enumerate(zip(found, right, strict=False)) if pair[0] != pair[1]), None)
+            if place is None:
+                end = "a stop token ends it there" if request.stop_tokens & set(right) else "no more were asked for"
+                what = f"{len(found)} tokens; right are {len(right)}" + (f": {end}" if len(found) > len(right) else "")
+            else:
+                what = f"token {found[place]} as its {ordinal(place + 1)} token; right is {right[place]}"
+            never = "" if self._updates else ", and scheduler.update was never called"
+            raise Broken(f"run yielded request {request.id} with {what}{never}")
+        reason, due = request.finish_reason, "stop" if found[-1] in request.stop_tokens else "length"
+        if due == "length" and len(found) < request.max_new_tokens:
+            due = "grammar"
+        if reason != due:
+            raise Broken(f"run yielded request {request.id} with finish_reason {reason!r}; right is {due!r}")
 
     def _handed(self, request: Request, place: int) -> None:
         """Its reader has a token, and leaves if he has as many as he wants."""
@@ -180,14 +197,20 @@ class Books:
             self._scheduler.cancel(request.id)
             self._to_yield.pop(request.id)
 
-    def ended(self) -> None:
-        """Looks at what the engine has left undone: requests, and pages."""
+    def ended(self, threads: set[threading.Thread]) -> None:
+        """Looks at what the engine has left undone: requests, pages, and threads besides those that there were before,
+        which keep the process from ending."""
         if self._to_yield:
             raise Broken(f"run ended without yielding request {', '.join(self._to_yield)}; {ONCE}")
         pools = {"the KV cache": self._scheduler.pool, "host memory": getattr(self._scheduler, "berths", None)}
         for what, pool in pools.items():
             if pool and (lost := pool.num_pages - pool.num_free):
                 raise Broken(f"all requests have ended, and {lost} of {pool.num_pages} places in {what} are not free")
+        for thread in set(threading.enumerate()) - threads:
+            thread.daemon or thread.join(LEAVE)
+            if not thread.daemon and thread.is_alive():
+                where = lines.at(lines.of_engine(sys._current_frames().get(thread.ident)), self.detector.file)
+                raise Broken(f"run ended and left a thread running, which keeps the process from ending{where}")
 
 
 def ordinal(number: int) -> str:

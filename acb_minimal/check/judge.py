@@ -4,6 +4,7 @@ The cases, and the network that serves them, are in cases.py; which schedules an
 decides. What a wrong token comes from is found in evidence.py.
 """
 
+import threading
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 
@@ -99,7 +100,7 @@ def serve(
     detector.file, detector.below = file, serve.__code__
     device = device or SimulatedDevice(COSTS, policy, observer=detector)
     books, model, scheduler = _parts(engine_class, case, detector, device, any_tokens)
-    failure = None
+    failure, threads = None, set(threading.enumerate())
     with closing(model), rules.handed_only():
         try:
             with watchdog(PATIENCE, "the engine", serve.__code__, file, lambda: books.calls), device.engine_code():
@@ -110,7 +111,7 @@ def serve(
                 for request in engine.run() or ():  # a `run` without a yield is a function that returns None
                     books.yielded(request)
             device.finish()
-            books.ended()
+            books.ended(threads)
         except Refusal as refusal:
             raise InputError(str(refusal)) from None
         except Limit as error:

@@ -1,11 +1,14 @@
 """What an engine may not reach for: this package, which judges it, and torch.cuda, as it is handed one of its own.
 
-This does not stop who is determined. It says so where somebody is mistaken, or tempted.
+None of this stops somebody who is determined. It says so where somebody is mistaken, or tempted.
 """
 
 import ast
+import builtins
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
 from unittest.mock import patch
 
 import torch
@@ -28,10 +31,14 @@ class Forbidden(Exception):
 def check_source(chapter: str) -> None:
     """Whether an engine's source reaches for this package, by an import or by its name.
 
+    Args:
+        chapter: as for `engines.chapter_path`.
+
     Raises:
         InputError: it does; the message says in which line.
     """
-    source = read_source(chapter_path(chapter))
+    path = chapter_path(chapter)
+    source = read_source(path)
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
@@ -40,14 +47,14 @@ def check_source(chapter: str) -> None:
     for node in ast.walk(tree):
         match node:
             case ast.Import(names=names):
-                reached = [alias.name for alias in names]
-            case ast.ImportFrom(module=module, level=level):
-                reached = [PACKAGE if level else module]
-            case ast.Constant(value=str(text)) if id(node) not in prose:
-                reached = [text]
+                reached = any(_ours(alias.name) for alias in names)
+            case ast.ImportFrom(module=module):
+                reached = bool(node.level or _ours(module or ""))
+            case ast.Constant(value=str(text)):
+                reached = _ours(text) and id(node) not in prose
             case _:
                 continue
-        if any(name.split(".")[0] == PACKAGE for name in reached):
+        if reached:
             line = source.splitlines()[node.lineno - 1].strip()
             raise InputError(
                 f"chapter {chapter!r} cannot be judged: it reaches for {PACKAGE}, which judges it, and an engine needs "
@@ -55,9 +62,18 @@ def check_source(chapter: str) -> None:
             )
 
 
-def handed_only() -> AbstractContextManager:
-    """Around an engine's code: it uses no torch.cuda but its own."""
-    return patch.multiple(torch.cuda, **_REFUSING)
+@contextmanager
+def handed_only() -> Iterator[None]:
+    """Around an engine's code: it imports nothing of this package, and uses no torch.cuda but its own."""
+    importing = builtins.__import__
+
+    def guarded(name, globals=None, locals=None, fromlist=(), level=0):
+        if _ours(name) and lines.is_own(sys._getframe(1).f_code.co_filename):
+            raise Forbidden(f"an engine imports nothing of {PACKAGE}, which judges it")
+        return importing(name, globals, locals, fromlist, level)
+
+    with patch.object(builtins, "__import__", guarded), patch.multiple(torch.cuda, **_REFUSING):
+        yield
 
 
 def _not_handed(name: str, real):
@@ -73,3 +89,29 @@ def _not_handed(name: str, real):
 
 
 _REFUSING = {name: _not_handed(name, getattr(torch.cuda, name)) for name in USED_DIRECTLY}
+
+
+def snapshot() -> dict[tuple[str, str], object]:
+    """What every name in this package stands for, by module or class and name."""
+    found = {}
+    for module in [module for name, module in sys.modules.items() if _ours(name)]:
+        for name, value in vars(module).items():
+            if not isinstance(value, ModuleType) and not name.startswith("__"):
+                found[module.__name__, name] = value
+                if isinstance(value, type) and value.__module__ == module.__name__:
+                    where = f"{value.__module__}.{value.__qualname__}"
+                    found |= {(where, each): own for each, own in vars(value).items() if not each.startswith("__")}
+    return found
+
+
+def changed_since(before: dict[tuple[str, str], object]) -> str | None:
+    """The first name of this package that stands for something else by now; None if none does."""
+    after = snapshot()
+    for (where, name), value in before.items():
+        if after.get((where, name)) is not value:
+            return f"the engine has changed `{name}` of {where}, which is none of its business"
+    return None
+
+
+def _ours(name: str) -> bool:
+    return name.split(".")[0] == PACKAGE

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, BinaryIO, NoReturn, TypeVar
@@ -26,15 +27,17 @@ from typing import Any, BinaryIO, NoReturn, TypeVar
 import torch
 
 from ..errors import InputError
-from . import lines
+from . import lines, rules
 from .lines import Line
 
 T = TypeVar("T")
 GRACE = 2.0  # seconds that an engine gets to end by an exception, before its process is ended
+SILENCE = 60.0  # seconds without a word from the process after which it is ended from outside
+_exit = os._exit  # an engine's process has another one
 _notes: BinaryIO | None = None  # where faulthandler writes, in an engine's process
 
 
-def _say(kind: str, value: Any) -> None:
+def _say(kind: str, value: Any = None) -> None:
     """Tells who has begun an engine's process; there is another one in such a process."""
 
 
@@ -47,7 +50,12 @@ class Refusal(BaseException):
 
 
 class Broken(BaseException):
-    """The engine has done something wrong, maybe in a batch, and maybe it is known `why`; the message says what."""
+    """The engine has done something wrong; the message says what.
+
+    Attributes:
+        batch_number: of the batch that it came with; None if it came with none.
+        why: what it comes from; None if that is not known.
+    """
 
     def __init__(self, what: str, batch_number: int | None = None, why: str | None = None):
         super().__init__(what)
@@ -72,10 +80,10 @@ def watchdog(
         Broken: it took longer; the message says in which line it was.
         BaseException: a thread's error.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield
         return
-    dead, got = [], steps()
+    before, dead, got = set(sys._current_frames()), [], steps()
 
     def bark(number: int, frame: FrameType) -> None:
         nonlocal got
@@ -83,8 +91,9 @@ def watchdog(
             raise dead.pop()
         was, got = got, steps()
         if got == was:
-            raise Broken(_told(what, seconds, lines.of_engine(frame, below), file))
+            raise Broken(_told(what, seconds, _where(frame, below, before), file))
         _bite_after(seconds + GRACE)
+        _say("alive")
         signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
 
     def died(found: threading.ExceptHookArgs) -> None:
@@ -110,9 +119,18 @@ def _bite_after(seconds: float) -> None:
         faulthandler.dump_traceback_later(seconds, exit=True, file=_notes)
 
 
-def _told(what: str, seconds: float, line: Line | None, file: str | None) -> str:
-    where = f"{line.told(file)}: {line.text}" if line else "none of its own lines"
-    return f"{what} has not come to an end in {seconds:g} s; it is in {where}"
+def _where(frame: FrameType, below: CodeType, before: set[int]) -> list[Line]:
+    """The lines that the main thread and all threads begun since are in."""
+    others = sorted((ident, frame) for ident, frame in sys._current_frames().items() if ident not in before)
+    return [line for each in (frame, *(frame for _, frame in others)) if (line := lines.of_engine(each, below))]
+
+
+def _told(what: str, seconds: float, found: list[Line], file: str | None) -> str:
+    """That it took so long, and the lines that its threads are in, the main thread's first."""
+    told = [f"{line.told(file)}: {line.text}" for line in found]
+    who = "it is in ", "a thread of it is in "
+    where = ", and ".join(f"{who[number > 0]}{line}" for number, line in enumerate(told))
+    return f"{what} has not come to an end in {seconds:g} s; {where or 'it is in none of its own lines'}"
 
 
 # --- a process of its own ---
@@ -126,6 +144,8 @@ def apart(
 ) -> T:
     """What `work` returns, from a process of its own that is ended whatever it does.
 
+    Torch has one thread there: what is computed is so small that a second one only gets in the way.
+
     Args:
         work: is called with the arguments and whom to tell what goes on; what it returns goes through a pipe.
         file: the engine's; a line of it is told without its name.
@@ -133,80 +153,131 @@ def apart(
 
     Raises:
         InputError: as `work` has.
-        Broken: as `work` has; or the process was ended, by itself, by a signal or by the watchdog. The
-            message says which, and where.
+        Broken: as `work` has; or the engine has changed what judges it; or the process was ended, by itself, by a
+            signal or by the watchdog. The message says which, and where it was.
     """
+    if not hasattr(os, "fork"):
+        with shown as progress:
+            return _fairly(work, *arguments, progress)
     context = get_context("fork")
     reader, writer = context.Pipe(duplex=False)
     with tempfile.TemporaryFile() as notes, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of threads: what they hold is not needed there
-        process = context.Process(target=_work, args=(work, arguments, notes, writer))
+        process = context.Process(target=_work, args=(work, arguments, notes, writer, file))
         process.start()
         writer.close()
-        doing = "the engine", 0.0
         try:
-            with shown as progress, suppress(EOFError):  # it has ended, or the engine has closed the pipe
-                while True:
-                    kind, value = reader.recv()
-                    if kind == "result":
-                        return value
-                    if kind == "error":
-                        raise value
-                    if kind == "doing":
-                        doing = value
-                    else:
-                        progress(value)
-            until = time.monotonic() + GRACE  # not `join`: that takes a pipe of its own that is closed for the end
-            while process.is_alive() and time.monotonic() < until:
-                time.sleep(0.01)
+            with shown as progress:
+                answer, doing = _listen(process, reader, progress)
         finally:
             process.kill()
             process.join()
         notes.seek(0)
-        raise _ended(*doing, process.exitcode, notes.read().decode(errors="replace"), file)
+        return _result(answer, doing, process.exitcode, notes.read().decode(errors="replace"), file)
 
 
-def _work(work: Callable, arguments: tuple, notes: BinaryIO, writer: Connection) -> NoReturn:
+def _fairly(work: Callable[..., T], *arguments: Any) -> T:
+    torch.set_num_threads(1)
+    before = rules.snapshot()
+    try:
+        return work(*arguments)
+    finally:
+        if changed := rules.changed_since(before):
+            raise Broken(changed)
+
+
+def _work(work: Callable, arguments: tuple, notes: BinaryIO, writer: Connection, file: str) -> NoReturn:
     """The life of an engine's process."""
     global _notes, _say
-    torch.set_num_threads(1)  # what is computed is so small that a second one only gets in the way
-    faulthandler.enable(notes)
+    mine, newest = os.getpid(), None
 
-    def say(kind: str, value: Any) -> None:
-        writer.send((kind, value))
+    def say(kind: str, value: Any = None) -> None:
+        nonlocal newest
+        if os.getpid() != mine:
+            _exit(1)  # the engine has forked, and that is another process
+        if kind != "doing" or value != newest:
+            writer.send((kind, value))
+        newest = value if kind == "doing" else newest
 
-    _notes, _say = notes, say
+    def exit(status: int) -> None:
+        if os.getpid() != mine:
+            _exit(status)
+        where = lines.at(lines.of_engine(sys._getframe(1)), file)
+        raise Broken(f"the engine calls os._exit, and nothing of it may{where}")
+
     try:
-        say("result", work(*arguments, lambda text: say("progress", text)))
-    except (InputError, Broken) as error:
-        say("error", error)
+        _notes, _say, os._exit = notes, say, exit
+        faulthandler.enable(notes)
+        say("result", _fairly(work, *arguments, lambda text: say("progress", text)))
+    except InputError as error:
+        say("unusable", str(error))
+    except Broken as error:
+        say("broken", str(error))
     except BaseException as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
-        say("error", RuntimeError(f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"))
+        say("error", f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})")
     finally:
         for stream in (sys.stdout, sys.stderr):
             with suppress(Exception):
                 stream.flush()
-        os._exit(0)  # whatever threads there are
+        _exit(0)  # whatever threads there are
 
 
-def _ended(what: str, seconds: float, code: int, notes: str, file: str) -> BaseException:
-    """What there is to say of a process that has ended without an answer, by what faulthandler has written."""
-    line = _line_in(notes)
-    if "Timeout (" in notes:
-        text = _told(what, seconds, line, file)
-    else:
-        ended = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"has ended with status {code}"
-        where = f"; it was in {line.told(file)}: {line.text}" if line else ""
-        text = f"{what}: its process {ended} before there was a verdict{where}"
-    return (InputError if what.startswith("importing") else Broken)(text)
+def _listen(process: BaseProcess, reader: Connection, progress: Callable[[str], None]) -> tuple[tuple | None, tuple]:
+    """What the process has answered, None if it has ended without; and what it was doing."""
+    doing, heard = ("the engine", 0.0), time.monotonic()
+    while True:
+        ended = not process.is_alive()
+        while reader.poll(0 if ended else 0.2):
+            try:
+                kind, value = reader.recv()
+            except EOFError:  # it ends, or the engine has closed the pipe
+                until = time.monotonic() + GRACE  # not `join`: that takes a pipe of its own that is closed for the end
+                while process.is_alive() and time.monotonic() < until:
+                    time.sleep(0.01)
+                return None, doing
+            heard = time.monotonic()
+            if kind == "progress":
+                progress(value)
+            elif kind == "doing":
+                doing = value
+            elif kind != "alive":
+                return (kind, value), doing
+        if ended:
+            return None, doing
+        if time.monotonic() - heard > SILENCE:
+            raise Broken(f"{doing[0]} has not come to an end, and nothing was heard of it for {SILENCE:g} s")
 
 
-def _line_in(notes: str) -> Line | None:
-    """The engine's innermost line in the main thread, which faulthandler writes last."""
-    for path, number, name in re.findall(r'File "(.*)", line (\d+) in (.*)', notes.rpartition("hread 0x")[2]):
-        if name in ("serve", "load") and Path(path).parent == Path(__file__).parent:
-            break  # what has called these is not looked at
-        if lines.is_own(path):
-            return Line(path, int(number))
-    return None
+def _result(answer: tuple | None, doing: tuple[str, float], code: int, notes: str, file: str) -> Any:
+    if answer is None:
+        what, seconds = doing
+        found = _lines_in(notes)
+        if "Timeout (" in notes:
+            text = _told(what, seconds, found, file)
+        else:
+            ended = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"has ended with status {code}"
+            where = f"; it was in {found[0].told(file)}: {found[0].text}" if found else ""
+            text = f"{what}: its process {ended} before there was a verdict{where}"
+        answer = ("unusable" if what.startswith("importing") else "broken"), text
+    kind, value = answer
+    if kind == "unusable":
+        raise InputError(value)
+    if kind == "broken":
+        raise Broken(value)
+    if kind == "error":
+        raise RuntimeError(value)
+    return value
+
+
+def _lines_in(notes: str) -> list[Line]:
+    """The engine's lines in what faulthandler has written, the main thread's first."""
+    found = []
+    for thread in re.split(r"hread 0x", notes)[1:]:
+        for path, number, name in re.findall(r'File "(.*)", line (\d+) in (.*)', thread):
+            if name in ("serve", "load") and Path(path).parent == Path(__file__).parent:
+                break  # what has called these is not looked at
+            if lines.is_own(path):
+                found.append(Line(path, int(number)))
+                break
+    return found[::-1]

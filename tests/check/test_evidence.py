@@ -22,6 +22,10 @@ WRONG = {
         lambda: without("ch5", "self.model.carry_over"), "0",
         "request 0 starts from 0, the placeholder: nothing carried its token over",
     ),
+    "no fill": (
+        lambda: without("ch4", "self.slot.fill"), "0",
+        "request 0 starts from 0, the placeholder: nothing carried its token over",
+    ),
     "carried from the wrong row": (
         lambda: changed("ch5", (WRITE, f"{WRITE}            c = self.slot.host_inputs.carry_over; c[c >= 0] = 0\n")),
         "1",
@@ -80,17 +84,26 @@ class Engine:
                 request.tokens.append({token})
                 ends = token in request.stop_tokens, len(request.generated) == request.max_new_tokens
                 if any(ends):
-                    request.finish_reason = 'stop' if ends[0] else 'length'
+                    request.finish_reason = {reason}
                     self.scheduler._release(request)
                     self.scheduler.running.remove(request)
                     yield request
 """
+REASON = "'stop' if ends[0] else 'length'"
 
 
-def test_an_engine_with_books_of_its_own_is_judged_by_what_it_yields():
-    assert serve(engine(OWN_BOOKS.format(token="token"), "mine"), CASES[1]).clean
-    outcome = serve(engine(OWN_BOOKS.format(token="7"), "mine"), CASES[1])
-    assert outcome.failure == "run yielded request 0 with tokens [7, 7]; right are [24, 24]"
+@pytest.mark.parametrize(
+    ("token", "reason", "said"),
+    [
+        ("token", REASON, None),
+        ("7", REASON, "with token 7 as its 1st token; right is 24, and scheduler.update was never called"),
+        ("token if len(request.generated) < 4 else 0", REASON, "with token 0 as its 5th token; right is"),
+        ("token", "'length' if ends[1] else 'stop'", "request 2 with finish_reason 'length'; right is 'stop'"),
+    ],
+)
+def test_an_engine_with_books_of_its_own_is_judged_by_what_it_yields(token, reason, said):
+    outcome = serve(engine(OWN_BOOKS.format(token=token, reason=reason), "mine"), CASES[1])
+    assert outcome.clean if said is None else said in outcome.failure
 
 
 def test_a_replay_shows_requests_pages_and_tokens():

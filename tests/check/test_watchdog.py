@@ -41,12 +41,17 @@ def test_what_a_process_answers_comes_through(tmp_path):
 
 
 FAILS = {
+    "import os; os._exit(0)": "the engine calls os._exit, and nothing of it may (line 7: import os; os._exit(0))",
     "raise SystemExit": "the engine calls exit, and nothing of it may: SystemExit: (line 7: raise SystemExit)",
     "raise BaseException('so')": "BaseException: so (line 7: raise BaseException('so'))",
+    "import threading, time; threading.Thread(target=time.sleep, args=[3]).start()":
+        "run ended and left a thread running, which keeps the process from ending",
     "import threading; threading.Thread(target=lambda: 1 / 0).start()":
         "ZeroDivisionError: division by zero (line 7: import threading; threading.Thread(target=lambda: 1 / 0).sta",
     "import torch; torch.cuda.Stream()":
         "torch.cuda.Stream: use the `cuda` that the engine is handed (line 7: import torch; torch.cuda.Stream())",
+    "__import__('acb_' + 'minimal.check')":
+        "an engine imports nothing of acb_minimal, which judges it (line 7: __import__('acb_' + 'minimal.check'))",
 }  # fmt: skip
 
 
@@ -63,7 +68,7 @@ ENDS = {
         "the engine: its process was ended by SIGKILL before there was a verdict",
     "import os, time; os.closerange(3, 256); time.sleep(9)":
         "the engine: its process was ended by SIGKILL before there was a verdict",
-    "import os; os._exit(3)": "the engine: its process has ended with status 3 before there was a",
+    "import ctypes; ctypes.CDLL(None)._exit(3)": "the engine: its process has ended with status 3 before there was a",
     "import ctypes; ctypes.string_at(0)":
         "was ended by SIGSEGV before there was a verdict; it was in line 7: import ctypes; ctypes.string_at(0)",
 }  # fmt: skip
@@ -100,6 +105,18 @@ REACHES = [
 def test_an_engine_that_reaches_for_the_judge_is_told_where(source, tmp_path):
     with pytest.raises(InputError, match=r"reaches for acb_minimal, which judges it, .* \(line \d+: "):
         replayed(tmp_path, ENGINE.format('"""It may name acb_minimal in prose."""') + source)
+
+
+def test_an_engine_that_changes_what_judges_it_is_found_out(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(ENGINE.format("type(self.scheduler).__mro__[1].update = lambda self, batch, tokens: []"))
+    with pytest.raises(Broken, match="the engine has changed `update` of acb_minimal.run.timed.TimedScheduler"):
+        apart(checking.check, str(file), 0.01, None, file=str(file))
+
+
+def test_an_engine_that_is_no_class_is_refused_in_every_command(tmp_path):
+    with pytest.raises(InputError, match="its Engine has to be a class with a method `run`"):
+        replayed(tmp_path, "def Engine(model, scheduler, cuda): pass")
 
 
 def test_a_source_may_be_in_any_encoding_that_it_declares(tmp_path):
