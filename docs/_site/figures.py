@@ -10,7 +10,6 @@ import io
 import json
 import re
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
 from pathlib import Path
 
 import charts
@@ -84,29 +83,17 @@ def published() -> tuple[float, float]:
     return 1 / active - 1, slow / fast
 
 
-drawn: dict[str, Future] = {}
-
-
-def draw(page: str, pool: Executor) -> None:
-    """Begins to draw what a page has marks for, as `Page.figure` leaves them: for wide pages, and for phones."""
-    for name, _ in MARK.findall(page):
-        if name not in drawn:
-            drawn[name] = pool.submit(both, name)
-
-
 def placed(html: str) -> str:
-    """A page with its figures put where the marks are."""
+    """A page with its figures put where `Page.figure` has left marks: for wide pages, and for phones."""
 
-    def with_text(mark: re.Match) -> str:
-        return drawn[mark[1]].result().replace('role="img"', f'role="img" aria-label="{mark[2]}"')
+    def both(mark: re.Match) -> str:
+        drawn = svg(mark[1], WIDTH) + svg(mark[1], NARROW)
+        return drawn.replace('role="img"', f'role="img" aria-label="{mark[2]}"')
 
-    return MARK.sub(with_text, html)
-
-
-def both(name: str) -> str:
-    return svg(name, WIDTH) + svg(name, NARROW)
+    return MARK.sub(both, html)
 
 
+@functools.cache
 def svg(name: str, width: float) -> str:
     """A figure as part of a page. Empty if it is drawn for wide pages alone."""
     draw, *_ = picture(name)

@@ -22,15 +22,15 @@ from acb_minimal.run.engines import chapter_paths
 ROOT = Path(__file__).parents[2]
 templates = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
 PLAYED = "javascripts/explore-data.js"
-beside: list[ProcessPoolExecutor] = []  # other processes: one runs the engines, one draws, while pages are made
 recordings: list[Future] = []
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds what is not in docs/: what is played, colours, and the notebooks with their pictures."""
-    # With one thread: torch's others, for one, do not survive a fork.
-    beside.append(ProcessPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)))
-    recordings.append(beside[0].submit(explore.data))
+    # The engines run beside the pages, on another core; torch's threads, for one, do not survive a fork.
+    with_one_thread = ProcessPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
+    recordings.append(with_one_thread.submit(explore.data))
+    with_one_thread.shutdown(wait=False)
     files.append(File.generated(config, PLAYED, content=""))
     files.append(File.generated(config, "stylesheets/colours.css", content=figures.colours()))
     for stem in chapter_paths(None):
@@ -47,9 +47,7 @@ def on_env(env: jinja2.Environment, config: MkDocsConfig, files: Files) -> None:
 
 
 def on_page_markdown(markdown: str, page, config: MkDocsConfig, files: Files) -> str:
-    made = templates.from_string(markdown).render(Page.names(page.file.src_uri), repository=config.repo_url)
-    figures.draw(made, beside[0])
-    return made
+    return templates.from_string(markdown).render(Page.names(page.file.src_uri), repository=config.repo_url)
 
 
 def on_page_content(content: str, page, config: MkDocsConfig, files: Files) -> None:
@@ -58,7 +56,3 @@ def on_page_content(content: str, page, config: MkDocsConfig, files: Files) -> N
 
 def on_post_page(output: str, page, config: MkDocsConfig) -> str:
     return reading.filled(page.file.src_uri, figures.placed(output))
-
-
-def on_post_build(config: MkDocsConfig) -> None:
-    beside.pop().shutdown()
