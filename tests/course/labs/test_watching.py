@@ -166,7 +166,7 @@ def test_who_is_told_the_same_again_and_again_is_told_of_the_key(learner):
 @pytest.mark.parametrize(
     ("does", "said"),
     [
-        ("os._exit(0)", "its process has ended with status 0 before there was a verdict"),
+        ("os._exit(0)", "the engine calls os._exit"),
         ("sum(iter(int, 1))", "the engine has not come to an end in 10 s"),
         ("print('it is me')", "it is me"),
     ],
