@@ -40,9 +40,9 @@ class Profiles:
         return f"{self.workload.name} ({self.workload.model}) on {next(iter(self.of.values())).device.name}"
 
 
-def measure(name: str, *chapters: str) -> Profiles:
+def measure(name: str, chapter: str, *more: str) -> Profiles:
     """Profiles a workload in these chapters, on this machine."""
-    workload = find_workload(name)
+    workload, chapters = find_workload(name), [chapter, *more]
     return Profiles(workload, dict(zip(chapters, compare(workload, chapters=chapters), strict=True)))
 
 
