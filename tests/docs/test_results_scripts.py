@@ -10,7 +10,7 @@ import torch
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 SCRIPTS = sorted(RESULTS.rglob("*.py"))
 # These run anywhere, or ask for more.
-OTHERS = "common", "predicted", "switches", "host", "law", "mini_sglang", "model_types", "notebook"
+OTHERS = "common", "memory_part_two", "predicted", "switches", "host", "law", "mini_sglang", "model_types", "notebook"
 NEED_GPU = [path for path in SCRIPTS if path.stem not in OTHERS]
 
 
